@@ -1,0 +1,125 @@
+"""Local fine-tuning of one adapter on one client's examples."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import cross_entropy
+
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.errors import DataError
+from fedcert.randomness import keyed_generator
+
+__all__ = ["FinetuneResult", "FinetuneSettings", "finetune"]
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How a client trains.
+
+    Parameters
+    ----------
+    steps : int (default: 60)
+        Optimizer steps.
+    batch_size : int (default: 128)
+        Examples per step; a client with fewer uses all of them each time.
+    learning_rate : float (default: 0.03)
+        Of Adam, falling linearly to zero.
+    weight_decay : float (default: 0.01)
+        Factor of the squared norm in the loss (times one half). It gives the adapter of a
+        separable task a finite size, so that adapters of one task agree.
+    """
+
+    steps: int = 60
+    batch_size: int = 128
+    learning_rate: float = 0.03
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """An adapter and how it came about.
+
+    Attributes
+    ----------
+    vector : numpy.ndarray
+        Float32, shape ``(d,)``.
+    loss : float
+        Mean cross-entropy on the training examples at the end, nats.
+    error : float
+        Share of wrong labels on the training examples.
+    examples : int
+        How many examples there were.
+    seconds : float
+        Wall time.
+    """
+
+    vector: npt.NDArray[np.float32]
+    loss: float
+    error: float
+    examples: int
+    seconds: float
+
+
+def finetune(
+    model: AdaptedModel,
+    examples: Examples,
+    *,
+    spec: InputSpec,
+    seed: int,
+    settings: FinetuneSettings,
+) -> FinetuneResult:
+    """Train an adapter from zero, the start that all clients share.
+
+    Raises
+    ------
+    DataError
+        If there are no examples, or they are all of one class.
+    """
+    if len(examples) == 0:
+        raise DataError("there are no examples to train on")
+    if len(np.unique(examples.labels)) < 2:
+        raise DataError(
+            f"all {len(examples)} training examples have the same label; "
+            "an adapter needs at least two classes to learn from"
+        )
+    started = time.perf_counter()
+    labels = torch.from_numpy(examples.labels)
+    prepared = model.prepare(spec.encode(examples.inputs))
+    vector = torch.zeros(1, model.space.dimension, requires_grad=True)
+    optimizer = torch.optim.Adam([vector], lr=settings.learning_rate)
+    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)
+    generator = keyed_generator("finetune", seed)
+    for _ in range(settings.steps):
+        batch = _draw_batch(len(examples), settings.batch_size, generator)
+        part = prepared if batch is None else prepared.take(batch)
+        wanted = labels if batch is None else labels[batch]
+        loss = cross_entropy(model.logits(part, vector)[0], wanted)
+        optimizer.zero_grad()
+        (loss + settings.weight_decay / 2 * vector.square().sum()).backward()
+        optimizer.step()
+        decay.step()
+    with torch.no_grad():
+        logits = model.logits(prepared, vector)[0]
+    return FinetuneResult(
+        vector=vector.detach()[0].numpy(),
+        loss=float(cross_entropy(logits, labels)),
+        error=float((logits.argmax(-1) != labels).float().mean()),
+        examples=len(examples),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _draw_batch(
+    examples: int, size: int, generator: np.random.Generator
+) -> torch.Tensor | None:
+    """Draw a batch without replacement, or None for all examples."""
+    if examples <= size:
+        return None
+    return torch.from_numpy(generator.choice(examples, size, replace=False))

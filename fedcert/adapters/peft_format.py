@@ -1,0 +1,173 @@
+"""Exchange with PEFT: ordinary LoRA adapter folders, out exactly and in by projection.
+
+An exported adapter has ``lora_A = V_r^T`` and ``lora_B = U_r S_r R`` with alpha = rank, so
+that stock ``peft.PeftModel.from_pretrained`` gives the same logits.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fedcert.adapters.codec import encode
+from fedcert.adapters.projection import LoraUpdate
+from fedcert.adapters.space import AdapterSpace
+from fedcert.atomic import replaced_folder
+from fedcert.canonical import digest_tensors
+from fedcert.errors import AdapterError
+
+__all__ = ["adapter_tensors", "exported_digest", "read_peft_adapter", "write_peft_adapter"]
+
+_PREFIX = "base_model.model."
+_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def adapter_tensors(
+    space: AdapterSpace, vector: npt.NDArray[np.floating[Any]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the float32 tensors of a PEFT LoRA state dict for one vector."""
+    parts = encode(space, vector)
+    tensors = {}
+    for target in space.targets:
+        up = space.basis[f"{target.name}.up"].astype(np.float64)
+        core = parts[f"{target.name}.R"].astype(np.float64)
+        tensors[f"{_PREFIX}{target.name}.lora_A.weight"] = space.basis[
+            f"{target.name}.down"
+        ]
+        tensors[f"{_PREFIX}{target.name}.lora_B.weight"] = (up @ core).astype(np.float32)
+    for tensor in space.head:
+        tensors[f"{_PREFIX}{tensor.name}"] = parts[tensor.name]
+    return tensors
+
+
+def write_peft_adapter(
+    space: AdapterSpace,
+    vector: npt.NDArray[np.floating[Any]],
+    folder: Path,
+    *,
+    base_name: str,
+) -> str:
+    """Write an adapter folder that stock PEFT loads, and return its tensor digest.
+
+    Parameters
+    ----------
+    space : AdapterSpace
+        The adapter's coordinates.
+    vector : numpy.ndarray
+        Shape ``(d,)``.
+    folder : Path
+        Replaced as a whole, or left as it was on any error.
+    base_name : str
+        Written as ``base_model_name_or_path``.
+    """
+    from peft import LoraConfig
+
+    tensors = adapter_tensors(space, vector)
+    config = LoraConfig(
+        base_model_name_or_path=base_name,
+        inference_mode=True,
+        r=space.rank,
+        lora_alpha=space.rank,
+        lora_dropout=0.0,
+        use_rslora=False,
+        target_modules=[target.name for target in space.targets],
+        modules_to_save=[space.head_module],
+    )
+    with replaced_folder(folder) as staging:
+        config.save_pretrained(str(staging))
+        save_file(tensors, staging / _WEIGHTS)
+    return digest_tensors(tensors)
+
+
+def exported_digest(folder: Path) -> str:
+    """Digest the tensors of an adapter folder."""
+    return digest_tensors(_load_tensors(folder))
+
+
+def read_peft_adapter(folder: Path, *, head_module: str) -> LoraUpdate:
+    """Read an ordinary LoRA adapter folder written by PEFT.
+
+    Raises
+    ------
+    AdapterError
+        If the folder is incomplete or damaged, or the adapter is more than plain LoRA.
+    """
+    config = _load_config(folder)
+    scaling = _scaling(folder, config)
+    factors: dict[str, dict[str, npt.NDArray[Any]]] = {}
+    head: dict[str, npt.NDArray[Any]] = {}
+    for key, tensor in _load_tensors(folder).items():
+        name = key.removeprefix(_PREFIX)
+        module, _, factor = name.removesuffix(".weight").rpartition(".")
+        if factor in {"lora_A", "lora_B"}:
+            factors.setdefault(module, {})[factor] = tensor
+        elif name.split(".")[0] == head_module:
+            head[name] = tensor
+        else:
+            raise AdapterError(f"{folder}: unexpected tensor {key!r} in a LoRA adapter")
+    for module, pair in factors.items():
+        if len(pair) != 2:
+            raise AdapterError(f"{folder}: {module!r} has only one of its two LoRA factors")
+    return LoraUpdate(
+        {
+            module: (
+                pair["lora_A"],
+                pair["lora_B"],
+                scaling(module, pair["lora_A"].shape[0]),
+            )
+            for module, pair in factors.items()
+        },
+        head,
+    )
+
+
+def _scaling(folder: Path, config: dict[str, Any]) -> Any:
+    """Return the function (module, rank) -> alpha / rank of a LoRA configuration."""
+    for option in ("use_dora", "use_rslora", "fan_in_fan_out"):
+        if config.get(option):
+            raise AdapterError(
+                f"{folder}: the adapter uses {option}, which is not a plain LoRA update; "
+                "merge it or train it without that option"
+            )
+    if config.get("peft_type") != "LORA":
+        raise AdapterError(f"{folder}: {config.get('peft_type')!r} is not a LoRA adapter")
+    alphas, default = config.get("alpha_pattern") or {}, config.get("lora_alpha", 1)
+
+    def scaling(module: str, rank: int) -> float:
+        own = [a for pattern, a in alphas.items() if module.endswith(pattern)]
+        return float(own[0] if own else default) / rank
+
+    return scaling
+
+
+def _load_config(folder: Path) -> dict[str, Any]:
+    path = folder / _CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise AdapterError(
+            f"{folder}: no {_CONFIG}; this is not an adapter folder"
+        ) from error
+    except ValueError as error:
+        raise AdapterError(f"{path}: damaged, not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise AdapterError(f"{path}: damaged, not a JSON object")
+    return config
+
+
+def _load_tensors(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    path = folder / _WEIGHTS
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise AdapterError(
+            f"{folder}: no {_WEIGHTS}; this is not an adapter folder"
+        ) from error
+    except (SafetensorError, ValueError) as error:
+        raise AdapterError(f"{path}: damaged, not a safetensors file ({error})") from error

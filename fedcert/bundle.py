@@ -1,0 +1,209 @@
+"""The bundle: what a device downloads to personalize on its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from fedcert.adapters.space import AdapterSpace
+from fedcert.atomic import replaced_folder, write_atomically
+from fedcert.canonical import canonical_json, digest_json, digest_tensors
+from fedcert.certificates.recipes import RecipeTable
+from fedcert.data.inputs import InputSpec, input_spec_from_config
+from fedcert.errors import BundleError, FedcertError
+from fedcert.models.base import BaseModel, load_base_model
+from fedcert.priors.base import Prior
+from fedcert.priors.storage import prior_from_parts
+
+__all__ = ["FORMAT", "Bundle"]
+
+FORMAT = "fedcert.bundle/1"
+_MANIFEST, _TENSORS = "bundle.json", "bundle.safetensors"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Prior, adapter space, base model id, task and recipe table of one federation.
+
+    Attributes
+    ----------
+    base_name, base_revision : str
+        Hub id and revision; for a local model the folder's own name and ``"local"``.
+    base_digest : str
+        Digest of the base model's weights: its true identity.
+    space : AdapterSpace
+        The coordinates of adapters, with their basis.
+    prior : Prior
+        What candidates are drawn from.
+    inputs : InputSpec
+        How inputs are encoded.
+    labels : tuple of str
+        Names of the classes, by index.
+    recipes : RecipeTable
+        How a support set of n examples is to be spent.
+    notes : Mapping[str, Any]
+        What was chosen and why, and what the audits found: a JSON object.
+    """
+
+    base_name: str
+    base_revision: str
+    base_digest: str
+    space: AdapterSpace
+    prior: Prior
+    inputs: InputSpec
+    labels: tuple[str, ...]
+    recipes: RecipeTable
+    notes: Mapping[str, Any]
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all arrays: the space's basis and the prior's."""
+        basis = {f"space.{name}": array for name, array in self.space.basis.items()}
+        return basis | {
+            f"prior.{name}": array for name, array in self.prior.tensors().items()
+        }
+
+    def manifest(self) -> dict[str, Any]:
+        """Return all else, with a digest of the arrays: a JSON object."""
+        return {
+            "format": FORMAT,
+            "base_model": {
+                "name": self.base_name,
+                "revision": self.base_revision,
+                "digest": self.base_digest,
+            },
+            "space": self.space.to_config(),
+            "prior": {"kind": self.prior.kind, "config": self.prior.config()},
+            "inputs": self.inputs.to_config(),
+            "labels": list(self.labels),
+            "recipes": self.recipes.to_config(),
+            "notes": dict(self.notes),
+            "tensors": digest_tensors(self.tensors()),
+        }
+
+    @property
+    def digest(self) -> str:
+        """Identity of the bundle: a digest over everything in it."""
+        return digest_json(self.manifest())
+
+    def save(self, folder: Path) -> None:
+        """Write the bundle as a folder, in full or not at all."""
+        with replaced_folder(folder) as staging:
+            write_atomically(staging / _TENSORS, save(_contiguous(self.tensors())))
+            write_atomically(staging / _MANIFEST, self.manifest_bytes())
+
+    def manifest_bytes(self) -> bytes:
+        """Return the manifest as canonical JSON."""
+        return canonical_json(self.manifest())
+
+    @classmethod
+    def load(cls, folder: Path) -> Bundle:
+        """Read what `save` wrote, and check it.
+
+        Raises
+        ------
+        BundleError
+            If a file is missing or damaged, or something does not fit.
+        """
+        try:
+            manifest = (folder / _MANIFEST).read_bytes()
+            tensors = load((folder / _TENSORS).read_bytes())
+        except FileNotFoundError as error:
+            name = Path(error.filename).name
+            raise BundleError(f"{folder}: no {name}; this is not a bundle") from error
+        except (OSError, SafetensorError) as error:
+            raise BundleError(f"{folder}: the bundle is damaged ({error})") from error
+        return cls.from_parts(manifest, tensors)
+
+    @classmethod
+    def from_parts(cls, manifest: bytes, tensors: Mapping[str, npt.NDArray[Any]]) -> Bundle:
+        """Rebuild a bundle from `manifest_bytes` and `tensors`.
+
+        Raises
+        ------
+        BundleError
+            If it is damaged or of another version.
+        """
+        try:
+            content = json.loads(manifest)
+            if content["format"] != FORMAT:
+                raise BundleError(
+                    f"the bundle has the format {content['format']!r}; "
+                    f"this version reads {FORMAT!r}"
+                )
+            if digest_tensors(tensors) != content["tensors"]:
+                raise BundleError(
+                    "the bundle is damaged: its arrays do not match its manifest"
+                )
+            bundle = cls(
+                base_name=content["base_model"]["name"],
+                base_revision=content["base_model"]["revision"],
+                base_digest=content["base_model"]["digest"],
+                space=AdapterSpace.from_config(content["space"], _part(tensors, "space.")),
+                prior=prior_from_parts(
+                    content["prior"]["kind"],
+                    content["prior"]["config"],
+                    _part(tensors, "prior."),
+                ),
+                inputs=input_spec_from_config(content["inputs"]),
+                labels=tuple(content["labels"]),
+                recipes=RecipeTable.from_config(content["recipes"]),
+                notes=content["notes"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"the bundle is damaged: {error}") from error
+        except BundleError:
+            raise
+        except FedcertError as error:
+            raise BundleError(f"the bundle is damaged: {error}") from error
+        bundle._check_whole()
+        return bundle
+
+    def load_base(self, name: str | None = None) -> BaseModel:
+        """Load the base model that the bundle was made for.
+
+        Parameters
+        ----------
+        name : str, optional
+            A folder or hub id, if not the bundle's own.
+        """
+        revision = None if name or self.base_revision == "local" else self.base_revision
+        return load_base_model(
+            name or self.base_name,
+            num_labels=len(self.labels),
+            revision=revision,
+            digest=self.base_digest,
+        )
+
+    def _check_whole(self) -> None:
+        if self.space.base_digest != self.base_digest:
+            raise BundleError(
+                "the bundle is damaged: its space belongs to another base model"
+            )
+        if self.prior.dimension != self.space.dimension:
+            raise BundleError(
+                f"the bundle is damaged: its prior has {self.prior.dimension} coordinates, "
+                f"its space {self.space.dimension}"
+            )
+
+
+def _part(
+    tensors: Mapping[str, npt.NDArray[Any]], prefix: str
+) -> dict[str, npt.NDArray[Any]]:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _contiguous(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Copy what is a view: safetensors writes the memory behind an array."""
+    return {name: np.ascontiguousarray(array) for name, array in tensors.items()}

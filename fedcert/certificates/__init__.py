@@ -1,0 +1,51 @@
+"""Certificates: bounds, recipes, the signed record, and its verification.
+
+Needs NumPy, SciPy, cryptography, and rfc8785 alone, so that a verifier installs no model
+library; a test asserts it.
+"""
+
+from fedcert.certificates.bounds import (
+    GRID,
+    WEIGHT_DENOMINATOR,
+    binomial_upper_bound,
+    budget_of,
+    hoeffding_upper_bound,
+    uniform_weight,
+)
+from fedcert.certificates.issuing import issue
+from fedcert.certificates.recipes import (
+    LedgerEntry,
+    Recipe,
+    RecipeTable,
+    Span,
+    SplitRecipe,
+    SteelRecipe,
+    UnionRecipe,
+)
+from fedcert.certificates.record import FORMAT, Candidate, Certificate, Digests, Signature
+from fedcert.certificates.verification import Check, VerificationReport, verify_record
+
+__all__ = [
+    "FORMAT",
+    "GRID",
+    "WEIGHT_DENOMINATOR",
+    "Candidate",
+    "Certificate",
+    "Check",
+    "Digests",
+    "LedgerEntry",
+    "Recipe",
+    "RecipeTable",
+    "Signature",
+    "Span",
+    "SplitRecipe",
+    "SteelRecipe",
+    "UnionRecipe",
+    "VerificationReport",
+    "binomial_upper_bound",
+    "budget_of",
+    "hoeffding_upper_bound",
+    "issue",
+    "uniform_weight",
+    "verify_record",
+]

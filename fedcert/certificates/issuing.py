@@ -1,0 +1,134 @@
+"""Issuing: the only place where a bound enters a certificate."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedcert import __version__
+from fedcert.certificates.recipes import Recipe
+from fedcert.certificates.record import (
+    Candidate,
+    Certificate,
+    Digests,
+    Signature,
+    encode_vector,
+)
+from fedcert.certificates.signing import ALGORITHM, public_hex, sign
+from fedcert.certificates.verification import verify_record
+from fedcert.certificates.wording import assumptions, statement
+from fedcert.errors import CertificateError
+
+__all__ = ["issue"]
+
+
+def issue(
+    *,
+    client: str,
+    recipe: Recipe,
+    errors: int,
+    certified_on: int,
+    support_size: int,
+    labels: Sequence[str],
+    index: int,
+    seed: str,
+    vector: npt.NDArray[np.floating[Any]],
+    digests: Digests,
+    key: Ed25519PrivateKey,
+    witness: str | None = None,
+) -> Certificate:
+    """Compute the bound, write the record, and sign it.
+
+    The caller gives counts, never a bound: it follows from them and the recipe. Whether
+    the examples were spent before, or are too few, is for the caller to refuse first.
+
+    Parameters
+    ----------
+    client : str
+        Stable id of the client whose distribution is meant.
+    recipe : Recipe
+        How the support set was spent.
+    errors : int
+        Wrong labels among the certifying examples, counted with the exported adapter.
+    certified_on : int
+        Number of certifying examples that were counted, failed ones included.
+    support_size : int
+        Number of all examples, n.
+    labels : sequence of str
+        Names of the K labels.
+    index : int
+        Number of the chosen candidate, from 0 to M - 1.
+    seed : str
+        The candidates' 256-bit seed, 64 hexadecimal digits.
+    vector : numpy.ndarray
+        The candidate's coordinates, shape (d,).
+    digests : Digests
+        Which bundle, adapter, and examples are meant.
+    key : Ed25519PrivateKey
+        The client's key.
+    witness : str or None
+        Who saw the commitment before the seed was drawn (default: None).
+
+    Returns
+    -------
+    Certificate
+        One that passes `verify_record`.
+
+    Raises
+    ------
+    CertificateError
+        If the arguments contradict each other or cannot be written.
+    """
+    errors, certified_on = operator.index(errors), operator.index(certified_on)
+    support_size = operator.index(support_size)
+    bound = recipe.bound(errors, certified_on)
+    unsigned = Certificate(
+        client=client,
+        errors=errors,
+        certified_on=certified_on,
+        support_size=support_size,
+        bound=bound,
+        delta=recipe.delta,
+        recipe=recipe,
+        ledger=recipe.ledger(support_size),
+        labels=tuple(labels),
+        candidate=Candidate(
+            index=operator.index(index), seed=seed, vector=encode_vector(vector)
+        ),
+        digests=digests,
+        witness=witness,
+        library=f"fedcert {__version__}",
+        statement=statement(
+            recipe,
+            errors=errors,
+            certified_on=certified_on,
+            support_size=support_size,
+            bound=bound,
+            labels=len(labels),
+            witness=witness,
+        ),
+        assumptions=assumptions(),
+        signature=Signature(algorithm=ALGORITHM, public_key=public_hex(key), value=""),
+    )
+    return _checked(_signed(unsigned, key))
+
+
+def _signed(unsigned: Certificate, key: Ed25519PrivateKey) -> Certificate:
+    value = sign(key, unsigned.unsigned_payload())
+    return replace(unsigned, signature=replace(unsigned.signature, value=value))
+
+
+def _checked(certificate: Certificate) -> Certificate:
+    # What leaves here must be what every verifier accepts; a device that signs something
+    # else has spent its examples for nothing.
+    if failures := verify_record(certificate).failures:
+        raise CertificateError(
+            f"this certificate would not verify: {'; '.join(c.detail for c in failures)}"
+        )
+    return certificate

@@ -1,0 +1,205 @@
+"""Checking a certificate from its record alone.
+
+These checks need no model and no data: the signature, the bound computed again, and the
+words compared with the numbers. With the bundle, the adapter, or the data at hand, other
+modules append their checks to the same report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from fedcert.certificates.record import FORMAT, Certificate
+from fedcert.certificates.signing import verify
+from fedcert.certificates.wording import assumptions, statement
+from fedcert.errors import FedcertError
+
+__all__ = ["Check", "VerificationReport", "verify_record"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check.
+
+    Parameters
+    ----------
+    name : str
+        What was checked, in one or two words.
+    passed : bool
+        Whether it held.
+    detail : str
+        What was found, or what is wrong, in a sentence.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """The outcomes of all checks of one certificate, in the order they were made.
+
+    Parameters
+    ----------
+    checks : tuple of Check
+        A report without checks has not passed.
+    """
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check held."""
+        return bool(self.checks) and not self.failures
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that did not hold."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    def extended(self, checks: Iterable[Check]) -> VerificationReport:
+        """Return a report with more checks appended."""
+        return VerificationReport((*self.checks, *checks))
+
+
+def verify_record(
+    certificate: Certificate, *, public_key: str | None = None
+) -> VerificationReport:
+    """Check everything about a certificate that its record alone can show.
+
+    A pass means: whoever holds the key claims these error counts, and *if* the counts and
+    the assumptions are true, the bound follows. It never raises for a bad certificate.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        As read or as issued.
+    public_key : str or None
+        The expected signer, 64 hexadecimal digits. Without it anybody's signature passes
+        (default: None).
+    """
+    well_formed = _guarded("format", _format, certificate)
+    if not well_formed.passed:
+        return VerificationReport((well_formed,))
+    checks = [_guarded(name, check, certificate) for name, check in _CHECKS.items()]
+    report = VerificationReport((well_formed, *checks))
+    if public_key is None:
+        return report
+    return report.extended([_signer(certificate, public_key)])
+
+
+_Outcome = tuple[bool, str]
+
+
+def _guarded(
+    name: str, check: Callable[[Certificate], _Outcome], certificate: Certificate
+) -> Check:
+    try:
+        return Check(name, *check(certificate))
+    except FedcertError as error:
+        return Check(name, False, str(error))
+
+
+def _format(certificate: Certificate) -> _Outcome:
+    certificate.unsigned_payload()
+    if Certificate.from_json(certificate.to_json()) != certificate:
+        return False, "the record changes when it is written and read again"
+    return True, f"well-formed {FORMAT}"
+
+
+def _signature(certificate: Certificate) -> _Outcome:
+    signature = certificate.signature
+    if not verify(signature.public_key, certificate.unsigned_payload(), signature.value):
+        return False, (
+            f"the record was changed after signing, or not signed by {signature.public_key}"
+        )
+    return True, f"signed by {signature.public_key}"
+
+
+def _bound(certificate: Certificate) -> _Outcome:
+    errors, trials = certificate.errors, certificate.certified_on
+    bound = certificate.recipe.bound(errors, trials)
+    found = f"{errors} errors on {trials} examples give {bound:.6f}"
+    if certificate.bound != bound:
+        return False, f"{found}, but the record says {certificate.bound!r}"
+    return True, found
+
+
+def _certified_on(certificate: Certificate) -> _Outcome:
+    expected = certificate.recipe.certifying(certificate.support_size).size
+    found = f"of {certificate.support_size} examples the recipe certifies on {expected}"
+    if certificate.certified_on != expected:
+        return False, f"{found}, but the record says {certificate.certified_on}"
+    return True, found
+
+
+def _delta(certificate: Certificate) -> _Outcome:
+    if certificate.delta != certificate.recipe.delta:
+        return False, (
+            f"the recipe's delta is {certificate.recipe.delta}, but the record says "
+            f"{certificate.delta}"
+        )
+    return True, f"delta is {certificate.delta}"
+
+
+def _ledger(certificate: Certificate) -> _Outcome:
+    if certificate.ledger != certificate.recipe.ledger(certificate.support_size):
+        return False, "the ledger is not the one that the recipe keeps"
+    return True, "the ledger is the recipe's"
+
+
+def _statement(certificate: Certificate) -> _Outcome:
+    expected = statement(
+        certificate.recipe,
+        errors=certificate.errors,
+        certified_on=certificate.certified_on,
+        support_size=certificate.support_size,
+        bound=certificate.bound,
+        labels=len(certificate.labels),
+        witness=certificate.witness,
+    )
+    if certificate.statement != expected:
+        return False, "the statement does not say what the numbers say"
+    return True, "the statement says what the numbers say"
+
+
+def _assumptions(certificate: Certificate) -> _Outcome:
+    if certificate.assumptions != assumptions():
+        return False, "the assumptions are not the ones that the bound rests on"
+    return True, "the assumptions are complete"
+
+
+def _index(certificate: Certificate) -> _Outcome:
+    index, candidates = certificate.candidate.index, certificate.recipe.candidates
+    if index >= candidates:
+        return False, f"there is no candidate {index} among {candidates}"
+    return True, f"candidate {index} of {candidates}"
+
+
+def _chance(certificate: Certificate) -> _Outcome:
+    # A bound at or above chance is true and useless; the detail says so.
+    verdict = "better than" if certificate.nonvacuous else "no better than"
+    labels = len(certificate.labels)
+    return True, f"{verdict} guessing among {labels} labels, {certificate.chance:.6f}"
+
+
+_CHECKS: dict[str, Callable[[Certificate], _Outcome]] = {
+    "signature": _signature,
+    "bound": _bound,
+    "certified_on": _certified_on,
+    "delta": _delta,
+    "ledger": _ledger,
+    "statement": _statement,
+    "assumptions": _assumptions,
+    "index": _index,
+    "chance": _chance,
+}
+
+
+def _signer(certificate: Certificate, public_key: str) -> Check:
+    found = certificate.signature.public_key
+    if found != public_key.lower():
+        return Check("signer", False, f"signed by {found}, not by {public_key}")
+    return Check("signer", True, f"signed by the expected key {found}")

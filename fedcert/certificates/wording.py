@@ -1,0 +1,103 @@
+"""What a certificate says, in plain words, derived from its numbers alone.
+
+Verification derives the words again and compares, so nobody can sign true numbers under a
+stronger sentence. Changing a word here breaks every certificate issued before: it needs a
+new `fedcert.certificate/` format.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal, localcontext
+
+from fedcert.certificates.bounds import chance_of
+from fedcert.certificates.recipes import Recipe
+
+__all__ = ["assumptions", "statement"]
+
+_ASSUMPTIONS = (
+    "The support set is an i.i.d. sample of the client's own distribution; in particular "
+    "it was not balanced by class.",
+    "The support set and the recipe were fixed before any candidate was scored, and the "
+    "seed of the candidates was drawn without regard to the examples.",
+    "The examples were used for nothing else that the candidates depend on: not for an "
+    "upload, a warm start, normalization statistics, selection, planning, or an earlier "
+    "certificate.",
+    "Near-duplicates among the examples, other devices of the same person, and what the "
+    "base model saw in pretraining are outside what can be checked.",
+    "To anybody who does not have the examples, the examples, their labels, and the count "
+    "of errors are the signer's word.",
+    "The certificate speaks for itself alone: N certificates that are to hold together "
+    "each need delta/N, with N fixed beforehand.",
+)
+
+_UNWITNESSED = (
+    "This certificate is unwitnessed: nothing outside this device shows that the seed and "
+    "the examples were not tried several times."
+)
+
+
+def statement(
+    recipe: Recipe,
+    *,
+    errors: int,
+    certified_on: int,
+    support_size: int,
+    bound: float,
+    labels: int,
+    witness: str | None,
+) -> str:
+    """Say what the certificate claims.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How the support set was spent.
+    errors : int
+        Wrong labels among the certifying examples.
+    certified_on : int
+        Number of certifying examples.
+    support_size : int
+        Number of all examples, n.
+    bound : float
+        The certified risk, a multiple of 1e-6.
+    labels : int
+        Number of labels, K; guessing is wrong with probability (K - 1)/K.
+    witness : str or None
+        Who saw the commitment before the seed was drawn; None if nobody did.
+    """
+    return " ".join(
+        (
+            f"With probability at least {_confidence(recipe.delta)} over the draw of the "
+            f"support set, this adapter's probability of a wrong label on a fresh example "
+            f"of the client's own distribution is at most {bound:.6f}.",
+            f"It was wrong on {errors} of the {certified_on} certifying examples.",
+            recipe.statement(support_size),
+            f"A prediction whose margin over the runner-up logit is not above "
+            f"{Decimal(str(recipe.margin_tolerance)):f} counts as an error, and so does an "
+            f"example that fails to evaluate.",
+            _against_chance(bound, labels),
+            _UNWITNESSED if witness is None else f"Witnessed by: {witness}.",
+        )
+    )
+
+
+def assumptions() -> tuple[str, ...]:
+    """Return what must be true for a certificate to mean what it says, a sentence each."""
+    return _ASSUMPTIONS
+
+
+def _against_chance(bound: float, labels: int) -> str:
+    guessing = (
+        f"Guessing among the {labels} labels is wrong with probability "
+        f"{labels - 1}/{labels}"
+    )
+    if bound < chance_of(labels):
+        return f"{guessing}, so the bound is better than chance."
+    return f"{guessing}, so the bound says no more than chance."
+
+
+def _confidence(delta: float) -> str:
+    # Enough digits for any double: rounding 1 - 1e-30 to 1 would promise too much.
+    with localcontext() as context:
+        context.prec = 400
+        return f"{1 - Decimal(str(delta)):f}"

@@ -1,0 +1,13 @@
+"""Labelled examples: what they are, how they are read, how they become model inputs."""
+
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import ImageInputs, InputSpec, input_spec_from_config
+from fedcert.data.readers import read_examples
+
+__all__ = [
+    "Examples",
+    "ImageInputs",
+    "InputSpec",
+    "input_spec_from_config",
+    "read_examples",
+]

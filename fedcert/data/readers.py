@@ -1,0 +1,150 @@
+"""Reading a user's own labelled examples from CSV, JSON lines, or NPZ files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.errors import DataError
+
+__all__ = ["encode_labels", "read_examples"]
+
+
+def read_examples(
+    path: Path,
+    *,
+    spec: InputSpec,
+    labels: Sequence[str],
+    input_column: str = "input",
+    label_column: str = "label",
+) -> Examples:
+    """Read labelled examples and check them against a task.
+
+    Parameters
+    ----------
+    path : Path
+        ``.csv``: a header, then one example per line; either one column `input_column`
+        (a text) or one number per remaining column (an image, row by row).
+        ``.jsonl``: one object per line with `input_column` and `label_column`.
+        ``.npz``: arrays of these names, without pickled objects.
+    spec : InputSpec
+        What an input must look like.
+    labels : Sequence[str]
+        The task's label names; a label in the file is one of these or its index.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, malformed, or holds an unknown label.
+    """
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".npz": _read_npz}
+    if path.suffix not in readers:
+        raise DataError(f"{path}: unknown file type; use one of {', '.join(readers)}")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        inputs, names = readers[path.suffix](path, input_column, label_column)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error})") from error
+    if len(names) == 0:
+        raise DataError(f"{path}: holds no examples")
+    try:
+        return Examples(spec.normalize(inputs), encode_labels(names, labels))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def encode_labels(names: Sequence[Any], labels: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Turn label names, or their indices, into class indices."""
+    index = {str(position): position for position in range(len(labels))}
+    index.update({name: position for position, name in enumerate(labels)})
+    encoded = []
+    for row, name in enumerate(names, start=1):
+        key = str(name.item() if isinstance(name, np.generic) else name).strip()
+        if key not in index:
+            raise DataError(
+                f"example {row} has the unknown label {key!r}; "
+                f"the labels of this task are {', '.join(labels)}"
+            )
+        encoded.append(index[key])
+    return np.array(encoded, dtype=np.int64)
+
+
+def _read_csv(
+    path: Path, input_column: str, label_column: str
+) -> tuple[npt.NDArray[Any], list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        header = list(rows.fieldnames or [])
+        _require(path, label_column, header)
+        columns = [name for name in header if name != label_column]
+        table = list(rows)
+    for number, row in enumerate(table, start=2):
+        if None in row or None in row.values():
+            raise DataError(
+                f"{path}: line {number} has another number of fields than the header"
+            )
+    names = [row[label_column] for row in table]
+    if input_column in header:
+        return np.array([row[input_column] for row in table], dtype=object), names
+    return _numbers(path, [[row[name] for name in columns] for row in table]), names
+
+
+def _read_jsonl(
+    path: Path, input_column: str, label_column: str
+) -> tuple[npt.NDArray[Any], list[Any]]:
+    inputs, names = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}: line {number} is not JSON ({error.msg})") from error
+        if not isinstance(item, dict) or not {input_column, label_column} <= item.keys():
+            raise DataError(
+                f"{path}: line {number} needs the keys {input_column!r} and {label_column!r}"
+            )
+        inputs.append(item[input_column])
+        names.append(item[label_column])
+    if inputs and isinstance(inputs[0], str):
+        return np.array(inputs, dtype=object), names
+    return _numbers(path, inputs), names
+
+
+def _read_npz(
+    path: Path, input_column: str, label_column: str
+) -> tuple[npt.NDArray[Any], list[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            _require(path, label_column, arrays.files)
+            _require(path, input_column, arrays.files)
+            return arrays[input_column], list(arrays[label_column])
+    except DataError:
+        raise
+    except Exception as error:  # NumPy raises many types on a damaged archive
+        raise DataError(f"{path}: not a readable NPZ file ({error})") from error
+
+
+def _require(path: Path, column: str, present: Sequence[str]) -> None:
+    if column not in present:
+        raise DataError(
+            f"{path}: no column {column!r}; it has {', '.join(present) or 'none at all'}"
+        )
+
+
+def _numbers(path: Path, rows: list[Any]) -> npt.NDArray[np.float64]:
+    try:
+        return np.array(rows, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: the inputs are not rows of equally many numbers ({error})"
+        ) from error

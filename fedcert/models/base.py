@@ -1,0 +1,127 @@
+"""The frozen base model, named by id, revision and weight digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fedcert.canonical import digest_tensors
+from fedcert.errors import ModelError
+from fedcert.models.layout import ModelLayout, find_layout
+
+__all__ = ["BaseModel", "load_base_model", "weight_digest"]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A frozen classification model, shared by all adapters.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        In evaluation mode, with all parameters frozen.
+    name : str
+        Hub id or local path that it was loaded from.
+    revision : str
+        Hub revision, or ``"local"``.
+    digest : str
+        SHA-256 over all weights and buffers.
+    layout : ModelLayout
+        Where layers and head are.
+    """
+
+    model: nn.Module
+    name: str
+    revision: str
+    digest: str
+    layout: ModelLayout
+
+    @property
+    def num_labels(self) -> int:
+        """How many classes the head tells apart."""
+        return int(self.model.config.num_labels)  # type: ignore[union-attr, arg-type]
+
+
+def weight_digest(model: nn.Module) -> str:
+    """Digest a model's weights and buffers (name, dtype, shape, bytes).
+
+    bfloat16 has no NumPy type, so its bytes are hashed as int16 under a marked name.
+    """
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        data = tensor.detach().cpu().contiguous()
+        if data.dtype is torch.bfloat16:
+            tensors[f"{name}:bfloat16"] = data.view(torch.int16).numpy()
+        else:
+            tensors[name] = data.numpy()
+    return digest_tensors(tensors)
+
+
+def freeze(model: nn.Module, *, name: str, revision: str = "local") -> BaseModel:
+    """Freeze a model in evaluation mode and give it its identity."""
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return BaseModel(model, name, revision, weight_digest(model), find_layout(model))
+
+
+def load_base_model(
+    name: str, *, num_labels: int, revision: str | None = None, digest: str | None = None
+) -> BaseModel:
+    """Load a sequence or image classification model from a folder or the hub.
+
+    Parameters
+    ----------
+    name : str
+        A local folder or a hub id.
+    num_labels : int
+        How many classes the task has; the saved head must agree.
+    revision : str, optional
+        Hub revision (a commit, for reproducibility).
+    digest : str, optional
+        The digest that the weights must have.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded, has another number of labels, or other weights.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        model = _auto_class(config).from_pretrained(name, revision=revision, config=config)
+    except (OSError, ValueError, KeyError) as error:
+        kind = "folder" if Path(name).exists() else "folder or hub id"
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"cannot load a base model from the {kind} {name!r}: {reason}"
+        ) from error
+    base = freeze(model, name=name, revision=revision or "local")
+    if base.num_labels != num_labels:
+        raise ModelError(
+            f"the base model {name!r} has {base.num_labels} labels, but the task has "
+            f"{num_labels}; save it with num_labels={num_labels} first"
+        )
+    if digest is not None and base.digest != digest:
+        raise ModelError(
+            f"the base model {name!r} has other weights than the one this was made for "
+            f"(digest {base.digest[:12]} instead of {digest[:12]})"
+        )
+    return base
+
+
+def _auto_class(config: object) -> type:
+    """Choose the auto class from the architecture that the folder was saved with."""
+    from transformers import (
+        AutoModelForImageClassification,
+        AutoModelForSequenceClassification,
+    )
+
+    architectures = getattr(config, "architectures", None) or [""]
+    if "ImageClassification" in architectures[0]:
+        return AutoModelForImageClassification  # type: ignore[no-any-return]
+    return AutoModelForSequenceClassification  # type: ignore[no-any-return]

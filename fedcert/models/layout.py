@@ -1,0 +1,99 @@
+"""Finding the parts of a transformer that adapters attach to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import cast
+
+from torch import nn
+
+from fedcert.errors import ModelError
+
+__all__ = ["ATTENTION_PROJECTIONS", "ModelLayout", "find_layout"]
+
+# The query and value projections (the original LoRA choice), under the names that the
+# families of `transformers` give them.
+ATTENTION_PROJECTIONS = ("q_proj", "v_proj", "query", "value", "q_lin", "v_lin")
+
+
+@dataclass(frozen=True)
+class ModelLayout:
+    """Where a model keeps its layers and its head.
+
+    Attributes
+    ----------
+    layers : str
+        Dotted name of the list that holds the transformer layers.
+    count : int
+        How many layers there are.
+    head : str
+        Name of the module that turns features into logits.
+    """
+
+    layers: str
+    count: int
+    head: str
+
+    def targets(
+        self, model: nn.Module, *, last: int, projections: tuple[str, ...]
+    ) -> list[str]:
+        """Name the linear modules to adapt in the last `last` layers, in a fixed order.
+
+        Raises
+        ------
+        ModelError
+            If there are fewer layers, or no projection of that name in them.
+        """
+        if not 1 <= last <= self.count:
+            raise ModelError(
+                f"cannot adapt the last {last} layers: this model has {self.count}"
+            )
+        pattern = re.compile(rf"{re.escape(self.layers)}\.(\d+)\.(?:.*\.)?([^.]+)$")
+        found = []
+        for name, module in model.named_modules():
+            match = pattern.match(name)
+            if match is None or not isinstance(module, nn.Linear):
+                continue
+            index, leaf = int(match.group(1)), match.group(2)
+            if index >= self.count - last and leaf in projections:
+                found.append((index, projections.index(leaf), name))
+        if not found:
+            raise ModelError(
+                f"no linear module named {' or '.join(projections)} in the layers "
+                f"{self.layers!r}; name the projections of this model in the settings"
+            )
+        return [name for _, _, name in sorted(found)]
+
+
+def find_layout(model: nn.Module) -> ModelLayout:
+    """Find the list of layers and the head of a classification model.
+
+    Raises
+    ------
+    ModelError
+        If the model has no list of equal layers, or not exactly one head.
+    """
+    lists = [
+        (name, cast(nn.ModuleList, module))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1
+    ]
+    if not lists:
+        raise ModelError(
+            f"{type(model).__name__} has no list of equal layers; "
+            "fedcert adapts transformers whose layers sit in a list"
+        )
+    layers, modules = max(lists, key=lambda item: len(item[1]))
+    backbone = layers.split(".")[0]
+    heads = [
+        name
+        for name, child in model.named_children()
+        if name != backbone and any(True for _ in child.parameters())
+    ]
+    if len(heads) != 1:
+        raise ModelError(
+            f"{type(model).__name__} has the heads {heads or 'none'}; fedcert needs exactly "
+            "one, as the classification models of transformers have"
+        )
+    return ModelLayout(layers, len(modules), heads[0])

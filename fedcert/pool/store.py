@@ -1,0 +1,208 @@
+"""The pool: the adapters that the server has accepted, on disk.
+
+Every accepted adapter is one safetensors file, written atomically and then listed in an
+SQLite index; a crash in between leaves a file that nobody lists and the next upload
+replaces. A run that dies therefore resumes with all it had, and no client uploads twice.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from fedcert.adapters.codec import decode, encode
+from fedcert.adapters.space import AdapterSpace
+from fedcert.atomic import write_atomically
+from fedcert.canonical import digest_tensors, sha256_hex
+from fedcert.errors import AdapterError, PoolError
+from fedcert.pool.validation import UploadLimits, check_upload
+from fedcert.priors.base import FloatArray
+
+__all__ = ["Pool", "PoolEntry"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS space (digest TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS adapters (
+    client TEXT PRIMARY KEY,
+    digest TEXT NOT NULL UNIQUE,
+    file TEXT NOT NULL,
+    examples INTEGER NOT NULL,
+    loss REAL NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class PoolEntry:
+    """One accepted adapter.
+
+    Attributes
+    ----------
+    client : str
+        Who uploaded it.
+    digest : str
+        Of its tensors.
+    examples : int
+        How many examples it was trained on, by the client's word.
+    loss : float
+        Its training loss, by the client's word.
+    """
+
+    client: str
+    digest: str
+    examples: int
+    loss: float
+
+
+class Pool:
+    """A durable pool of adapters of one space; one adapter per client.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    space : AdapterSpace
+        The only space that is accepted.
+    limits : UploadLimits
+        What an upload must keep to.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: AdapterSpace,
+        *,
+        limits: UploadLimits = UploadLimits(),  # noqa: B008
+    ) -> None:
+        self._folder, self._space, self._limits = folder, space, limits
+        (folder / "adapters").mkdir(parents=True, exist_ok=True)
+        with self._index() as index:
+            index.executescript(_SCHEMA)
+            known = index.execute("SELECT digest FROM space").fetchone()
+            if known is None:
+                index.execute("INSERT INTO space VALUES (?)", (space.digest,))
+            elif known[0] != space.digest:
+                raise PoolError(
+                    f"{folder}: this pool belongs to another adapter space "
+                    f"({known[0][:12]} instead of {space.digest[:12]}); use another folder"
+                )
+
+    def __len__(self) -> int:
+        with self._index() as index:
+            return int(index.execute("SELECT COUNT(*) FROM adapters").fetchone()[0])
+
+    def __contains__(self, client: object) -> bool:
+        with self._index() as index:
+            query = "SELECT 1 FROM adapters WHERE client = ?"
+            return index.execute(query, (client,)).fetchone() is not None
+
+    def add(
+        self,
+        client: str,
+        tensors: dict[str, np.ndarray],
+        *,
+        space_digest: str,
+        examples: int,
+        loss: float,
+    ) -> PoolEntry:
+        """Check an upload and keep it.
+
+        The upload of a client that is in the pool already is accepted without effect if it
+        is the same one (a repeated message), and refused otherwise: one client, one adapter.
+
+        Raises
+        ------
+        PoolError
+            If the upload is refused; the message gives the reason, and the pool is as it was.
+        """
+        try:
+            vector = decode(self._space, tensors, space_digest=space_digest)
+            check_upload(vector, examples=examples, loss=loss, limits=self._limits)
+        except (AdapterError, PoolError) as error:
+            raise PoolError(f"upload of {client!r} refused: {error}") from error
+        entry = PoolEntry(client, digest_tensors(tensors), examples, loss)
+        with self._index() as index:
+            self._check_new(index, entry)
+            # The client's name is untrusted: its digest makes the file's name.
+            name = f"{sha256_hex(client.encode())[:32]}.safetensors"
+            write_atomically(
+                self._folder / "adapters" / name, save(encode(self._space, vector))
+            )
+            index.execute(
+                "INSERT OR IGNORE INTO adapters VALUES (?, ?, ?, ?, ?)",
+                (entry.client, entry.digest, name, entry.examples, entry.loss),
+            )
+        return entry
+
+    def entries(self) -> list[PoolEntry]:
+        """List what is in the pool, by client."""
+        with self._index() as index:
+            rows = index.execute(
+                "SELECT client, digest, examples, loss FROM adapters ORDER BY client"
+            ).fetchall()
+        return [PoolEntry(*row) for row in rows]
+
+    def matrix(self) -> FloatArray:
+        """Return the adapters as a matrix ``(N, d)``, in the order of `entries`.
+
+        Raises
+        ------
+        PoolError
+            If a file is missing or damaged.
+        """
+        with self._index() as index:
+            rows = index.execute(
+                "SELECT client, file, digest FROM adapters ORDER BY client"
+            ).fetchall()
+        vectors = [self._read(*row) for row in rows]
+        return np.array(vectors).reshape(len(vectors), self._space.dimension)
+
+    def _read(self, client: str, file: str, digest: str) -> FloatArray:
+        path = self._folder / "adapters" / file
+        try:
+            tensors = load(path.read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise PoolError(
+                f"{path}: the adapter of {client!r} cannot be read: {error}"
+            ) from error
+        if digest_tensors(tensors) != digest:
+            raise PoolError(f"{path}: the adapter of {client!r} is damaged (digest)")
+        return decode(self._space, tensors, space_digest=self._space.digest)
+
+    def _check_new(self, index: sqlite3.Connection, entry: PoolEntry) -> None:
+        known = index.execute(
+            "SELECT client, digest FROM adapters WHERE client = ? OR digest = ?",
+            (entry.client, entry.digest),
+        ).fetchall()
+        for client, digest in known:
+            if client == entry.client and digest != entry.digest:
+                raise PoolError(
+                    f"upload of {client!r} refused: it already has another adapter in the pool"
+                )
+            if client != entry.client:
+                raise PoolError(
+                    f"upload of {entry.client!r} refused: the very same adapter came from "
+                    "another client"
+                )
+
+    @contextmanager
+    def _index(self) -> Iterator[sqlite3.Connection]:
+        path = self._folder / "pool.sqlite"
+        try:
+            connection = sqlite3.connect(path, timeout=30)
+        except sqlite3.Error as error:
+            raise PoolError(f"{path}: cannot open the pool: {error}") from error
+        try:
+            with connection:
+                yield connection
+        except sqlite3.DatabaseError as error:
+            raise PoolError(f"{path}: the pool's index cannot be used: {error}") from error
+        finally:
+            connection.close()

@@ -1,0 +1,43 @@
+"""What an upload must keep to. Every uploaded adapter is hostile until checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedcert.errors import PoolError
+from fedcert.priors.base import FloatArray
+
+__all__ = ["UploadLimits", "check_upload"]
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """Limits for one upload.
+
+    Parameters
+    ----------
+    max_norm : float (default: 1000)
+        Largest Euclidean norm of the vector; trained adapters stay far below.
+    """
+
+    max_norm: float = 1e3
+
+
+def check_upload(
+    vector: FloatArray, *, examples: int, loss: float, limits: UploadLimits
+) -> None:
+    """Raise `PoolError` unless a decoded upload keeps to the limits.
+
+    Layout and finiteness are checked by the codec before.
+    """
+    norm = float(np.linalg.norm(vector))
+    if norm > limits.max_norm:
+        raise PoolError(f"its norm is {norm:.3g}, above the limit of {limits.max_norm:g}")
+    if norm == 0.0:
+        raise PoolError("it is all zeros: nothing was trained")
+    if examples < 1:
+        raise PoolError(f"it claims to be trained on {examples} examples")
+    if not np.isfinite(loss):
+        raise PoolError("its training loss is not finite")

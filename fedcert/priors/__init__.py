@@ -1,0 +1,28 @@
+"""Priors: generative distributions over the adapter space."""
+
+from fedcert.priors.base import Prior
+from fedcert.priors.diffusion import DiffusionPrior, DiffusionTraining
+from fedcert.priors.gaussian import GaussianPrior
+from fedcert.priors.latent import LatentSpace
+from fedcert.priors.memorization import NearestPoolAudit, audit_nearest_pool
+from fedcert.priors.profile import best_of, risk_profile
+from fedcert.priors.resampling import JitterPrior, ResamplingPrior
+from fedcert.priors.storage import PRIORS, load_prior, prior_from_parts, save_prior
+
+__all__ = [
+    "PRIORS",
+    "DiffusionPrior",
+    "DiffusionTraining",
+    "GaussianPrior",
+    "JitterPrior",
+    "LatentSpace",
+    "NearestPoolAudit",
+    "Prior",
+    "ResamplingPrior",
+    "audit_nearest_pool",
+    "best_of",
+    "load_prior",
+    "prior_from_parts",
+    "risk_profile",
+    "save_prior",
+]

@@ -1,0 +1,115 @@
+"""What every prior over the adapter space can do.
+
+A prior is a fixed map from standard normal noise to adapters. Candidate j is the image of
+the noise keyed by (seed, j), so any one candidate can be redrawn alone (DESIGN 4).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.canonical import digest_json, digest_tensors
+from fedcert.errors import PriorError
+from fedcert.randomness import candidate_noise
+
+__all__ = ["FloatArray", "Prior", "check_pool"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Prior(ABC):
+    """A generative distribution over adapters.
+
+    A prior is immutable and made of a configuration (JSON) and tensors; both together are
+    its constructor's arguments, so what is saved is what it was built from.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """d, the number of coordinates of an adapter."""
+
+    @property
+    @abstractmethod
+    def noise_width(self) -> int:
+        """How many standard normal numbers one candidate is made from."""
+
+    @abstractmethod
+    def transform(self, noise: FloatArray) -> FloatArray:
+        """Map noise of shape ``(count, noise_width)`` to adapters ``(count, d)``.
+
+        Each row depends on its own noise alone, up to rounding.
+        """
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Return the settings among the constructor's arguments, as a JSON value."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays among the constructor's arguments."""
+
+    @classmethod
+    @abstractmethod
+    def from_parts(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
+    ) -> Self:
+        """Rebuild a prior from `config` and `tensors`."""
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, pool: FloatArray, *, seed: int) -> Self:
+        """Fit the prior to a pool of shape ``(N, d)``."""
+
+    def sample(self, seed: str, *, start: int = 0, count: int) -> FloatArray:
+        """Draw candidates `start` to ``start + count - 1`` of a seed.
+
+        Parameters
+        ----------
+        seed : str
+            256 bits in hexadecimal.
+        start, count : int
+            Which candidates.
+
+        Returns
+        -------
+        numpy.ndarray
+            Float64 of shape ``(count, d)``.
+        """
+        return self.transform(candidate_noise(seed, start, count, self.noise_width))
+
+    @property
+    def digest(self) -> str:
+        """Identity of the prior: kind, settings and tensors."""
+        return digest_json(
+            {
+                "kind": self.kind,
+                "config": self.config(),
+                "tensors": digest_tensors(self.tensors()),
+            }
+        )
+
+
+def check_pool(pool: FloatArray, *, at_least: int) -> FloatArray:
+    """Check a pool of adapters before fitting.
+
+    Raises
+    ------
+    PriorError
+        If it is not a finite matrix of at least `at_least` adapters.
+    """
+    pool = np.asarray(pool, dtype=np.float64)
+    if pool.ndim != 2 or not np.isfinite(pool).all():
+        raise PriorError("a pool must be a finite matrix with one adapter per row")
+    if len(pool) < at_least:
+        raise PriorError(
+            f"{len(pool)} adapters are too few to fit this prior; it needs {at_least}"
+        )
+    return pool

@@ -1,0 +1,107 @@
+"""Latent coordinates: standardized adapters on their leading principal directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.errors import PriorError
+from fedcert.priors.base import FloatArray
+
+__all__ = ["LatentSpace", "spectral_gap"]
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """An affine map between adapters in R^d and whitened latents in R^q.
+
+    Attributes
+    ----------
+    mean, scale : numpy.ndarray
+        Shape ``(d,)``: the pool's mean and standard deviation of each coordinate.
+    directions : numpy.ndarray
+        Shape ``(q, d)``: orthonormal principal directions of the standardized pool.
+    deviations : numpy.ndarray
+        Shape ``(q,)``: the pool's standard deviation along each direction.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    directions: FloatArray
+    deviations: FloatArray
+
+    @classmethod
+    def of(cls, pool: FloatArray, *, size: int | None = None) -> Self:
+        """Fit to a pool ``(N, d)``; the size is found by `spectral_gap` unless given."""
+        mean, scale = pool.mean(axis=0), pool.std(axis=0)
+        # A coordinate that never varies (a bias that training left at zero) stays put.
+        scale = np.where(scale > 0, scale, 1.0)
+        _, values, directions = np.linalg.svd((pool - mean) / scale, full_matrices=False)
+        size = spectral_gap(values) if size is None else size
+        if not 1 <= size <= np.count_nonzero(values > 1e-9 * values[0]):
+            raise PriorError(f"the pool does not span {size} latent directions")
+        peak = np.abs(directions[:size]).argmax(axis=1)
+        sign = np.sign(directions[np.arange(size), peak])
+        return cls(
+            mean, scale, directions[:size] * sign[:, None], values[:size] / len(pool) ** 0.5
+        )
+
+    @property
+    def size(self) -> int:
+        """q, the number of latent coordinates."""
+        return len(self.deviations)
+
+    @property
+    def dimension(self) -> int:
+        """d, the number of adapter coordinates."""
+        return len(self.mean)
+
+    def encode(self, adapters: FloatArray) -> FloatArray:
+        """Map adapters ``(..., d)`` to latents ``(..., q)``; the pool's are whitened."""
+        standard = (adapters - self.mean) / self.scale
+        return standard @ self.directions.T / self.deviations
+
+    def decode(self, latents: FloatArray) -> FloatArray:
+        """Map latents ``(..., q)`` to adapters ``(..., d)``."""
+        return self.mean + self.scale * ((latents * self.deviations) @ self.directions)
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays under the names that `from_tensors` reads."""
+        return {
+            "latent.mean": self.mean,
+            "latent.scale": self.scale,
+            "latent.directions": self.directions,
+            "latent.deviations": self.deviations,
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Rebuild from `tensors`."""
+        return cls(
+            tensors["latent.mean"],
+            tensors["latent.scale"],
+            tensors["latent.directions"],
+            tensors["latent.deviations"],
+        )
+
+
+def spectral_gap(values: FloatArray) -> int:
+    """Choose a latent size: where the singular values fall by the largest ratio.
+
+    Only the first third of the spectrum is searched. Further down the values of any finite
+    pool fall steeply, gap or no gap.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Singular values of the standardized pool, falling.
+    """
+    searched = max(2, len(values) // 3)
+    head = np.maximum(values[: searched + 1], 1e-12 * values[0])
+    if len(head) < 2:
+        return 1
+    return int(np.argmax(head[:-1] / head[1:])) + 1

@@ -1,0 +1,122 @@
+"""Numbers and names as a reader wants to see them."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+__all__ = [
+    "clean_text",
+    "count",
+    "data_size",
+    "duration",
+    "percent",
+    "percent_brief",
+    "percent_up",
+    "plural",
+    "relative_link",
+    "shorten",
+]
+
+MISSING = "\N{EN DASH}"  # what a table shows where nothing was measured
+_SIZES = ("B", "kB", "MB", "GB", "TB")
+# Overrides that would let an untrusted name reorder the text around it.
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def clean_text(text: str) -> str:
+    """Make any string safe to print on one line.
+
+    White space becomes a plain space; control characters, lone surrogates (legal in JSON,
+    impossible in UTF-8) and text-direction overrides become the replacement character.
+    """
+    return "".join(_clean_character(character) for character in text)
+
+
+def _clean_character(character: str) -> str:
+    if character.isspace():
+        return " "
+    hostile = unicodedata.category(character) in {"Cc", "Cs"} or character in _BIDI_CONTROLS
+    return "\N{REPLACEMENT CHARACTER}" if hostile else character
+
+
+def shorten(text: str, length: int) -> str:
+    """Cut a name in the middle: names of one run begin alike and differ at the end."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 2
+    return f"{text[: length - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - tail :]}"
+
+
+def percent(share: float | None) -> str:
+    """Print a share as a percentage, rounded to the nearest tenth."""
+    return MISSING if share is None else f"{100 * share:.1f}%"
+
+
+def percent_brief(share: float | None) -> str:
+    """Print a setting such as chance or delta, without needless decimals."""
+    return MISSING if share is None else f"{round(100 * share, 1):g}%"
+
+
+def percent_up(bound: float | None) -> str:
+    """Print an upper bound as a percentage, rounded up so as not to claim too much.
+
+    A bound that is a tenth of a percent up to floating-point noise stays as it is.
+    """
+    return MISSING if bound is None else f"{math.ceil(1000 * bound - 1e-9) / 10:.1f}%"
+
+
+def count(number: float | None) -> str:
+    """Print a number of things, with commas and without needless decimals."""
+    if number is None:
+        return MISSING
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:,.1f}"
+
+
+def plural(number: int, noun: str) -> str:
+    """Print a number of things with their name: '1 client', '2 clients'."""
+    return f"{count(number)} {noun}" + ("" if number == 1 else "s")
+
+
+def data_size(size: float | None) -> str:
+    """Print a number of bytes in the unit that gives one to three digits."""
+    if size is None:
+        return MISSING
+    power = 0
+    while size >= 999.5 and power < len(_SIZES) - 1:
+        size, power = size / 1000, power + 1
+    return (
+        f"{size:.1f} {_SIZES[power]}"
+        if power and size < 99.95
+        else f"{size:.0f} {_SIZES[power]}"
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """Print a time, to a precision that fits its length."""
+    if seconds is None:
+        return MISSING
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def relative_link(path: str | None) -> str | None:
+    """Turn a file's path into a link inside the run folder, or None where that is not safe.
+
+    Paths carry client names, so an absolute path, a step upward or a scheme such as
+    ``javascript:`` must never become a live link.
+    """
+    if not path or "\\" in path:
+        return None
+    parts = PurePosixPath(path).parts
+    if path.startswith("/") or ".." in parts:
+        return None
+    return quote("/".join(parts), safe="/")

@@ -1,0 +1,176 @@
+"""Rendering a run's results as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fedcert.atomic import write_atomically
+from fedcert.reports import figures, formats, prior_figures
+from fedcert.reports.results import Communication, Nearest, Results, read_results
+from fedcert.reports.summary import alerts, headline
+from fedcert.reports.svg import COLORS, NARROW, WIDE
+
+__all__ = ["render_report", "write_report"]
+
+_Drawing = Callable[..., str]
+
+
+def render_report(results: Mapping[str, Any]) -> str:
+    """Render the results of a run as one self-contained HTML page.
+
+    Parameters
+    ----------
+    results
+        What `results.json` holds, in the format ``fedcert.results/1``. Only `format`,
+        `scenario` and `clients` are required; a section whose data is missing says so.
+
+    Returns
+    -------
+    str
+        The page. Equal results give equal text.
+
+    Raises
+    ------
+    FedcertError
+        If a required key is missing, the format is another one, or a value cannot be
+        shown; the message names the key.
+    """
+    checked = read_results(results)
+    facts = headline(checked)
+    template = _environment().get_template("report.html.jinja")
+    page = template.render(
+        results=checked,
+        facts=facts,
+        alerts=alerts(checked, facts),
+        figures={name: Markup(svg) for name, svg in _draw_all(checked).items()},  # noqa: S704
+        colors=COLORS,
+        thinned=len(checked.clients) > figures.MOST_ROWS,
+    )
+    # The template's control lines leave empty ones behind.
+    return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
+
+
+def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Render the results of a run and write the page, in full or not at all.
+
+    Raises
+    ------
+    FedcertError
+        As `render_report`; the file at `path` then stays as it was.
+    """
+    write_atomically(Path(path), render_report(results).encode("utf-8"))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("fedcert.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    for name in (
+        "count",
+        "data_size",
+        "duration",
+        "percent",
+        "percent_brief",
+        "percent_up",
+        "plural",
+        "relative_link",
+    ):
+        environment.filters[name] = getattr(formats, name)
+    return environment
+
+
+def _draw_all(results: Results) -> dict[str, str]:
+    """Draw every figure that there is data for, by the name that the template uses."""
+    drawn: dict[str, str] = {}
+    for name, drawing in _two_width_drawings(results).items():
+        drawn[f"{name}_wide"] = drawing(width=WIDE)
+        drawn[f"{name}_narrow"] = drawing(width=NARROW)
+    drawn.update(_prior_figures(results))
+    if groups := _byte_bars(results.communication):
+        drawn["bytes"] = figures.labeled_bars(
+            groups, name="bytes", label="Bytes sent per client and in total"
+        )
+    if results.timings:
+        bars = [
+            figures.Bar(t.phase, t.seconds, formats.duration(t.seconds))
+            for t in results.timings
+        ]
+        drawn["timings"] = figures.labeled_bars(
+            {"Seconds of wall-clock time": bars}, name="timings", label="Time per phase"
+        )
+    return drawn
+
+
+def _two_width_drawings(results: Results) -> dict[str, _Drawing]:
+    chance = results.chance_error
+    drawings: dict[str, _Drawing] = {}
+    if results.clients:
+        rows = [figures.ClientBar(c.client, c.bound, c.test_error) for c in results.clients]
+        drawings["clients"] = partial(figures.certificates_by_client, rows, chance=chance)
+    if results.bound_by_n:
+        series: dict[str, list[figures.SizeAndBound]] = {}
+        for row in results.bound_by_n:
+            point = figures.SizeAndBound(row.n, row.bound, row.test_error)
+            series.setdefault(row.recipe, []).append(point)
+        drawings["sizes"] = partial(figures.bound_by_size, series, chance=chance)
+    curves = {
+        profile.prior: [(point.m, point.risk, point.se) for point in profile.best_of]
+        for profile in results.profiles
+        if profile.best_of
+    }
+    if curves:
+        drawings["profiles"] = partial(figures.best_of_m, curves)
+    return drawings
+
+
+def _prior_figures(results: Results) -> dict[str, str]:
+    prior = results.prior
+    projection = prior.projection if prior else None
+    drawn: dict[str, str] = {}
+    if projection and (projection.pool or projection.held_out or projection.samples):
+        drawn["map"] = prior_figures.adapter_map(
+            {
+                "pool": projection.pool,
+                "held-out": projection.held_out,
+                "samples": projection.samples,
+            }
+        )
+    nearest = prior.nearest if prior and prior.nearest else Nearest()
+    if nearest.samples or nearest.held_out:
+        drawn["nearest"] = prior_figures.nearest_distances(
+            nearest.samples, nearest.held_out
+        )
+    return drawn
+
+
+def _byte_bars(sent: Communication | None) -> dict[str, list[figures.Bar]]:
+    if sent is None:
+        return {}
+    amounts = {
+        "One client": [
+            ("upload of one adapter", sent.upload_bytes_per_client),
+            ("download of a new client", sent.download_bytes_per_new_client),
+        ],
+        "The whole run": [
+            ("all uploads", sent.upload_bytes),
+            ("all downloads", sent.download_bytes),
+        ],
+    }
+    groups = {
+        title: [
+            figures.Bar(label, size, formats.data_size(size))
+            for label, size in rows
+            if size is not None
+        ]
+        for title, rows in amounts.items()
+    }
+    return {title: bars for title, bars in groups.items() if bars}

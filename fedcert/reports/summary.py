@@ -1,0 +1,99 @@
+"""What a run comes to: the headline figures and everything that must not be overlooked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fedcert.reports.formats import percent_brief, plural
+from fedcert.reports.results import Results
+
+__all__ = ["Headline", "alerts", "headline"]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The figures at the top of the report; None where nothing was measured.
+
+    Attributes
+    ----------
+    clients
+        New clients that got a certificate.
+    mean_bound, mean_error
+        Means over clients; the error over the `measured` clients that have test data.
+    nonvacuous
+        Clients whose certificate is below chance.
+    above
+        Measured clients whose test error exceeds the certificate.
+    unverified
+        Clients whose certificate was checked and did not verify.
+    unchecked
+        Clients whose certificate was not checked.
+    sizes, candidates
+        Smallest and largest number of support examples, and of candidates, of a client.
+    """
+
+    clients: int
+    mean_bound: float | None
+    mean_error: float | None
+    nonvacuous: int | None
+    measured: int
+    above: int
+    unverified: int
+    unchecked: int
+    sizes: tuple[int, int] | None
+    candidates: tuple[int, int] | None
+
+
+def headline(results: Results) -> Headline:
+    """Compute the headline figures."""
+    clients = results.clients
+    chance = results.chance_error
+    measured = [(c.bound, c.test_error) for c in clients if c.test_error is not None]
+    return Headline(
+        clients=len(clients),
+        mean_bound=_mean(client.bound for client in clients),
+        mean_error=_mean(error for _, error in measured),
+        nonvacuous=None if chance is None else sum(c.bound < chance for c in clients),
+        measured=len(measured),
+        above=sum(error > bound for bound, error in measured),
+        unverified=sum(client.verified is False for client in clients),
+        unchecked=sum(client.verified is None for client in clients),
+        sizes=_range(client.n for client in clients),
+        candidates=_range(c.candidates for c in clients if c.candidates is not None),
+    )
+
+
+def alerts(results: Results, figures: Headline) -> list[str]:
+    """List, in plain words, what a reader must know before trusting the headline."""
+    found = []
+    nearest = results.prior.nearest if results.prior else None
+    if nearest is not None and nearest.passed is False:
+        found.append(
+            "The prior failed the memorization gate: its samples lie too close to adapters "
+            "of the pool, so a sample may give away a client's upload."
+        )
+    if figures.unverified:
+        found.append(f"{plural(figures.unverified, 'certificate')} did not verify.")
+    if results.delta is not None and figures.above > results.delta * figures.measured:
+        found.append(
+            f"For {plural(figures.above, 'client')} of {figures.measured} the test error "
+            "exceeds the certificate; on average at most "
+            f"{percent_brief(results.delta)} should."
+        )
+    if results.failures:
+        failed = sum(failure.clients for failure in results.failures)
+        found.append(
+            f"{plural(failed, 'client')} failed during the run; the causes are below."
+        )
+    return found
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else None
+
+
+def _range(values: Iterable[int]) -> tuple[int, int] | None:
+    listed = list(values)
+    return (min(listed), max(listed)) if listed else None

@@ -1,0 +1,133 @@
+"""Scenarios: where data, tasks and a base model come from.
+
+The library knows only this interface; implementations live in
+``fedcert.simulations.scenarios`` (one file each) or in a user's own module.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.errors import SettingsError
+
+__all__ = ["Scenario", "load_scenario"]
+
+_PACKAGE = "fedcert.simulations.scenarios"
+
+
+class Scenario(ABC):
+    """Data, tasks and base model of one federation.
+
+    Every method gives the same answer for the same constructor arguments. The examples of
+    pretraining, upstream training, support and test must be disjoint: a certificate on an
+    example that anything else depended on would not hold.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, by index."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> InputSpec:
+        """What an input looks like and how it is encoded."""
+
+    @property
+    @abstractmethod
+    def upstream_clients(self) -> tuple[str, ...]:
+        """Ids of the clients that train adapters; an id is stable across runs."""
+
+    @property
+    @abstractmethod
+    def new_clients(self) -> tuple[str, ...]:
+        """Ids of the clients that personalize; disjoint from the upstream ones."""
+
+    @abstractmethod
+    def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
+        """Return the folder of the base model, making it first if need be.
+
+        Parameters
+        ----------
+        on_step : callable
+            Told in a few words what is being done, when it takes time.
+        """
+
+    @abstractmethod
+    def training_examples(self, client: str) -> Examples:
+        """Return what an upstream client trains on."""
+
+    @abstractmethod
+    def support_examples(self, client: str, size: int) -> Examples:
+        """Return a new client's support set, an i.i.d. sample of its own distribution.
+
+        Support sets nest: the first m of n examples are the set of size m.
+        """
+
+    @abstractmethod
+    def test_examples(self, client: str) -> Examples | None:
+        """Return examples for measuring the true error, or None where there are none."""
+
+
+def load_scenario(name: str, options: Mapping[str, Any]) -> Scenario:
+    """Build a scenario by name.
+
+    Parameters
+    ----------
+    name : str
+        A file of ``fedcert.simulations.scenarios`` (``"digits"``), or ``"module:Class"``
+        for a user's own.
+    options : Mapping[str, Any]
+        Keyword arguments of its constructor.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such scenario, or an option does not fit it.
+    """
+    scenario = _find_class(name)
+    try:
+        return scenario(**options)
+    except TypeError as error:
+        reason = str(error).replace(f"{scenario.__name__}.__init__() ", "")
+        raise SettingsError(
+            f"scenario {name!r} does not take these options: {reason}"
+        ) from error
+
+
+def _find_class(name: str) -> type[Scenario]:
+    module_name, _, attribute = name.partition(":")
+    if not attribute:
+        module_name = f"{_PACKAGE}.{name.replace('-', '_')}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise SettingsError(
+                f"scenario {name!r} needs the package {error.name!r}; install it, "
+                "for instance with pip install 'fedcert[simulation]'"
+            ) from error
+        raise SettingsError(
+            f"there is no scenario {name!r}; name a file of {_PACKAGE} "
+            "or give your own as module:Class"
+        ) from error
+    found = [
+        value
+        for key, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, Scenario)
+        and value.__module__ == module.__name__
+        and (not attribute or key == attribute)
+    ]
+    if len(found) != 1:
+        raise SettingsError(f"{module_name} holds {len(found)} scenario classes; name one")
+    return found[0]

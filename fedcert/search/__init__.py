@@ -1,0 +1,17 @@
+"""Search: scoring candidates from a prior on a support set."""
+
+from fedcert.search.batched import BatchedScorer
+from fedcert.search.exported import exported_wrong
+from fedcert.search.reference import ReferenceScorer
+from fedcert.search.scores import Scorer, Scores
+from fedcert.search.search import Winner, search
+
+__all__ = [
+    "BatchedScorer",
+    "ReferenceScorer",
+    "Scorer",
+    "Scores",
+    "Winner",
+    "exported_wrong",
+    "search",
+]

@@ -1,0 +1,69 @@
+"""The batched scorer: many candidates per forward pass over a shared frozen model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.search.scores import Scorer, Scores, margins_and_losses
+
+__all__ = ["BatchedScorer"]
+
+# Activations alive at once in a layer, in multiples of its input (attention, MLP).
+_ACTIVATIONS = 12
+
+
+class BatchedScorer(Scorer):
+    """Scores as many candidates at a time as a memory budget allows.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        The frozen model.
+    spec : InputSpec
+        How inputs are encoded.
+    margin_tolerance : float
+        See `Scorer`.
+    memory_mib : float (default: 256)
+        For activations; decides how many candidates run at once, not the result.
+    """
+
+    def __init__(
+        self,
+        model: AdaptedModel,
+        spec: InputSpec,
+        *,
+        margin_tolerance: float,
+        memory_mib: float = 256.0,
+    ) -> None:
+        super().__init__(margin_tolerance=margin_tolerance)
+        self._model, self._spec, self._memory = model, spec, memory_mib * 2**20
+
+    @torch.inference_mode()
+    def score(
+        self,
+        vectors: npt.NDArray[np.float64],
+        examples: Examples,
+        *,
+        on_scored: Callable[[int], None] = lambda _count: None,
+    ) -> Scores:
+        """Score candidates chunk by chunk."""
+        labels = torch.from_numpy(examples.labels)
+        prepared = self._model.prepare(self._spec.encode(examples.inputs))
+        wrong = np.empty((len(vectors), len(examples)), dtype=np.bool_)
+        losses = np.empty((len(vectors), len(examples)))
+        chunk = max(1, int(self._memory // (4 * prepared.hidden.numel() * _ACTIVATIONS)))
+        for start in range(0, len(vectors), chunk):
+            part = torch.from_numpy(vectors[start : start + chunk]).float()
+            margins, loss = margins_and_losses(self._model.logits(prepared, part), labels)
+            rows = slice(start, start + len(part))
+            wrong[rows] = (margins <= self.margin_tolerance).numpy()
+            losses[rows] = loss.numpy()
+            on_scored(len(part))
+        return Scores(wrong, losses)

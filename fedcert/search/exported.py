@@ -1,0 +1,54 @@
+"""Counting a certificate's errors with the adapter as it was exported."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.models.base import BaseModel
+from fedcert.search.scores import margins_and_losses
+
+__all__ = ["exported_wrong"]
+
+
+@torch.inference_mode()
+def exported_wrong(
+    base: BaseModel,
+    adapter: Path,
+    examples: Examples,
+    *,
+    spec: InputSpec,
+    margin_tolerance: float,
+) -> npt.NDArray[np.bool_]:
+    """Load an adapter folder with stock PEFT and say which predictions count as errors.
+
+    Parameters
+    ----------
+    base : BaseModel
+        Left as it is; PEFT wraps a copy.
+    adapter : Path
+        A folder that `fedcert.adapters.write_peft_adapter` wrote.
+    examples : Examples
+        What to predict.
+    spec : InputSpec
+        How inputs are encoded.
+    margin_tolerance : float
+        See `fedcert.search.Scorer`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool, shape ``(examples,)``.
+    """
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(copy.deepcopy(base.model), str(adapter)).eval()
+    logits = model(**spec.encode(examples.inputs)).logits
+    margins, _ = margins_and_losses(logits, torch.from_numpy(examples.labels))
+    return np.asarray((margins <= margin_tolerance).numpy())

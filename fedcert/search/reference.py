@@ -1,0 +1,105 @@
+"""The reference scorer: the plain loop over PEFT adapters.
+
+It is what a user would write with stock PEFT, and what recounts a certificate's errors: it
+runs the exported adapter, not fedcert's own arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedcert.adapters.peft_format import adapter_tensors
+from fedcert.adapters.space import AdapterSpace
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.errors import AdapterError
+from fedcert.models.base import BaseModel
+from fedcert.search.scores import Scorer, Scores, margins_and_losses
+
+__all__ = ["ReferenceScorer"]
+
+
+class ReferenceScorer(Scorer):
+    """Swaps each candidate into one stock PEFT model and runs it on the examples.
+
+    Parameters
+    ----------
+    base : BaseModel
+        Copied, since PEFT changes the model that it wraps.
+    space : AdapterSpace
+        The coordinates of the adapters.
+    spec : InputSpec
+        How inputs are encoded.
+    margin_tolerance : float
+        See `Scorer`.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        space: AdapterSpace,
+        spec: InputSpec,
+        *,
+        margin_tolerance: float,
+    ) -> None:
+        super().__init__(margin_tolerance=margin_tolerance)
+        self._space, self._spec = space, spec
+        self._model = _peft_model(base, space)
+
+    @torch.inference_mode()
+    def score(
+        self,
+        vectors: npt.NDArray[np.float64],
+        examples: Examples,
+        *,
+        on_scored: Callable[[int], None] = lambda _count: None,
+    ) -> Scores:
+        """Score candidates one by one."""
+        inputs, labels = (
+            self._spec.encode(examples.inputs),
+            torch.from_numpy(examples.labels),
+        )
+        wrong, losses = [], []
+        for vector in vectors:
+            self._load(vector)
+            margins, loss = margins_and_losses(self._model(**inputs).logits, labels)
+            wrong.append((margins <= self.margin_tolerance).numpy())
+            losses.append(loss.numpy())
+            on_scored(1)
+        return Scores(np.stack(wrong), np.stack(losses))
+
+    def _load(self, vector: npt.NDArray[np.float64]) -> None:
+        from peft import set_peft_model_state_dict
+
+        tensors = adapter_tensors(self._space, vector)
+        state = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
+        result = set_peft_model_state_dict(self._model, state)
+        # PEFT says nothing when keys do not match, and leaves the old weights in place.
+        lost = [
+            key for key in result.missing_keys if "lora_" in key or "modules_to_save" in key
+        ]
+        if lost or result.unexpected_keys:
+            raise AdapterError(
+                f"PEFT did not take the adapter: {(lost + result.unexpected_keys)[:3]}"
+            )
+
+
+def _peft_model(base: BaseModel, space: AdapterSpace) -> Any:
+    import copy
+
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        inference_mode=True,
+        r=space.rank,
+        lora_alpha=space.rank,
+        lora_dropout=0.0,
+        target_modules=[target.name for target in space.targets],
+        modules_to_save=[space.head_module],
+    )
+    return get_peft_model(copy.deepcopy(base.model), config).eval()

@@ -1,0 +1,161 @@
+"""Verifying a certificate against the things that it speaks about.
+
+`fedcert.certificates.verify_record` needs only the record. Here the bundle shows that the
+adapter is one of the paid-for candidates, the adapter folder that it is the certified one,
+and the data that the errors were counted right.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fedcert.adapters.peft_format import adapter_tensors, exported_digest
+from fedcert.bundle import Bundle
+from fedcert.canonical import digest_tensors
+from fedcert.certificates import Certificate, Check
+from fedcert.data.examples import Examples
+from fedcert.models.base import BaseModel
+from fedcert.personalization import candidate_seed, in_drawn_order
+from fedcert.search import exported_wrong
+
+__all__ = ["check_adapter", "check_bundle", "check_data"]
+
+# Bit equality across machines cannot be had; candidates lie much farther apart.
+MEMBERSHIP_TOLERANCE = 1e-6
+
+
+def check_bundle(certificate: Certificate, bundle: Bundle) -> list[Check]:
+    """Check that the certificate follows from a bundle: recipe, seed and candidate."""
+    digests = certificate.digests
+    same = digests.bundle == bundle.digest
+    checks = [
+        Check(
+            "bundle",
+            same,
+            "the certificate names this bundle"
+            if same
+            else f"the certificate names another bundle ({digests.bundle[:12]}, "
+            f"this one is {bundle.digest[:12]})",
+        )
+    ]
+    parts = {
+        "base model": (digests.base_model, bundle.base_digest),
+        "adapter space": (digests.space, bundle.space.digest),
+        "prior": (digests.prior, bundle.prior.digest),
+        "labels": (certificate.labels, bundle.labels),
+    }
+    for name, (claimed, actual) in parts.items():
+        fits = claimed == actual
+        checks.append(
+            Check(name, fits, f"the {name} is the bundle's" if fits else f"another {name}")
+        )
+    checks.append(_recipe(certificate, bundle))
+    checks.append(_seed(certificate, bundle))
+    if all(check.passed for check in checks):
+        # Redrawing makes sense only from the right prior and seed.
+        checks.append(_candidate(certificate, bundle))
+    return checks
+
+
+def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> list[Check]:
+    """Check that an adapter folder is the certified adapter, exported exactly."""
+    found = exported_digest(adapter)
+    stated = digest_tensors(adapter_tensors(bundle.space, certificate.adapter_vector))
+    same = found == certificate.digests.adapter
+    export = stated == certificate.digests.adapter
+    return [
+        Check(
+            "adapter",
+            same,
+            "the adapter folder holds the certified tensors"
+            if same
+            else "the adapter folder holds other tensors than the certified ones",
+        ),
+        Check(
+            "export",
+            export,
+            "the certified tensors are the candidate's"
+            if export
+            else "the certified tensors are not those of the candidate's vector",
+        ),
+    ]
+
+
+def check_data(
+    certificate: Certificate,
+    bundle: Bundle,
+    base: BaseModel,
+    adapter: Path,
+    examples: Examples,
+) -> list[Check]:
+    """Check the support set's digest, and count the errors again."""
+    digest = examples.multiset_digest(certificate.candidate.seed)
+    same = digest == certificate.digests.support
+    checks = [
+        Check(
+            "support set",
+            same,
+            "these are the certified examples"
+            if same
+            else "these are not the examples that the certificate was made from",
+        )
+    ]
+    if not same:
+        return checks
+    ordered = in_drawn_order(examples, certificate.candidate.seed)
+    span = certificate.recipe.certifying(len(examples)).as_slice()
+    wrong = exported_wrong(
+        base,
+        adapter,
+        ordered.take(span),
+        spec=bundle.inputs,
+        margin_tolerance=certificate.recipe.margin_tolerance,
+    )
+    errors = int(np.sum(wrong))
+    right = (errors, len(wrong)) == (certificate.errors, certificate.certified_on)
+    detail = f"counted {errors} errors on {len(wrong)} examples"
+    if not right:
+        detail += (
+            f"; the certificate says {certificate.errors} on {certificate.certified_on}"
+        )
+    return [*checks, Check("error count", right, detail)]
+
+
+def _recipe(certificate: Certificate, bundle: Bundle) -> Check:
+    fits = bundle.recipes.contains(certificate.recipe, certificate.support_size)
+    detail = (
+        f"the bundle prescribes this recipe for n = {certificate.support_size}"
+        if fits
+        else f"the bundle prescribes another recipe for n = {certificate.support_size}"
+    )
+    return Check("recipe table", fits, detail)
+
+
+def _seed(certificate: Certificate, bundle: Bundle) -> Check:
+    expected = candidate_seed(bundle.digest, certificate.client, certificate.support_size)
+    fits = certificate.candidate.seed == expected
+    detail = (
+        "the seed follows from bundle, client and n"
+        if fits
+        else "the seed does not follow from bundle, client and n: it was chosen"
+    )
+    return Check("seed", fits, detail)
+
+
+def _candidate(certificate: Certificate, bundle: Bundle) -> Check:
+    candidate, vector = certificate.candidate, certificate.adapter_vector
+    drawn = bundle.prior.sample(candidate.seed, start=candidate.index, count=1)[0]
+    if vector.shape != drawn.shape:
+        return Check("candidate", False, "the adapter's vector has another length")
+    distance = float(np.max(np.abs(drawn - vector)))
+    fits = distance <= MEMBERSHIP_TOLERANCE
+    return Check(
+        "candidate",
+        fits,
+        f"candidate {candidate.index} was drawn again (difference {distance:.1e})"
+        if fits
+        else f"the adapter is not candidate {candidate.index} of the seed "
+        f"(difference {distance:.1e})",
+    )

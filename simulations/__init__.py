@@ -1,0 +1,1 @@
+"""Simulations: scenarios, runners, and what is measured on them."""

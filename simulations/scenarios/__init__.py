@@ -1,0 +1,1 @@
+"""Scenarios, one file each; see `fedcert.scenarios.Scenario` for the interface."""

@@ -1,0 +1,134 @@
+"""Scenario `digits`: everyone has their own idea of which digits are "mine".
+
+The data are scikit-learn's 1,797 handwritten digits. Each client has a private set of 5 of
+the 10 digits that it labels "mine" (252 possible tasks). Upstream clients hold some of the
+sets; every new client has a set that no upstream client has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from fedcert.simulations.scenarios.digits_base import pretrained_base
+from sklearn.datasets import load_digits
+
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import ImageInputs
+from fedcert.errors import DataError, SettingsError
+from fedcert.randomness import keyed_generator
+from fedcert.scenarios import Scenario
+
+__all__ = ["Digits"]
+
+# How the 1,797 images are spent. Pretraining on 500 gives an 89.7% base, 700 above 94%.
+PRETRAINING, TRAINING, SUPPORT = 700, 400, 300
+
+
+class Digits(Scenario):
+    """The embedded default: real images, no download.
+
+    Parameters
+    ----------
+    upstream : int (default: 128)
+        Upstream clients; each has a set of its own while the 252 sets last.
+    new : int (default: 20)
+        New clients; their sets are unseen upstream.
+    training_size : int (default: 100)
+        Images that an upstream client trains on, drawn from the training split.
+    seed : int (default: 0)
+        Of the split, of the sets, and of each client's draw.
+    """
+
+    name = "digits"
+    description = "Which 5 of the 10 handwritten digits are mine? (scikit-learn digits)"
+    labels = ("other", "mine")
+    inputs = ImageInputs(channels=1, height=8, width=8, low=0.0, high=16.0)
+
+    def __init__(
+        self, *, upstream: int = 128, new: int = 20, training_size: int = 100, seed: int = 0
+    ) -> None:
+        if not 1 <= new <= 126 or upstream < 1:
+            raise SettingsError("digits: upstream must be at least 1, and new 1 to 126")
+        if not 2 <= training_size <= TRAINING:
+            raise SettingsError(f"digits: training_size must be 2 to {TRAINING}")
+        self._training_size, self._seed = training_size, seed
+        sets = list(combinations(range(10), 5))
+        order = keyed_generator("digits/sets", seed).permutation(len(sets))
+        unseen, seen = order[:new], order[new:]
+        ids = [f"digits-{index:04d}" for index in range(upstream + new)]
+        self._upstream, self._new = tuple(ids[:upstream]), tuple(ids[upstream:])
+        tasks = [sets[seen[i % len(seen)]] for i in range(upstream)] + [
+            sets[i] for i in unseen
+        ]
+        self._mine = dict(zip(ids, tasks, strict=True))
+
+    @property
+    def upstream_clients(self) -> tuple[str, ...]:
+        """Ids of the clients that train."""
+        return self._upstream
+
+    @property
+    def new_clients(self) -> tuple[str, ...]:
+        """Ids of the clients that personalize."""
+        return self._new
+
+    def mine(self, client: str) -> tuple[int, ...]:
+        """Return the five digits that a client calls its own."""
+        if client not in self._mine:
+            raise DataError(f"digits has no client {client!r}")
+        return self._mine[client]
+
+    def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
+        """Return the small ViT pretrained ten ways on images that nothing else uses."""
+        images, digits = self._images
+        part = self._splits["pretraining"]
+        return pretrained_base(
+            self.inputs, images[part], digits[part], labels=self.labels, on_step=on_step
+        )
+
+    def training_examples(self, client: str) -> Examples:
+        """Return an upstream client's own draw from the training split."""
+        pool = self._splits["training"]
+        generator = keyed_generator("digits/training", self._seed, client)
+        return self._labeled(
+            client, generator.choice(pool, self._training_size, replace=False)
+        )
+
+    def support_examples(self, client: str, size: int) -> Examples:
+        """Return the first `size` images of the client's own order of the support split."""
+        pool = self._splits["support"]
+        if not 1 <= size <= len(pool):
+            raise DataError(
+                f"digits can give 1 to {len(pool)} support examples, not {size}"
+            )
+        generator = keyed_generator("digits/support", self._seed, client)
+        return self._labeled(client, generator.permutation(pool)[:size])
+
+    def test_examples(self, client: str) -> Examples:
+        """Return the test split under the client's labels."""
+        return self._labeled(client, self._splits["test"])
+
+    def _labeled(self, client: str, rows: npt.NDArray[np.int64]) -> Examples:
+        images, digits = self._images
+        return Examples(
+            images[rows], np.isin(digits[rows], self.mine(client)).astype(np.int64)
+        )
+
+    @cached_property
+    def _images(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        data = load_digits()
+        return self.inputs.normalize(data.images), data.target.astype(np.int64)
+
+    @cached_property
+    def _splits(self) -> dict[str, npt.NDArray[np.int64]]:
+        order = keyed_generator("digits/split", self._seed).permutation(
+            len(self._images[1])
+        )
+        ends = np.cumsum([PRETRAINING, TRAINING, SUPPORT])
+        names = ("pretraining", "training", "support", "test")
+        return dict(zip(names, np.split(order, ends), strict=True))
