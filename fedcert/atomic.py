@@ -25,8 +25,8 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, mode)
-        os.replace(name, path)
+        Path(name).chmod(mode)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -45,11 +45,16 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         staging.chmod(0o755)
         if path.exists():
             retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.replace(path, retired / path.name)
-            os.replace(staging, path)
+            path.replace(retired / path.name)
+            try:
+                staging.replace(path)
+            except BaseException:
+                (retired / path.name).replace(path)
+                retired.rmdir()
+                raise
             shutil.rmtree(retired)
         else:
-            os.replace(staging, path)
+            staging.replace(path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

@@ -66,9 +66,7 @@ class Bundle:
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return all arrays: the space's basis and the prior's."""
         basis = {f"space.{name}": array for name, array in self.space.basis.items()}
-        return basis | {
-            f"prior.{name}": array for name, array in self.prior.tensors().items()
-        }
+        return basis | {f"prior.{name}": array for name, array in self.prior.tensors().items()}
 
     def manifest(self) -> dict[str, Any]:
         """Return all else, with a digest of the arrays: a JSON object."""
@@ -139,9 +137,7 @@ class Bundle:
                     f"this version reads {FORMAT!r}"
                 )
             if digest_tensors(tensors) != content["tensors"]:
-                raise BundleError(
-                    "the bundle is damaged: its arrays do not match its manifest"
-                )
+                raise BundleError("the bundle is damaged: its arrays do not match its manifest")
             bundle = cls(
                 base_name=content["base_model"]["name"],
                 base_revision=content["base_model"]["revision"],
@@ -157,7 +153,7 @@ class Bundle:
                 recipes=RecipeTable.from_config(content["recipes"]),
                 notes=content["notes"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the bundle is damaged: {error}") from error
         except BundleError:
             raise
@@ -184,9 +180,7 @@ class Bundle:
 
     def _check_whole(self) -> None:
         if self.space.base_digest != self.base_digest:
-            raise BundleError(
-                "the bundle is damaged: its space belongs to another base model"
-            )
+            raise BundleError("the bundle is damaged: its space belongs to another base model")
         if self.prior.dimension != self.space.dimension:
             raise BundleError(
                 f"the bundle is damaged: its prior has {self.prior.dimension} coordinates, "
@@ -194,9 +188,7 @@ class Bundle:
             )
 
 
-def _part(
-    tensors: Mapping[str, npt.NDArray[Any]], prefix: str
-) -> dict[str, npt.NDArray[Any]]:
+def _part(tensors: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:
     return {
         name.removeprefix(prefix): array
         for name, array in tensors.items()

@@ -67,7 +67,8 @@ def digest_tensors(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
     """
     parts: list[bytes] = []
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        # Not np.ascontiguousarray, which turns a scalar into a vector of one.
+        array = np.asarray(tensors[name], order="C")
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         header = {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
         parts += [canonical_json(header), array.tobytes()]

@@ -52,9 +52,7 @@ def keyed_generator(*words: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
-def candidate_noise(
-    seed: str, start: int, count: int, width: int
-) -> npt.NDArray[np.float64]:
+def candidate_noise(seed: str, start: int, count: int, width: int) -> npt.NDArray[np.float64]:
     """Draw the standard normal noise of candidates `start` to ``start + count - 1``.
 
     Parameters

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fedcert.adapters.peft_format import adapter_tensors, exported_digest
+from fedcert.adapters.peft_format import (
+    adapter_tensors,
+    exported_digest,
+    foreign_settings,
+)
 from fedcert.bundle import Bundle
 from fedcert.canonical import digest_tensors
 from fedcert.certificates import Certificate, Check
@@ -65,6 +69,7 @@ def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> li
     stated = digest_tensors(adapter_tensors(bundle.space, certificate.adapter_vector))
     same = found == certificate.digests.adapter
     export = stated == certificate.digests.adapter
+    foreign = foreign_settings(bundle.space, adapter)
     return [
         Check(
             "adapter",
@@ -72,6 +77,13 @@ def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> li
             "the adapter folder holds the certified tensors"
             if same
             else "the adapter folder holds other tensors than the certified ones",
+        ),
+        Check(
+            "adapter settings",
+            not foreign,
+            "PEFT will apply the tensors as the certificate means"
+            if not foreign
+            else f"the adapter folder's configuration changes {', '.join(foreign)}",
         ),
         Check(
             "export",
@@ -117,9 +129,7 @@ def check_data(
     right = (errors, len(wrong)) == (certificate.errors, certificate.certified_on)
     detail = f"counted {errors} errors on {len(wrong)} examples"
     if not right:
-        detail += (
-            f"; the certificate says {certificate.errors} on {certificate.certified_on}"
-        )
+        detail += f"; the certificate says {certificate.errors} on {certificate.certified_on}"
     return [*checks, Check("error count", right, detail)]
 
 

@@ -1,0 +1,1 @@
+"""Flower server side: one strategy per file, and the ServerApp."""

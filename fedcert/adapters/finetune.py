@@ -102,7 +102,8 @@ def finetune(
         wanted = labels if batch is None else labels[batch]
         loss = cross_entropy(model.logits(part, vector)[0], wanted)
         optimizer.zero_grad()
-        (loss + settings.weight_decay / 2 * vector.square().sum()).backward()
+        total = loss + settings.weight_decay / 2 * vector.square().sum()
+        total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         decay.step()
     with torch.no_grad():

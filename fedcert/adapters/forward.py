@@ -75,6 +75,10 @@ class AdaptedModel:
         self._layers = cast(nn.ModuleList, base.model.get_submodule(base.layout.layers))
         prefix = len(base.layout.layers) + 1
         self._first = min(int(t.name[prefix:].split(".")[0]) for t in space.targets)
+        # A model that mixes kinds of layers chooses each one's mask by its place in the
+        # list, so its list stays whole; what the lower layers give is then replaced.
+        kinds = getattr(base.model.config, "layer_types", None) or ()
+        self._skipped = self._first if len(set(kinds)) < 2 else 0
         head = base.model.get_submodule(space.head_module)
         linear = [
             name for name, module in head.named_modules() if isinstance(module, nn.Linear)
@@ -130,9 +134,7 @@ class AdaptedModel:
         with self._running(prepared, vectors):
             # The head of a decoder looks at the tokens again, so they are repeated too;
             # the layers below the first adapted one are skipped.
-            inputs = {
-                k: _repeat(v, len(prepared), copies) for k, v in prepared.inputs.items()
-            }
+            inputs = {k: _repeat(v, len(prepared), copies) for k, v in prepared.inputs.items()}
             output = self.base.model(**inputs).logits
         return cast(torch.Tensor, output.unflatten(0, (copies, len(prepared))))
 
@@ -156,7 +158,7 @@ class AdaptedModel:
                 return (hidden, *args[1:])
 
             stack.callback(first.register_forward_pre_hook(enter).remove)
-            stack.enter_context(_skipping(self._layers, self._first))
+            stack.enter_context(_skipping(self._layers, self._skipped))
             yield
 
     def _low_rank(self, name: str, cores: torch.Tensor) -> Callable[..., torch.Tensor]:
@@ -174,14 +176,10 @@ class AdaptedModel:
         return hook
 
 
-def _own_linear(
-    weight: torch.Tensor, bias: torch.Tensor | None
-) -> Callable[..., torch.Tensor]:
+def _own_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[..., torch.Tensor]:
     """Replace a linear module's output by one with weights per adapter."""
 
-    def hook(
-        _module: nn.Module, args: tuple[Any, ...], output: torch.Tensor
-    ) -> torch.Tensor:
+    def hook(_module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         grouped = args[0].reshape(len(weight), -1, weight.shape[-1])
         result = torch.bmm(grouped, weight.transpose(1, 2))
         if bias is not None:
@@ -210,6 +208,4 @@ def _repeat(tensor: torch.Tensor, examples: int, copies: int) -> torch.Tensor:
     """Repeat a batch of `examples` rows `copies` times, adapter by adapter."""
     if copies == 1:
         return tensor
-    return tensor.expand(copies, *tensor.shape).reshape(
-        copies * examples, *tensor.shape[1:]
-    )
+    return tensor.expand(copies, *tensor.shape).reshape(copies * examples, *tensor.shape[1:])

@@ -7,6 +7,7 @@ that stock ``peft.PeftModel.from_pretrained`` gives the same logits.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,28 @@ from fedcert.atomic import replaced_folder
 from fedcert.canonical import digest_tensors
 from fedcert.errors import AdapterError
 
-__all__ = ["adapter_tensors", "exported_digest", "read_peft_adapter", "write_peft_adapter"]
+__all__ = [
+    "adapter_tensors",
+    "exported_digest",
+    "foreign_settings",
+    "read_peft_adapter",
+    "write_peft_adapter",
+]
 
 _PREFIX = "base_model.model."
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_NOT_PLAIN = (
+    "use_dora",
+    "use_rslora",
+    "use_qalora",
+    "use_bdlora",
+    "fan_in_fan_out",
+    "alora_invocation_tokens",
+    "layer_replication",
+)
+_MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+# What PEFT does with the tensors does not depend on these.
+_FREE = {"base_model_name_or_path", "peft_version", "revision"}
 
 
 def adapter_tensors(
@@ -37,9 +56,7 @@ def adapter_tensors(
     for target in space.targets:
         up = space.basis[f"{target.name}.up"].astype(np.float64)
         core = parts[f"{target.name}.R"].astype(np.float64)
-        tensors[f"{_PREFIX}{target.name}.lora_A.weight"] = space.basis[
-            f"{target.name}.down"
-        ]
+        tensors[f"{_PREFIX}{target.name}.lora_A.weight"] = space.basis[f"{target.name}.down"]
         tensors[f"{_PREFIX}{target.name}.lora_B.weight"] = (up @ core).astype(np.float32)
     for tensor in space.head:
         tensors[f"{_PREFIX}{tensor.name}"] = parts[tensor.name]
@@ -66,10 +83,45 @@ def write_peft_adapter(
     base_name : str
         Written as ``base_model_name_or_path``.
     """
+    tensors = adapter_tensors(space, vector)
+    with replaced_folder(folder) as staging:
+        _lora_config(space, base_name).save_pretrained(str(staging))
+        save_file(tensors, staging / _WEIGHTS)
+    return digest_tensors(tensors)
+
+
+def exported_digest(folder: Path) -> str:
+    """Digest the tensors of an adapter folder."""
+    return digest_tensors(_load_tensors(folder))
+
+
+def foreign_settings(space: AdapterSpace, folder: Path) -> list[str]:
+    """Name the settings of an adapter folder that `write_peft_adapter` writes otherwise.
+
+    PEFT applies the tensors as the configuration says (scaling, modules), so with other
+    settings the same tensors are another adapter.
+    """
+    stored, ours = _load_config(folder), _lora_config(space, "").to_dict()
+    names = (stored.keys() | ours.keys()) - _FREE
+    # A setting that another PEFT version lacks has its default there.
+    return sorted(
+        name
+        for name in names
+        if _plain(stored.get(name, ours.get(name))) != _plain(ours.get(name))
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Treat all empty values alike, and sets, lists and tuples as sorted lists."""
+    if isinstance(value, set | list | tuple):
+        value = sorted(value, key=str)
+    return value or None
+
+
+def _lora_config(space: AdapterSpace, base_name: str) -> Any:
     from peft import LoraConfig
 
-    tensors = adapter_tensors(space, vector)
-    config = LoraConfig(
+    return LoraConfig(
         base_model_name_or_path=base_name,
         inference_mode=True,
         r=space.rank,
@@ -79,15 +131,6 @@ def write_peft_adapter(
         target_modules=[target.name for target in space.targets],
         modules_to_save=[space.head_module],
     )
-    with replaced_folder(folder) as staging:
-        config.save_pretrained(str(staging))
-        save_file(tensors, staging / _WEIGHTS)
-    return digest_tensors(tensors)
-
-
-def exported_digest(folder: Path) -> str:
-    """Digest the tensors of an adapter folder."""
-    return digest_tensors(_load_tensors(folder))
 
 
 def read_peft_adapter(folder: Path, *, head_module: str) -> LoraUpdate:
@@ -129,18 +172,23 @@ def read_peft_adapter(folder: Path, *, head_module: str) -> LoraUpdate:
 
 def _scaling(folder: Path, config: dict[str, Any]) -> Any:
     """Return the function (module, rank) -> alpha / rank of a LoRA configuration."""
-    for option in ("use_dora", "use_rslora", "fan_in_fan_out"):
-        if config.get(option):
-            raise AdapterError(
-                f"{folder}: the adapter uses {option}, which is not a plain LoRA update; "
-                "merge it or train it without that option"
-            )
+    used = [option for option in _NOT_PLAIN if config.get(option)]
+    start = str(config.get("init_lora_weights"))
+    if start.lower().startswith(_MOVES_BASE):
+        # These subtract the start from the base weights: Delta W is not B A alone.
+        used.append(f"init_lora_weights={start!r}")
+    if used:
+        raise AdapterError(
+            f"{folder}: the adapter uses {used[0]}, which is not a plain LoRA update; "
+            "merge it or train it without that option"
+        )
     if config.get("peft_type") != "LORA":
         raise AdapterError(f"{folder}: {config.get('peft_type')!r} is not a LoRA adapter")
     alphas, default = config.get("alpha_pattern") or {}, config.get("lora_alpha", 1)
 
     def scaling(module: str, rank: int) -> float:
-        own = [a for pattern, a in alphas.items() if module.endswith(pattern)]
+        # PEFT's own rule: patterns are regular expressions, and the first match counts.
+        own = [a for p, a in alphas.items() if re.match(rf"(.*\.)?({p})$", module)]
         return float(own[0] if own else default) / rank
 
     return scaling
@@ -151,9 +199,7 @@ def _load_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise AdapterError(
-            f"{folder}: no {_CONFIG}; this is not an adapter folder"
-        ) from error
+        raise AdapterError(f"{folder}: no {_CONFIG}; this is not an adapter folder") from error
     except ValueError as error:
         raise AdapterError(f"{path}: damaged, not JSON ({error})") from error
     if not isinstance(config, dict):
@@ -166,8 +212,6 @@ def _load_tensors(folder: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise AdapterError(
-            f"{folder}: no {_WEIGHTS}; this is not an adapter folder"
-        ) from error
+        raise AdapterError(f"{folder}: no {_WEIGHTS}; this is not an adapter folder") from error
     except (SafetensorError, ValueError) as error:
         raise AdapterError(f"{path}: damaged, not a safetensors file ({error})") from error

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from fedcert.canonical import digest_json
 from fedcert.errors import AdapterError, BundleError
@@ -105,7 +106,7 @@ class AdapterSpace:
         )
         targets, basis = [], {}
         for name in names:
-            weight = base.model.get_submodule(name).weight
+            weight = cast(nn.Linear, base.model.get_submodule(name)).weight
             if rank < 1 or rank > min(weight.shape):
                 raise AdapterError(
                     f"rank {rank} does not fit {name}, a {tuple(weight.shape)} matrix"
@@ -114,9 +115,7 @@ class AdapterSpace:
             basis[f"{name}.up"], basis[f"{name}.down"] = _leading_directions(weight, rank)
         head = tuple(
             HeadTensor(f"{base.layout.head}.{name}", tuple(parameter.shape))
-            for name, parameter in base.model.get_submodule(
-                base.layout.head
-            ).named_parameters()
+            for name, parameter in base.model.get_submodule(base.layout.head).named_parameters()
         )
         return cls(base.digest, rank, base.layout.head, tuple(targets), head, basis)
 
@@ -145,7 +144,7 @@ class AdapterSpace:
         parts, start = {}, 0
         for name, shape in self.shapes().items():
             size = prod(shape)
-            parts[name] = vectors[..., start : start + size].unflatten(-1, shape)
+            parts[name] = vectors[..., start : start + size].unflatten(-1, shape)  # type: ignore[no-untyped-call]
             start += size
         return parts
 
@@ -190,9 +189,7 @@ class AdapterSpace:
                 rank=config["rank"],
                 head_module=config["head_module"],
                 targets=tuple(Target(**target) for target in config["targets"]),
-                head=tuple(
-                    HeadTensor(t["name"], tuple(t["shape"])) for t in config["head"]
-                ),
+                head=tuple(HeadTensor(t["name"], tuple(t["shape"])) for t in config["head"]),
                 basis=basis,
             )
         except (KeyError, TypeError) as error:
@@ -209,9 +206,7 @@ class AdapterSpace:
         got = {name: array.shape for name, array in self.basis.items()}
         if got != expected:
             wrong = sorted(set(got.items()) ^ set(expected.items()))[0]
-            raise BundleError(
-                f"the basis of the adapter space does not fit at {wrong[0]!r}"
-            )
+            raise BundleError(f"the basis of the adapter space does not fit at {wrong[0]!r}")
 
 
 def _leading_directions(

@@ -314,9 +314,7 @@ def _ledger(values: list[Any]) -> tuple[LedgerEntry, ...]:
         Fields(value, f"certificate.ledger[{position}]", _names(LedgerEntry))
         for position, value in enumerate(values)
     ]
-    return tuple(
-        LedgerEntry(entry.text("purpose"), entry.number("delta")) for entry in read
-    )
+    return tuple(LedgerEntry(entry.text("purpose"), entry.number("delta")) for entry in read)
 
 
 def _labels(labels: tuple[str, ...]) -> tuple[str, ...]:

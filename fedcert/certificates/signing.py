@@ -104,8 +104,7 @@ def write_key(path: Path, key: Ed25519PrivateKey) -> None:
         os.link(name, path)
     except FileExistsError:
         raise CertificateError(
-            f"there is a file at {path} already; keys are never overwritten, "
-            f"move it away first"
+            f"there is a file at {path} already; keys are never overwritten, move it away first"
         ) from None
     finally:
         Path(name).unlink(missing_ok=True)

@@ -88,8 +88,7 @@ def assumptions() -> tuple[str, ...]:
 
 def _against_chance(bound: float, labels: int) -> str:
     guessing = (
-        f"Guessing among the {labels} labels is wrong with probability "
-        f"{labels - 1}/{labels}"
+        f"Guessing among the {labels} labels is wrong with probability {labels - 1}/{labels}"
     )
     if bound < chance_of(labels):
         return f"{guessing}, so the bound is better than chance."

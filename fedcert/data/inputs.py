@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,8 +71,8 @@ class ImageInputs(InputSpec):
         except (TypeError, ValueError) as error:
             raise DataError(f"the images are not numbers: {error}") from error
         size = self.channels * self.height * self.width
-        if values.ndim < 2 or values[0].size != size:
-            got = values[0].size if values.ndim >= 2 else 1
+        got = prod(values.shape[1:])
+        if got != size:
             raise DataError(
                 f"an image has {got} values, but this model takes {self.channels} x "
                 f"{self.height} x {self.width} = {size}; resize the images first"
@@ -85,7 +86,7 @@ class ImageInputs(InputSpec):
         finite = np.isfinite(flat).all(axis=1)
         if not finite.all():
             raise DataError(
-                f"image {int(np.argmin(finite)) + 1} holds NaN or an infinity; mend or remove it"
+                f"image {int(np.argmin(finite)) + 1} holds NaN or an infinity; remove it"
             )
         inside = ((flat >= self.low) & (flat <= self.high)).all(axis=1)
         if not inside.all():

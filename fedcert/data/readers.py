@@ -52,6 +52,8 @@ def read_examples(
         raise DataError(f"{path}: no such file")
     try:
         inputs, names = readers[path.suffix](path, input_column, label_column)
+    except csv.Error as error:
+        raise DataError(f"{path}: not a readable CSV file ({error})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error})") from error
     if len(names) == 0:
@@ -81,7 +83,8 @@ def encode_labels(names: Sequence[Any], labels: Sequence[str]) -> npt.NDArray[np
 def _read_csv(
     path: Path, input_column: str, label_column: str
 ) -> tuple[npt.NDArray[Any], list[str]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    # utf-8-sig: spreadsheets put a byte order mark in front.
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         header = list(rows.fieldnames or [])
         _require(path, label_column, header)
@@ -102,7 +105,9 @@ def _read_jsonl(
     path: Path, input_column: str, label_column: str
 ) -> tuple[npt.NDArray[Any], list[Any]]:
     inputs, names = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines, which also splits at U+2028 and others that JSON strings may hold.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

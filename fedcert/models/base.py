@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -114,7 +115,7 @@ def load_base_model(
     return base
 
 
-def _auto_class(config: object) -> type:
+def _auto_class(config: object) -> Any:
     """Choose the auto class from the architecture that the folder was saved with."""
     from transformers import (
         AutoModelForImageClassification,
@@ -123,5 +124,5 @@ def _auto_class(config: object) -> type:
 
     architectures = getattr(config, "architectures", None) or [""]
     if "ImageClassification" in architectures[0]:
-        return AutoModelForImageClassification  # type: ignore[no-any-return]
-    return AutoModelForSequenceClassification  # type: ignore[no-any-return]
+        return AutoModelForImageClassification
+    return AutoModelForSequenceClassification

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import cast
 
 from torch import nn
 
@@ -75,7 +74,7 @@ def find_layout(model: nn.Module) -> ModelLayout:
         If the model has no list of equal layers, or not exactly one head.
     """
     lists = [
-        (name, cast(nn.ModuleList, module))
+        (name, module)
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1
     ]

@@ -129,6 +129,8 @@ class Pool:
             raise PoolError(f"upload of {client!r} refused: {error}") from error
         entry = PoolEntry(client, digest_tensors(tensors), examples, loss)
         with self._index() as index:
+            # Locks out other writers from the check to the insertion.
+            index.execute("BEGIN IMMEDIATE")
             self._check_new(index, entry)
             # The client's name is untrusted: its digest makes the file's name.
             name = f"{sha256_hex(client.encode())[:32]}.safetensors"

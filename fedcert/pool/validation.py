@@ -37,7 +37,7 @@ def check_upload(
         raise PoolError(f"its norm is {norm:.3g}, above the limit of {limits.max_norm:g}")
     if norm == 0.0:
         raise PoolError("it is all zeros: nothing was trained")
-    if examples < 1:
+    if not 1 <= examples < 2**53:
         raise PoolError(f"it claims to be trained on {examples} examples")
     if not np.isfinite(loss):
         raise PoolError("its training loss is not finite")

@@ -40,7 +40,8 @@ class NoiseSchedule:
     @cached_property
     def signal(self) -> npt.NDArray[np.float64]:
         """Share of signal variance after each step (alpha-bar), shape ``(steps,)``."""
-        return np.cumprod(1 - np.linspace(self.beta_start, self.beta_end, self.steps))
+        betas = np.linspace(self.beta_start, self.beta_end, self.steps, dtype=np.float64)
+        return np.asarray(np.cumprod(1 - betas), dtype=np.float64)
 
 
 class Denoiser(nn.Module):
@@ -127,7 +128,8 @@ class Denoiser(nn.Module):
         """Average the networks' predictions at one time, ``(count, q)`` in and out."""
         copied = noisy.expand(self.copies, *noisy.shape)
         steps = torch.full(copied.shape[:2], step, dtype=torch.long)
-        return self(copied, steps).mean(dim=0)
+        predicted: torch.Tensor = self(copied, steps)
+        return predicted.mean(dim=0)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the weights as float32 arrays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -126,9 +127,7 @@ class DiffusionPrior(Prior):
         latent = LatentSpace.of(pool)
         run = _Training(latent.encode(pool), cls.schedule, training, seed)
         arrays, report = run.best(on_step)
-        return cls(
-            latent, Denoiser.from_arrays(arrays, schedule=cls.schedule), report=report
-        )
+        return cls(latent, Denoiser.from_arrays(arrays, schedule=cls.schedule), report=report)
 
     @property
     def dimension(self) -> int:
@@ -243,9 +242,7 @@ class _Training:
     def _rows(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
         return self.latents[torch.from_numpy(np.sort(rows))]
 
-    def _corrupt(
-        self, clean: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _corrupt(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Add noise at random times; return noisy latents, times and the true v."""
         shape = clean.shape[:2]
         steps = torch.randint(len(self.signal), shape, generator=self.generator)
@@ -270,9 +267,7 @@ class _Training:
     def _held_out_loss(self) -> float:
         noisy, steps, truth = self.held_out
         with torch.no_grad():
-            predicted = torch.func.functional_call(
-                self.network, self.average, (noisy, steps)
-            )
+            predicted = torch.func.functional_call(self.network, self.average, (noisy, steps))
         return float((predicted - truth).square().mean())
 
     def _averaged_arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -288,7 +283,10 @@ def _sampler(schedule: NoiseSchedule, steps: int) -> Any:
         trained_betas=np.linspace(schedule.beta_start, schedule.beta_end, schedule.steps),
         prediction_type="v_prediction",
     )
-    scheduler.set_timesteps(steps)
+    with warnings.catch_warnings():
+        # diffusers converts a tensor in a way that NumPy 2 deprecates.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scheduler.set_timesteps(steps)
     signal = schedule.signal[scheduler.timesteps.numpy()]
     sigmas = np.append(np.sqrt((1 - signal) / signal), 0.0)
     scheduler.sigmas = torch.from_numpy(sigmas)

@@ -38,8 +38,10 @@ class LatentSpace:
     def of(cls, pool: FloatArray, *, size: int | None = None) -> Self:
         """Fit to a pool ``(N, d)``; the size is found by `spectral_gap` unless given."""
         mean, scale = pool.mean(axis=0), pool.std(axis=0)
-        # A coordinate that never varies (a bias that training left at zero) stays put.
-        scale = np.where(scale > 0, scale, 1.0)
+        # A coordinate that never varies (a bias that training left at zero) stays put. Its
+        # mean is rounded, so the deviation of equal numbers need not be exactly zero.
+        varies = np.ptp(pool, axis=0) > 0
+        mean, scale = np.where(varies, mean, pool[0]), np.where(varies, scale, 1.0)
         _, values, directions = np.linalg.svd((pool - mean) / scale, full_matrices=False)
         size = spectral_gap(values) if size is None else size
         if not 1 <= size <= np.count_nonzero(values > 1e-9 * values[0]):

@@ -1,4 +1,4 @@
-"""Does a prior generalize, or replay its pool?
+"""The nearest-pool audit, which tells generalizing from replaying.
 
 Weight generators are known to replay their training checkpoints (Zeng et al.,
 arXiv 2506.07998); in a federation a replay is also a leak of a client's adapter. The check
@@ -47,9 +47,7 @@ class NearestPoolAudit:
 def nearest_distances(points: FloatArray, pool: FloatArray) -> FloatArray:
     """Return the Euclidean distance of each point ``(n, q)`` to the nearest of a pool."""
     squared = (
-        np.sum(points**2, axis=1)[:, None]
-        + np.sum(pool**2, axis=1)[None]
-        - 2 * points @ pool.T
+        np.sum(points**2, axis=1)[:, None] + np.sum(pool**2, axis=1)[None] - 2 * points @ pool.T
     )
     return np.asarray(np.sqrt(np.maximum(squared.min(axis=1), 0.0)))
 

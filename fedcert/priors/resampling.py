@@ -42,7 +42,7 @@ class ResamplingPrior(Prior):
     @property
     def dimension(self) -> int:
         """d, the number of coordinates of an adapter."""
-        return self._pool.shape[1]
+        return int(self._pool.shape[1])
 
     @property
     def noise_width(self) -> int:
@@ -84,9 +84,7 @@ class JitterPrior(Prior):
 
     kind = "jitter"
 
-    def __init__(
-        self, latent: LatentSpace, centers: FloatArray, *, bandwidth: float
-    ) -> None:
+    def __init__(self, latent: LatentSpace, centers: FloatArray, *, bandwidth: float) -> None:
         self._latent, self._centers, self.bandwidth = latent, centers, bandwidth
 
     @classmethod

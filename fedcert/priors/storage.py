@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -23,8 +24,7 @@ __all__ = ["PRIORS", "load_prior", "prior_from_parts", "save_prior"]
 
 # One line registers a variant.
 PRIORS: dict[str, type[Prior]] = {
-    prior.kind: prior
-    for prior in (DiffusionPrior, GaussianPrior, JitterPrior, ResamplingPrior)
+    prior.kind: prior for prior in (DiffusionPrior, GaussianPrior, JitterPrior, ResamplingPrior)
 }
 
 
@@ -48,7 +48,9 @@ def prior_from_parts(
 
 def save_prior(prior: Prior, folder: Path) -> None:
     """Write ``prior.json`` and ``prior.safetensors`` into a folder."""
-    write_atomically(folder / "prior.safetensors", save(prior.tensors()))
+    # safetensors writes the memory behind an array, whatever its order.
+    tensors = {name: np.ascontiguousarray(a) for name, a in prior.tensors().items()}
+    write_atomically(folder / "prior.safetensors", save(tensors))
     head = {"kind": prior.kind, "config": prior.config(), "digest": prior.digest}
     write_atomically(folder / "prior.json", canonical_json(head))
 

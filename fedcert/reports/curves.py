@@ -74,18 +74,14 @@ def draw_curves(
         axes.set_xlabel(x_title, labelpad=6)
         figure.text(0, 1 - 12 / height, y_title, color=COLORS["muted"], va="center")
         if level is not None:
-            axes.axhline(
-                level[1], color=COLORS["muted"], linewidth=1.2, linestyle=(0, (4, 3))
-            )
+            axes.axhline(level[1], color=COLORS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
         for curve in curves:
             _draw_curve(axes, curve)
         _draw_tags(axes, tags, unit=(high - low) / (height - top - bottom), bold=wide)
         return to_svg(figure, name=name, label=label)
 
 
-def spread_apart(
-    places: Sequence[float], gap: float, low: float, high: float
-) -> list[float]:
+def spread_apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Move places as little as needed to keep `gap` between them and stay in [low, high].
 
     When they cannot all fit, the lower end gives way.
@@ -157,9 +153,7 @@ def _y_limits(
 
 def _y_axis(axes: Axes, low: float, high: float) -> None:
     axes.locator_params(axis="y", nbins=6)
-    ticks = [
-        tick for tick in axes.get_yticks() if low - 1e-9 <= tick <= min(high, 1) + 1e-9
-    ]
+    ticks = [tick for tick in axes.get_yticks() if low - 1e-9 <= tick <= min(high, 1) + 1e-9]
     whole = all(math.isclose(100 * tick, round(100 * tick), abs_tol=1e-6) for tick in ticks)
     axes.set_yticks(ticks, [f"{100 * tick:.{0 if whole else 1}f}%" for tick in ticks])
     axes.grid(axis="y")
@@ -190,9 +184,7 @@ def _tags(
         x, y = (sum(values) / len(dotted) for values in zip(*dotted, strict=True))
         ends.append((x, y, "test error", "muted"))
     tags = [
-        _Tag(
-            x, y, f"{shorten(name, 20)} {percent(y)}" if wide else shorten(name, 12), color
-        )
+        _Tag(x, y, f"{shorten(name, 20)} {percent(y)}" if wide else shorten(name, 12), color)
         for x, y, name, color in ends
     ]
     if level is not None:

@@ -23,9 +23,7 @@ def adapter_map(
 
     Groups are ``pool``, ``held-out`` and ``samples``; of each the first 400 are drawn.
     """
-    shown = {
-        group: list(points)[:MOST_POINTS] for group, points in groups.items() if points
-    }
+    shown = {group: list(points)[:MOST_POINTS] for group, points in groups.items() if points}
     with figure_style():
         figure = blank_figure(width, 320)
         axes = axes_at(figure, 1, 50, width - 2, 238)

@@ -146,9 +146,7 @@ def _prior_figures(results: Results) -> dict[str, str]:
         )
     nearest = prior.nearest if prior and prior.nearest else Nearest()
     if nearest.samples or nearest.held_out:
-        drawn["nearest"] = prior_figures.nearest_distances(
-            nearest.samples, nearest.held_out
-        )
+        drawn["nearest"] = prior_figures.nearest_distances(nearest.samples, nearest.held_out)
     return drawn
 
 

@@ -196,9 +196,7 @@ def read_results(results: Mapping[str, Any]) -> Results:
     """
     if not isinstance(results, Mapping):
         kind = type(results).__name__
-        raise FedcertError(
-            f"results must be a dictionary of {RESULTS_FORMAT}, not a {kind}"
-        )
+        raise FedcertError(f"results must be a dictionary of {RESULTS_FORMAT}, not a {kind}")
     _check_keys(results)
     try:
         return Results.model_validate(dict(results))

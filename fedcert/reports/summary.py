@@ -83,9 +83,7 @@ def alerts(results: Results, figures: Headline) -> list[str]:
         )
     if results.failures:
         failed = sum(failure.clients for failure in results.failures)
-        found.append(
-            f"{plural(failed, 'client')} failed during the run; the causes are below."
-        )
+        found.append(f"{plural(failed, 'client')} failed during the run; the causes are below.")
     return found
 
 

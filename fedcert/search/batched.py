@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,6 @@ class BatchedScorer(Scorer):
         super().__init__(margin_tolerance=margin_tolerance)
         self._model, self._spec, self._memory = model, spec, memory_mib * 2**20
 
-    @torch.inference_mode()
     def score(
         self,
         vectors: npt.NDArray[np.float64],
@@ -55,15 +55,31 @@ class BatchedScorer(Scorer):
     ) -> Scores:
         """Score candidates chunk by chunk."""
         labels = torch.from_numpy(examples.labels)
-        prepared = self._model.prepare(self._spec.encode(examples.inputs))
         wrong = np.empty((len(vectors), len(examples)), dtype=np.bool_)
         losses = np.empty((len(vectors), len(examples)))
-        chunk = max(1, int(self._memory // (4 * prepared.hidden.numel() * _ACTIVATIONS)))
-        for start in range(0, len(vectors), chunk):
-            part = torch.from_numpy(vectors[start : start + chunk]).float()
-            margins, loss = margins_and_losses(self._model.logits(prepared, part), labels)
-            rows = slice(start, start + len(part))
+        for rows, logits in self._logits(vectors, examples.inputs):
+            margins, loss = margins_and_losses(logits, labels)
             wrong[rows] = (margins <= self.margin_tolerance).numpy()
             losses[rows] = loss.numpy()
-            on_scored(len(part))
+            on_scored(rows.stop - rows.start)
         return Scores(wrong, losses)
+
+    def predict(
+        self, vectors: npt.NDArray[np.float64], inputs: npt.NDArray[Any]
+    ) -> npt.NDArray[np.int64]:
+        """Return the predicted class of each candidate for each input, ``(M, n)``."""
+        predicted = np.empty((len(vectors), len(inputs)), dtype=np.int64)
+        for rows, logits in self._logits(vectors, inputs):
+            predicted[rows] = logits.argmax(dim=-1).numpy()
+        return predicted
+
+    def _logits(
+        self, vectors: npt.NDArray[np.float64], inputs: npt.NDArray[Any]
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield the rows of each chunk with its logits ``(chunk, n, K)``."""
+        with torch.inference_mode():
+            prepared = self._model.prepare(self._spec.encode(inputs))
+            chunk = max(1, int(self._memory // (4 * prepared.hidden.numel() * _ACTIVATIONS)))
+            for start in range(0, len(vectors), chunk):
+                part = torch.from_numpy(vectors[start : start + chunk]).float()
+                yield slice(start, start + len(part)), self._model.logits(prepared, part)

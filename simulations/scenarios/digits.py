@@ -62,10 +62,8 @@ class Digits(Scenario):
         unseen, seen = order[:new], order[new:]
         ids = [f"digits-{index:04d}" for index in range(upstream + new)]
         self._upstream, self._new = tuple(ids[:upstream]), tuple(ids[upstream:])
-        tasks = [sets[seen[i % len(seen)]] for i in range(upstream)] + [
-            sets[i] for i in unseen
-        ]
-        self._mine = dict(zip(ids, tasks, strict=True))
+        tasks = [sets[seen[i % len(seen)]] for i in range(upstream)] + [sets[i] for i in unseen]
+        self._mine: dict[str, tuple[int, ...]] = dict(zip(ids, tasks, strict=True))
 
     @property
     def upstream_clients(self) -> tuple[str, ...]:
@@ -95,17 +93,13 @@ class Digits(Scenario):
         """Return an upstream client's own draw from the training split."""
         pool = self._splits["training"]
         generator = keyed_generator("digits/training", self._seed, client)
-        return self._labeled(
-            client, generator.choice(pool, self._training_size, replace=False)
-        )
+        return self._labeled(client, generator.choice(pool, self._training_size, replace=False))
 
     def support_examples(self, client: str, size: int) -> Examples:
         """Return the first `size` images of the client's own order of the support split."""
         pool = self._splits["support"]
         if not 1 <= size <= len(pool):
-            raise DataError(
-                f"digits can give 1 to {len(pool)} support examples, not {size}"
-            )
+            raise DataError(f"digits can give 1 to {len(pool)} support examples, not {size}")
         generator = keyed_generator("digits/support", self._seed, client)
         return self._labeled(client, generator.permutation(pool)[:size])
 
@@ -115,9 +109,7 @@ class Digits(Scenario):
 
     def _labeled(self, client: str, rows: npt.NDArray[np.int64]) -> Examples:
         images, digits = self._images
-        return Examples(
-            images[rows], np.isin(digits[rows], self.mine(client)).astype(np.int64)
-        )
+        return Examples(images[rows], np.isin(digits[rows], self.mine(client)).astype(np.int64))
 
     @cached_property
     def _images(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -126,9 +118,7 @@ class Digits(Scenario):
 
     @cached_property
     def _splits(self) -> dict[str, npt.NDArray[np.int64]]:
-        order = keyed_generator("digits/split", self._seed).permutation(
-            len(self._images[1])
-        )
+        order = keyed_generator("digits/split", self._seed).permutation(len(self._images[1]))
         ends = np.cumsum([PRETRAINING, TRAINING, SUPPORT])
         names = ("pretraining", "training", "support", "test")
         return dict(zip(names, np.split(order, ends), strict=True))

@@ -128,7 +128,7 @@ def _pretrain(
                 logits, targets[rows], label_smoothing=settings.label_smoothing
             )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return model.eval()

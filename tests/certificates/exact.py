@@ -10,7 +10,5 @@ def exact_tail(errors: int, trials: int, p: float) -> Fraction:
     """Return P[Binomial(trials, p) <= errors] for the very double `p`."""
     wrong, whole = Fraction(p).as_integer_ratio()
     right = whole - wrong
-    total = sum(
-        comb(trials, i) * wrong**i * right ** (trials - i) for i in range(errors + 1)
-    )
+    total = sum(comb(trials, i) * wrong**i * right ** (trials - i) for i in range(errors + 1))
     return Fraction(total, whole**trials)

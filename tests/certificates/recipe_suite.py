@@ -29,9 +29,7 @@ class RecipeSuite:
     @each_size
     def test_every_example_is_used(self, n: int) -> None:
         spans = (self.recipe.choosing(n), self.recipe.certifying(n))
-        assert set().union(*(range(span.start, span.stop) for span in spans)) == set(
-            range(n)
-        )
+        assert set().union(*(range(span.start, span.stop) for span in spans)) == set(range(n))
 
     @each_size
     def test_one_more_example_never_takes_one_from_certifying(self, n: int) -> None:
@@ -40,9 +38,7 @@ class RecipeSuite:
     @each_size
     def test_the_ledger_spends_at_most_delta(self, n: int) -> None:
         entries = self.recipe.ledger(n)
-        assert sum(Fraction(entry.delta) for entry in entries) <= Fraction(
-            self.recipe.delta
-        )
+        assert sum(Fraction(entry.delta) for entry in entries) <= Fraction(self.recipe.delta)
         assert all(entry.purpose for entry in entries)
 
     def test_its_weight_is_a_share_of_the_denominator(self) -> None:

@@ -46,9 +46,7 @@ budgets = st.one_of(st.floats(0.302, 15), st.floats(15, 299)).map(lambda x: 10.0
 
 @deterministic
 @given(counts(), budgets)
-def test_the_exact_tail_at_the_bound_is_within_the_budget(
-    case: Counts, budget: float
-) -> None:
+def test_the_exact_tail_at_the_bound_is_within_the_budget(case: Counts, budget: float) -> None:
     bound = binomial_upper_bound(*case, budget)
     assert exact_tail(*case, bound) <= Fraction(budget)
     assert binom.cdf(*case, bound) <= budget
@@ -56,9 +54,7 @@ def test_the_exact_tail_at_the_bound_is_within_the_budget(
 
 @deterministic
 @given(counts(), budgets)
-def test_two_steps_below_the_bound_the_budget_is_exceeded(
-    case: Counts, budget: float
-) -> None:
+def test_two_steps_below_the_bound_the_budget_is_exceeded(case: Counts, budget: float) -> None:
     bound = binomial_upper_bound(*case, budget)
     assert exact_tail(*case, max(bound - 2e-6, 0.0)) > Fraction(budget)
 

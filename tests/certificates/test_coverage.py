@@ -37,9 +37,7 @@ def violations(recipe: Recipe, risks: Risks, *, seed: int) -> int:
     rng = np.random.default_rng(seed)
     choosing = recipe.choosing(N).as_slice()
     certifying = recipe.certifying(N)
-    bounds = np.array(
-        [recipe.bound(k, certifying.size) for k in range(certifying.size + 1)]
-    )
+    bounds = np.array([recipe.bound(k, certifying.size) for k in range(certifying.size + 1)])
     false = 0
     for _ in range(EPISODES // BATCH):
         wrong = rng.random((BATCH, len(risks), N)) < risks[:, None]

@@ -205,9 +205,7 @@ def test_ambiguous_json_is_refused(make: Issuer, old: str, new: str, message: st
 def test_a_torn_file_is_damaged(make: Issuer, tmp_path: Path, keep: int) -> None:
     path = tmp_path / "one.json"
     path.write_text(make().to_json()[:keep])
-    with pytest.raises(
-        CertificateError, match="the certificate is damaged: it is not JSON"
-    ):
+    with pytest.raises(CertificateError, match="the certificate is damaged: it is not JSON"):
         Certificate.read(path)
 
 
@@ -229,9 +227,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @each_recipe
-def test_a_changed_digit_is_detected_wherever_it_stands(
-    make: Issuer, recipe: Recipe
-) -> None:
+def test_a_changed_digit_is_detected_wherever_it_stands(make: Issuer, recipe: Recipe) -> None:
     text = canonical_json(make(recipe).to_object()).decode()
     positions = [i for i, character in enumerate(text) if character in "0123456789"]
     assert len(positions) > 400
@@ -297,9 +293,7 @@ def test_an_unwitnessed_certificate_says_so(make: Issuer) -> None:
         (1e-30, f"0.{'9' * 30}"),
     ],
 )
-def test_the_confidence_is_not_rounded_up(
-    make: Issuer, delta: float, confidence: str
-) -> None:
+def test_the_confidence_is_not_rounded_up(make: Issuer, delta: float, confidence: str) -> None:
     statement = make(UnionRecipe(candidates=2_000, delta=delta)).statement
     assert statement.startswith(f"With probability at least {confidence} over the draw")
 

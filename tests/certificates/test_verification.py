@@ -112,9 +112,7 @@ FORGERIES: dict[str, tuple[Callable[[Certificate], Certificate], str]] = {
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_forgery_signed_by_the_forger_fails_by_recomputation(
-    make: Issuer, name: str
-) -> None:
+def test_a_forgery_signed_by_the_forger_fails_by_recomputation(make: Issuer, name: str) -> None:
     forge, check = FORGERIES[name]
     forged = forge(make())
     report = verify_record(resigned(forged) if check != "format" else forged)

@@ -116,9 +116,7 @@ def _bound_by_n() -> list[dict[str, Any]]:
             bound = {
                 "union": _bound(round(0.05 * n), n, 5e-5),
                 "split": _bound(round(0.06 * n / 2), n // 2, 0.05),
-                "STEEL as published": min(
-                    1.0, 0.05 + float(np.sqrt(np.log(2e4) / (2 * n)))
-                ),
+                "STEEL as published": min(1.0, 0.05 + float(np.sqrt(np.log(2e4) / (2 * n)))),
             }[recipe]
             rows.append({"recipe": recipe, "n": n, "bound": bound, "test_error": error})
     return rows

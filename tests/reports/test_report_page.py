@@ -266,9 +266,7 @@ def test_a_missing_required_key_is_named(results: dict[str, Any], key: str) -> N
 
 def test_another_format_is_refused(results: dict[str, Any]) -> None:
     results["format"] = "fedcert.results/2"
-    with pytest.raises(
-        FedcertError, match=r"'fedcert.results/2', but .* 'fedcert.results/1'"
-    ):
+    with pytest.raises(FedcertError, match=r"'fedcert.results/2', but .* 'fedcert.results/1'"):
         render_report(results)
 
 
@@ -280,9 +278,7 @@ def test_something_else_than_a_dictionary_is_refused() -> None:
 @pytest.mark.parametrize("bound", [None, "much", float("nan"), 1.5, -0.1])
 def test_a_bad_value_is_named_by_its_place(results: dict[str, Any], bound: object) -> None:
     results["clients"][4]["bound"] = bound
-    with pytest.raises(
-        FedcertError, match=r"bad value at 'clients\.4\.bound': Input should"
-    ):
+    with pytest.raises(FedcertError, match=r"bad value at 'clients\.4\.bound': Input should"):
         render_report(results)
 
 

@@ -212,8 +212,7 @@ def register(cls: RecipeType) -> RecipeType:
 def _class_of(kind: object) -> type[Recipe]:
     if not isinstance(kind, str) or kind not in _REGISTRY:
         raise CertificateError(
-            f"unknown recipe kind {kind!r}; "
-            f"this version knows {', '.join(sorted(_REGISTRY))}"
+            f"unknown recipe kind {kind!r}; this version knows {', '.join(sorted(_REGISTRY))}"
         )
     return _REGISTRY[kind]
 

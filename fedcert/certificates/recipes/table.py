@@ -64,9 +64,7 @@ class RecipeTable:
 
     def to_config(self) -> list[dict[str, Any]]:
         """Return the JSON array ``[{"from": n, "recipe": {...}}, ...]``."""
-        return [
-            {"from": start, "recipe": recipe.to_config()} for start, recipe in self.rows
-        ]
+        return [{"from": start, "recipe": recipe.to_config()} for start, recipe in self.rows]
 
     @staticmethod
     def from_config(config: object) -> RecipeTable:

@@ -1,0 +1,68 @@
+# Every target sets up .venv first if need be; `make` alone lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Nothing that runs here may ask the network for models, updates or telemetry.
+export HF_HUB_OFFLINE := 1
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+
+PYTEST := $(BIN)/python -m pytest
+RUFF := $(BIN)/ruff
+# A file without an ending has to be named.
+SOURCES := . .ci/typecheck
+
+.PHONY: help setup demo test test-slow test-all lint format wheel clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "With another Python, 3.11 or newer: make setup PYTHON=/path/to/python3"
+
+setup: $(INSTALLED) ## make .venv and install fedcert in it, with pinned versions
+
+demo: $(INSTALLED) ## simulate a small federation end to end into runs/demo
+	$(BIN)/fedcert simulate digits --output runs/demo
+
+test: $(INSTALLED) ## run the tests that do not take minutes
+	$(PYTEST) -m "not slow"
+
+test-slow: $(INSTALLED) ## run the tests that take minutes
+	$(PYTEST) -m slow
+
+test-all: $(INSTALLED) ## run all tests
+	$(PYTEST)
+
+lint: $(INSTALLED) ## check style, format and types
+	$(RUFF) check $(SOURCES)
+	$(RUFF) format --check $(SOURCES)
+	$(BIN)/python .ci/typecheck
+
+format: $(INSTALLED) ## format the code and mend what can be mended
+	$(RUFF) check --fix $(SOURCES)
+	$(RUFF) format $(SOURCES)
+
+# setuptools would pack what an earlier build left in build/lib.
+wheel: $(INSTALLED) ## build a wheel into dist/
+	rm -rf build/lib build/bdist.*
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+clean: ## remove builds and caches; .venv and runs/ stay
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	find .ci clients fedcert simulations strategies tests -name __pycache__ -prune -exec rm -rf {} +
+
+# An editable install picks up every change of the code: only these two files call for
+# another one. The constraints pin torch, of which some versions bring gigabytes for GPUs.
+$(INSTALLED): pyproject.toml .ci/constraints.txt | $(BIN)/pip
+	$(BIN)/pip install --disable-pip-version-check -c .ci/constraints.txt -e '.[simulation,dev]'
+	@touch $@
+
+# pip is the last thing that venv puts there: without it an interrupted run starts over.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "fedcert needs Python 3.11 or newer, and '$(PYTHON)' is not; name one: make setup PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' has no venv module; install it (Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

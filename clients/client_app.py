@@ -1,0 +1,87 @@
+"""The ClientApp: one function per message of the protocol."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from fedcert.clients.certifying import certify
+from fedcert.clients.node import Node, node_of
+from fedcert.clients.training import train
+from fedcert.strategies.records import content
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedcert.errors import FedcertError, SettingsError
+from fedcert.messages import REPLY, ROLE
+from fedcert.settings import RunSettings
+from fedcert.threads import torch_threads
+
+__all__ = ["app", "make_client_app"]
+
+# Pinned, since the number of threads changes the last bits of results: a client gives the
+# same adapter on Ray, in the calling thread, and on a node of its own.
+_THREADS = 1
+
+_Handler = Callable[[Message, Node], RecordDict]
+
+
+def make_client_app(
+    settings: RunSettings | None = None, output: Path | None = None
+) -> ClientApp:
+    """Build the ClientApp.
+
+    Parameters
+    ----------
+    settings : RunSettings, optional
+        The run's settings; by default they come from Flower's run config, which Flower's
+        Python API for simulations leaves empty.
+    output : Path, optional
+        The run folder, likewise.
+    """
+    client_app = ClientApp()
+
+    def answer(handler: _Handler, message: Message, context: Context) -> Message:
+        """Run a handler; a failure becomes a reply with its cause in one line."""
+        try:
+            with torch_threads(_THREADS):
+                reply = handler(message, _node(context, settings, output))
+        except FedcertError as error:
+            reply = content({"failed": str(error)}, key=REPLY)
+        except Exception as error:
+            # The node's own log gets the whole story, the server a line.
+            traceback.print_exc()
+            reply = content({"failed": f"{type(error).__name__}: {error}"}, key=REPLY)
+        return Message(reply, reply_to=message)
+
+    @client_app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        return answer(_introduce, message, context)
+
+    @client_app.train("adapter")
+    def adapter(message: Message, context: Context) -> Message:
+        return answer(train, message, context)
+
+    @client_app.evaluate("certify")
+    def certificate(message: Message, context: Context) -> Message:
+        return answer(certify, message, context)
+
+    return client_app
+
+
+def _introduce(_message: Message, node: Node) -> RecordDict:
+    return content({"client": node.client, ROLE: node.role}, key=REPLY)
+
+
+def _node(context: Context, settings: RunSettings | None, output: Path | None) -> Node:
+    if settings is None:
+        config = dict(context.run_config)
+        output = Path(str(config.pop("output", "")))
+        settings = RunSettings.from_flat(config)
+    if output is None or not output.is_absolute():
+        raise SettingsError("the run's output must be an absolute path")
+    return node_of(context, settings, output)
+
+
+app = make_client_app()

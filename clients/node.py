@@ -1,0 +1,116 @@
+"""What a node is: its client id, its part, its files and keys."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Context
+
+from fedcert.certificates.signing import key_from_seed, read_or_create_key
+from fedcert.errors import SettingsError
+from fedcert.messages import NEW, UPSTREAM
+from fedcert.models.base import BaseModel, load_base_model
+from fedcert.randomness import derive_seed
+from fedcert.scenarios import Scenario, load_scenario
+from fedcert.settings import RunSettings
+
+__all__ = ["Node", "node_of"]
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One client, as seen from its own machine.
+
+    Attributes
+    ----------
+    client : str
+        Its stable id.
+    role : str
+        Its part: upstream or new.
+    scenario : Scenario
+        Where its data come from.
+    settings : RunSettings
+        The run's settings.
+    folder : Path
+        Where it keeps what it makes.
+    key_path : Path or None
+        Its signing key; None in a simulation, where keys are derived from the run's seed.
+    """
+
+    client: str
+    role: str
+    scenario: Scenario
+    settings: RunSettings
+    folder: Path
+    key_path: Path | None
+
+    def base_model(self) -> BaseModel:
+        """Load the base model once per process; all virtual clients there share it."""
+        return _shared_base(str(self.scenario.base_model()), len(self.scenario.labels))
+
+    def signing_key(self) -> Ed25519PrivateKey:
+        """Return the key that signs certificates.
+
+        A derived key proves nothing about who signed: anybody can derive it. It makes
+        simulations repeatable.
+        """
+        if self.key_path is not None:
+            return read_or_create_key(self.key_path)
+        seed = derive_seed("simulated client key", self.settings.seed, self.client)
+        return key_from_seed(bytes.fromhex(seed))
+
+
+def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
+    """Find out who this node is from Flower's context.
+
+    ``partition-id`` names the client: upstream clients come first, then the new ones. A
+    node's own configuration may set ``key-path`` and ``output``.
+
+    Raises
+    ------
+    SettingsError
+        If the partition is missing or out of range.
+    """
+    scenario = _shared_scenario(settings.scenario.name, _frozen(settings))
+    clients = scenario.upstream_clients + scenario.new_clients
+    try:
+        index = int(context.node_config["partition-id"])
+    except (KeyError, ValueError) as error:
+        raise SettingsError("the node's configuration has no partition-id") from error
+    if not 0 <= index < len(clients):
+        raise SettingsError(
+            f"partition-id {index} is out of range: {scenario.name} has {len(clients)} clients"
+        )
+    client = clients[index]
+    if not _SAFE_NAME.fullmatch(client):
+        raise SettingsError(f"client id {client!r} cannot be the name of a folder")
+    key_path = context.node_config.get("key-path")
+    own_output = context.node_config.get("output")
+    return Node(
+        client=client,
+        role=UPSTREAM if index < len(scenario.upstream_clients) else NEW,
+        scenario=scenario,
+        settings=settings,
+        folder=Path(str(own_output)) if own_output else output / "clients" / client,
+        key_path=Path(str(key_path)) if key_path else None,
+    )
+
+
+def _frozen(settings: RunSettings) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(settings.scenario.options.items()))
+
+
+@lru_cache(maxsize=4)
+def _shared_scenario(name: str, options: tuple[tuple[str, object], ...]) -> Scenario:
+    return load_scenario(name, dict(options))
+
+
+@lru_cache(maxsize=2)
+def _shared_base(folder: str, num_labels: int) -> BaseModel:
+    return load_base_model(folder, num_labels=num_labels)

@@ -1,0 +1,38 @@
+"""``fedcert report``: the HTML report of a run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from fedcert.cli.app import app, console
+from fedcert.errors import FedcertError
+
+__all__ = ["report"]
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder with results.json.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Default: report.html in the run folder."),
+    ] = None,
+) -> None:
+    """Render a run's report again, as one HTML file without external resources."""
+    from fedcert.reports import write_report
+
+    source = run / "results.json"
+    try:
+        results = json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FedcertError(f"{run}: no results.json; this is not a finished run") from error
+    except ValueError as error:
+        raise FedcertError(f"{source}: damaged, not JSON ({error})") from error
+    path = output or run / "report.html"
+    write_report(results, path)
+    console.print(escape(str(path)))

@@ -1,0 +1,120 @@
+"""``fedcert simulate``: a federation of virtual clients on this machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fedcert.cli.app import app, console
+from fedcert.errors import RunError, SettingsError
+
+__all__ = ["simulate"]
+
+
+@app.command()
+def simulate(
+    scenario: Annotated[
+        str | None,
+        typer.Argument(help="A built-in scenario such as `digits`, or `module:Class`."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Run folder; an unfinished run goes on.")
+    ] = Path("runs/latest"),
+    settings: Annotated[
+        Path | None, typer.Option("--settings", "-s", help="A TOML file with settings.")
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One setting, `section.key=value`; may be repeated."),
+    ] = None,
+    runner: Annotated[
+        str,
+        typer.Option(help="`ray`: all cores; `inprocess`: this process, opens no port."),
+    ] = "ray",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
+    ] = False,
+) -> None:
+    """Train, pool, fit a prior, and certify new clients, all on this machine.
+
+    Ends with a table of the new clients and the paths of the HTML report, the bundle, and
+    each client's adapter and certificate. The resolved settings are written beside the
+    results. Exits with 1 if the run could not do its job or a client failed.
+    """
+    from fedcert.progress import RichObserver, Stopwatch
+    from fedcert.settings import RunSettings
+
+    try:
+        from fedcert.simulations.runners import RUNNERS
+        from fedcert.simulations.simulating import simulate as run
+    except ModuleNotFoundError as error:
+        raise RunError(
+            f"simulations need the package {error.name!r}: pip install 'fedcert[simulation]'"
+        ) from error
+    if runner not in RUNNERS:
+        raise SettingsError(f"there is no runner {runner!r}; choose {' or '.join(RUNNERS)}")
+    overrides = [*([f'scenario.name="{scenario}"'] if scenario else []), *(override or [])]
+    resolved = RunSettings.read(settings, overrides)
+    _quiet()
+    if as_json:
+        simulation = run(resolved, output=output, runner=runner, observer=Stopwatch())
+        typer.echo(json.dumps(simulation.summary))
+    else:
+        observer = RichObserver(console)
+        with observer.shown():
+            simulation = run(resolved, output=output, runner=runner, observer=observer)
+        _print_results(simulation.output, simulation.results, simulation.summary)
+    if failures := simulation.results["failures"]:
+        count = sum(failure["clients"] for failure in failures)
+        causes = "; ".join(f"{f['clients']} x {f['phase']}: {f['cause']}" for f in failures)
+        raise RunError(f"{count} clients failed: {causes}")
+
+
+def _quiet() -> None:
+    """Silence libraries that would print over the progress bars."""
+    import transformers
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module="peft")
+
+
+def _print_results(output: Path, results: dict[str, Any], summary: dict[str, Any]) -> None:
+    table = Table(title="New clients", show_footer=True)
+    table.add_column("client", footer="mean")
+    table.add_column("n", justify="right")
+    table.add_column("recipe")
+    table.add_column("errors", justify="right")
+    error = summary["mean_test_error"]
+    table.add_column(
+        "test error", justify="right", footer="-" if error is None else f"{error:.3f}"
+    )
+    table.add_column("certified", justify="right", footer=f"{summary['mean_certificate']:.3f}")
+    table.add_column("verified")
+    for row in results["clients"]:
+        table.add_row(
+            row["client"],
+            str(row["n"]),
+            row["recipe"],
+            f"{row['errors']} of {row['certified_on']}",
+            "-" if row["test_error"] is None else f"{row['test_error']:.3f}",
+            f"{row['bound']:.3f}",
+            "yes" if row["verified"] else "NO",
+        )
+    console.print(table)
+    console.print(f"prior: {results['prior']['choice']}")
+    for kind, risk in summary["best_of_1000"].items():
+        console.print(f"  best of 1000 candidates, {kind:<10} risk {risk:.3f}")
+    console.print(f"report:       {output / 'report.html'}")
+    console.print(f"bundle:       {output / 'bundle'}  (base model: {output / 'base-model'})")
+    console.print(
+        f"certificates: {output / 'clients'}/<client>/certificate.json, adapter/ beside"
+    )
+    console.print(f"{summary['seconds']:g} s, peak memory {summary['peak_rss_mib']} MiB")

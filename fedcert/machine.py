@@ -1,0 +1,106 @@
+"""What a measurement ran on: machine, versions, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+__all__ = ["PeakMemory", "describe_machine", "versions"]
+
+_PACKAGES = (
+    "fedcert",
+    "flwr",
+    "ray",
+    "torch",
+    "transformers",
+    "peft",
+    "diffusers",
+    "numpy",
+    "scipy",
+)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, cores and memory."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count() or 1,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class PeakMemory:
+    """Samples the resident memory of this process and its children.
+
+    Memory that processes share is counted once for each of them, so the figure is an upper
+    estimate.
+
+    Attributes
+    ----------
+    peak_mib : float
+        The largest sum seen, MiB.
+    """
+
+    def __init__(self, *, interval: float = 0.5) -> None:
+        self.peak_mib = 0.0
+        self._interval = interval
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.peak_mib = max(self.peak_mib, _resident(process) / 2**20)
+            if self._done.wait(self._interval):
+                return
+
+
+def _resident(process: psutil.Process) -> int:
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            total += member.memory_info().rss
+        except psutil.Error:  # it ended meanwhile
+            continue
+    return total
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,47 @@
+"""The protocol's words: message types and record keys that server and clients share.
+
+Arrays travel as named NumPy arrays, everything else as one canonical JSON string, so this
+module needs no Flower; the apps wrap both in Flower's records.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ARRAYS",
+    "CERTIFY",
+    "HELLO",
+    "MANIFEST",
+    "METRICS",
+    "NEW",
+    "REPLY",
+    "ROLE",
+    "TRAIN",
+    "UPSTREAM",
+]
+
+HELLO = "query.hello"
+"""Who are you, and what is your part? Asked once per run."""
+
+TRAIN = "train.adapter"
+"""Fine-tune an adapter and upload it."""
+
+CERTIFY = "evaluate.certify"
+"""Personalize from the bundle and return the certificate."""
+
+ARRAYS = "arrays"
+"""Key of the record with arrays: an adapter, or a bundle's tensors."""
+
+MANIFEST = "manifest"
+"""Key of the record with a bundle's manifest, or the adapter space."""
+
+REPLY = "reply"
+"""Key of the record with the client's words: id, role, certificate."""
+
+METRICS = "metrics"
+"""Key of the record with numbers about the work: examples, loss, seconds."""
+
+UPSTREAM, NEW = "upstream", "new"
+"""The parts that a client can have."""
+
+ROLE = "role"
+"""Key of a client's part in its reply to `HELLO`."""

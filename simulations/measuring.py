@@ -1,0 +1,155 @@
+"""What a simulation measures beyond the protocol, on examples that nothing else uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.canonical import digest_tensors
+from fedcert.certificates import Recipe, SplitRecipe, SteelRecipe, UnionRecipe
+from fedcert.data.examples import Examples
+from fedcert.personalization import candidate_seed
+from fedcert.priors import PRIORS, Prior, best_of
+from fedcert.priors.base import FloatArray
+from fedcert.randomness import derive_seed, small_seed
+from fedcert.scenarios import Scenario
+from fedcert.search import BatchedScorer
+
+__all__ = ["bounds_by_size", "fit_baselines", "risk_curves"]
+
+SIZES = (8, 16, 32, 64)
+
+
+def fit_baselines(prior: Prior, fitted_on: FloatArray, *, seed: int) -> dict[str, Prior]:
+    """Fit every other kind of prior to the same adapters; return all by kind."""
+    others = {
+        kind: variant.fit(fitted_on, seed=small_seed("prior", seed))
+        for kind, variant in PRIORS.items()
+        if kind != prior.kind
+    }
+    return {prior.kind: prior} | others
+
+
+def risk_curves(
+    priors: dict[str, Prior],
+    model: AdaptedModel,
+    scenario: Scenario,
+    *,
+    candidates: int,
+    seed: int,
+    on_step: Callable[[int], None] = lambda _count: None,
+) -> list[dict[str, Any]]:
+    """Measure best-of-M risk on the new clients' tasks, for each prior at equal M.
+
+    All priors get the same noise seed. Clients with the same test inputs share predictions.
+
+    Returns
+    -------
+    list of dict
+        ``{"prior": kind, "best_of": [{"m", "risk", "se"}, ...]}``; empty without test data.
+    """
+    tests = {client: scenario.test_examples(client) for client in scenario.new_clients}
+    known = {client: examples for client, examples in tests.items() if examples is not None}
+    counts = sorted({m for m in (1, 3, 10, 30, 100, 300, 1000, 3000) if m < candidates}
+                    | {candidates})  # fmt: skip
+    curves = []
+    for kind, prior in priors.items() if known else ():
+        vectors = prior.sample(derive_seed("risk profile", seed), count=candidates)
+        risks = np.array(_best_of_clients(model, scenario, vectors, known, counts))
+        error = (
+            risks.std(axis=0, ddof=1) / len(risks) ** 0.5 if len(risks) > 1 else 0 * risks[0]
+        )
+        rows = zip(counts, risks.mean(axis=0), error, strict=True)
+        curves.append(
+            {
+                "prior": kind,
+                "best_of": [{"m": m, "risk": float(r), "se": float(e)} for m, r, e in rows],
+            }
+        )
+        on_step(1)
+    return curves
+
+
+def bounds_by_size(
+    prior: Prior,
+    model: AdaptedModel,
+    scenario: Scenario,
+    *,
+    bundle_digest: str,
+    candidates: int,
+    delta: float,
+    largest: int,
+    on_step: Callable[[int], None] = lambda _count: None,
+) -> list[dict[str, Any]]:
+    """Replay the recipes on growing parts of the support sets.
+
+    Support sets nest, so one table of errors per client serves every n. These figures are
+    means over a simulation, not certificates: nobody may choose n or recipe by them and then
+    certify on the same examples.
+
+    Returns
+    -------
+    list of dict
+        ``{"recipe", "n", "bound", "test_error"}``, means over the new clients.
+    """
+    recipes: list[Recipe] = [
+        variant(candidates=candidates, delta=delta)
+        for variant in (UnionRecipe, SplitRecipe, SteelRecipe)
+    ]
+    sizes = [n for n in SIZES if n <= largest]
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for client in scenario.new_clients:
+        support = scenario.support_examples(client, largest)
+        seed = candidate_seed(bundle_digest, client, largest)
+        vectors = prior.sample(seed, count=candidates)
+        scorer = BatchedScorer(
+            model, scenario.inputs, margin_tolerance=recipes[0].margin_tolerance
+        )
+        scores = scorer.score(vectors, support)
+        for recipe in recipes:
+            for n in sizes:
+                winner = scores.best(recipe.choosing(n).as_slice())[0]
+                certifying = scores.wrong[winner, recipe.certifying(n).as_slice()]
+                bound = recipe.bound(int(certifying.sum()), len(certifying))
+                error = _test_error(scorer, vectors[winner], scenario.test_examples(client))
+                found.setdefault((recipe.kind, n), []).append((bound, error))
+        on_step(1)
+    return [
+        {"recipe": kind, "n": n, "bound": float(means[0]), "test_error": _number(means[1])}
+        for (kind, n), values in found.items()
+        for means in [np.mean(values, axis=0)]
+    ]
+
+
+def _best_of_clients(
+    model: AdaptedModel,
+    scenario: Scenario,
+    vectors: FloatArray,
+    tests: dict[str, Examples],
+    counts: list[int],
+) -> list[list[float]]:
+    scorer = BatchedScorer(model, scenario.inputs, margin_tolerance=0.0)
+    shared: dict[str, npt.NDArray[np.int64]] = {}
+    risks = []
+    for examples in tests.values():
+        key = digest_tensors({"inputs": examples.inputs.astype(str)}) if (
+            examples.inputs.dtype == object
+        ) else digest_tensors({"inputs": examples.inputs})  # fmt: skip
+        if key not in shared:
+            shared[key] = scorer.predict(vectors, examples.inputs)
+        risks.append(best_of(shared[key] != examples.labels, counts))
+    return risks
+
+
+def _test_error(scorer: BatchedScorer, vector: FloatArray, examples: Examples | None) -> float:
+    if examples is None:
+        return float("nan")
+    return float(scorer.score(vector[None], examples).wrong.mean())
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,16 @@
+"""The in-process runner: every client in the calling thread, for tests and debugging."""
+
+from __future__ import annotations
+
+from fedcert.simulations.runners.flower_internals import LocalGrid
+from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+__all__ = ["run_in_process"]
+
+
+def run_in_process(server_app: ServerApp, client_app: ClientApp, *, nodes: int) -> None:
+    """Run both apps here; nothing is started and no port is opened."""
+    context = Context(1, 1, {}, RecordDict(), {})
+    server_app(LocalGrid(client_app, nodes=nodes), context)

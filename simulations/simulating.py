@@ -1,0 +1,290 @@
+"""One simulated federation from start to report: ``fedcert simulate``."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fedcert.clients.client_app import make_client_app
+from fedcert.simulations.measuring import bounds_by_size, fit_baselines, risk_curves
+from fedcert.simulations.runners import RUNNERS
+from fedcert.strategies.serving import Outcome, serve
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.atomic import write_atomically
+from fedcert.certificates import verify_record
+from fedcert.errors import RunError
+from fedcert.machine import PeakMemory, describe_machine, versions
+from fedcert.progress import Stopwatch
+from fedcert.randomness import derive_seed
+from fedcert.reports import RESULTS_FORMAT, write_report
+from fedcert.results import write_json
+from fedcert.scenarios import load_scenario
+from fedcert.settings import RunSettings
+from fedcert.verification import check_adapter, check_bundle
+
+__all__ = ["Simulation", "simulate"]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a simulation leaves behind.
+
+    Attributes
+    ----------
+    output : Path
+        The run folder.
+    results : dict
+        All that the report shows; also ``results.json``.
+    summary : dict
+        The few figures that are compared over time; also ``summary.json``.
+    """
+
+    output: Path
+    results: dict[str, Any]
+    summary: dict[str, Any]
+
+
+def simulate(
+    settings: RunSettings,
+    *,
+    output: Path,
+    runner: str = "ray",
+    observer: Stopwatch | None = None,
+) -> Simulation:
+    """Run a federation of virtual clients, measure it, and write the report.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        What to run.
+    output : Path
+        The run folder. A pool that is there goes on if the settings are the same.
+    runner : str (default: "ray")
+        ``"ray"`` or ``"inprocess"``; both give the same results.
+    observer : Stopwatch, optional
+        Told about progress, and keeps the time of each phase.
+
+    Raises
+    ------
+    RunError
+        If the run could not do its job.
+    """
+    observer = observer or Stopwatch()
+    output = output.resolve()
+    _claim_folder(output, settings)
+    with PeakMemory() as memory:
+        outcome = _federate(settings, output, runner, observer)
+        observer.start("copy the base model")
+        shutil.copytree(outcome.base.name, output / "base-model", dirs_exist_ok=True)
+        results = _measure(outcome, settings, observer, output)
+        observer.stop()
+    results["timings"] = [{"phase": p, "seconds": s} for p, s in observer.seconds.items()]
+    results["peak_rss_mib"] = round(memory.peak_mib)
+    summary = _summary(results)
+    write_json(output / "results.json", results)
+    write_json(output / "summary.json", summary)
+    write_report(results, output / "report.html")
+    return Simulation(output, results, summary)
+
+
+def _claim_folder(output: Path, settings: RunSettings) -> None:
+    """Write the settings into the run folder, or refuse one that has others."""
+    path, text = output / "settings.toml", settings.to_toml()
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise RunError(
+            f"{output} holds a run with other settings (see {path}); "
+            "choose another folder, or remove this one to start anew"
+        )
+    write_atomically(path, text.encode())
+
+
+def _federate(settings: RunSettings, output: Path, runner: str, observer: Stopwatch) -> Outcome:
+    observer.start("prepare the base model")
+    scenario = load_scenario(settings.scenario.name, settings.scenario.options)
+    scenario.base_model(on_step=observer.say)
+    observer.start(f"start the {runner} runner")
+    outcomes: list[Outcome] = []
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        outcomes.append(serve(grid, settings, output=output, observer=observer))
+
+    RUNNERS[runner](
+        server_app,
+        make_client_app(settings, output),
+        nodes=len(scenario.upstream_clients) + len(scenario.new_clients),
+    )
+    if not outcomes:
+        raise RunError("the server stopped before its work was done")
+    return outcomes[0]
+
+
+def _measure(
+    outcome: Outcome, settings: RunSettings, observer: Stopwatch, output: Path
+) -> dict[str, Any]:
+    """Gather everything that the report shows."""
+    strategy, scenario = outcome.strategy, outcome.scenario
+    bundle = strategy.bundle
+    assert bundle is not None  # serve() raises otherwise
+    model = AdaptedModel(outcome.base, outcome.space)
+    clients = [_client_row(outcome, client, output) for client in sorted(strategy.certificates)]
+    observer.start("replay the recipes", len(scenario.new_clients))
+    by_size = bounds_by_size(
+        outcome.fitted.prior,
+        model,
+        scenario,
+        bundle_digest=bundle.digest,
+        candidates=settings.certificate.candidates,
+        delta=settings.certificate.delta,
+        largest=settings.certificate.support_size,
+        on_step=observer.advance,
+    )
+    curves: list[dict[str, Any]] = []
+    if settings.evaluation.baselines:
+        observer.start("compare the priors", 4)
+        priors = fit_baselines(
+            outcome.fitted.prior, outcome.fitted.fitted_on, seed=settings.seed
+        )
+        curves = risk_curves(
+            priors,
+            model,
+            scenario,
+            candidates=settings.evaluation.candidates,
+            seed=settings.seed,
+            on_step=observer.advance,
+        )
+    example = next(iter(strategy.certificates.values()))
+    return {
+        "format": RESULTS_FORMAT,
+        "scenario": scenario.name,
+        "description": scenario.description,
+        "seed": settings.seed,
+        "command": shlex.join(["fedcert", *sys.argv[1:]]),
+        "machine": describe_machine(),
+        "versions": versions(),
+        "labels": list(scenario.labels),
+        "chance": 1 - 1 / len(scenario.labels),
+        "delta": settings.certificate.delta,
+        "clients": clients,
+        "bound_by_n": by_size,
+        "prior": _prior_section(outcome, settings),
+        "profiles": curves,
+        "communication": _communication(outcome),
+        "failures": _grouped_failures(outcome),
+        "statement": example.statement,
+        "assumptions": list(example.assumptions),
+        "digests": {
+            "bundle": bundle.digest,
+            "base model": bundle.base_digest,
+            "adapter space": bundle.space.digest,
+            "prior": bundle.prior.digest,
+        },
+    }
+
+
+def _client_row(outcome: Outcome, client: str, output: Path) -> dict[str, Any]:
+    certificate = outcome.strategy.certificates[client]
+    measured = outcome.strategy.measurements.get(client, {})
+    bundle = outcome.strategy.bundle
+    assert bundle is not None
+    folder = output / "clients" / client
+    report = verify_record(certificate).extended(
+        [
+            *check_bundle(certificate, bundle),
+            *check_adapter(certificate, bundle, folder / "adapter"),
+        ]
+    )
+    return {
+        "client": client,
+        "n": certificate.support_size,
+        "recipe": certificate.recipe.kind,
+        "candidates": certificate.recipe.candidates,
+        "errors": certificate.errors,
+        "certified_on": certificate.certified_on,
+        "bound": certificate.bound,
+        "test_error": measured.get("test-error"),
+        "test_examples": int(measured.get("num-test-examples", 0)),
+        "seconds": measured.get("seconds"),
+        "certificate": f"clients/{client}/certificate.json",
+        "verified": report.passed,
+    }
+
+
+def _prior_section(outcome: Outcome, settings: RunSettings) -> dict[str, Any]:
+    from fedcert.priors import LatentSpace
+
+    fitted = outcome.fitted
+    plane = LatentSpace.of(fitted.fitted_on, size=2)
+    samples = fitted.prior.sample(derive_seed("report", settings.seed), count=200)
+    audit = fitted.audit
+    return {
+        "kind": fitted.prior.kind,
+        "adapter_dimension": fitted.prior.dimension,
+        "latent_dimension": fitted.prior.noise_width,
+        "pool_size": len(fitted.fitted_on) + len(fitted.held_out),
+        "choice": fitted.choice,
+        "projection": {
+            "pool": plane.encode(fitted.fitted_on).tolist(),
+            "held_out": plane.encode(fitted.held_out).tolist(),
+            "samples": plane.encode(samples).tolist(),
+        },
+        "nearest": {
+            "samples": list(audit.samples),
+            "held_out": list(audit.held_out),
+            "ratio": audit.ratio,
+            "threshold": audit.threshold,
+            "passed": audit.passed,
+        },
+    }
+
+
+def _communication(outcome: Outcome) -> dict[str, Any]:
+    traffic = outcome.strategy.traffic
+    upstream = outcome.scenario.upstream_clients
+    new = outcome.scenario.new_clients
+    return {
+        "upload_bytes_per_client": _mean_of(traffic.up, upstream),
+        "download_bytes_per_new_client": _mean_of(traffic.down, new),
+        "upload_bytes": sum(traffic.up.values()),
+        "download_bytes": sum(traffic.down.values()),
+    }
+
+
+def _mean_of(counts: Counter[str], clients: tuple[str, ...]) -> int:
+    seen = [counts[client] for client in clients if client in counts]
+    return round(float(np.mean(seen))) if seen else 0
+
+
+def _grouped_failures(outcome: Outcome) -> list[dict[str, Any]]:
+    causes = Counter((f.phase, f.cause) for f in outcome.strategy.failures)
+    return [
+        {"phase": phase, "cause": cause, "clients": count}
+        for (phase, cause), count in causes.most_common()
+    ]
+
+
+def _summary(results: dict[str, Any]) -> dict[str, Any]:
+    errors = [c["test_error"] for c in results["clients"] if c["test_error"] is not None]
+    return {
+        "new_clients": len(results["clients"]),
+        "mean_certificate": float(np.mean([c["bound"] for c in results["clients"]])),
+        "mean_test_error": float(np.mean(errors)) if errors else None,
+        "best_of_1000": {
+            curve["prior"]: point["risk"]
+            for curve in results["profiles"]
+            for point in curve["best_of"]
+            if point["m"] == 1000
+        },
+        "seconds": round(sum(t["seconds"] for t in results["timings"]), 1),
+        "peak_rss_mib": results["peak_rss_mib"],
+    }

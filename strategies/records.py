@@ -1,0 +1,97 @@
+"""Flower records from and to the library's own types."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from fedcert.canonical import canonical_json
+from fedcert.errors import FedcertError
+from fedcert.messages import ARRAYS, MANIFEST, REPLY
+
+__all__ = ["arrays_of", "content", "failure_cause", "reply_of", "size_of", "words_of"]
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_LONGEST_CAUSE = 300
+
+
+def content(
+    words: Mapping[str, Any],
+    arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+    *,
+    key: str = MANIFEST,
+) -> RecordDict:
+    """Pack a JSON object, and named arrays, into the records of one message."""
+    records = RecordDict({key: ConfigRecord({"json": canonical_json(dict(words)).decode()})})
+    if arrays is not None:
+        records[ARRAYS] = ArrayRecord(
+            {name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        )
+    return records
+
+
+def words_of(records: RecordDict, key: str = MANIFEST) -> dict[str, Any]:
+    """Return the JSON object of a message.
+
+    Raises
+    ------
+    FedcertError
+        If there is none, as in a message of another library or version.
+    """
+    record = records.get(key)
+    if not isinstance(record, ConfigRecord) or not isinstance(record.get("json"), str):
+        raise FedcertError(f"the message has no {key!r} record; its sender is not fedcert")
+    try:
+        words = json.loads(str(record["json"]))
+    except ValueError as error:
+        raise FedcertError(f"the message's {key!r} record is not JSON") from error
+    if not isinstance(words, dict):
+        raise FedcertError(f"the message's {key!r} record is not a JSON object")
+    return words
+
+
+def arrays_of(records: RecordDict) -> dict[str, npt.NDArray[Any]]:
+    """Return the named arrays of a message; an empty dict if it has none."""
+    record = records.get(ARRAYS)
+    if not isinstance(record, ArrayRecord):
+        return {}
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def reply_of(message: Message) -> dict[str, Any]:
+    """Return a client's words.
+
+    Raises
+    ------
+    FedcertError
+        If the client failed; the message is the cause, in one line.
+    """
+    if message.has_error():
+        raise FedcertError(failure_cause(message.error.reason or f"code {message.error.code}"))
+    words = words_of(message.content, REPLY)
+    if "failed" in words:
+        raise FedcertError(failure_cause(str(words["failed"])))
+    return words
+
+
+def failure_cause(reason: str) -> str:
+    """Reduce an error's reason, maybe a colored traceback, to its last line."""
+    lines = [line.strip() for line in _ANSI.sub("", reason).splitlines() if line.strip()]
+    return lines[-1][:_LONGEST_CAUSE] if lines else "no reason given"
+
+
+def size_of(records: RecordDict) -> int:
+    """Return the bytes of a message's arrays and strings."""
+    total = 0
+    for record in records.values():
+        if isinstance(record, ArrayRecord):
+            total += sum(len(array.data) for array in record.values())
+        else:
+            total += sum(len(str(value).encode()) for value in record.values())
+    return total

@@ -1,0 +1,71 @@
+"""Who is there: Flower's node ids, random in each run, against stable client ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fedcert.strategies.records import reply_of
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedcert.errors import FedcertError
+from fedcert.messages import HELLO, NEW, ROLE, UPSTREAM
+
+__all__ = ["Roster", "call_roll"]
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The clients of a run.
+
+    Attributes
+    ----------
+    nodes : dict
+        Node id by client id.
+    roles : dict
+        Part by client id.
+    failures : dict
+        Cause by node id, of nodes that did not say who they are.
+    """
+
+    nodes: dict[str, int]
+    roles: dict[str, str]
+    failures: dict[int, str]
+
+    def clients(self, role: str) -> list[str]:
+        """Return the ids of the clients with a part, sorted: an order that does not change."""
+        return sorted(client for client, own in self.roles.items() if own == role)
+
+
+def call_roll(grid: Grid, node_ids: Iterable[int], *, timeout: float) -> Roster:
+    """Ask every node who it is.
+
+    Of several nodes with one client id the first by node id counts; the others are
+    reported as failures, since one of them must be set up wrongly.
+    """
+    asked = [
+        Message(RecordDict(), dst_node_id=node, message_type=HELLO) for node in sorted(node_ids)
+    ]
+    nodes: dict[str, int] = {}
+    roles: dict[str, str] = {}
+    # A node that does not answer in time sends nothing at all.
+    failures = {message.metadata.dst_node_id: "no answer in time" for message in asked}
+    replies = grid.send_and_receive(asked, timeout=timeout)
+    sent_to = {message.metadata.message_id: message.metadata.dst_node_id for message in asked}
+    for reply in sorted(replies, key=lambda r: sent_to[r.metadata.reply_to_message_id]):
+        node = sent_to[reply.metadata.reply_to_message_id]
+        try:
+            words = reply_of(reply)
+        except FedcertError as error:
+            failures[node] = str(error)
+            continue
+        client, role = str(words.get("client")), str(words.get(ROLE))
+        if role not in (UPSTREAM, NEW):
+            failures[node] = f"it has no known part ({role!r})"
+        elif client in nodes:
+            failures[node] = f"another node is client {client!r} already"
+        else:
+            nodes[client], roles[client] = node, role
+            del failures[node]
+    return Roster(nodes, roles, failures)

@@ -1,0 +1,103 @@
+"""An adapter leaves as an ordinary PEFT adapter: stock PEFT gives the same logits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from tiny_models import Family
+
+from fedcert.adapters import (
+    AdaptedModel,
+    AdapterSpace,
+    adapter_tensors,
+    exported_digest,
+    project,
+    read_peft_adapter,
+    write_peft_adapter,
+)
+from fedcert.adapters.peft_format import foreign_settings
+from fedcert.canonical import digest_tensors
+from fedcert.randomness import keyed_generator
+
+
+def _vector(space: AdapterSpace, seed: int = 0) -> np.ndarray:
+    return keyed_generator("export", seed).standard_normal(space.dimension)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("last_layers", [1, 3])
+def test_stock_peft_gives_the_same_logits(
+    any_family: Family, last_layers: int, tmp_path: Path
+) -> None:
+    model = any_family.adapted(last_layers=last_layers)
+    vector = _vector(model.space)
+    write_peft_adapter(model.space, vector, tmp_path / "adapter", base_name="base")
+    inputs = any_family.encoded(6)
+    ours = model.logits(model.prepare(inputs), torch.from_numpy(vector).float()[None])[0]
+    base = any_family.fresh().model
+    plain = base(**inputs).logits
+    stock = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
+    logits = stock(**inputs).logits
+    assert float((logits - plain).abs().max()) > 0.1
+    torch.testing.assert_close(ours, logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_space_from_its_saved_form_exports_the_same(vit: Family) -> None:
+    space = vit.space()
+    again = AdapterSpace.from_config(space.to_config(), space.basis)
+    tensors = adapter_tensors(space, _vector(space))
+    assert digest_tensors(adapter_tensors(again, _vector(space))) == digest_tensors(tensors)
+
+
+def test_the_digest_is_that_of_the_folder(family: Family, tmp_path: Path) -> None:
+    space = family.space()
+    digest = write_peft_adapter(space, _vector(space), tmp_path / "a", base_name="base")
+    assert exported_digest(tmp_path / "a") == digest
+    write_peft_adapter(space, _vector(space, 1), tmp_path / "a", base_name="base")
+    assert exported_digest(tmp_path / "a") != digest
+
+
+def test_what_was_exported_comes_back(family: Family, tmp_path: Path) -> None:
+    space = family.space()
+    vector = _vector(space)
+    write_peft_adapter(space, vector, tmp_path / "a", base_name="base")
+    update = read_peft_adapter(tmp_path / "a", head_module=space.head_module)
+    projection = project(space, update)
+    np.testing.assert_allclose(projection.vector, vector, atol=2e-5)
+    assert projection.residual < 1e-6
+    assert max(projection.residuals.values()) < 1e-6
+
+
+def _edit(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, []),
+        ({"base_model_name_or_path": "elsewhere", "peft_version": "9"}, []),
+        ({"lora_alpha": 4}, ["lora_alpha"]),
+        ({"use_rslora": True}, ["use_rslora"]),
+        ({"alpha_pattern": {"q_proj": 9}}, ["alpha_pattern"]),
+        ({"modules_to_save": None}, ["modules_to_save"]),
+        ({"target_modules": ["v_proj"]}, ["target_modules"]),
+        ({"setting_of_a_later_peft": 1}, ["setting_of_a_later_peft"]),
+        ({"setting_of_a_later_peft": None}, []),
+        ({"exclude_modules": [{}, 1]}, ["exclude_modules"]),
+    ],
+)
+def test_settings_that_change_the_adapter_are_named(
+    vit: Family, tmp_path: Path, changes: dict[str, Any], found: list[str]
+) -> None:
+    space = vit.space()
+    write_peft_adapter(space, _vector(space), tmp_path / "a", base_name="base")
+    _edit(tmp_path / "a", **changes)
+    assert foreign_settings(space, tmp_path / "a") == found
