@@ -58,14 +58,15 @@ class ObservedGrid(Grid):
     ) -> Iterable[Message]:
         """Send messages and collect replies until all are in or time is up."""
         # Flower gives None for a message that could not be sent.
-        waiting = {sent for sent in self._grid.push_messages(list(messages)) if sent}
+        # A dictionary keeps their order, in which the in-process runner runs its clients.
+        waiting = dict.fromkeys(s for s in self._grid.push_messages(list(messages)) if s)
         deadline = None if timeout is None else time.monotonic() + timeout
         replies: list[Message] = []
         pause = _SHORTEST_WAIT
         while waiting and (deadline is None or time.monotonic() < deadline):
             arrived = list(self._grid.pull_messages(list(waiting)))
             for reply in arrived:
-                waiting.discard(reply.metadata.reply_to_message_id)
+                waiting.pop(reply.metadata.reply_to_message_id, None)
                 self._on_reply(reply)
             replies += arrived
             pause = _SHORTEST_WAIT if arrived else min(2 * pause, _LONGEST_WAIT)

@@ -3,24 +3,31 @@
 The part of the model below the first adapted layer gives the same hidden states for every
 adapter, so it runs once per set of examples. Above it, C adapters times n examples travel
 as one batch, adapter by adapter; the low-rank parts are batched matrix products over the
-shared base weights. Fine-tuning is the case C = 1 with gradients.
+shared base weights. The top layer is computed only where the head reads (see
+`fedcert.adapters.top_layer`). Fine-tuning is the case C = 1 with gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from fedcert.adapters.space import AdapterSpace
+from fedcert.adapters.top_layer import CapturedAttention, TopLayer, UnsupportedLayerError
 from fedcert.errors import AdapterError, ModelError
 from fedcert.models.base import BaseModel
 
 __all__ = ["AdaptedModel", "PreparedInputs"]
+
+# Activations alive at once in a layer, in multiples of its input (attention, MLP).
+_ACTIVATIONS = 12
+# Largest difference of logits, between the reduced and the full top layer, that passes.
+_SELF_CHECK_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -33,18 +40,28 @@ class PreparedInputs:
         Keyword arguments of the model, batch size n.
     hidden : torch.Tensor
         Input of the first adapted layer, shape ``(n, tokens, width)``.
+    read : torch.Tensor
+        The position of each example that the head reads, shape ``(n,)``.
+    top : CapturedAttention or None
+        The top layer's frozen attention, where it is shared by all adapters.
     """
 
     inputs: dict[str, torch.Tensor]
     hidden: torch.Tensor
+    read: torch.Tensor
+    top: CapturedAttention | None = None
 
     def __len__(self) -> int:
         return len(self.hidden)
 
     def take(self, rows: torch.Tensor) -> PreparedInputs:
         """Return the examples at `rows`."""
-        inputs = {name: tensor[rows] for name, tensor in self.inputs.items()}
-        return PreparedInputs(inputs, self.hidden[rows])
+        return PreparedInputs(
+            {name: tensor[rows] for name, tensor in self.inputs.items()},
+            self.hidden[rows],
+            self.read[rows],
+            None if self.top is None else self.top.take(rows),
+        )
 
 
 class _PrefixDone(Exception):  # noqa: N818  (a signal, not an error)
@@ -62,58 +79,40 @@ class AdaptedModel:
         The frozen model; its digest must be the space's.
     space : AdapterSpace
         The coordinates of the adapters.
+    reduce_top : bool (default: True)
+        Compute the top layer only where the head reads, if the model's build allows it;
+        the first examples are run both ways to make sure.
+
+    Attributes
+    ----------
+    note : str
+        Why the top layer is not reduced; empty if it is, or may be.
     """
 
-    def __init__(self, base: BaseModel, space: AdapterSpace) -> None:
+    def __init__(
+        self, base: BaseModel, space: AdapterSpace, *, reduce_top: bool = True
+    ) -> None:
         if space.base_digest != base.digest:
             raise AdapterError(
                 f"the adapter space belongs to another base model "
                 f"({space.base_digest[:12]} instead of {base.digest[:12]})"
             )
-        self.base, self.space = base, space
+        self.base, self.space, self.note = base, space, ""
         self._basis = {name: torch.from_numpy(array) for name, array in space.basis.items()}
         self._layers = cast(nn.ModuleList, base.model.get_submodule(base.layout.layers))
         prefix = len(base.layout.layers) + 1
         self._first = min(int(t.name[prefix:].split(".")[0]) for t in space.targets)
-        # A model that mixes kinds of layers chooses each one's mask by its place in the
-        # list, so its list stays whole; what the lower layers give is then replaced.
-        kinds = getattr(base.model.config, "layer_types", None) or ()
-        self._skipped = self._first if len(set(kinds)) < 2 else 0
-        head = base.model.get_submodule(space.head_module)
-        linear = [
-            name for name, module in head.named_modules() if isinstance(module, nn.Linear)
-        ]
-        held = {f"{space.head_module}.{n}.{p}".replace("..", ".") for n in linear
-                for p in ("weight", "bias")}  # fmt: skip
-        if not {tensor.name for tensor in space.head} <= held:
-            raise ModelError(
-                f"the head {space.head_module!r} holds more than linear modules; "
-                "fedcert cannot batch adapters over it"
-            )
-        self._head_linear = [f"{space.head_module}.{name}".rstrip(".") for name in linear]
+        self._head_linear = _linear_head(base, space)
+        self._top = self._find_top() if reduce_top else None
+        self._checked = False
 
-    @torch.no_grad()
     def prepare(self, inputs: dict[str, torch.Tensor]) -> PreparedInputs:
         """Run the frozen part below the first adapted layer once."""
-        captured: list[torch.Tensor] = []
-
-        def stop(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            captured.append(args[0])
-            raise _PrefixDone
-
-        handle = self._layers[self._first].register_forward_pre_hook(stop)
-        try:
-            self.base.model(**inputs)
-        except _PrefixDone:
-            pass
-        finally:
-            handle.remove()
-        if not captured:
-            raise ModelError(
-                f"{type(self.base.model).__name__} never ran its layer {self._first}; "
-                "fedcert cannot adapt it"
-            )
-        return PreparedInputs(inputs, captured[0])
+        with torch.no_grad():
+            prepared = self._run_prefix(inputs)
+        if self._top is not None and not self._checked:
+            self._check_top(prepared)
+        return prepared if self._top is not None else replace(prepared, top=None)
 
     def logits(self, prepared: PreparedInputs, vectors: torch.Tensor) -> torch.Tensor:
         """Compute the logits of C adapters on n prepared examples.
@@ -130,36 +129,168 @@ class AdaptedModel:
         torch.Tensor
             Shape ``(C, n, labels)``.
         """
-        copies = len(vectors)
-        with self._running(prepared, vectors):
-            # The head of a decoder looks at the tokens again, so they are repeated too;
-            # the layers below the first adapted one are skipped.
-            inputs = {k: _repeat(v, len(prepared), copies) for k, v in prepared.inputs.items()}
-            output = self.base.model(**inputs).logits
-        return cast(torch.Tensor, output.unflatten(0, (copies, len(prepared))))
-
-    @contextmanager
-    def _running(self, prepared: PreparedInputs, vectors: torch.Tensor) -> Iterator[None]:
-        """Install the adapters and the saved hidden states for one forward pass."""
         parts = self.space.split(vectors)
+        run = self._full if self._top is None else self._reduced
+        output = run(prepared, parts, len(vectors))
+        return output.unflatten(0, (len(vectors), len(prepared)))  # type: ignore[no-any-return, no-untyped-call]
+
+    def floats_per_adapter(self, prepared: PreparedInputs) -> int:
+        """Estimate how many numbers one adapter's activations take at their peak."""
+        examples, tokens, width = prepared.hidden.shape
+        if prepared.top is not None:
+            heads = prepared.top.keys.shape[1]
+            return int(examples * (_ACTIVATIONS * width + 3 * heads * tokens))
+        return int(examples * tokens * _ACTIVATIONS * width)
+
+    def _full(
+        self, prepared: PreparedInputs, parts: dict[str, torch.Tensor], copies: int
+    ) -> torch.Tensor:
+        """Run all layers from the first adapted one on, at all tokens."""
+        hidden = _repeat(prepared.hidden, copies)
+
+        def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (hidden, *args[1:])
+
         with ExitStack() as stack:
-            for target in self.space.targets:
-                module = self.base.model.get_submodule(target.name)
-                hook = self._low_rank(target.name, parts[f"{target.name}.R"])
-                stack.callback(module.register_forward_hook(hook).remove)
-            for name in self._head_linear:
-                hook = _own_linear(parts[f"{name}.weight"], parts.get(f"{name}.bias"))
-                module = self.base.model.get_submodule(name)
-                stack.callback(module.register_forward_hook(hook).remove)
+            self._install(stack, parts)
             first = self._layers[self._first]
-            hidden = _repeat(prepared.hidden, len(prepared), len(vectors))
-
-            def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-                return (hidden, *args[1:])
-
             stack.callback(first.register_forward_pre_hook(enter).remove)
-            stack.enter_context(_skipping(self._layers, self._skipped))
-            yield
+            stack.enter_context(_skipping(self._layers, self._first))
+            # Masks and the head of a decoder look at the inputs again.
+            inputs = {name: _repeat(value, copies) for name, value in prepared.inputs.items()}
+            return cast(torch.Tensor, self.base.model(**inputs).logits)
+
+    def _reduced(
+        self, prepared: PreparedInputs, parts: dict[str, torch.Tensor], copies: int
+    ) -> torch.Tensor:
+        """Run the layers below the top at all tokens, and the top where the head reads."""
+        top = cast(TopLayer, self._top)
+        if prepared.top is not None:
+            captured = prepared.top
+            cores = {
+                n.removesuffix(".R"): part for n, part in parts.items() if n.endswith(".R")
+            }
+            context = top.shared_context(captured, cores)
+            residual = _repeat(captured.residual, copies)
+        else:
+            captured = self._capture_top(prepared, parts, copies)
+            context, residual = top.own_context(captured), captured.residual
+
+        def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (residual, *args[1:])
+
+        with ExitStack() as stack:
+            # Query, key and value have done their part; what else is adapted runs as usual.
+            self._install(stack, parts, but=top.names)
+            stack.callback(top.layer.register_forward_pre_hook(enter).remove)
+            stack.enter_context(_skipping(self._layers, len(self._layers) - 1))
+            stack.enter_context(top.attending(lambda: context))
+            inputs = _one_token_each(prepared.inputs, copies * len(prepared))
+            return cast(torch.Tensor, self.base.model(**inputs).logits)
+
+    def _capture_top(
+        self, prepared: PreparedInputs, parts: dict[str, torch.Tensor], copies: int
+    ) -> CapturedAttention:
+        """Run the adapted layers below the top and the top's projections."""
+        hidden = _repeat(prepared.hidden, copies)
+        read = prepared.read.repeat(copies)
+        top, captured = cast(TopLayer, self._top), []
+
+        def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (hidden, *args[1:])
+
+        def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            captured.append(top.capture(read, args, kwargs))
+            raise _PrefixDone
+
+        with ExitStack() as stack:
+            self._install(stack, parts)
+            if self._first < len(self._layers) - 1:
+                first = self._layers[self._first]
+                stack.callback(first.register_forward_pre_hook(enter).remove)
+            stack.callback(top.layer.register_forward_pre_hook(stop, with_kwargs=True).remove)
+            stack.enter_context(_skipping(self._layers, self._first))
+            inputs = {name: _repeat(value, copies) for name, value in prepared.inputs.items()}
+            _until_done(self.base.model, inputs)
+        return captured[0]
+
+    def _run_prefix(self, inputs: dict[str, torch.Tensor]) -> PreparedInputs:
+        read = _read_positions(self.base.model, inputs)
+        shared = self._top is not None and self._first == len(self._layers) - 1
+        hidden: list[torch.Tensor] = []
+        tops: list[CapturedAttention] = []
+
+        def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden.append(args[0])
+            if shared:
+                tops.append(cast(TopLayer, self._top).capture(read, args, kwargs))
+            raise _PrefixDone
+
+        first = self._layers[self._first]
+        handle = first.register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            _until_done(self.base.model, inputs)
+        finally:
+            handle.remove()
+        if not hidden:
+            raise ModelError(
+                f"{type(self.base.model).__name__} never ran its layer {self._first}; "
+                "fedcert cannot adapt it"
+            )
+        return PreparedInputs(inputs, hidden[0], read, tops[0] if tops else None)
+
+    def _find_top(self) -> TopLayer | None:
+        adapted = frozenset(target.name for target in self.space.targets)
+        index = len(self._layers) - 1
+        name = f"{self.base.layout.layers}.{index}"
+        try:
+            config = self.base.model.config
+            top = TopLayer(self._layers[index], name, config, self._basis, adapted)
+        except (UnsupportedLayerError, AttributeError) as error:
+            self.note = f"the top layer runs in full: {error}"
+            return None
+        if top.rotary_keys_adapted and hasattr(config, "rope_parameters"):
+            self.note = "the top layer runs in full: its rotary keys are adapted"
+            return None
+        return top
+
+    @torch.no_grad()
+    def _check_top(self, prepared: PreparedInputs) -> None:
+        """Compare the reduced top layer with the full one on a few examples."""
+        self._checked = True
+        few = prepared.take(torch.arange(min(4, len(prepared))))
+        generator = torch.Generator().manual_seed(0)
+        vectors = 0.5 * torch.randn(2, self.space.dimension, generator=generator)
+        parts = self.space.split(vectors)
+        full = self._full(few, parts, 2)
+        try:
+            reduced = self._reduced(few, parts, 2)
+            difference = float((full - reduced).abs().max() / full.abs().max().clamp(min=1.0))
+        except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+            self._top, self.note = None, f"the top layer runs in full: {error}"
+            return
+        if not difference <= _SELF_CHECK_TOLERANCE:
+            self._top = None
+            self.note = f"the top layer runs in full: reduced it differs by {difference:.1e}"
+
+    def _install(
+        self,
+        stack: ExitStack,
+        parts: dict[str, torch.Tensor],
+        *,
+        but: frozenset[str] = frozenset(),
+    ) -> None:
+        """Hook the adapters into the model until the stack closes."""
+        for target in self.space.targets:
+            if target.name in but:
+                continue
+            module = self.base.model.get_submodule(target.name)
+            hook = self._low_rank(target.name, parts[f"{target.name}.R"])
+            stack.callback(module.register_forward_hook(hook).remove)
+        for name in self._head_linear:
+            hook = _own_linear(parts[f"{name}.weight"], parts.get(f"{name}.bias"))
+            module = self.base.model.get_submodule(name)
+            stack.callback(module.register_forward_hook(hook).remove)
 
     def _low_rank(self, name: str, cores: torch.Tensor) -> Callable[..., torch.Tensor]:
         """Add (U_r S_r) R V_r^T x to a module's output, R differing per adapter."""
@@ -174,6 +305,52 @@ class AdaptedModel:
             return output + turned @ up.T
 
         return hook
+
+
+def _linear_head(base: BaseModel, space: AdapterSpace) -> list[str]:
+    """Return the names of the head's linear modules; nothing else may be in the head."""
+    module = base.model.get_submodule(space.head_module)
+    names = [
+        f"{space.head_module}.{name}".rstrip(".")
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear)
+    ]
+    held = {f"{name}.{tensor}" for name in names for tensor in ("weight", "bias")}
+    if not {tensor.name for tensor in space.head} <= held:
+        raise ModelError(
+            f"the head {space.head_module!r} holds more than linear modules; "
+            "fedcert cannot batch adapters over it"
+        )
+    return names
+
+
+def _read_positions(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the token that the head reads: the last real one of a decoder, else the first."""
+    size = len(next(iter(inputs.values())))
+    tokens, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+    pad = getattr(model.config, "pad_token_id", None)
+    causal = any(getattr(module, "is_causal", False) for module in model.modules())
+    if tokens is None or not causal:
+        return torch.zeros(size, dtype=torch.long)
+    real = (tokens != pad) if pad is not None else torch.ones_like(tokens, dtype=torch.bool)
+    del mask  # as transformers does: the padding token decides, not the mask
+    positions = torch.arange(tokens.shape[1])
+    return (positions * real).argmax(dim=1)
+
+
+def _one_token_each(inputs: dict[str, torch.Tensor], size: int) -> dict[str, torch.Tensor]:
+    """Return the cheapest inputs that lead to the top layer; what they hold is replaced."""
+    if "input_ids" not in inputs:
+        return {name: tensor[:1] for name, tensor in inputs.items()}
+    token = inputs["input_ids"][:1, :1]
+    return {"input_ids": token.expand(size, 1)}
+
+
+def _until_done(model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
+    try:
+        model(**inputs)
+    except _PrefixDone:
+        pass
 
 
 def _own_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[..., torch.Tensor]:
@@ -204,8 +381,8 @@ def _skipping(layers: nn.ModuleList, count: int) -> Iterator[None]:
         layers._modules.update(kept)
 
 
-def _repeat(tensor: torch.Tensor, examples: int, copies: int) -> torch.Tensor:
-    """Repeat a batch of `examples` rows `copies` times, adapter by adapter."""
+def _repeat(tensor: torch.Tensor, copies: int) -> torch.Tensor:
+    """Repeat a batch `copies` times, adapter by adapter."""
     if copies == 1:
         return tensor
-    return tensor.expand(copies, *tensor.shape).reshape(copies * examples, *tensor.shape[1:])
+    return tensor.expand(copies, *tensor.shape).flatten(0, 1)

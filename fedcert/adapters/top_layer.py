@@ -115,7 +115,9 @@ class TopLayer:
         if len(parents) != 1:
             raise UnsupportedLayerError("query, key and value are not in one module")
         self._attention = layer.get_submodule(parents.pop())
-        self._modules = {p: cast(nn.Linear, layer.get_submodule(path)) for p, path in paths.items()}
+        self._modules = {
+            p: cast(nn.Linear, layer.get_submodule(path)) for p, path in paths.items()
+        }
         self._names = {part: f"{name}.{path}" for part, path in paths.items()}
         self._adapted = {p: full for p, full in self._names.items() if full in adapted}
         self._heads = int(config.num_attention_heads)
@@ -166,7 +168,9 @@ class TopLayer:
         values = self._split(self._modules["value"](inputs), self._kv_heads).transpose(1, 2)
         rotation = None
         if seen.get("position_embeddings") is not None:
-            cosine, sine = (t.expand(len(read), *t.shape[1:]) for t in seen["position_embeddings"])
+            cosine, sine = (
+                t.expand(len(read), *t.shape[1:]) for t in seen["position_embeddings"]
+            )
             rotation = (cosine[rows, read], sine[rows, read])
             query = _rotate(query, rotation[0][:, None], rotation[1][:, None])
             keys = _rotate(keys, cosine[:, None], sine[:, None])

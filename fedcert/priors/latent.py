@@ -43,7 +43,8 @@ class LatentSpace:
         varies = np.ptp(pool, axis=0) > 0
         mean, scale = np.where(varies, mean, pool[0]), np.where(varies, scale, 1.0)
         _, values, directions = np.linalg.svd((pool - mean) / scale, full_matrices=False)
-        size = spectral_gap(values) if size is None else size
+        if size is None:
+            size = spectral_gap(values) if values[0] > 0 else 1
         if not 1 <= size <= np.count_nonzero(values > 1e-9 * values[0]):
             raise PriorError(f"the pool does not span {size} latent directions")
         peak = np.abs(directions[:size]).argmax(axis=1)

@@ -16,9 +16,6 @@ from fedcert.search.scores import Scorer, Scores, margins_and_losses
 
 __all__ = ["BatchedScorer"]
 
-# Activations alive at once in a layer, in multiples of its input (attention, MLP).
-_ACTIVATIONS = 12
-
 
 class BatchedScorer(Scorer):
     """Scores as many candidates at a time as a memory budget allows.
@@ -31,7 +28,7 @@ class BatchedScorer(Scorer):
         How inputs are encoded.
     margin_tolerance : float
         See `Scorer`.
-    memory_mib : float (default: 256)
+    memory_mib : float (default: 64)
         For activations; decides how many candidates run at once, not the result.
     """
 
@@ -41,7 +38,7 @@ class BatchedScorer(Scorer):
         spec: InputSpec,
         *,
         margin_tolerance: float,
-        memory_mib: float = 256.0,
+        memory_mib: float = 64.0,
     ) -> None:
         super().__init__(margin_tolerance=margin_tolerance)
         self._model, self._spec, self._memory = model, spec, memory_mib * 2**20
@@ -79,7 +76,7 @@ class BatchedScorer(Scorer):
         """Yield the rows of each chunk with its logits ``(chunk, n, K)``."""
         with torch.inference_mode():
             prepared = self._model.prepare(self._spec.encode(inputs))
-            chunk = max(1, int(self._memory // (4 * prepared.hidden.numel() * _ACTIVATIONS)))
+            chunk = max(1, int(self._memory // (4 * self._model.floats_per_adapter(prepared))))
             for start in range(0, len(vectors), chunk):
                 part = torch.from_numpy(vectors[start : start + chunk]).float()
                 yield slice(start, start + len(part)), self._model.logits(prepared, part)

@@ -13,7 +13,6 @@ from peft import PeftModel
 from tiny_models import Family
 
 from fedcert.adapters import (
-    AdaptedModel,
     AdapterSpace,
     adapter_tensors,
     exported_digest,

@@ -186,7 +186,7 @@ def test_a_missing_head_says_how_to_train_it(vit: Family, tmp_path: Path) -> Non
 
 def test_bias_terms_are_refused(bert: Family, tmp_path: Path) -> None:
     _lora(bert, tmp_path, r=2, bias="lora_only")
-    with pytest.raises(AdapterError, match="unexpected tensor .*bias"):
+    with pytest.raises(AdapterError, match=r"unexpected tensor .*bias"):
         read_peft_adapter(tmp_path, head_module="classifier")
 
 

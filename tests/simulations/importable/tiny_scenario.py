@@ -80,7 +80,7 @@ class Tiny(Scenario):
         generator = keyed_generator("tiny/examples", part, self._seed, client)
         labels = generator.integers(0, 2, count)
         signs = (2.0 * labels - 1.0)[:, None, None, None]
-        images = 0.5 + 0.25 * signs * pattern + generator.uniform(-0.1, 0.1, (count, 1, 4, 4))
+        images = 0.5 + 0.25 * signs * pattern + generator.uniform(-0.3, 0.3, (count, 1, 4, 4))
         return Examples(np.clip(images, 0, 1).astype(np.float32), labels.astype(np.int64))
 
 

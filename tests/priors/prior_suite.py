@@ -1,0 +1,178 @@
+"""What every prior must do; each variant inherits this suite."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from fedcert.errors import PriorError
+from fedcert.priors import Prior, load_prior, prior_from_parts, save_prior
+
+from .pools import DIMENSION, gaussian_pool
+
+SEED = "0123456789abcdef" * 4
+OTHER = "f" + SEED[1:]
+
+
+class PriorContract(ABC):
+    """The suite; `least` is how many adapters a fit needs."""
+
+    kind: ClassVar[str]
+    least: ClassVar[int]
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, pool: np.ndarray, *, seed: int = 0) -> Prior:
+        """Fit the prior, fast."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def prior(cls) -> Prior:
+        return cls.fit(gaussian_pool(32))
+
+    def test_dimension_and_kind(self, prior: Prior) -> None:
+        assert prior.dimension == DIMENSION
+        assert prior.kind == self.kind
+        samples = prior.sample(SEED, count=3)
+        assert samples.shape == (3, DIMENSION)
+        assert samples.dtype == np.float64
+        assert np.isfinite(samples).all()
+        assert prior.sample(SEED, count=0).shape == (0, DIMENSION)
+
+    @pytest.mark.parametrize("chunk", [1, 3, 16])
+    def test_a_candidate_depends_on_seed_and_index_alone(
+        self, prior: Prior, chunk: int
+    ) -> None:
+        whole = prior.sample(SEED, start=5, count=20)
+        parts = [
+            prior.sample(SEED, start=start, count=min(chunk, 25 - start))
+            for start in range(5, 25, chunk)
+        ]
+        np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=1e-12)
+
+    def test_other_seeds_give_other_candidates(self, prior: Prior) -> None:
+        first, second = prior.sample(SEED, count=20), prior.sample(OTHER, count=20)
+        assert np.any(first != second, axis=1).sum() > 10
+        assert len(np.unique(first, axis=0)) > 10
+
+    def test_samples_have_the_moments_of_the_pool(self, prior: Prior) -> None:
+        pool, samples = gaussian_pool(32), prior.sample(SEED, count=1500)
+        # Four standard errors of the larger spread that jitter and diffusion may have.
+        assert np.all(
+            np.abs(samples.mean(axis=0) - pool.mean(axis=0)) < 0.15 * pool.std(axis=0)
+        )
+        ratio = samples.std(axis=0) / pool.std(axis=0)
+        assert 0.85 < ratio.min() < ratio.max() < 1.5
+
+    def test_the_same_pool_and_seed_give_the_same_prior(self, prior: Prior) -> None:
+        assert self.fit(gaussian_pool(32)).digest == prior.digest
+        assert self.fit(gaussian_pool(32, seed=1)).digest != prior.digest
+
+    def test_fitting_leaves_the_pool_alone(self) -> None:
+        pool = gaussian_pool(16)
+        self.fit(pool)
+        np.testing.assert_array_equal(pool, gaussian_pool(16))
+
+    def test_save_and_load(self, prior: Prior, tmp_path: Path) -> None:
+        save_prior(prior, tmp_path)
+        again = load_prior(tmp_path)
+        assert type(again) is type(prior)
+        assert again.digest == prior.digest
+        np.testing.assert_array_equal(
+            again.sample(SEED, count=10), prior.sample(SEED, count=10)
+        )
+
+    def test_a_pool_in_another_memory_order_is_saved_right(self, tmp_path: Path) -> None:
+        prior = self.fit(np.asfortranarray(gaussian_pool(16)))
+        save_prior(prior, tmp_path)
+        assert load_prior(tmp_path).digest == prior.digest
+
+    def test_parts_make_an_equal_prior(self, prior: Prior) -> None:
+        config = json.loads(json.dumps(prior.config()))
+        assert prior_from_parts(self.kind, config, prior.tensors()).digest == prior.digest
+
+    def test_any_flipped_byte_of_the_arrays_is_found(
+        self, prior: Prior, tmp_path: Path
+    ) -> None:
+        save_prior(prior, tmp_path)
+        path = tmp_path / "prior.safetensors"
+        content = path.read_bytes()
+        for position in np.linspace(0, len(content) - 1, 25).astype(int):
+            damaged = bytearray(content)
+            damaged[position] ^= 1
+            path.write_bytes(damaged)
+            with pytest.raises(PriorError, match="damaged"):
+                load_prior(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("changes", "text"),
+        [
+            ({"kind": "oracle"}, "unknown prior 'oracle'; this version knows diffusion, gau"),
+            ({"kind": None}, "unknown prior None"),
+            ({"digest": "0" * 64}, "damaged .its digest does not match"),
+            ({"config": 3, "digest": "0" * 64}, "damaged"),
+        ],
+    )
+    def test_an_edited_manifest_is_found(
+        self, prior: Prior, tmp_path: Path, changes: dict[str, Any], text: str
+    ) -> None:
+        save_prior(prior, tmp_path)
+        path = tmp_path / "prior.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        with pytest.raises(PriorError, match=text):
+            load_prior(tmp_path)
+
+    def test_an_edited_setting_is_found(self, prior: Prior, tmp_path: Path) -> None:
+        save_prior(prior, tmp_path)
+        path = tmp_path / "prior.json"
+        head = json.loads(path.read_text())
+        for name, value in head["config"].items():
+            changed = 1.5 * value if isinstance(value, float) else 7
+            edited = head | {"config": head["config"] | {name: changed}}
+            path.write_text(json.dumps(edited))
+            with pytest.raises(PriorError, match="damaged"):
+                load_prior(tmp_path)
+
+    @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"{}"])
+    def test_a_manifest_that_is_none_is_refused(
+        self, prior: Prior, tmp_path: Path, content: bytes
+    ) -> None:
+        save_prior(prior, tmp_path)
+        (tmp_path / "prior.json").write_bytes(content)
+        with pytest.raises(PriorError, match="the prior is damaged"):
+            load_prior(tmp_path)
+
+    @pytest.mark.parametrize("name", ["prior.json", "prior.safetensors"])
+    def test_a_missing_file_is_named(self, prior: Prior, tmp_path: Path, name: str) -> None:
+        save_prior(prior, tmp_path)
+        (tmp_path / name).unlink()
+        with pytest.raises(PriorError, match=f"no {name}; not a saved prior"):
+            load_prior(tmp_path)
+
+    def test_a_missing_array_is_refused(self, prior: Prior) -> None:
+        for name in prior.tensors():
+            tensors = {k: t for k, t in prior.tensors().items() if k != name}
+            with pytest.raises(PriorError, match=f"the {self.kind} prior is damaged"):
+                prior_from_parts(self.kind, prior.config(), tensors)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_a_pool_that_is_not_finite_is_refused(self, bad: float) -> None:
+        pool = gaussian_pool(16)
+        pool[3, 4] = bad
+        with pytest.raises(PriorError, match="a finite matrix with one adapter per row"):
+            self.fit(pool)
+
+    def test_a_pool_that_is_no_matrix_is_refused(self) -> None:
+        with pytest.raises(PriorError, match="a finite matrix with one adapter per row"):
+            self.fit(np.ones(30))
+
+    def test_too_few_adapters_are_refused(self) -> None:
+        text = f"{self.least - 1} adapters are too few .* it needs {self.least}"
+        with pytest.raises(PriorError, match=text):
+            self.fit(gaussian_pool(self.least - 1))
+        self.fit(gaussian_pool(self.least))
