@@ -14,17 +14,20 @@ RUFF := $(BIN)/ruff
 # A file without an ending has to be named.
 SOURCES := . .ci/typecheck
 
-.PHONY: help setup demo test test-slow test-all lint format wheel clean
+.PHONY: help setup demo bench-demo test test-slow test-all lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "With another Python, 3.11 or newer: make setup PYTHON=/path/to/python3"
 
 setup: $(INSTALLED) ## make .venv and install fedcert in it, with pinned versions
 
 demo: $(INSTALLED) ## simulate a small federation end to end into runs/demo
 	$(BIN)/fedcert simulate digits --output runs/demo
+
+bench-demo: $(INSTALLED) ## measure the demo and render docs/demo.md from it
+	$(BIN)/python -m fedcert.simulations.benchmarks.demo
 
 test: $(INSTALLED) ## run the tests that do not take minutes
 	$(PYTEST) -m "not slow"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from fedcert.clients.node import Node
-from fedcert.strategies.records import arrays_of, content, words_of
 from flwr.app import Message, MetricRecord, RecordDict
 
 from fedcert.adapters import AdaptedModel
 from fedcert.bundle import Bundle
+from fedcert.clients.node import Node
 from fedcert.errors import BundleError
+from fedcert.flower_records import arrays_of, content, words_of
 from fedcert.messages import METRICS, REPLY
 from fedcert.personalization import Personalization, personalize
 from fedcert.search import exported_wrong

@@ -6,14 +6,14 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from fedcert.clients.certifying import certify
-from fedcert.clients.node import Node, node_of
-from fedcert.clients.training import train
-from fedcert.strategies.records import content
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedcert.clients.certifying import certify
+from fedcert.clients.node import Node, node_of
+from fedcert.clients.training import train
 from fedcert.errors import FedcertError, SettingsError
+from fedcert.flower_records import content
 from fedcert.messages import REPLY, ROLE
 from fedcert.settings import RunSettings
 from fedcert.threads import torch_threads

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +16,9 @@ from fedcert.models.base import BaseModel, load_base_model
 from fedcert.randomness import derive_seed
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
+from fedcert.strategies.roster import CLIENT_ID
 
 __all__ = ["Node", "node_of"]
-
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
             f"partition-id {index} is out of range: {scenario.name} has {len(clients)} clients"
         )
     client = clients[index]
-    if not _SAFE_NAME.fullmatch(client):
+    if not CLIENT_ID.fullmatch(client):
         raise SettingsError(f"client id {client!r} cannot be the name of a folder")
     key_path = context.node_config.get("key-path")
     own_output = context.node_config.get("output")

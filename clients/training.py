@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fedcert.clients.node import Node
-from fedcert.strategies.records import arrays_of, content, words_of
 from flwr.app import Message, MetricRecord, RecordDict
 
 from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, encode, finetune
+from fedcert.clients.node import Node
+from fedcert.flower_records import arrays_of, content, words_of
 from fedcert.messages import METRICS, REPLY
 from fedcert.randomness import small_seed
 

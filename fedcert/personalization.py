@@ -1,6 +1,6 @@
 """Personalizing a new client: bundle and labeled examples in, adapter and certificate out.
 
-The order of the steps carries the validity of the certificate (DESIGN 5 and 6): the recipe
+The order of the steps carries the validity of the certificate (docs/theory.md): the recipe
 follows from n alone, seed and candidates from the bundle and the client's name, the split
 from the seed and the content of the examples; only then is anything scored.
 """

@@ -1,7 +1,7 @@
 """Explicit randomness: generators keyed by seeds and words, never by global state.
 
 Candidate j of a seed depends on (seed, j) alone, so that a third party can redraw one
-candidate without drawing the others (DESIGN 4). NumPy's counter-based Philox gives that:
+candidate without drawing the others. NumPy's counter-based Philox gives that:
 the seed is the key, j is the high word of the counter, and streams cannot overlap.
 """
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.certificates import Recipe, RecipeTable
 from fedcert.errors import CertificateError, SettingsError
 from fedcert.models.layout import ATTENTION_PROJECTIONS
+from fedcert.priors import PRIORS
 
 __all__ = ["RunSettings"]
 
@@ -53,13 +54,21 @@ class TrainingSettings(_Section):
 class PriorSettings(_Section):
     """How the server fits the prior."""
 
-    kind: Literal["diffusion", "gaussian", "jitter", "pool"] = "diffusion"
+    kind: str = "diffusion"
+    """One of `fedcert.priors.PRIORS`."""
     audit_share: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the pool that the fit never sees; it is for the memorization audit."""
     smallest_ratio: float = Field(default=0.5, ge=0)
     """Smallest ratio of nearest-pool distances, samples to held-out, that passes."""
     on_memorization: Literal["warn", "fail"] = "warn"
     """What happens when the audit does not pass."""
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        if kind not in PRIORS:
+            raise ValueError(f"there is no such prior; choose {', '.join(PRIORS)}")
+        return kind
 
 
 class CertificateSettings(_Section):

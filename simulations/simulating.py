@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fedcert.clients.client_app import make_client_app
-from fedcert.simulations.measuring import bounds_by_size, fit_baselines, risk_curves
-from fedcert.simulations.runners import RUNNERS
-from fedcert.strategies.serving import Outcome, serve
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.atomic import write_atomically
 from fedcert.certificates import verify_record
+from fedcert.clients.client_app import make_client_app
 from fedcert.errors import RunError
 from fedcert.machine import PeakMemory, describe_machine, versions
 from fedcert.progress import Stopwatch
@@ -29,6 +26,9 @@ from fedcert.reports import RESULTS_FORMAT, write_report
 from fedcert.results import write_json
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
+from fedcert.simulations.measuring import bounds_by_size, fit_baselines, risk_curves
+from fedcert.simulations.runners import RUNNERS
+from fedcert.strategies.serving import Outcome, serve
 from fedcert.verification import check_adapter, check_bundle
 
 __all__ = ["Simulation", "simulate"]

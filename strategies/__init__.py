@@ -1,1 +1,6 @@
 """Flower server side: one strategy per file, and the ServerApp."""
+
+from fedcert.strategies.observed_grid import ObservedGrid
+from fedcert.strategies.pooled_prior import PooledPrior
+
+__all__ = ["ObservedGrid", "PooledPrior"]

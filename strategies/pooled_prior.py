@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -9,8 +10,6 @@ from logging import INFO
 from typing import Any
 
 import numpy as np
-from fedcert.strategies.records import arrays_of, content, reply_of, size_of
-from fedcert.strategies.roster import Roster, call_roll
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
@@ -21,9 +20,11 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.errors import CertificateError, FedcertError
+from fedcert.flower_records import arrays_of, content, failure_cause, reply_of, size_of
 from fedcert.messages import CERTIFY, METRICS, NEW, TRAIN, UPSTREAM
 from fedcert.pool import Pool
 from fedcert.priors.base import FloatArray
+from fedcert.strategies.roster import Roster, call_roll
 from fedcert.verification import check_bundle
 
 __all__ = ["Failure", "PooledPrior", "Traffic"]
@@ -228,7 +229,7 @@ class PooledPrior(Strategy):
             else:
                 self._take_adapter(client, words, reply)
         except FedcertError as error:
-            self.failures.append(Failure(client, _short(phase), str(error)))
+            self.failures.append(Failure(client, _short(phase), failure_cause(str(error))))
 
     def _take_adapter(self, client: str, words: dict[str, Any], reply: Message) -> None:
         measured = self.measurements.get(client, {})
@@ -258,7 +259,7 @@ class PooledPrior(Strategy):
             self.measurements[client] = {
                 name: float(value)
                 for name, value in record.items()
-                if isinstance(value, int | float)
+                if isinstance(value, int | float) and math.isfinite(value)
             }
 
     def _pending(self, grid: Grid) -> list[str]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fedcert.strategies.records import reply_of
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedcert.errors import FedcertError
+from fedcert.flower_records import failure_cause, reply_of
 from fedcert.messages import HELLO, NEW, ROLE, UPSTREAM
 
-__all__ = ["Roster", "call_roll"]
+__all__ = ["CLIENT_ID", "Roster", "call_roll"]
+
+# Ids become names of files and folders.
+CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,21 @@ def call_roll(grid: Grid, node_ids: Iterable[int], *, timeout: float) -> Roster:
         try:
             words = reply_of(reply)
         except FedcertError as error:
-            failures[node] = str(error)
+            failures[node] = failure_cause(str(error))
             continue
-        client, role = str(words.get("client")), str(words.get(ROLE))
-        if role not in (UPSTREAM, NEW):
-            failures[node] = f"it has no known part ({role!r})"
+        client, role = words.get("client"), str(words.get(ROLE))
+        if not isinstance(client, str) or not CLIENT_ID.fullmatch(client):
+            failures[node] = f"{_shown(client)} cannot be a client's id"
+        elif role not in (UPSTREAM, NEW):
+            failures[node] = f"it has no known part ({_shown(role)})"
         elif client in nodes:
             failures[node] = f"another node is client {client!r} already"
         else:
             nodes[client], roles[client] = node, role
             del failures[node]
     return Roster(nodes, roles, failures)
+
+
+def _shown(value: object) -> str:
+    shown = ascii(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

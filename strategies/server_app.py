@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from fedcert.strategies.serving import serve
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcert.errors import SettingsError
 from fedcert.settings import RunSettings
+from fedcert.strategies.serving import serve
 
 __all__ = ["app"]
 

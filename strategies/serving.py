@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcert.strategies.observed_grid import ObservedGrid
-from fedcert.strategies.pooled_prior import PooledPrior
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
@@ -21,6 +19,8 @@ from fedcert.priors.base import FloatArray
 from fedcert.progress import Observer, Stopwatch
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
+from fedcert.strategies.observed_grid import ObservedGrid
+from fedcert.strategies.pooled_prior import PooledPrior
 
 __all__ = ["Outcome", "serve"]
 

@@ -10,7 +10,7 @@ shared base weights. The top layer is computed only where the head reads (see
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -280,7 +280,7 @@ class AdaptedModel:
         *,
         but: frozenset[str] = frozenset(),
     ) -> None:
-        """Hook the adapters into the model until the stack closes."""
+        """Put hooks for the adapters into the model until the stack closes."""
         for target in self.space.targets:
             if target.name in but:
                 continue
@@ -347,10 +347,8 @@ def _one_token_each(inputs: dict[str, torch.Tensor], size: int) -> dict[str, tor
 
 
 def _until_done(model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
-    try:
+    with suppress(_PrefixDone):
         model(**inputs)
-    except _PrefixDone:
-        pass
 
 
 def _own_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[..., torch.Tensor]:

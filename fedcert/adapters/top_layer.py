@@ -12,7 +12,7 @@ attention of the one position is computed here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -70,13 +70,17 @@ class CapturedAttention:
 
     def take(self, rows: torch.Tensor) -> CapturedAttention:
         """Return the sequences at `rows`."""
-        picked = {
-            name: value[rows] if isinstance(value, torch.Tensor) else value
-            for name, value in vars(self).items()
-        }
-        if self.rotation is not None:
-            picked["rotation"] = (self.rotation[0][rows], self.rotation[1][rows])
-        return CapturedAttention(**picked)
+        rotation = self.rotation
+        return CapturedAttention(
+            residual=self.residual[rows],
+            inputs=self.inputs[rows],
+            query=self.query[rows],
+            keys=self.keys[rows],
+            values=self.values[rows],
+            bias=None if self.bias is None else self.bias[rows],
+            rotation=None if rotation is None else (rotation[0][rows], rotation[1][rows]),
+            read=self.read[rows],
+        )
 
 
 class TopLayer:
@@ -157,11 +161,8 @@ class TopLayer:
             seen.update(rest, inputs=hidden_states, mask=attention_mask)
             raise _Captured
 
-        with _forward(self._attention, stop):
-            try:
-                self.layer.forward(*args, **kwargs)
-            except _Captured:
-                pass
+        with _forward(self._attention, stop), suppress(_Captured):
+            self.layer.forward(*args, **kwargs)
         inputs, rows = seen["inputs"], torch.arange(len(read))
         query = self._split(self._modules["query"](inputs[rows, read]), self._heads)
         keys = self._split(self._modules["key"](inputs), self._kv_heads).transpose(1, 2)
@@ -223,7 +224,7 @@ class TopLayer:
             Shape ``(C * n, 1, width)``, adapter by adapter.
         """
         copies = len(next(iter(cores.values())))
-        examples, heads, tokens, width = captured.keys.shape
+        examples, heads, _tokens, width = captured.keys.shape
         query = self._adapted_query(captured, cores, copies)  # (n, heads, C, width)
         scores = query @ captured.keys.transpose(2, 3)
         inner = {p: captured.inputs @ self._basis[f"{name}.down"].T
@@ -241,9 +242,11 @@ class TopLayer:
         context = (weights @ captured.values).permute(2, 0, 1, 3)  # (C, n, heads, width)
         if "value" in self._adapted:
             pooled = weights.flatten(1, 2) @ inner["value"]  # (n, heads * C, r)
-            pooled = pooled.unflatten(1, (heads, copies)).permute(2, 0, 1, 3).flatten(1, 2)
+            pooled = (
+                pooled.reshape(examples, heads, copies, -1).permute(2, 0, 1, 3).flatten(1, 2)
+            )
             turned = pooled @ cores[self._adapted["value"]].transpose(1, 2)
-            turned = turned.unflatten(1, (examples, heads))
+            turned = turned.reshape(copies, examples, heads, -1)
             context = context + torch.einsum("cnhr,hdr->cnhd", turned, self._up("value"))
         return context.reshape(copies * examples, 1, heads * width)
 
@@ -271,7 +274,9 @@ class TopLayer:
     def _split(self, projected: torch.Tensor, heads: int) -> torch.Tensor:
         return projected.reshape(*projected.shape[:-1], heads, -1)
 
-    def _bias(self, mask: Any, read: torch.Tensor, tokens: int) -> torch.Tensor | None:
+    def _bias(
+        self, mask: torch.Tensor | None, read: torch.Tensor, tokens: int
+    ) -> torch.Tensor | None:
         """Return what the mask adds to the scores of the read positions."""
         if mask is None:
             if not self._causal:
@@ -294,7 +299,7 @@ def _find(layer: nn.Module, names: tuple[str, ...]) -> str:
     ]
     if len(found) != 1:
         raise UnsupportedLayerError(f"no single projection named {' or '.join(names)}")
-    return found[0]
+    return str(found[0])
 
 
 def _rotate(states: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:

@@ -68,7 +68,8 @@ class Digests:
     adapter : str
         The exported adapter's tensors.
     support : str
-        The multiset of examples, keyed, so that it reveals none of them.
+        The multiset of examples, keyed by the seed. It shows whether a given set is the
+        certified one, so somebody who can guess all of the examples can confirm the guess.
     """
 
     bundle: str

@@ -68,8 +68,8 @@ def statement(
     return " ".join(
         (
             f"With probability at least {_confidence(recipe.delta)} over the draw of the "
-            f"support set, this adapter's probability of a wrong label on a fresh example "
-            f"of the client's own distribution is at most {bound:.6f}.",
+            f"support set and of the seed, this adapter's probability of a wrong label on a "
+            f"fresh example of the client's own distribution is at most {bound:.6f}.",
             f"It was wrong on {errors} of the {certified_on} certifying examples.",
             recipe.statement(support_size),
             f"A prediction whose margin over the runner-up logit is not above "

@@ -112,9 +112,9 @@ def _print_results(output: Path, results: dict[str, Any], summary: dict[str, Any
     console.print(f"prior: {results['prior']['choice']}")
     for kind, risk in summary["best_of_1000"].items():
         console.print(f"  best of 1000 candidates, {kind:<10} risk {risk:.3f}")
+    console.print(f"{summary['seconds']:g} s, peak memory {summary['peak_rss_mib']} MiB")
     console.print(f"report:       {output / 'report.html'}")
     console.print(f"bundle:       {output / 'bundle'}  (base model: {output / 'base-model'})")
     console.print(
         f"certificates: {output / 'clients'}/<client>/certificate.json, adapter/ beside"
     )
-    console.print(f"{summary['seconds']:g} s, peak memory {summary['peak_rss_mib']} MiB")

@@ -48,8 +48,8 @@ class Examples:
     def input_digests(self, key: str) -> list[str]:
         """Digest each normalized input under a key; the label does not take part.
 
-        A relabeled example is the same example (DESIGN 5), and without the key nobody
-        can test whether a guessed example is in the list.
+        A relabeled example is the same example, and whoever lacks the key cannot test
+        whether a guessed example is in the list.
         """
         return [sha256_hex(key.encode(), _input_bytes(item)) for item in self.inputs]
 

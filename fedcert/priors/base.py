@@ -1,7 +1,7 @@
 """What every prior over the adapter space can do.
 
 A prior is a fixed map from standard normal noise to adapters. Candidate j is the image of
-the noise keyed by (seed, j), so any one candidate can be redrawn alone (DESIGN 4).
+the noise keyed by (seed, j), so any one candidate can be redrawn alone.
 """
 
 from __future__ import annotations

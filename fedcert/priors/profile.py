@@ -13,7 +13,7 @@ def best_of(wrong: npt.NDArray[np.bool_], counts: list[int]) -> list[float]:
 
     The candidate is picked on one half of the test examples and scored on the other, both
     ways, and the two are averaged: a thousand candidates all of risk .15 would otherwise
-    look like .074 on 200 examples (DESIGN 4).
+    look like .074 on 200 examples.
 
     Parameters
     ----------

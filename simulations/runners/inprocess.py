@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fedcert.simulations.runners.flower_internals import LocalGrid
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
+
+from fedcert.simulations.runners.flower_internals import LocalGrid
 
 __all__ = ["run_in_process"]
 

@@ -6,11 +6,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from fedcert.simulations.runners.flower_internals import run_on_ray
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedcert.errors import RunError
+from fedcert.simulations.runners.flower_internals import run_on_ray
 
 __all__ = ["run_with_ray"]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from fedcert.simulations.scenarios.digits_base import pretrained_base
 from sklearn.datasets import load_digits
 
 from fedcert.data.examples import Examples
@@ -22,6 +21,7 @@ from fedcert.data.inputs import ImageInputs
 from fedcert.errors import DataError, SettingsError
 from fedcert.randomness import keyed_generator
 from fedcert.scenarios import Scenario
+from fedcert.simulations.scenarios.digits_base import pretrained_base
 
 __all__ = ["Digits"]
 

@@ -11,15 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedcert.clients.client_app import make_client_app
-from fedcert.simulations.runners.flower_internals import LocalGrid
-from fedcert.strategies.observed_grid import ObservedGrid
-from fedcert.strategies.pooled_prior import PooledPrior
-from fedcert.strategies.serving import Outcome, serve
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from fedcert.adapters import AdapterSpace
 from fedcert.bundle import Bundle
+from fedcert.clients.client_app import make_client_app
 from fedcert.fitting import fit_prior, make_bundle
 from fedcert.messages import TRAIN
 from fedcert.models import BaseModel, load_base_model
@@ -27,6 +23,10 @@ from fedcert.pool import Pool
 from fedcert.priors.base import FloatArray
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
+from fedcert.simulations.runners.flower_internals import LocalGrid
+from fedcert.strategies.observed_grid import ObservedGrid
+from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.serving import Outcome, serve
 
 SCENARIO = "tiny_scenario:Tiny"
 UPSTREAM, NEW = 14, 2
@@ -93,7 +93,10 @@ class Scripted:
         self._honest = make_client_app(self.settings, self.output)
 
     def __call__(self, message: Message, context: Context) -> Message:
-        kind, partition = message.metadata.message_type, int(context.node_config["partition-id"])
+        kind, partition = (
+            message.metadata.message_type,
+            int(context.node_config["partition-id"]),
+        )
         client = CLIENTS[partition]
         self.asked.append((kind, client))
         if handler := self.script.get((kind, client)):

@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fedcert.strategies.pooled_prior import PooledPrior
 from simulations.federation import Federation
+
+from fedcert.strategies.pooled_prior import PooledPrior
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from flwr.app import Context, Message, RecordDict
+
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies.observed_grid import ObservedGrid
-from flwr.app import Context, Message, RecordDict
 
 
 def _echo(message: Message, _context: Context) -> Message:

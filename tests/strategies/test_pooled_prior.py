@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from fedcert.simulations.runners.flower_internals import LocalGrid
-from fedcert.strategies.observed_grid import ObservedGrid
-from fedcert.strategies.pooled_prior import PooledPrior
 from flwr.app import ArrayRecord, Message
 from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation, tiny_settings
 
@@ -17,6 +14,9 @@ from fedcert.bundle import Bundle
 from fedcert.certificates import verify_record
 from fedcert.errors import PoolError
 from fedcert.messages import CERTIFY, HELLO, TRAIN
+from fedcert.simulations.runners.flower_internals import LocalGrid
+from fedcert.strategies.observed_grid import ObservedGrid
+from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.verification import check_bundle
 
 on_both_grids = pytest.mark.parametrize("observed", [False, True], ids=["plain", "observed"])

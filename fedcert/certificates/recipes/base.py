@@ -63,7 +63,7 @@ class Recipe(ABC):
     candidates : int
         M, the size of the finite hypothesis set, from 1 to 2**53 - 1.
     delta : float
-        Probability, over the draw of the support set, that the certificate is false.
+        Probability, over the draw of support set and seed, that the certificate is false.
     margin_tolerance : float
         A prediction whose margin over the runner-up logit is not above this counts as an
         error, so that rounding on another machine cannot turn a success into an error

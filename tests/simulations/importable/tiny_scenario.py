@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fedcert.simulations.scenarios.digits_base import cache_folder
 
 from fedcert.atomic import replaced_folder
 from fedcert.data import Examples, ImageInputs
 from fedcert.randomness import keyed_generator
 from fedcert.scenarios import Scenario
+from fedcert.simulations.scenarios.digits_base import cache_folder
 
 __all__ = ["Tiny"]
 

@@ -1,4 +1,7 @@
-"""Flower records from and to the library's own types."""
+"""Flower records from and to the library's own types: the one module here that knows Flower.
+
+Server and client side both need it, and neither may import the other.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def words_of(records: RecordDict, key: str = MANIFEST) -> dict[str, Any]:
         raise FedcertError(f"the message has no {key!r} record; its sender is not fedcert")
     try:
         words = json.loads(str(record["json"]))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FedcertError(f"the message's {key!r} record is not JSON") from error
     if not isinstance(words, dict):
         raise FedcertError(f"the message's {key!r} record is not a JSON object")
@@ -57,11 +60,27 @@ def words_of(records: RecordDict, key: str = MANIFEST) -> dict[str, Any]:
 
 
 def arrays_of(records: RecordDict) -> dict[str, npt.NDArray[Any]]:
-    """Return the named arrays of a message; an empty dict if it has none."""
+    """Return the named arrays of a message; an empty dict if it has none.
+
+    Raises
+    ------
+    FedcertError
+        If the bytes of an array are damaged.
+    """
     record = records.get(ARRAYS)
     if not isinstance(record, ArrayRecord):
         return {}
-    return {name: array.numpy() for name, array in record.items()}
+    return {name: _array(name, array) for name, array in record.items()}
+
+
+def _array(name: str, packed: Array) -> npt.NDArray[Any]:
+    try:
+        array: object = packed.numpy()
+    except Exception as error:  # NumPy raises many types on damaged bytes
+        raise FedcertError(f"the message's array {name!r} cannot be read: {error}") from error
+    if not isinstance(array, np.ndarray):  # NumPy takes an archive of arrays as well
+        raise FedcertError(f"the message's array {name!r} cannot be read: it is not an array")
+    return array
 
 
 def reply_of(message: Message) -> dict[str, Any]:
