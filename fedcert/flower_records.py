@@ -100,9 +100,13 @@ def reply_of(message: Message) -> dict[str, Any]:
 
 
 def failure_cause(reason: str) -> str:
-    """Reduce an error's reason, maybe a colored traceback, to its last line."""
+    """Reduce an error's reason, maybe a colored traceback, to its last line.
+
+    Terminals and files get it as it is, so what cannot be printed is replaced.
+    """
     lines = [line.strip() for line in _ANSI.sub("", reason).splitlines() if line.strip()]
-    return lines[-1][:_LONGEST_CAUSE] if lines else "no reason given"
+    last = lines[-1][:_LONGEST_CAUSE] if lines else "no reason given"
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in last)
 
 
 def size_of(records: RecordDict) -> int:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from fedcert.adapters.patching import forward_replaced
 from fedcert.adapters.space import AdapterSpace
 from fedcert.adapters.top_layer import CapturedAttention, TopLayer, UnsupportedLayerError
 from fedcert.errors import AdapterError, ModelError
@@ -146,14 +147,10 @@ class AdaptedModel:
         self, prepared: PreparedInputs, parts: dict[str, torch.Tensor], copies: int
     ) -> torch.Tensor:
         """Run all layers from the first adapted one on, at all tokens."""
-        hidden = _repeat(prepared.hidden, copies)
-
-        def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (hidden, *args[1:])
-
         with ExitStack() as stack:
             self._install(stack, parts)
             first = self._layers[self._first]
+            enter = _entering(_repeat(prepared.hidden, copies))
             stack.callback(first.register_forward_pre_hook(enter).remove)
             stack.enter_context(_skipping(self._layers, self._first))
             # Masks and the head of a decoder look at the inputs again.
@@ -249,6 +246,9 @@ class AdaptedModel:
         except (UnsupportedLayerError, AttributeError) as error:
             self.note = f"the top layer runs in full: {error}"
             return None
+        if getattr(config, "attn_logit_softcapping", None):
+            self.note = "the top layer runs in full: its attention scores are capped"
+            return None
         if top.rotary_keys_adapted and hasattr(config, "rope_parameters"):
             self.note = "the top layer runs in full: its rotary keys are adapted"
             return None
@@ -256,13 +256,16 @@ class AdaptedModel:
 
     @torch.no_grad()
     def _check_top(self, prepared: PreparedInputs) -> None:
-        """Compare the reduced top layer with the full one on a few examples."""
+        """Compare with the whole model, nothing skipped or reduced, on a few examples."""
         self._checked = True
         few = prepared.take(torch.arange(min(4, len(prepared))))
         generator = torch.Generator().manual_seed(0)
         vectors = 0.5 * torch.randn(2, self.space.dimension, generator=generator)
         parts = self.space.split(vectors)
-        full = self._full(few, parts, 2)
+        with ExitStack() as stack:
+            self._install(stack, parts)
+            inputs = {name: _repeat(value, 2) for name, value in few.inputs.items()}
+            full = self.base.model(**inputs).logits
         try:
             reduced = self._reduced(few, parts, 2)
             difference = float((full - reduced).abs().max() / full.abs().max().clamp(min=1.0))
@@ -346,6 +349,19 @@ def _one_token_each(inputs: dict[str, torch.Tensor], size: int) -> dict[str, tor
     return {"input_ids": token.expand(size, 1)}
 
 
+def _entering(hidden: torch.Tensor) -> Callable[..., tuple[Any, ...] | None]:
+    """Return a hook that replaces a layer's input the first time it runs.
+
+    ALBERT runs one layer several times, and only its first input was saved.
+    """
+    saved = [hidden]
+
+    def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return (saved.pop(), *args[1:]) if saved else None
+
+    return enter
+
+
 def _until_done(model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
     with suppress(_PrefixDone):
         model(**inputs)
@@ -366,17 +382,18 @@ def _own_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[...
 
 @contextmanager
 def _skipping(layers: nn.ModuleList, count: int) -> Iterator[None]:
-    """Leave out the first `count` layers of a list while the block runs."""
-    kept = dict(layers._modules)
-    for index, module in enumerate(list(kept.values())[count:]):
-        layers._modules[str(index)] = module
-    for index in range(len(kept) - count, len(kept)):
-        del layers._modules[str(index)]
-    try:
+    """Let the first `count` layers of a list hand on their input while the block runs.
+
+    They stay in the list: a model may look up a mask by a layer's position.
+    """
+    with ExitStack() as stack:
+        for layer in list(layers)[:count]:
+            stack.enter_context(forward_replaced(layer, _hand_on))
         yield
-    finally:
-        layers._modules.clear()
-        layers._modules.update(kept)
+
+
+def _hand_on(hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> torch.Tensor:
+    return hidden_states
 
 
 def _repeat(tensor: torch.Tensor, copies: int) -> torch.Tensor:

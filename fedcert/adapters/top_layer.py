@@ -19,6 +19,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from fedcert.adapters.patching import forward_replaced
+
 __all__ = ["CapturedAttention", "TopLayer", "UnsupportedLayerError"]
 
 _NAMES = {
@@ -161,7 +163,7 @@ class TopLayer:
             seen.update(rest, inputs=hidden_states, mask=attention_mask)
             raise _Captured
 
-        with _forward(self._attention, stop), suppress(_Captured):
+        with forward_replaced(self._attention, stop), suppress(_Captured):
             self.layer.forward(*args, **kwargs)
         inputs, rows = seen["inputs"], torch.arange(len(read))
         query = self._split(self._modules["query"](inputs[rows, read]), self._heads)
@@ -195,7 +197,7 @@ class TopLayer:
             result = context()
             return (result if self._output is None else self._output(result)), None
 
-        with _forward(self._attention, attend):
+        with forward_replaced(self._attention, attend):
             yield
 
     def own_context(self, captured: CapturedAttention) -> torch.Tensor:
@@ -306,13 +308,3 @@ def _rotate(states: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> t
     """Apply rotary position embeddings, halves convention (Su et al., arXiv 2104.09864)."""
     first, second = states.chunk(2, dim=-1)
     return states * cosine + torch.cat([-second, first], dim=-1) * sine
-
-
-@contextmanager
-def _forward(module: nn.Module, replacement: Callable[..., Any]) -> Iterator[None]:
-    """Give a module another forward function while the block runs."""
-    module.forward = replacement
-    try:
-        yield
-    finally:
-        del module.forward

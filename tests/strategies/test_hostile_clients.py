@@ -170,7 +170,7 @@ def _check_one_failure(strategy: PooledPrior, client: str, phase: str, cause: st
     text = strategy.failures[0].cause
     with pytest.raises(RuntimeError, match=cause):
         raise RuntimeError(text)
-    assert "\n" not in text
+    assert text.isprintable()
     assert len(text) < 500
     expected = NEW - (client in CLIENTS[UPSTREAM:])
     assert len(strategy.certificates) == expected
@@ -460,7 +460,7 @@ def test_a_node_that_does_not_say_who_it_is(
     _, failure = _lacks(federation, 105)
     with pytest.raises(RuntimeError, match=cause):
         raise RuntimeError(failure.cause)
-    assert "\n" not in failure.cause
+    assert failure.cause.isprintable()
     assert len(failure.cause) < 300
 
 

@@ -1,0 +1,205 @@
+"""One run of the server from settings to certificates, and runs that cannot do their job."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from flwr.app import Context, Error, Message, RecordDict
+from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation, tiny_settings
+
+from fedcert.bundle import Bundle
+from fedcert.certificates import Certificate
+from fedcert.errors import PriorError, RunError, SettingsError
+from fedcert.messages import CERTIFY, TRAIN
+from fedcert.progress import Stopwatch
+from fedcert.simulations.runners.flower_internals import LocalGrid
+from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.server_app import app
+from fedcert.strategies.serving import serve
+
+
+def _no_disk(_message: Message) -> NoReturn:
+    raise OSError(28, "No space left on device")
+
+
+def _gone(message: Message) -> Message:
+    return Message(Error(5, "node unavailable"), reply_to=message)
+
+
+def test_a_run_leaves_pool_bundle_and_certificates(
+    federation: Federation, undisturbed: PooledPrior
+) -> None:
+    outcome = federation.serve()
+    assert undisturbed.bundle is not None
+    saved = Bundle.load(federation.output / "bundle")
+    assert saved.digest == undisturbed.bundle.digest
+    assert outcome.fitted.prior.digest == saved.prior.digest
+    assert len(outcome.fitted.fitted_on) + len(outcome.fitted.held_out) == UPSTREAM
+    written = {
+        path.stem: Certificate.read(path)
+        for path in (federation.output / "certificates").iterdir()
+    }
+    assert written == undisturbed.certificates
+
+
+def test_progress_is_told_reply_by_reply(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Recorder(Stopwatch):
+        def start(self, phase: str, total: int | None = None) -> None:
+            told.append(f"{phase}: {total}")
+
+        def advance(self, steps: int = 1) -> None:
+            told[-1] += "." * steps
+
+    federation = Federation(tmp_path / "run")
+    federation.on(TRAIN, CLIENTS[2], _gone)
+    serve(federation.grid, federation.settings, output=federation.output, observer=Recorder())
+    assert told == [
+        f"train upstream adapters: {UPSTREAM}" + "." * UPSTREAM,
+        "fit the prior: None",
+        f"certify new clients: {NEW}" + "." * NEW,
+    ]
+
+
+def test_too_small_a_pool_names_every_cause_once(federation: Federation) -> None:
+    for client in CLIENTS[:3]:
+        federation.on(TRAIN, client, _no_disk)
+    for client in CLIENTS[3:6]:
+        federation.on(TRAIN, client, _gone)
+    expected = (
+        "fewer than 10 adapters came in, too few for a prior: 3 x training: "
+        "OSError(28, 'No space left on device'); 3 x training: node unavailable"
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(expected)}$"):
+        federation.serve()
+    assert not (federation.output / "bundle").exists()
+    assert len(federation.pool()) == 8
+    # The next run asks only those that are missing.
+    again = Federation(federation.output)
+    again.serve()
+    assert again.clients.count()[TRAIN] == 6
+
+
+def test_a_pool_just_large_enough_is_fitted(tmp_path: Path) -> None:
+    # The audit holds some adapters back: the fit itself gets fewer than the pool has.
+    settings = tiny_settings(prior__kind="diffusion")
+    federation = Federation(tmp_path / "run", settings)
+    for client in CLIENTS[: UPSTREAM - settings.server.min_pool]:
+        federation.on(TRAIN, client, _gone)
+    outcome = federation.serve()
+    assert len(federation.pool()) == settings.server.min_pool
+    assert len(outcome.strategy.certificates) == NEW
+
+
+def test_no_new_client_is_certified(federation: Federation) -> None:
+    federation.on(CERTIFY, CLIENTS[-1], _no_disk)
+    federation.on(CERTIFY, CLIENTS[-2], _no_disk)
+    cause = "no new client was certified: 2 x certification: OSError.28, 'No space left"
+    with pytest.raises(RunError, match=cause):
+        federation.serve()
+    assert (federation.output / "bundle").is_dir()
+
+
+def test_some_new_clients_are_certified(federation: Federation) -> None:
+    federation.on(CERTIFY, CLIENTS[-1], _no_disk)
+    outcome = federation.serve()
+    assert sorted(outcome.strategy.certificates) == [CLIENTS[UPSTREAM]]
+    assert [f.client for f in outcome.strategy.failures] == [CLIENTS[-1]]
+
+
+def test_a_prior_that_replays_its_pool_can_be_an_error(tmp_path: Path) -> None:
+    strict = {"prior__kind": "pool", "prior__on_memorization": "fail"}
+    federation = Federation(tmp_path / "run", tiny_settings(**strict))
+    with pytest.raises(PriorError, match="the pool prior replays its pool"):
+        federation.serve()
+    assert not (federation.output / "bundle").exists()
+    assert len(federation.pool()) == UPSTREAM
+
+
+def test_a_prior_that_replays_its_pool_is_loud(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Listener(Stopwatch):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    settings = tiny_settings(prior__kind="pool")
+    federation = Federation(tmp_path / "run", settings)
+    outcome = serve(federation.grid, settings, output=federation.output, observer=Listener())
+    assert len(said) == 1
+    assert re.match(r"WARNING: the pool prior comes 0\.00 times as near", said[0])
+    assert outcome.strategy.bundle is not None
+    assert outcome.strategy.bundle.notes["nearest_pool_passed"] is False
+
+
+def test_it_gives_up_when_no_node_registers(tmp_path: Path) -> None:
+    settings = tiny_settings(server__registration_timeout=0.3)
+    federation = Federation(tmp_path / "run", settings, nodes=0)
+    with pytest.raises(RunError, match=r"^no node registered within 0\.3 s$"):
+        federation.serve()
+
+
+def test_it_begins_with_the_nodes_that_are_there_when_time_is_up(tmp_path: Path) -> None:
+    settings = tiny_settings(server__registration_timeout=0.3)
+    federation = Federation(tmp_path / "run", settings, nodes=UPSTREAM + 1)
+    outcome = federation.serve()
+    assert sorted(outcome.strategy.certificates) == [CLIENTS[UPSTREAM]]
+
+
+def test_it_begins_at_once_with_as_many_nodes_as_the_settings_want(tmp_path: Path) -> None:
+    settings = tiny_settings(server__nodes=UPSTREAM + 1, server__registration_timeout=600.0)
+    federation = Federation(tmp_path / "run", settings, nodes=UPSTREAM + 1)
+    assert len(federation.serve().strategy.certificates) == 1
+
+
+def test_it_waits_for_nodes_that_come_late(tmp_path: Path) -> None:
+    federation = Federation(tmp_path / "run")
+    seen: list[int] = []
+
+    def some() -> list[int]:
+        seen.append(len(seen))
+        return list(LocalGrid.get_node_ids(federation.grid))[: 8 * len(seen)]
+
+    federation.grid.get_node_ids = some  # type: ignore[method-assign]
+    assert len(federation.serve().strategy.certificates) == NEW
+    assert len(seen) >= 2
+
+
+# The ServerApp, as `flwr run` calls it
+
+
+def _run_app(federation: Federation, **config: str | int | float | bool) -> None:
+    app(federation.grid, Context(1, 1, {}, RecordDict(), config))
+
+
+def test_the_server_app_takes_its_settings_from_the_run_config(
+    federation: Federation, undisturbed: PooledPrior
+) -> None:
+    config = {
+        "output": str(federation.output),
+        "scenario.name": "tiny_scenario:Tiny",
+        "adapter.rank": 2,
+        "training.steps": 10,
+        "prior.kind": "gaussian",
+        "certificate.candidates": 50,
+        "certificate.support-size": 32,
+        "server.min-pool": 10,
+    }
+    _run_app(federation, **config)
+    assert undisturbed.bundle is not None
+    assert Bundle.load(federation.output / "bundle").digest == undisturbed.bundle.digest
+
+
+@pytest.mark.parametrize("output", ["", "run", "./run", "~/run"])
+def test_the_server_app_refuses_a_relative_output(federation: Federation, output: str) -> None:
+    with pytest.raises(SettingsError, match=r"is not an absolute path; give one with flwr run"):
+        _run_app(federation, output=output)
+
+
+def test_the_server_app_refuses_unknown_settings(federation: Federation) -> None:
+    with pytest.raises(SettingsError, match="'trainig': there is no such setting"):
+        _run_app(federation, **{"output": "/tmp/run", "trainig.steps": 3})
