@@ -52,7 +52,8 @@ def make_client_app(
         except Exception as error:
             # The node's own log gets the whole story, the server a line.
             traceback.print_exc()
-            reply = content({"failed": f"{type(error).__name__}: {error}"}, key=REPLY)
+            cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            reply = content({"failed": cause}, key=REPLY)
         return Message(reply, reply_to=message)
 
     @client_app.query("hello")

@@ -15,7 +15,7 @@ from fedcert.messages import NEW, UPSTREAM
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.randomness import derive_seed
 from fedcert.scenarios import Scenario, load_scenario
-from fedcert.settings import RunSettings
+from fedcert.settings import RunSettings, ScenarioSettings
 from fedcert.strategies.roster import CLIENT_ID
 
 __all__ = ["Node", "node_of"]
@@ -75,7 +75,7 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
     SettingsError
         If the partition is missing or out of range.
     """
-    scenario = _shared_scenario(settings.scenario.name, _frozen(settings))
+    scenario = _shared_scenario(settings.scenario)
     clients = scenario.upstream_clients + scenario.new_clients
     try:
         index = int(context.node_config["partition-id"])
@@ -100,13 +100,18 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
     )
 
 
-def _frozen(settings: RunSettings) -> tuple[tuple[str, object], ...]:
-    return tuple(sorted(settings.scenario.options.items()))
+# One scenario per process: all virtual clients there share its data. Its options may be
+# lists, so this is no `lru_cache`.
+_scenarios: dict[str, Scenario] = {}
 
 
-@lru_cache(maxsize=4)
-def _shared_scenario(name: str, options: tuple[tuple[str, object], ...]) -> Scenario:
-    return load_scenario(name, dict(options))
+def _shared_scenario(settings: ScenarioSettings) -> Scenario:
+    key = repr(settings)
+    if key not in _scenarios:
+        scenario = load_scenario(settings.name, settings.options)
+        _scenarios.clear()
+        _scenarios[key] = scenario
+    return _scenarios[key]
 
 
 @lru_cache(maxsize=2)

@@ -149,9 +149,9 @@ class Bundle:
                     _part(tensors, "prior."),
                 ),
                 inputs=input_spec_from_config(content["inputs"]),
-                labels=tuple(content["labels"]),
+                labels=_names(content["labels"]),
                 recipes=RecipeTable.from_config(content["recipes"]),
-                notes=content["notes"],
+                notes=dict(content["notes"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the bundle is damaged: {error}") from error
@@ -186,6 +186,12 @@ class Bundle:
                 f"the bundle is damaged: its prior has {self.prior.dimension} coordinates, "
                 f"its space {self.space.dimension}"
             )
+
+
+def _names(labels: object) -> tuple[str, ...]:
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError("its labels are not a list of names")
+    return tuple(labels)
 
 
 def _part(tensors: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:

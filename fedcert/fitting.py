@@ -63,10 +63,9 @@ class FittedPrior:
         return text
 
 
-def split_pool(pool: FloatArray, *, share: float, seed: int) -> tuple[FloatArray, FloatArray]:
-    """Split a pool into what the fit may see and what the audit keeps back."""
+def split_pool(pool: FloatArray, *, held: int, seed: int) -> tuple[FloatArray, FloatArray]:
+    """Split a pool into what the fit may see and the `held` that the audit keeps back."""
     order = keyed_generator("audit split", seed).permutation(len(pool))
-    held = max(1, round(share * len(pool)))
     return pool[np.sort(order[held:])], pool[np.sort(order[:held])]
 
 
@@ -84,7 +83,7 @@ def fit_prior(
     PriorError
         If the pool is too small, or the audit fails and the settings make that an error.
     """
-    fitted_on, held_out = split_pool(pool, share=settings.audit_share, seed=seed)
+    fitted_on, held_out = split_pool(pool, held=settings.held_out(len(pool)), seed=seed)
     fit_seed = small_seed("prior", seed)
     if settings.kind == DiffusionPrior.kind:
         prior: Prior = DiffusionPrior.fit(fitted_on, seed=fit_seed, on_step=on_step)

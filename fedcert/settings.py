@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,13 +18,16 @@ from fedcert.errors import CertificateError, SettingsError
 from fedcert.models.layout import ATTENTION_PROJECTIONS
 from fedcert.priors import PRIORS
 
-__all__ = ["RunSettings"]
+__all__ = ["RunSettings", "ScenarioSettings"]
+
+SMALLEST_FIT = 10
+"""Adapters that the diffusion prior needs."""
 
 
 class _Section(BaseModel):
     """A table of settings: unknown keys are errors, and values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ScenarioSettings(_Section):
@@ -63,6 +69,10 @@ class PriorSettings(_Section):
     on_memorization: Literal["warn", "fail"] = "warn"
     """What happens when the audit does not pass."""
 
+    def held_out(self, pool: int) -> int:
+        """Return how many adapters of a pool are for the audit alone."""
+        return max(1, round(self.audit_share * pool))
+
     @field_validator("kind")
     @classmethod
     def _known_kind(cls, kind: str) -> str:
@@ -89,7 +99,7 @@ class ServerSettings(_Section):
 
     clients_per_round: int = Field(default=64, ge=1)
     """Upstream clients asked at once; the pool is safe on disk after each of them."""
-    min_pool: int = Field(default=20, ge=10)
+    min_pool: int = Field(default=20, ge=SMALLEST_FIT)
     """Fewest accepted adapters with which a prior is fitted."""
     timeout: float = Field(default=3600.0, gt=0)
     """Seconds to wait for the replies of one round."""
@@ -134,6 +144,7 @@ class RunSettings(_Section):
         try:
             settings = cls.model_validate(values)
             settings.recipe_table()
+            settings._check_min_pool()
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -185,7 +196,7 @@ class RunSettings(_Section):
             lines += [f"{k} = {_toml(v)}" for k, v in values.items() if k not in tables]
             for name, table in tables.items():
                 lines += ["", f"[{section}.{name}]"]
-                lines += [f"{k} = {_toml(v)}" for k, v in table.items()]
+                lines += [f"{_toml_key(k)} = {_toml(v)}" for k, v in table.items()]
         return "\n".join(lines) + "\n"
 
     def recipe_table(self) -> RecipeTable:
@@ -197,6 +208,17 @@ class RunSettings(_Section):
         if certificate.split_from == 1 or certificate.recipe == "split":
             return RecipeTable(((1, split),))
         return RecipeTable(((1, small), (certificate.split_from, split)))
+
+    def _check_min_pool(self) -> None:
+        """Raise `SettingsError` if the audit can leave too few adapters for the fit."""
+        smallest = self.server.min_pool
+        held = self.prior.held_out(smallest)
+        if self.prior.kind == "diffusion" and smallest - held < SMALLEST_FIT:
+            raise SettingsError(
+                f"setting 'server.min_pool': of {smallest} adapters the audit holds {held} "
+                f"back, and {smallest - held} are too few for the diffusion prior; it needs "
+                f"{SMALLEST_FIT}"
+            )
 
     def finetune_settings(self) -> FinetuneSettings:
         """Return the training section as the library's own type."""
@@ -228,12 +250,26 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
-    return str([value])[1:-1]
+        # TOML knows every escape that JSON uses.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        pairs = (f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, int | float):
+        return repr(value)
+    raise SettingsError(f"the setting {value!r} cannot be written as TOML")
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
 
 
 def _reason(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return "there is no such setting"
-    return f"{error['msg'].lower()} (got {error['input']!r})"
+    reason = error["msg"].removeprefix("Value error, ")
+    return f"{reason[:1].lower()}{reason[1:]} (got {error['input']!r})"

@@ -18,13 +18,13 @@ from fedcert.adapters.forward import AdaptedModel
 from fedcert.atomic import write_atomically
 from fedcert.certificates import verify_record
 from fedcert.clients.client_app import make_client_app
-from fedcert.errors import RunError
+from fedcert.errors import RunError, SettingsError
 from fedcert.machine import PeakMemory, describe_machine, versions
 from fedcert.progress import Stopwatch
 from fedcert.randomness import derive_seed
 from fedcert.reports import RESULTS_FORMAT, write_report
 from fedcert.results import write_json
-from fedcert.scenarios import load_scenario
+from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.measuring import bounds_by_size, fit_baselines, risk_curves
 from fedcert.simulations.runners import RUNNERS
@@ -75,14 +75,19 @@ def simulate(
 
     Raises
     ------
+    SettingsError
+        If there is no such scenario or runner; nothing is written then.
     RunError
         If the run could not do its job.
     """
     observer = observer or Stopwatch()
     output = output.resolve()
+    if runner not in RUNNERS:
+        raise SettingsError(f"there is no runner {runner!r}; choose {' or '.join(RUNNERS)}")
+    scenario = load_scenario(settings.scenario.name, settings.scenario.options)
     _claim_folder(output, settings)
     with PeakMemory() as memory:
-        outcome = _federate(settings, output, runner, observer)
+        outcome = _federate(scenario, settings, output, runner, observer)
         observer.start("copy the base model")
         shutil.copytree(outcome.base.name, output / "base-model", dirs_exist_ok=True)
         results = _measure(outcome, settings, observer, output)
@@ -107,9 +112,10 @@ def _claim_folder(output: Path, settings: RunSettings) -> None:
     write_atomically(path, text.encode())
 
 
-def _federate(settings: RunSettings, output: Path, runner: str, observer: Stopwatch) -> Outcome:
+def _federate(
+    scenario: Scenario, settings: RunSettings, output: Path, runner: str, observer: Stopwatch
+) -> Outcome:
     observer.start("prepare the base model")
-    scenario = load_scenario(settings.scenario.name, settings.scenario.options)
     scenario.base_model(on_step=observer.say)
     observer.start(f"start the {runner} runner")
     outcomes: list[Outcome] = []

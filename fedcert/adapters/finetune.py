@@ -91,7 +91,7 @@ def finetune(
         )
     started = time.perf_counter()
     labels = torch.from_numpy(examples.labels)
-    prepared = model.prepare(spec.encode(examples.inputs))
+    prepared = model.prepare(spec.bound_to(model.base).encode(examples.inputs))
     vector = torch.zeros(1, model.space.dimension, requires_grad=True)
     optimizer = torch.optim.Adam([vector], lr=settings.learning_rate)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)

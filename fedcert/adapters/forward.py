@@ -3,23 +3,28 @@
 The part of the model below the first adapted layer gives the same hidden states for every
 adapter, so it runs once per set of examples. Above it, C adapters times n examples travel
 as one batch, adapter by adapter; the low-rank parts are batched matrix products over the
-shared base weights. The top layer is computed only where the head reads (see
-`fedcert.adapters.top_layer`). Fine-tuning is the case C = 1 with gradients.
+shared base weights. Attention is shared where it can be, and the last layer is computed only
+where the head reads (see `fedcert.adapters.layer_attention`). Fine-tuning is the case C = 1
+with gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from fedcert.adapters.patching import forward_replaced
+from fedcert.adapters.layer_attention import (
+    CapturedAttention,
+    LayerAttention,
+    UnsupportedLayerError,
+)
+from fedcert.adapters.patching import enter_with, own_linear, skipping
 from fedcert.adapters.space import AdapterSpace
-from fedcert.adapters.top_layer import CapturedAttention, TopLayer, UnsupportedLayerError
 from fedcert.errors import AdapterError, ModelError
 from fedcert.models.base import BaseModel
 
@@ -27,7 +32,7 @@ __all__ = ["AdaptedModel", "PreparedInputs"]
 
 # Activations alive at once in a layer, in multiples of its input (attention, MLP).
 _ACTIVATIONS = 12
-# Largest difference of logits, between the reduced and the full top layer, that passes.
+# Largest difference between the reduced model's logits and the whole one's that passes.
 _SELF_CHECK_TOLERANCE = 1e-4
 
 
@@ -43,14 +48,14 @@ class PreparedInputs:
         Input of the first adapted layer, shape ``(n, tokens, width)``.
     read : torch.Tensor
         The position of each example that the head reads, shape ``(n,)``.
-    top : CapturedAttention or None
-        The top layer's frozen attention, where it is shared by all adapters.
+    first : CapturedAttention or None
+        The frozen attention of that layer, where it is shared by all adapters.
     """
 
     inputs: dict[str, torch.Tensor]
     hidden: torch.Tensor
     read: torch.Tensor
-    top: CapturedAttention | None = None
+    first: CapturedAttention | None = None
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -61,7 +66,7 @@ class PreparedInputs:
             {name: tensor[rows] for name, tensor in self.inputs.items()},
             self.hidden[rows],
             self.read[rows],
-            None if self.top is None else self.top.take(rows),
+            None if self.first is None else self.first.take(rows),
         )
 
 
@@ -81,13 +86,14 @@ class AdaptedModel:
     space : AdapterSpace
         The coordinates of the adapters.
     reduce_top : bool (default: True)
-        Compute the top layer only where the head reads, if the model's build allows it;
-        the first examples are run both ways to make sure.
+        Share the first adapted layer's attention and compute the last layer only where the
+        head reads, if the model's build allows it; the first examples are run through the
+        whole model as well to make sure.
 
     Attributes
     ----------
     note : str
-        Why the top layer is not reduced; empty if it is, or may be.
+        Why this was not possible; empty if it is, or may be.
     """
 
     def __init__(
@@ -104,16 +110,21 @@ class AdaptedModel:
         prefix = len(base.layout.layers) + 1
         self._first = min(int(t.name[prefix:].split(".")[0]) for t in space.targets)
         self._head_linear = _linear_head(base, space)
-        self._top = self._find_top() if reduce_top else None
+        self._attention = self._find_attention() if reduce_top else None
         self._checked = False
+
+    @property
+    def top_only(self) -> bool:
+        """Whether only the last layer is adapted, and only where the head reads is run."""
+        return self._attention is not None and self._attention[0] is self._attention[1]
 
     def prepare(self, inputs: dict[str, torch.Tensor]) -> PreparedInputs:
         """Run the frozen part below the first adapted layer once."""
         with torch.no_grad():
             prepared = self._run_prefix(inputs)
-        if self._top is not None and not self._checked:
-            self._check_top(prepared)
-        return prepared if self._top is not None else replace(prepared, top=None)
+        if self._attention is not None and not self._checked:
+            self._check(prepared)
+        return prepared if self._attention is not None else replace(prepared, first=None)
 
     def logits(self, prepared: PreparedInputs, vectors: torch.Tensor) -> torch.Tensor:
         """Compute the logits of C adapters on n prepared examples.
@@ -131,17 +142,17 @@ class AdaptedModel:
             Shape ``(C, n, labels)``.
         """
         parts = self.space.split(vectors)
-        run = self._full if self._top is None else self._reduced
+        run = self._full if prepared.first is None else self._reduced
         output = run(prepared, parts, len(vectors))
         return output.unflatten(0, (len(vectors), len(prepared)))  # type: ignore[no-any-return, no-untyped-call]
 
     def floats_per_adapter(self, prepared: PreparedInputs) -> int:
         """Estimate how many numbers one adapter's activations take at their peak."""
         examples, tokens, width = prepared.hidden.shape
-        if prepared.top is not None:
-            heads = prepared.top.keys.shape[1]
-            return int(examples * (_ACTIVATIONS * width + 3 * heads * tokens))
-        return int(examples * tokens * _ACTIVATIONS * width)
+        if prepared.first is None:
+            return int(examples * tokens * _ACTIVATIONS * width)
+        _, heads, places, _ = prepared.first.query.shape
+        return int(examples * places * (_ACTIVATIONS * width + 2 * heads * tokens))
 
     def _full(
         self, prepared: PreparedInputs, parts: dict[str, torch.Tensor], copies: int
@@ -152,7 +163,7 @@ class AdaptedModel:
             first = self._layers[self._first]
             enter = _entering(_repeat(prepared.hidden, copies))
             stack.callback(first.register_forward_pre_hook(enter).remove)
-            stack.enter_context(_skipping(self._layers, self._first))
+            stack.enter_context(skipping(self._layers, self._first))
             # Masks and the head of a decoder look at the inputs again.
             inputs = {name: _repeat(value, copies) for name, value in prepared.inputs.items()}
             return cast(torch.Tensor, self.base.model(**inputs).logits)
@@ -160,71 +171,65 @@ class AdaptedModel:
     def _reduced(
         self, prepared: PreparedInputs, parts: dict[str, torch.Tensor], copies: int
     ) -> torch.Tensor:
-        """Run the layers below the top at all tokens, and the top where the head reads."""
-        top = cast(TopLayer, self._top)
-        if prepared.top is not None:
-            captured = prepared.top
-            cores = {
-                n.removesuffix(".R"): part for n, part in parts.items() if n.endswith(".R")
-            }
-            context = top.shared_context(captured, cores)
-            residual = _repeat(captured.residual, copies)
-        else:
-            captured = self._capture_top(prepared, parts, copies)
+        """Share the first adapted layer's attention; run the last where the head reads."""
+        first, top = cast(tuple[LayerAttention, LayerAttention], self._attention)
+        captured = cast(CapturedAttention, prepared.first)
+        cores = {n.removesuffix(".R"): part for n, part in parts.items() if n.endswith(".R")}
+        context = first.shared_context(captured, cores)
+        residual = _repeat(captured.residual, copies)
+        if first is not top:
+            captured = self._climb(prepared, parts, copies, residual, context)
             context, residual = top.own_context(captured), captured.residual
-
-        def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (residual, *args[1:])
-
         with ExitStack() as stack:
             # Query, key and value have done their part; what else is adapted runs as usual.
             self._install(stack, parts, but=top.names)
-            stack.callback(top.layer.register_forward_pre_hook(enter).remove)
-            stack.enter_context(_skipping(self._layers, len(self._layers) - 1))
-            stack.enter_context(top.attending(lambda: context))
+            enter_with(stack, top.layer, residual)
+            stack.enter_context(skipping(self._layers, len(self._layers) - 1))
+            stack.enter_context(top.attending(context))
             inputs = _one_token_each(prepared.inputs, copies * len(prepared))
             return cast(torch.Tensor, self.base.model(**inputs).logits)
 
-    def _capture_top(
-        self, prepared: PreparedInputs, parts: dict[str, torch.Tensor], copies: int
+    def _climb(
+        self,
+        prepared: PreparedInputs,
+        parts: dict[str, torch.Tensor],
+        copies: int,
+        residual: torch.Tensor,
+        context: torch.Tensor,
     ) -> CapturedAttention:
-        """Run the adapted layers below the top and the top's projections."""
-        hidden = _repeat(prepared.hidden, copies)
-        read = prepared.read.repeat(copies)
-        top, captured = cast(TopLayer, self._top), []
-
-        def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (hidden, *args[1:])
+        """Run from the first adapted layer up to the last layer's attention."""
+        first, top = cast(tuple[LayerAttention, LayerAttention], self._attention)
+        read, captured = prepared.read.repeat(copies), []
 
         def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             captured.append(top.capture(read, args, kwargs))
             raise _PrefixDone
 
         with ExitStack() as stack:
-            self._install(stack, parts)
-            if self._first < len(self._layers) - 1:
-                first = self._layers[self._first]
-                stack.callback(first.register_forward_pre_hook(enter).remove)
+            self._install(stack, parts, but=first.names)
+            enter_with(stack, first.layer, residual)
+            stack.enter_context(first.attending(context))
             stack.callback(top.layer.register_forward_pre_hook(stop, with_kwargs=True).remove)
-            stack.enter_context(_skipping(self._layers, self._first))
+            stack.enter_context(skipping(self._layers, self._first))
             inputs = {name: _repeat(value, copies) for name, value in prepared.inputs.items()}
             _until_done(self.base.model, inputs)
         return captured[0]
 
     def _run_prefix(self, inputs: dict[str, torch.Tensor]) -> PreparedInputs:
         read = _read_positions(self.base.model, inputs)
-        shared = self._top is not None and self._first == len(self._layers) - 1
         hidden: list[torch.Tensor] = []
-        tops: list[CapturedAttention] = []
+        captured: list[CapturedAttention] = []
 
         def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden.append(args[0])
-            if shared:
-                tops.append(cast(TopLayer, self._top).capture(read, args, kwargs))
+            if self._attention is not None:
+                first, top = self._attention
+                places = read if first is top else None
+                captured.append(first.capture(places, args, kwargs))
             raise _PrefixDone
 
-        first = self._layers[self._first]
-        handle = first.register_forward_pre_hook(stop, with_kwargs=True)
+        first_layer = self._layers[self._first]
+        handle = first_layer.register_forward_pre_hook(stop, with_kwargs=True)
         try:
             _until_done(self.base.model, inputs)
         finally:
@@ -234,28 +239,36 @@ class AdaptedModel:
                 f"{type(self.base.model).__name__} never ran its layer {self._first}; "
                 "fedcert cannot adapt it"
             )
-        return PreparedInputs(inputs, hidden[0], read, tops[0] if tops else None)
+        return PreparedInputs(inputs, hidden[0], read, captured[0] if captured else None)
 
-    def _find_top(self) -> TopLayer | None:
+    def _find_attention(self) -> tuple[LayerAttention, LayerAttention] | None:
+        """Take out the attention of the first adapted layer and of the last one."""
         adapted = frozenset(target.name for target in self.space.targets)
-        index = len(self._layers) - 1
-        name = f"{self.base.layout.layers}.{index}"
+        config = self.base.model.config
         try:
-            config = self.base.model.config
-            top = TopLayer(self._layers[index], name, config, self._basis, adapted)
+            first, top = (
+                LayerAttention(
+                    self._layers[index],
+                    f"{self.base.layout.layers}.{index}",
+                    config,
+                    self._basis,
+                    adapted,
+                )
+                for index in (self._first, len(self._layers) - 1)
+            )
         except (UnsupportedLayerError, AttributeError) as error:
             self.note = f"the top layer runs in full: {error}"
             return None
         if getattr(config, "attn_logit_softcapping", None):
             self.note = "the top layer runs in full: its attention scores are capped"
             return None
-        if top.rotary_keys_adapted and hasattr(config, "rope_parameters"):
+        if first.keys_adapted and hasattr(config, "rope_parameters"):
             self.note = "the top layer runs in full: its rotary keys are adapted"
             return None
-        return top
+        return (top, top) if self._first == len(self._layers) - 1 else (first, top)
 
     @torch.no_grad()
-    def _check_top(self, prepared: PreparedInputs) -> None:
+    def _check(self, prepared: PreparedInputs) -> None:
         """Compare with the whole model, nothing skipped or reduced, on a few examples."""
         self._checked = True
         few = prepared.take(torch.arange(min(4, len(prepared))))
@@ -270,10 +283,10 @@ class AdaptedModel:
             reduced = self._reduced(few, parts, 2)
             difference = float((full - reduced).abs().max() / full.abs().max().clamp(min=1.0))
         except (RuntimeError, TypeError, IndexError, AttributeError) as error:
-            self._top, self.note = None, f"the top layer runs in full: {error}"
+            self._attention, self.note = None, f"the top layer runs in full: {error}"
             return
         if not difference <= _SELF_CHECK_TOLERANCE:
-            self._top = None
+            self._attention = None
             self.note = f"the top layer runs in full: reduced it differs by {difference:.1e}"
 
     def _install(
@@ -291,7 +304,7 @@ class AdaptedModel:
             hook = self._low_rank(target.name, parts[f"{target.name}.R"])
             stack.callback(module.register_forward_hook(hook).remove)
         for name in self._head_linear:
-            hook = _own_linear(parts[f"{name}.weight"], parts.get(f"{name}.bias"))
+            hook = own_linear(parts[f"{name}.weight"], parts.get(f"{name}.bias"))
             module = self.base.model.get_submodule(name)
             stack.callback(module.register_forward_hook(hook).remove)
 
@@ -365,35 +378,6 @@ def _entering(hidden: torch.Tensor) -> Callable[..., tuple[Any, ...] | None]:
 def _until_done(model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
     with suppress(_PrefixDone):
         model(**inputs)
-
-
-def _own_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[..., torch.Tensor]:
-    """Replace a linear module's output by one with weights per adapter."""
-
-    def hook(_module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-        grouped = args[0].reshape(len(weight), -1, weight.shape[-1])
-        result = torch.bmm(grouped, weight.transpose(1, 2))
-        if bias is not None:
-            result = result + bias[:, None]
-        return result.reshape(output.shape)
-
-    return hook
-
-
-@contextmanager
-def _skipping(layers: nn.ModuleList, count: int) -> Iterator[None]:
-    """Let the first `count` layers of a list hand on their input while the block runs.
-
-    They stay in the list: a model may look up a mask by a layer's position.
-    """
-    with ExitStack() as stack:
-        for layer in list(layers)[:count]:
-            stack.enter_context(forward_replaced(layer, _hand_on))
-        yield
-
-
-def _hand_on(hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> torch.Tensor:
-    return hidden_states
 
 
 def _repeat(tensor: torch.Tensor, copies: int) -> torch.Tensor:

@@ -150,7 +150,7 @@ def read_peft_adapter(folder: Path, *, head_module: str) -> LoraUpdate:
         module, _, factor = name.removesuffix(".weight").rpartition(".")
         if factor in {"lora_A", "lora_B"}:
             factors.setdefault(module, {})[factor] = tensor
-        elif name.split(".")[0] == head_module:
+        elif name.startswith(f"{head_module}."):
             head[name] = tensor
         else:
             raise AdapterError(f"{folder}: unexpected tensor {key!r} in a LoRA adapter")

@@ -3,11 +3,13 @@
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import ImageInputs, InputSpec, input_spec_from_config
 from fedcert.data.readers import read_examples
+from fedcert.data.text import TextInputs
 
 __all__ = [
     "Examples",
     "ImageInputs",
     "InputSpec",
+    "TextInputs",
     "input_spec_from_config",
     "read_examples",
 ]

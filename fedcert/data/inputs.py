@@ -7,15 +7,19 @@ upstream clients did. Its constructor arguments are its saved form.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from fedcert.errors import BundleError, DataError
+
+if TYPE_CHECKING:
+    from fedcert.models.base import BaseModel
 
 __all__ = ["ImageInputs", "InputSpec", "input_spec_from_config"]
 
@@ -38,6 +42,16 @@ class InputSpec(ABC):
     @abstractmethod
     def encode(self, inputs: npt.NDArray[Any]) -> dict[str, torch.Tensor]:
         """Turn normalized inputs into keyword arguments of the model's ``forward``."""
+
+    def bound_to(self, base: BaseModel) -> Self:
+        """Return the specification with what it needs of a base model, such as a tokenizer.
+
+        Raises
+        ------
+        ModelError
+            If the base model does not fit.
+        """
+        return self
 
     @abstractmethod
     def to_config(self) -> dict[str, Any]:
@@ -105,18 +119,22 @@ class ImageInputs(InputSpec):
         return {"kind": self.kind, **asdict(self)}
 
 
-_KINDS: dict[str, type[ImageInputs]] = {ImageInputs.kind: ImageInputs}
-
-
 def input_spec_from_config(config: dict[str, Any]) -> InputSpec:
     """Rebuild a specification from `InputSpec.to_config`."""
     arguments = dict(config)
     kind = arguments.pop("kind", None)
-    if kind not in _KINDS:
+    kinds = _kinds()
+    if kind not in kinds:
         raise BundleError(
-            f"unknown input kind {kind!r}; this version knows {', '.join(sorted(_KINDS))}"
+            f"unknown input kind {kind!r}; this version knows {', '.join(sorted(kinds))}"
         )
     try:
-        return _KINDS[kind](**arguments)
+        return kinds[kind](**arguments)
     except TypeError as error:
         raise BundleError(f"the input specification is damaged: {error}") from error
+
+
+def _kinds() -> dict[str, Callable[..., InputSpec]]:
+    from fedcert.data.text import TextInputs  # which needs this module
+
+    return {ImageInputs.kind: ImageInputs, TextInputs.kind: TextInputs}

@@ -2,5 +2,15 @@
 
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.models.layout import ModelLayout, find_layout
+from fedcert.models.task_head import with_task_head
+from fedcert.models.tokenizer import load_tokenizer, tokenizer_digest
 
-__all__ = ["BaseModel", "ModelLayout", "find_layout", "load_base_model"]
+__all__ = [
+    "BaseModel",
+    "ModelLayout",
+    "find_layout",
+    "load_base_model",
+    "load_tokenizer",
+    "tokenizer_digest",
+    "with_task_head",
+]

@@ -13,7 +13,9 @@ from fedcert.canonical import digest_tensors
 from fedcert.errors import ModelError
 from fedcert.models.layout import ModelLayout, find_layout
 
-__all__ = ["BaseModel", "load_base_model", "weight_digest"]
+__all__ = ["BaseModel", "freeze", "load_base_model", "pretrained", "weight_digest"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,12 @@ def freeze(model: nn.Module, *, name: str, revision: str = "local") -> BaseModel
 
 
 def load_base_model(
-    name: str, *, num_labels: int, revision: str | None = None, digest: str | None = None
+    name: str,
+    *,
+    num_labels: int,
+    revision: str | None = None,
+    digest: str | None = None,
+    dtype: str = "float32",
 ) -> BaseModel:
     """Load a sequence or image classification model from a folder or the hub.
 
@@ -84,23 +91,23 @@ def load_base_model(
         Hub revision (a commit, for reproducibility).
     digest : str, optional
         The digest that the weights must have.
+    dtype : str (default: "float32")
+        ``"float32"`` or ``"bfloat16"``, whatever the weights were saved in. It is part of
+        the digest.
 
     Raises
     ------
     ModelError
-        If the model cannot be loaded, has another number of labels, or other weights.
+        If the model cannot be loaded, has no head, another number of labels, or other
+        weights.
     """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
-        model = _auto_class(config).from_pretrained(name, revision=revision, config=config)
-    except (OSError, ValueError, KeyError) as error:
-        kind = "folder" if Path(name).exists() else "folder or hub id"
-        reason = str(error).splitlines()[0]
+    model, missing = pretrained(name, revision=revision, dtype=dtype)
+    if missing:
         raise ModelError(
-            f"cannot load a base model from the {kind} {name!r}: {reason}"
-        ) from error
+            f"the base model {name!r} has no weights for {', '.join(missing[:3])}: it was not "
+            "saved for classification; make a base model from it with "
+            "fedcert.models.with_task_head"
+        )
     base = freeze(model, name=name, revision=revision or "local")
     if base.num_labels != num_labels:
         raise ModelError(
@@ -115,14 +122,59 @@ def load_base_model(
     return base
 
 
+def pretrained(
+    name: str, *, revision: str | None = None, dtype: str = "float32", **changes: Any
+) -> tuple[Any, list[str]]:
+    """Load a classification model and name the weights that were not saved with it.
+
+    Parameters
+    ----------
+    name, revision, dtype
+        As in `load_base_model`.
+    **changes
+        Entries of the model's configuration to set otherwise.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig
+
+    if dtype not in _DTYPES:
+        raise ModelError(f"there is no dtype {dtype!r} here; choose {' or '.join(_DTYPES)}")
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, **changes)
+        model, info = _auto_class(config).from_pretrained(
+            name,
+            revision=revision,
+            config=config,
+            dtype=_DTYPES[dtype],
+            output_loading_info=True,
+            ignore_mismatched_sizes=bool(changes),
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        kind = "folder" if Path(name).exists() else "folder or hub id"
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"cannot load a base model from the {kind} {name!r}: {reason}"
+        ) from error
+    return model, sorted(info["missing_keys"])
+
+
 def _auto_class(config: object) -> Any:
-    """Choose the auto class from the architecture that the folder was saved with."""
+    """Choose the auto class from the architecture that was saved, or can be built."""
     from transformers import (
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
         AutoModelForImageClassification,
         AutoModelForSequenceClassification,
     )
 
     architectures = getattr(config, "architectures", None) or [""]
-    if "ImageClassification" in architectures[0]:
+    images = type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    texts = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if "ImageClassification" in architectures[0] or (images and not texts):
         return AutoModelForImageClassification
     return AutoModelForSequenceClassification

@@ -27,7 +27,7 @@ class ModelLayout:
     count : int
         How many layers there are.
     head : str
-        Name of the module that turns features into logits.
+        Dotted name of the linear module that gives the logits.
     """
 
     layers: str
@@ -84,15 +84,35 @@ def find_layout(model: nn.Module) -> ModelLayout:
             "fedcert adapts transformers whose layers sit in a list"
         )
     layers, modules = max(lists, key=lambda item: len(item[1]))
-    backbone = layers.split(".")[0]
-    heads = [
-        name
-        for name, child in model.named_children()
-        if name != backbone and any(True for _ in child.parameters())
+    return ModelLayout(layers, len(modules), _find_head(model, backbone=layers.split(".")[0]))
+
+
+def _find_head(model: nn.Module, *, backbone: str) -> str:
+    """Find the linear module that gives the logits.
+
+    What some models have between backbone and logits (a dense layer in RoBERTa's head)
+    stays frozen: a start from zero would cut its gradient.
+    """
+    count = int(model.config.num_labels)  # type: ignore[union-attr, arg-type]
+    outside = [
+        (f"{child}.{name}".rstrip("."), module)
+        for child, part in model.named_children()
+        if child != backbone
+        for name, module in part.named_modules()
+        if isinstance(module, nn.Linear)
     ]
+    heads = [name for name, module in outside if module.out_features == count]
     if len(heads) != 1:
         raise ModelError(
-            f"{type(model).__name__} has the heads {heads or 'none'}; fedcert needs exactly "
-            "one, as the classification models of transformers have"
+            f"{type(model).__name__} has the heads {heads or 'none'} for its {count} labels; "
+            "fedcert needs exactly one linear module that gives the logits, as the "
+            "classification models of transformers have"
         )
-    return ModelLayout(layers, len(modules), heads[0])
+    head = heads[0]
+    alike = [name for name, _ in outside if name != head and name.endswith(head)]
+    if alike:
+        raise ModelError(
+            f"{type(model).__name__} has the modules {head!r} and {alike[0]!r}, which PEFT "
+            "cannot tell apart; use a model of another family"
+        )
+    return head

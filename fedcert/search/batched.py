@@ -9,12 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.forward import AdaptedModel, PreparedInputs
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
+from fedcert.search.grouping import length_groups
 from fedcert.search.scores import Scorer, Scores, margins_and_losses
 
 __all__ = ["BatchedScorer"]
+
+_Groups = list[tuple[torch.Tensor, PreparedInputs]]
+
+# Candidates whose logits are kept at once.
+_BLOCK = 512
+# Activations beyond this no longer fit the processor's caches, and more is slower.
+_CACHE_FRIENDLY = 16 * 2**20
 
 
 class BatchedScorer(Scorer):
@@ -41,7 +49,11 @@ class BatchedScorer(Scorer):
         memory_mib: float = 64.0,
     ) -> None:
         super().__init__(margin_tolerance=margin_tolerance)
-        self._model, self._spec, self._memory = model, spec, memory_mib * 2**20
+        self._model, self._memory = model, memory_mib * 2**20
+        self._spec = spec.bound_to(model.base)
+        self._last: (
+            tuple[npt.NDArray[Any], list[tuple[torch.Tensor, PreparedInputs]]] | None
+        ) = None
 
     def score(
         self,
@@ -73,10 +85,32 @@ class BatchedScorer(Scorer):
     def _logits(
         self, vectors: npt.NDArray[np.float64], inputs: npt.NDArray[Any]
     ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield the rows of each chunk with its logits ``(chunk, n, K)``."""
+        """Yield blocks of candidates with their logits ``(block, n, K)``."""
         with torch.inference_mode():
-            prepared = self._model.prepare(self._spec.encode(inputs))
-            chunk = max(1, int(self._memory // (4 * self._model.floats_per_adapter(prepared))))
-            for start in range(0, len(vectors), chunk):
-                part = torch.from_numpy(vectors[start : start + chunk]).float()
-                yield slice(start, start + len(part)), self._model.logits(prepared, part)
+            groups = self._prepared(inputs)
+            for start in range(0, len(vectors), _BLOCK):
+                block = torch.from_numpy(vectors[start : start + _BLOCK]).float()
+                logits = torch.empty(len(block), len(inputs), self._model.base.num_labels)
+                for rows, prepared in groups:
+                    chunk = self._chunk(prepared)
+                    for first in range(0, len(block), chunk):
+                        part = slice(first, first + chunk)
+                        logits[part, rows] = self._model.logits(prepared, block[part])
+                yield slice(start, start + len(block)), logits
+
+    def _prepared(self, inputs: npt.NDArray[Any]) -> _Groups:
+        """Run the frozen layers, once for all calls with the same inputs."""
+        if self._last is None or self._last[0] is not inputs:
+            encoded = self._spec.encode(inputs)
+            # Where the top layer alone is adapted, padding costs next to nothing, and small
+            # groups would.
+            whole = [(torch.arange(len(inputs)), encoded)]
+            groups = whole if self._model.top_only else length_groups(encoded)
+            prepared = [(rows, self._model.prepare(part)) for rows, part in groups]
+            self._last = (inputs, prepared)
+        return self._last[1]
+
+    def _chunk(self, prepared: PreparedInputs) -> int:
+        """Return how many candidates to run at once: within the budget and the cache."""
+        budget = min(self._memory, _CACHE_FRIENDLY)
+        return max(1, int(budget // (4 * self._model.floats_per_adapter(prepared))))

@@ -49,6 +49,6 @@ def exported_wrong(
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(copy.deepcopy(base.model), str(adapter)).eval()
-    logits = model(**spec.encode(examples.inputs)).logits
+    logits = model(**spec.bound_to(base).encode(examples.inputs)).logits
     margins, _ = margins_and_losses(logits, torch.from_numpy(examples.labels))
     return np.asarray((margins <= margin_tolerance).numpy())

@@ -48,7 +48,7 @@ class ReferenceScorer(Scorer):
         margin_tolerance: float,
     ) -> None:
         super().__init__(margin_tolerance=margin_tolerance)
-        self._space, self._spec = space, spec
+        self._space, self._spec = space, spec.bound_to(base)
         self._model = _peft_model(base, space)
 
     @torch.inference_mode()

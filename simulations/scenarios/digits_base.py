@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ import torch
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from fedcert.atomic import replaced_folder
+from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json, digest_tensors
 from fedcert.data.inputs import ImageInputs
 from fedcert.threads import torch_threads
 
-__all__ = ["Pretraining", "cache_folder", "pretrained_base"]
+__all__ = ["Pretraining", "pretrained_base"]
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,6 @@ class Pretraining:
     noise: float = 0.15
     seed: int = 0
     version: int = 1
-
-
-def cache_folder() -> Path:
-    """Return where base models are kept: ``$FEDCERT_CACHE`` or ``~/.cache/fedcert``."""
-    return Path(os.environ.get("FEDCERT_CACHE") or Path.home() / ".cache" / "fedcert")
 
 
 def pretrained_base(

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from copy import deepcopy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from tiny_models import Family
+from tiny_models import Family, TokenInputs
 from torch import nn
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    Gemma2Config,
+    Gemma2ForSequenceClassification,
+)
 
-from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, finetune, forward
+from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, finetune
+from fedcert.adapters.layer_attention import LayerAttention
 from fedcert.errors import AdapterError, ModelError
 from fedcert.models.base import freeze, weight_digest
+from fedcert.search import BatchedScorer, ReferenceScorer
 
 
 def _vectors(model: AdaptedModel, count: int) -> torch.Tensor:
@@ -96,34 +105,118 @@ def test_a_zero_core_and_the_own_head_give_the_base_model(any_family: Family) ->
 
 
 @torch.no_grad()
-def test_skipping_the_frozen_layers_changes_nothing(
+@pytest.mark.parametrize("reduce_top", [True, False])
+def test_starting_at_the_first_adapted_layer_changes_nothing(
+    any_family: Family, reduce_top: bool
+) -> None:
+    """The same adapters in a space of all layers, where nothing can be skipped."""
+    short, whole = any_family.space(last_layers=1), any_family.space(last_layers=3)
+    vectors = torch.zeros(4, whole.dimension)
+    top = _vectors(AdaptedModel(any_family.base, short), 4)
+    vectors[:, -short.dimension :] = top
+    inputs = any_family.encoded(5)
+    partly = AdaptedModel(any_family.base, short, reduce_top=reduce_top)
+    fully = AdaptedModel(any_family.base, whole, reduce_top=False)
+    torch.testing.assert_close(
+        partly.logits(partly.prepare(inputs), top),
+        fully.logits(fully.prepare(inputs), vectors),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+@torch.no_grad()
+def test_frozen_layers_run_once_for_all_adapters(any_family: Family) -> None:
+    model = any_family.adapted(last_layers=1)
+    model.prepare(any_family.encoded(5))  # the first examples are run in other ways too
+    lower = any_family.base.model.get_submodule(f"{any_family.base.layout.layers}.0")
+    linear = next(m for m in lower.modules() if isinstance(m, nn.Linear))
+    calls: list[int] = []
+    handle = linear.register_forward_pre_hook(lambda _module, args: calls.append(len(args[0])))
+    try:
+        prepared = model.prepare(any_family.encoded(5, seed=1))
+        for _ in range(3):
+            model.logits(prepared, _vectors(model, 4))
+    finally:
+        handle.remove()
+    assert calls == [5]
+
+
+ALL_LINEAR = (
+    *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    *("query", "key", "value", "dense", "fc1", "fc2"),
+)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("projections", [ALL_LINEAR, ("k_proj", "key"), ("q_proj", "dense")])
+@pytest.mark.parametrize("last_layers", [1, 2])
+def test_the_reduced_top_layer_equals_the_full_one(
+    any_family: Family, projections: tuple[str, ...], last_layers: int
+) -> None:
+    space = AdapterSpace.of(
+        any_family.base, rank=3, last_layers=last_layers, projections=projections
+    )
+    reduced = AdaptedModel(any_family.base, space)
+    full = AdaptedModel(any_family.base, space, reduce_top=False)
+    # Checked on examples without padding, used on examples with it.
+    if isinstance(any_family.inputs, TokenInputs):
+        ids = torch.randint(1, 50, (4, 7), generator=torch.Generator().manual_seed(3))
+        reduced.prepare(any_family.inputs.encode(ids.numpy()))
+    inputs = any_family.encoded(6)
+    logits = [m.logits(m.prepare(inputs), 0.5 * _vectors(m, 3)) for m in (reduced, full)]
+    torch.testing.assert_close(*logits, atol=2e-5, rtol=2e-5)
+    rotary = any_family.name in {"llama", "qwen"} and "k_proj" in projections
+    assert reduced.note == (
+        "the top layer runs in full: its rotary keys are adapted" if rotary else ""
+    )
+
+
+@torch.no_grad()
+def test_a_reduction_that_goes_wrong_is_not_used(
     any_family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = any_family.adapted(last_layers=1)
-    prepared, vectors = model.prepare(any_family.encoded(5)), _vectors(model, 3)
-    calls = _count_calls(any_family, monkeypatch)
-    skipped = model.logits(prepared, vectors)
-    assert calls[:2] == [0, 0]
-    monkeypatch.setattr(forward, "_skipping", lambda _layers, _count: nullcontext())
-    full = model.logits(prepared, vectors)
-    torch.testing.assert_close(skipped, full, atol=1e-5, rtol=1e-5)
-    assert calls == [1, 1, 2]
+    exact, model = any_family.adapted(last_layers=1), any_family.adapted(last_layers=1)
+    vectors, inputs = _vectors(model, 3), any_family.encoded(5)
+    expected = exact.logits(exact.prepare(inputs), vectors)
+    real = LayerAttention.shared_context
+    monkeypatch.setattr(LayerAttention, "shared_context", lambda *args: 1.01 * real(*args))
+    logits = model.logits(model.prepare(inputs), vectors)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    assert "the top layer runs in full: reduced it differs by" in model.note
 
 
-def _count_calls(family: Family, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    layers = family.base.model.get_submodule(family.base.layout.layers)
-    calls = [0] * len(layers)
+def _albert() -> nn.Module:
+    """One layer that runs three times."""
+    size = {"hidden_size": 16, "embedding_size": 16, "intermediate_size": 32}
+    more = {"num_hidden_layers": 3, "num_attention_heads": 2, "initializer_range": 0.2}
+    return AlbertForSequenceClassification(AlbertConfig(vocab_size=50, **size, **more))
 
-    def counted(index: int, forward: Callable[..., object]) -> Callable[..., object]:
-        def run(*args: object, **options: object) -> object:
-            calls[index] += 1
-            return forward(*args, **options)
 
-        return run
+def _gemma2() -> nn.Module:
+    """Attention scores that are capped."""
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "attn_logit_softcapping": 1.0}
+    config = Gemma2Config(vocab_size=50, initializer_range=0.2, pad_token_id=0, **size, **heads)
+    return Gemma2ForSequenceClassification(config)
 
-    for index, layer in enumerate(layers):
-        monkeypatch.setattr(layer, "forward", counted(index, layer.forward))
-    return calls
+
+@torch.no_grad()
+@pytest.mark.parametrize("build", [_albert, _gemma2])
+def test_unusual_models_run_as_with_peft(bert: Family, build: Callable[[], nn.Module]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        base = freeze(build(), name="unusual", revision="local")
+    space = AdapterSpace.of(base, rank=3)
+    model, examples = AdaptedModel(base, space), bert.examples(6)
+    vectors = 0.5 * _vectors(model, 3).double().numpy()
+    scorers = (
+        BatchedScorer(model, bert.inputs, margin_tolerance=0.0),
+        ReferenceScorer(base, space, bert.inputs, margin_tolerance=0.0),
+    )
+    ours, theirs = (scorer.score(vectors, examples).losses for scorer in scorers)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert model.note.startswith("the top layer runs in full: ")
 
 
 @torch.no_grad()
@@ -177,5 +270,7 @@ def test_a_head_that_cannot_be_batched_is_refused(bert: Family) -> None:
     model = deepcopy(bert.base.model)
     model.classifier = nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 2))
     base = freeze(model, name="normed", revision="local")
+    assert base.layout.head == "classifier.2"
+    base = replace(base, layout=replace(base.layout, head="classifier"))
     with pytest.raises(ModelError, match="the head 'classifier' holds more than linear"):
         AdaptedModel(base, AdapterSpace.of(base, rank=2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -177,7 +178,7 @@ def test_client_names_are_not_file_names(
 def test_a_pool_of_another_space_is_refused(
     pool: Pool, vit: Family, space: AdapterSpace, tmp_path: Path
 ) -> None:
-    with pytest.raises(PoolError, match="another adapter space .*; use another folder"):
+    with pytest.raises(PoolError, match=r"another adapter space .*; use another folder"):
         Pool(tmp_path / "pool", vit.space(rank=3))
     assert len(pool) == 0
 
@@ -267,10 +268,8 @@ def test_two_uploads_at_once_do_not_mix(
     real, inside = store.write_atomically, threading.Barrier(2)
 
     def waiting(path: Path, content: bytes) -> None:
-        try:
+        with suppress(threading.BrokenBarrierError):
             inside.wait(0.3)
-        except threading.BrokenBarrierError:
-            pass
         real(path, content)
 
     refused: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,19 +55,36 @@ def test_the_reference_does_not_mix_up_candidates(vit: Family) -> None:
     assert np.abs(losses[0] - losses[1]).min() > 1e-3
 
 
-@pytest.mark.parametrize("memory_mib", [1e-6, 0.05, 0.2, 256])
-def test_the_memory_budget_decides_nothing(family: Family, memory_mib: float) -> None:
+@pytest.mark.parametrize(("memory_mib", "at_once"), [(1e-6, 1), (0.05, None), (256, 23)])
+def test_the_memory_budget_decides_nothing(
+    family: Family, memory_mib: float, at_once: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, examples = family.adapted(), family.examples(9)
-    vectors, counts = _vectors(model, 23), []
+    vectors, counts, sizes = _vectors(model, 23), [], []
+    expected = _batched(family, model).score(vectors, examples)
+    real = AdaptedModel.logits
+
+    def logits(model: AdaptedModel, prepared: Any, part: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(part))
+        return real(model, prepared, part)
+
+    monkeypatch.setattr(AdaptedModel, "logits", logits)
     scorer = _batched(family, model, memory_mib=memory_mib)
     scores = scorer.score(vectors, examples, on_scored=counts.append)
-    expected = _batched(family, model).score(vectors, examples)
     np.testing.assert_allclose(scores.losses, expected.losses, rtol=0, atol=1e-5)
     assert scores.best()[:2] == expected.best()[:2]
     assert sum(counts) == 23
-    # From one at a time to all at once.
-    assert (len(counts) == 23) if memory_mib < 1e-3 else True
-    assert (len(counts) == 1) if memory_mib == 256 else True
+    assert max(sizes) == at_once or at_once is None
+
+
+def test_scoring_other_examples_after_the_first_ones(family: Family) -> None:
+    """Prepared inputs are kept between calls; they must be those of the call."""
+    model = family.adapted()
+    vectors, scorer = _vectors(model, 3), _batched(family, model)
+    for seed in (1, 2, 1):
+        examples = family.examples(6, seed=seed)
+        expected = _batched(family, model).score(vectors, examples).losses
+        np.testing.assert_array_equal(scorer.score(vectors, examples).losses, expected)
 
 
 def test_predictions_are_the_largest_logits(vit: Family) -> None:
@@ -92,6 +110,13 @@ def test_the_margin_tolerance_turns_close_calls_into_errors(
     np.testing.assert_array_equal(scores.wrong, margins <= tolerance)
     close = np.mean((margins > 0) & (margins <= tolerance))
     assert close > 0.01 or tolerance == 0
+
+
+def test_a_tie_is_an_error(family: Family) -> None:
+    """The zero adapter has equal logits: it has decided nothing."""
+    model, examples = family.adapted(), family.examples(6)
+    scorer = _batched(family, model, margin_tolerance=0.0)
+    assert scorer.score(np.zeros((1, model.space.dimension)), examples).wrong.all()
 
 
 def test_a_candidate_that_overflows_only_makes_errors(vit: Family) -> None:

@@ -12,7 +12,7 @@ from tiny_models import Family
 from fedcert.data import Examples
 from fedcert.priors import GaussianPrior, ResamplingPrior
 from fedcert.randomness import keyed_generator
-from fedcert.search import BatchedScorer, Scorer, Scores, search
+from fedcert.search import BatchedScorer, ReferenceScorer, Scorer, Scores, search
 from fedcert.search.scores import margins_and_losses
 
 SEED = "0123456789abcdef" * 4
@@ -88,9 +88,8 @@ def test_the_chunk_does_not_change_the_winner(chunk: int) -> None:
     )
     vectors = prior.sample(SEED, count=50)
     scores = _by_sign(vectors)
-    ties = [
-        (int(w.sum()), x[0], i) for i, (w, x) in enumerate(zip(scores.wrong, scores.losses))
-    ]
+    rows = zip(scores.wrong.sum(axis=1), scores.losses[:, 0], range(50), strict=True)
+    ties = [(int(errors), loss, index) for errors, loss, index in rows]
     assert (winner.errors, winner.loss, winner.index) == min(ties)
     assert sum((e, x) == min(ties)[:2] for e, x, _ in ties) > 1
     np.testing.assert_allclose(winner.vector, vectors[winner.index], atol=1e-12)
@@ -104,16 +103,20 @@ def test_nor_does_the_memory_of_the_batched_scorer(
 ) -> None:
     model = vit.adapted()
     pool = keyed_generator("pool").standard_normal((30, model.space.dimension))
+    prior, examples = GaussianPrior.fit(pool, seed=0), vit.examples(12)
     scorer = BatchedScorer(model, vit.inputs, margin_tolerance=1e-4, memory_mib=memory_mib)
     winner = search(
-        GaussianPrior.fit(pool, seed=0),
+        prior,
         scorer,
-        vit.examples(12),
+        examples,
         seed=SEED,
         candidates=40,
         chunk=chunk,
     )
-    assert (winner.index, winner.errors) == (-1, -1)
+    reference = ReferenceScorer(vit.base, model.space, vit.inputs, margin_tolerance=1e-4)
+    scores = reference.score(prior.sample(SEED, count=40), examples)
+    assert (winner.index, winner.errors) == scores.best()[:2]
+    assert winner.index >= 5  # not in the first chunk
 
 
 @pytest.mark.parametrize("memory_mib", [1e-6, 0.1, 0.3, 256])

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from fedcert.priors.base import FloatArray
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.runners.flower_internals import LocalGrid
+from fedcert.simulations.simulating import Simulation, simulate
 from fedcert.strategies.observed_grid import ObservedGrid
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.serving import Outcome, serve
@@ -60,6 +62,21 @@ def tiny_settings(**changes: Any) -> RunSettings:
     }
     flat |= {key.replace("__", "."): value for key, value in changes.items()}
     return RunSettings.from_flat(flat)
+
+
+@cache
+def finished_simulation(folder: Path) -> Simulation:
+    """Run an ordinary simulation in this process; one run serves all tests that look at it.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder of the whole test session.
+    """
+    settings = tiny_settings(
+        prior__kind="diffusion", server__min_pool=11, evaluation__candidates=1000
+    )
+    return simulate(settings, output=folder / "run", runner="inprocess")
 
 
 def tiny_base() -> BaseModel:

@@ -21,9 +21,9 @@ def test_words_and_arrays_come_back_as_they_were() -> None:
     assert words_of(records) == words
     found = arrays_of(records)
     assert found.keys() == arrays.keys()
-    for name in arrays:
-        assert found[name].dtype == arrays[name].dtype
-        np.testing.assert_array_equal(np.squeeze(found[name]), arrays[name])
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(np.squeeze(found[name]), array)
 
 
 def test_a_message_without_arrays_has_none() -> None:

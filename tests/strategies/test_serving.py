@@ -86,7 +86,7 @@ def test_too_small_a_pool_names_every_cause_once(federation: Federation) -> None
 
 def test_a_pool_just_large_enough_is_fitted(tmp_path: Path) -> None:
     # The audit holds some adapters back: the fit itself gets fewer than the pool has.
-    settings = tiny_settings(prior__kind="diffusion")
+    settings = tiny_settings(prior__kind="diffusion", server__min_pool=11)
     federation = Federation(tmp_path / "run", settings)
     for client in CLIENTS[: UPSTREAM - settings.server.min_pool]:
         federation.on(TRAIN, client, _gone)

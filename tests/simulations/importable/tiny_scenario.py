@@ -31,7 +31,7 @@ class Tiny(Scenario):
     seed : int
         Of each client's idea and examples.
     broken : str
-        Clients, separated by commas, that have lost their examples.
+        Upstream clients, separated by commas, that have lost their examples.
     """
 
     name = "tiny"
@@ -63,6 +63,8 @@ class Tiny(Scenario):
         return folder
 
     def training_examples(self, client: str) -> Examples:
+        if client in self._broken:
+            raise RuntimeError(f"the disk of {client} is gone")
         return self._draw("training", client, 48)
 
     def support_examples(self, client: str, size: int) -> Examples:
@@ -72,8 +74,6 @@ class Tiny(Scenario):
         return self._draw("test", client, 100)
 
     def _draw(self, part: str, client: str, count: int) -> Examples:
-        if client in self._broken:
-            raise RuntimeError(f"the disk of {client} is gone")
         angle = keyed_generator("tiny/idea", self._seed, client).uniform(-0.6, 0.6)
         rows, columns = np.meshgrid(np.linspace(-1, 1, 4), np.linspace(-1, 1, 4))
         pattern = np.cos(angle) * rows + np.sin(angle) * columns

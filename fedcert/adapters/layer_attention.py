@@ -1,17 +1,16 @@
-"""The top layer, computed only where the head reads.
+"""A layer's attention, computed once for all adapters and only where it is read.
 
-A classification head reads one position: the first token of an encoder, the last real token
-of a decoder. In the last layer everything but keys and values is therefore needed at that
-position alone. If no layer below is adapted, keys and values are the same for all adapters
-up to their low-rank part, and are computed once per set of examples.
+Two things save work. In the first adapted layer queries, keys and values are the same for
+all adapters up to their low-rank part, so they are computed once per set of examples. In the
+last layer everything but keys and values is needed only at the position that the head reads:
+the first token of an encoder, the last real token of a decoder.
 
-The layer's own modules do the work around attention (norms, residuals, MLP); only the
-attention of the one position is computed here.
+The layer's own modules do the work around attention (norms, residuals, MLP).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,7 +20,7 @@ from torch import nn
 
 from fedcert.adapters.patching import forward_replaced
 
-__all__ = ["CapturedAttention", "TopLayer", "UnsupportedLayerError"]
+__all__ = ["CapturedAttention", "LayerAttention", "UnsupportedLayerError"]
 
 _NAMES = {
     "query": ("q_proj", "query", "q_lin"),
@@ -41,34 +40,34 @@ class _Captured(Exception):  # noqa: N818  (a signal, not an error)
 
 @dataclass(frozen=True)
 class CapturedAttention:
-    """What attention at the read positions needs, for a batch of B sequences.
+    """What attention at P positions needs, for a batch of B sequences of T tokens.
 
     Attributes
     ----------
     residual : torch.Tensor
-        The layer's input at the read position, ``(B, 1, width)``.
+        The layer's input at the positions, ``(B, P, width)``.
     inputs : torch.Tensor
-        The projections' input at all tokens, ``(B, tokens, width)``.
+        The projections' input at all tokens, ``(B, T, width)``.
+    at : torch.Tensor
+        The same at the positions, ``(B, P, width)``.
     query : torch.Tensor
-        ``(B, heads, head_width)``, at the read position.
+        ``(B, heads, P, head_width)``.
     keys, values : torch.Tensor
-        ``(B, heads, tokens, head_width)``.
+        ``(B, heads, T, head_width)``.
     bias : torch.Tensor or None
-        Added to the scores, ``(B, 1, tokens)``: zero, or minus infinity where masked.
+        Added to the scores, ``(B, P or 1, T)``: zero, or minus infinity where masked.
     rotation : tuple of torch.Tensor or None
-        Cosine and sine of rotary embeddings at the read position, ``(B, head_width)``.
-    read : torch.Tensor
-        The read positions, ``(B,)``.
+        Cosine and sine of rotary embeddings at the positions, ``(B, P, head_width)``.
     """
 
     residual: torch.Tensor
     inputs: torch.Tensor
+    at: torch.Tensor
     query: torch.Tensor
     keys: torch.Tensor
     values: torch.Tensor
     bias: torch.Tensor | None
     rotation: tuple[torch.Tensor, torch.Tensor] | None
-    read: torch.Tensor
 
     def take(self, rows: torch.Tensor) -> CapturedAttention:
         """Return the sequences at `rows`."""
@@ -76,17 +75,17 @@ class CapturedAttention:
         return CapturedAttention(
             residual=self.residual[rows],
             inputs=self.inputs[rows],
+            at=self.at[rows],
             query=self.query[rows],
             keys=self.keys[rows],
             values=self.values[rows],
             bias=None if self.bias is None else self.bias[rows],
             rotation=None if rotation is None else (rotation[0][rows], rotation[1][rows]),
-            read=self.read[rows],
         )
 
 
-class TopLayer:
-    """The last layer of a model, reduced to the positions that the head reads.
+class LayerAttention:
+    """The attention of one layer, taken out of its forward pass.
 
     Parameters
     ----------
@@ -141,19 +140,19 @@ class TopLayer:
         return frozenset(self._names.values())
 
     @property
-    def rotary_keys_adapted(self) -> bool:
+    def keys_adapted(self) -> bool:
         """Whether keys are adapted; with rotary embeddings that cannot be shared."""
         return "key" in self._adapted
 
     def capture(
-        self, read: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, read: torch.Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> CapturedAttention:
-        """Run the layer up to its attention and keep what the read positions need.
+        """Run the layer up to its attention and keep what the positions need.
 
         Parameters
         ----------
-        read : torch.Tensor
-            Read positions, shape ``(B,)``.
+        read : torch.Tensor or None
+            One position of each sequence, shape ``(B,)``; None for all positions.
         args, kwargs : tuple, dict
             What the layer was called with; the hidden states come first.
         """
@@ -165,48 +164,48 @@ class TopLayer:
 
         with forward_replaced(self._attention, stop), suppress(_Captured):
             self.layer.forward(*args, **kwargs)
-        inputs, rows = seen["inputs"], torch.arange(len(read))
-        query = self._split(self._modules["query"](inputs[rows, read]), self._heads)
-        keys = self._split(self._modules["key"](inputs), self._kv_heads).transpose(1, 2)
-        values = self._split(self._modules["value"](inputs), self._kv_heads).transpose(1, 2)
+        inputs = seen["inputs"]
+        at = _at(inputs, read)
+        query = self._split(self._modules["query"](at), self._heads)
+        keys = self._split(self._modules["key"](inputs), self._kv_heads)
+        values = self._split(self._modules["value"](inputs), self._kv_heads)
         rotation = None
         if seen.get("position_embeddings") is not None:
             cosine, sine = (
-                t.expand(len(read), *t.shape[1:]) for t in seen["position_embeddings"]
+                t.expand(len(inputs), *t.shape[1:]) for t in seen["position_embeddings"]
             )
-            rotation = (cosine[rows, read], sine[rows, read])
+            rotation = (_at(cosine, read), _at(sine, read))
             query = _rotate(query, rotation[0][:, None], rotation[1][:, None])
             keys = _rotate(keys, cosine[:, None], sine[:, None])
         groups = self._heads // self._kv_heads
         return CapturedAttention(
-            residual=args[0][rows, read][:, None],
+            residual=_at(args[0], read),
             inputs=inputs,
+            at=at,
             query=query,
             keys=keys.repeat_interleave(groups, dim=1),
             values=values.repeat_interleave(groups, dim=1),
-            bias=self._bias(seen["mask"], read, inputs.shape[1]),
+            bias=self._bias(seen["mask"], read, inputs),
             rotation=rotation,
-            read=read,
         )
 
     @contextmanager
-    def attending(self, context: Callable[[], torch.Tensor]) -> Iterator[None]:
-        """Replace the layer's attention by a given context ``(batch, 1, width)``."""
+    def attending(self, context: torch.Tensor) -> Iterator[None]:
+        """Replace the layer's attention by a given context ``(batch, P, width)``."""
 
         def attend(*_args: Any, **_kwargs: Any) -> tuple[torch.Tensor, None]:
-            result = context()
-            return (result if self._output is None else self._output(result)), None
+            return (context if self._output is None else self._output(context)), None
 
         with forward_replaced(self._attention, attend):
             yield
 
     def own_context(self, captured: CapturedAttention) -> torch.Tensor:
-        """Attend with each sequence's own keys and values; ``(B, 1, width)``."""
-        scores = torch.einsum("bhd,bhtd->bht", captured.query, captured.keys) * self._scaling
+        """Attend with each sequence's own keys and values; ``(B, P, width)``."""
+        scores = captured.query @ captured.keys.transpose(2, 3) * self._scaling
         if captured.bias is not None:
-            scores = scores + captured.bias
-        context = torch.einsum("bht,bhtd->bhd", scores.softmax(dim=-1), captured.values)
-        return context.flatten(1)[:, None]
+            scores = scores + captured.bias[:, None]
+        context = scores.softmax(dim=-1) @ captured.values
+        return context.transpose(1, 2).flatten(2)
 
     def shared_context(
         self, captured: CapturedAttention, cores: Mapping[str, torch.Tensor]
@@ -223,44 +222,46 @@ class TopLayer:
         Returns
         -------
         torch.Tensor
-            Shape ``(C * n, 1, width)``, adapter by adapter.
+            Shape ``(C * n, P, width)``, adapter by adapter.
         """
         copies = len(next(iter(cores.values())))
-        examples, heads, _tokens, width = captured.keys.shape
-        query = self._adapted_query(captured, cores, copies)  # (n, heads, C, width)
-        scores = query @ captured.keys.transpose(2, 3)
-        inner = {p: captured.inputs @ self._basis[f"{name}.down"].T
-                 for p, name in self._adapted.items()}  # fmt: skip
+        examples, heads, places, width = captured.query.shape
+        tokens = captured.keys.shape[2]
+        query = self._adapted_query(captured, cores, copies)  # (n, heads, C, P, width)
+        scores = query.flatten(2, 3) @ captured.keys.transpose(2, 3)
+        inner = {
+            part: captured.inputs @ self._basis[f"{name}.down"].T
+            for part, name in self._adapted.items()
+        }
         if "key" in self._adapted:
             # q . (U R V^T x) for all tokens, without ever forming the adapted keys
-            up = self._up("key")
-            turned = torch.einsum("nhcd,hdr->nhcr", query, up)
-            turned = torch.einsum("nhcr,crs->nhcs", turned, cores[self._adapted["key"]])
-            scores = scores + turned @ inner["key"].transpose(1, 2)[:, None]
-        scores = scores * self._scaling
+            turned = torch.einsum("nhcpd,hdr->nhcpr", query, self._up("key"))
+            turned = torch.einsum("nhcpr,crs->nhcps", turned, cores[self._adapted["key"]])
+            scores = scores + turned.flatten(2, 3) @ inner["key"].transpose(1, 2)[:, None]
+        scores = (scores * self._scaling).view(examples, heads, copies, places, tokens)
         if captured.bias is not None:
-            scores = scores + captured.bias[:, :, None]
-        weights = scores.softmax(dim=-1)
-        context = (weights @ captured.values).permute(2, 0, 1, 3)  # (C, n, heads, width)
+            scores = scores + captured.bias[:, None, None]
+        weights = scores.softmax(dim=-1).flatten(2, 3)
+        context = weights @ captured.values  # (n, heads, C * P, width)
+        context = context.view(examples, heads, copies, places, width)
         if "value" in self._adapted:
-            pooled = weights.flatten(1, 2) @ inner["value"]  # (n, heads * C, r)
-            pooled = (
-                pooled.reshape(examples, heads, copies, -1).permute(2, 0, 1, 3).flatten(1, 2)
-            )
-            turned = pooled @ cores[self._adapted["value"]].transpose(1, 2)
-            turned = turned.reshape(copies, examples, heads, -1)
-            context = context + torch.einsum("cnhr,hdr->cnhd", turned, self._up("value"))
-        return context.reshape(copies * examples, 1, heads * width)
+            pooled = weights.flatten(1, 2) @ inner["value"]  # (n, heads * C * P, r)
+            pooled = pooled.view(examples, heads, copies, places, -1)
+            core = cores[self._adapted["value"]]
+            turned = torch.einsum("nhcps,crs->nhcpr", pooled, core)
+            context = context + torch.einsum("nhcpr,hdr->nhcpd", turned, self._up("value"))
+        context = context.permute(2, 0, 3, 1, 4)  # (C, n, P, heads, width)
+        return context.reshape(copies * examples, places, heads * width)
 
     def _adapted_query(
         self, captured: CapturedAttention, cores: Mapping[str, torch.Tensor], copies: int
     ) -> torch.Tensor:
         if "query" not in self._adapted:
-            return captured.query[:, :, None].expand(-1, -1, copies, -1)
+            return captured.query[:, :, None].expand(-1, -1, copies, -1, -1)
         name = self._adapted["query"]
-        at = captured.inputs[torch.arange(len(captured.read)), captured.read]
-        turned = (at @ self._basis[f"{name}.down"].T) @ cores[name].transpose(1, 2)
-        change = torch.einsum("cnr,hdr->nhcd", turned, self._up("query"))
+        inner = captured.at @ self._basis[f"{name}.down"].T
+        turned = torch.einsum("nps,crs->ncpr", inner, cores[name])
+        change = torch.einsum("ncpr,hdr->nhcpd", turned, self._up("query"))
         if captured.rotation is not None:
             cosine, sine = captured.rotation
             change = _rotate(change, cosine[:, None, None], sine[:, None, None])
@@ -274,23 +275,30 @@ class TopLayer:
         return split.repeat_interleave(self._heads // heads, dim=0)
 
     def _split(self, projected: torch.Tensor, heads: int) -> torch.Tensor:
-        return projected.reshape(*projected.shape[:-1], heads, -1)
+        """Split ``(B, P, width)`` into heads: ``(B, heads, P, head_width)``."""
+        return projected.reshape(*projected.shape[:2], heads, -1).transpose(1, 2)
 
     def _bias(
-        self, mask: torch.Tensor | None, read: torch.Tensor, tokens: int
+        self, mask: torch.Tensor | None, read: torch.Tensor | None, inputs: torch.Tensor
     ) -> torch.Tensor | None:
-        """Return what the mask adds to the scores of the read positions."""
+        """Return what the mask adds to the scores of the positions, ``(B, P or 1, T)``."""
+        size, tokens = inputs.shape[:2]
         if mask is None:
             if not self._causal:
                 return None
-            allowed = torch.arange(tokens)[None] <= read[:, None]
-        else:
-            rows = mask.expand(len(read), *mask.shape[1:])[:, 0]
-            row = rows[torch.arange(len(read)), read if rows.shape[1] > 1 else 0]
-            if row.dtype != torch.bool:
-                return row[:, None, :tokens].float()
-            allowed = row[:, :tokens]
-        return torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)[:, None]
+            places = torch.arange(tokens)
+            mask = (places[None] <= places[:, None])[None, None]
+        rows = mask[:, 0, :, :tokens].expand(size, -1, -1)
+        if rows.shape[1] > 1:
+            rows = _at(rows, read)
+        if rows.dtype != torch.bool:
+            return rows.float()
+        return torch.zeros(rows.shape).masked_fill(~rows, -torch.inf)
+
+
+def _at(states: torch.Tensor, read: torch.Tensor | None) -> torch.Tensor:
+    """Pick one position of each sequence, ``(B, 1, width)``, or all."""
+    return states if read is None else states[torch.arange(len(read)), read][:, None]
 
 
 def _find(layer: nn.Module, names: tuple[str, ...]) -> str:

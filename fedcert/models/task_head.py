@@ -1,0 +1,146 @@
+"""Making a base model for a task: any pretrained backbone, a zero head, its tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from fedcert.atomic import replaced_folder
+from fedcert.cache import cache_folder
+from fedcert.canonical import digest_json
+from fedcert.errors import ModelError
+from fedcert.models.base import pretrained
+from fedcert.models.layout import find_layout
+from fedcert.models.tokenizer import read_tokenizer
+
+__all__ = ["with_task_head"]
+
+# Part of the cache's key: change it when the same source gives another base model.
+_VERSION = 1
+
+
+def with_task_head(
+    name: str | Path,
+    labels: Sequence[str],
+    folder: Path | None = None,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+) -> Path:
+    """Save a pretrained model with a zero head for a task, and its tokenizer.
+
+    Parameters
+    ----------
+    name : str or Path
+        Folder or hub id of an encoder, a decoder, or an image model, with or without a
+        head. Its own head, if any, is left out.
+    labels : Sequence[str]
+        Names of the task's classes.
+    folder : Path, optional
+        Where the base model goes. By default into the cache, under a name that follows
+        from the content of the source, so that it is made once.
+    revision : str, optional
+        Hub revision.
+    dtype : str (default: "float32")
+        ``"float32"`` or ``"bfloat16"``.
+
+    Returns
+    -------
+    Path
+        The folder, which `load_base_model` takes.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded or has an unknown layout, or is one for texts and has
+        no tokenizer.
+    """
+    name = str(name)
+    if folder is None:
+        folder = cache_folder() / "base-models" / _cache_name(name, labels, revision, dtype)
+        if (folder / "config.json").is_file():
+            return folder
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # of what the backbone lacks and the task needs, a pooler say
+        model, missing = pretrained(
+            name,
+            revision=revision,
+            dtype=dtype,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+        )
+    _zero_head(model, missing)
+    tokenizer = _own_tokenizer(name, revision) if model.main_input_name == "input_ids" else None
+    if tokenizer is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    with replaced_folder(folder) as staging:
+        model.save_pretrained(staging)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(staging)
+    return folder
+
+
+def _zero_head(model: Any, missing: Sequence[str]) -> None:
+    """Zero what gives the logits; let new dense layers in front of it hand on their input."""
+    layout = find_layout(model)
+    backbone = layout.layers.split(".")[0]
+    head = model.get_submodule(layout.head)
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
+    for weight in missing:
+        owner = weight.rpartition(".")[0]
+        module = model.get_submodule(owner)
+        if owner.split(".")[0] == backbone or module is head:
+            continue
+        if isinstance(module, nn.Linear) and module.in_features == module.out_features:
+            nn.init.eye_(module.weight)
+            nn.init.zeros_(cast(torch.Tensor, module.bias))
+
+
+def _own_tokenizer(name: str, revision: str | None) -> Any:
+    """Load the source's tokenizer; a decoder without a padding token pads with its end."""
+    tokenizer = read_tokenizer(name, revision)
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(
+                f"the tokenizer of {name!r} has neither a padding nor an end token; "
+                "set pad_token in tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _cache_name(name: str, labels: Sequence[str], revision: str | None, dtype: str) -> str:
+    content = {
+        "source": _content(name, revision),
+        "labels": list(labels),
+        "dtype": dtype,
+        "torch": torch.__version__,
+        "version": _VERSION,
+    }
+    return f"{Path(name).name}-{digest_json(content)[:16]}"
+
+
+def _content(name: str, revision: str | None) -> dict[str, str]:
+    """Name what a folder holds by the digests of its files, and a hub model by its commit."""
+    if Path(name).is_dir():
+        files = sorted(path for path in Path(name).iterdir() if path.is_file())
+        digests = {}
+        for path in files:
+            with path.open("rb") as file:
+                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return digests
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"cannot load the hub model {name!r}: {reason}") from error
+    return {name: str(getattr(config, "_commit_hash", None) or revision)}

@@ -1,0 +1,50 @@
+"""Grouping examples by length, so that hardly any padding is computed."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["length_groups"]
+
+# Lengths are rounded up to a multiple of this: fewer groups, hardly more padding.
+_STEP = 2
+
+
+def length_groups(
+    inputs: dict[str, torch.Tensor],
+) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    """Split a padded batch into groups of about equal length, each cut to its length.
+
+    A batch whose padding is not all on the right, or that has no attention mask (images),
+    stays whole.
+
+    Parameters
+    ----------
+    inputs : dict
+        Keyword arguments of a model, batch size n.
+
+    Returns
+    -------
+    list of tuple
+        Row numbers, shape ``(rows,)``, and the inputs of these rows.
+    """
+    size = len(next(iter(inputs.values())))
+    everything = [(torch.arange(size), inputs)]
+    mask = inputs.get("attention_mask")
+    if mask is None or mask.dim() != 2:
+        return everything
+    lengths, width = mask.sum(dim=1), mask.shape[1]
+    if not torch.equal(mask.bool(), torch.arange(width) < lengths[:, None]):
+        return everything
+    rounded = (-(-lengths // _STEP) * _STEP).clamp(max=width)
+    groups = []
+    for length in rounded.unique().tolist():
+        rows = torch.nonzero(rounded == length)[:, 0]
+        cut = {
+            name: tensor[rows, :length]
+            if tensor.dim() == 2 and tensor.shape[1] == width
+            else tensor[rows]
+            for name, tensor in inputs.items()
+        }
+        groups.append((rows, cut))
+    return groups

@@ -1,0 +1,405 @@
+"""Bad input: one line on stderr, a status that is not 0, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from simulations.federation import CLIENTS, SCENARIO
+from tiny_scenario import save_tiny_base
+
+from cli.conftest import Outcome, Run, tree
+from fedcert.data import Examples
+from fedcert.simulations.simulating import Simulation
+
+
+def _check(shown: Outcome, text: str) -> None:
+    assert shown.code == 1
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    assert len(lines) == 1, shown.err
+    assert re.match(rf"error: .*{text}", lines[0]), lines[0]
+
+
+@pytest.fixture
+def personalize(run: Run, data: Path, bundle: Path, key: Path, tmp_path: Path) -> Any:
+    """Personalize with some arguments changed; check that it fails and writes nothing."""
+
+    def attempt(text: str, **changes: object) -> None:
+        options = {
+            "bundle": bundle,
+            "client": "device",
+            "key": key,
+            "output": tmp_path / "device",
+        }
+        source = changes.pop("data", data)
+        options |= {name.replace("_", "-"): value for name, value in changes.items()}
+        flat = [part for name, value in options.items() for part in (f"--{name}", value)]
+        before = tree(tmp_path)
+        _check(run("personalize", source, *flat), text)
+        assert tree(tmp_path) == before
+
+    return attempt
+
+
+def _saved(path: Path, inputs: Any, labels: Any) -> Path:
+    np.savez(path, input=inputs, label=labels)
+    return path
+
+
+# Examples
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("none.csv", None, r"none\.csv: no such file"),
+        ("empty.csv", b"", r"empty\.csv: no column 'label'; it has none at all"),
+        ("header.csv", b"a,b,label\n", r"header\.csv: holds no examples"),
+        ("empty.jsonl", b"", r"empty\.jsonl: holds no examples"),
+        ("empty.npz", b"", r"empty\.npz: not a readable NPZ file"),
+        ("wrong.txt", b"x", r"wrong\.txt: unknown file type; use one of \.csv, \.jsonl, \.npz"),
+        (
+            "size.csv",
+            b"a,b,label\n.1,.2,dark\n",
+            r"an image has 2 values.*takes 1 x 4 x 4 = 16",
+        ),
+        ("words.csv", b"a,label\nx,dark\n", "inputs are not rows of equally many numbers"),
+        ("columns.csv", b"a,b\n1,2\n", "no column 'label'; it has a, b"),
+        ("ragged.csv", b"a,label\n1,dark\n2\n", "line 3 has another number of fields"),
+        ("binary.csv", b"\xff\xfe\x00", "not UTF-8 text"),
+        ("broken.jsonl", b"{\n", "line 1 is not JSON"),
+        ("keys.jsonl", b'{"x": 1}\n', "line 1 needs the keys 'input' and 'label'"),
+        ("torn.npz", b"PK\x03\x04 torn", "not a readable NPZ file"),
+    ],
+)
+def test_examples_that_cannot_be_read(
+    personalize: Any, tmp_path: Path, name: str, content: bytes | None, text: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    personalize(text, data=tmp_path / name)
+
+
+Change = Callable[[Any, Any], tuple[Any, Any]]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            lambda x, y: (x, np.full(len(y), "purple")),
+            "example 1 has the unknown label 'purple'; the labels of this task are dark, bright",
+        ),
+        (lambda x, y: (x, y + 1), "unknown label '2'"),
+        (lambda x, y: (x, 0 * y), "all 40 support examples have the label 'dark'"),
+        (lambda x, y: (x[:0], y[:0]), "holds no examples"),
+        (
+            lambda x, y: (x[:4], np.array([0, 1, 0, 1])),
+            "4 examples are too few: even without an error .*; label at least",
+        ),
+        (lambda x, y: (x[:, :, :2], y), "an image has 8 values, but this model takes"),
+        (lambda x, y: (x * np.nan, y), "image 1 holds NaN or an infinity"),
+        (lambda x, y: (x + 5, y), r"image 1 has values outside \[0, 1\]"),
+        (lambda x, y: (x[:7], y), "7 inputs came with 40 labels"),
+    ],
+)
+def test_examples_that_do_not_fit(
+    personalize: Any, examples: Examples, tmp_path: Path, change: Change, text: str
+) -> None:
+    personalize(
+        text, data=_saved(tmp_path / "x.npz", *change(examples.inputs, examples.labels))
+    )
+
+
+# Bundle, base model, key
+
+
+def _copied(bundle: Path, folder: Path) -> Path:
+    shutil.copytree(bundle.parent / "base-model", folder / "base-model")
+    return Path(shutil.copytree(bundle, folder / "bundle"))
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda b: _flip(b / "bundle.safetensors"), "its arrays do not match its manifest"),
+        (lambda b: (b / "bundle.json").unlink(), r"no bundle\.json; this is not a bundle"),
+        (lambda b: (b / "bundle.safetensors").unlink(), r"no bundle\.safetensors"),
+        (lambda b: (b / "bundle.json").write_bytes(b"{}"), "the bundle is damaged"),
+        (lambda b: (b / "bundle.json").write_bytes(b""), "the bundle is damaged"),
+        (lambda b: (b / "bundle.safetensors").write_bytes(b""), "the bundle is damaged"),
+        (
+            lambda b: (b / "bundle.json").write_text(
+                (b / "bundle.json").read_text().replace("bundle/1", "bundle/2")
+            ),
+            r"the format 'fedcert\.bundle/2'; this version reads 'fedcert\.bundle/1'",
+        ),
+    ],
+)
+def test_a_damaged_bundle(
+    personalize: Any, bundle: Path, tmp_path: Path, damage: Callable[[Path], None], text: str
+) -> None:
+    copy = _copied(bundle, tmp_path)
+    damage(copy)
+    personalize(text, bundle=copy)
+
+
+def test_a_bundle_that_is_not_there(personalize: Any, tmp_path: Path) -> None:
+    personalize(r"no bundle\.json; this is not a bundle", bundle=tmp_path / "none")
+
+
+def test_the_wrong_base_model(personalize: Any, tmp_path: Path) -> None:
+    save_tiny_base(tmp_path / "other", seed=1)
+    personalize(
+        "has other weights than the one this was made for", base_model=tmp_path / "other"
+    )
+
+
+def test_a_base_model_that_is_not_there(personalize: Any, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    personalize("cannot load a base model from the folder", base_model=tmp_path / "empty")
+    alone = shutil.copytree(bundle, tmp_path / "alone" / "bundle")
+    personalize("cannot load a base model from the folder or hub id", bundle=alone)
+
+
+def test_a_key_that_others_can_read(personalize: Any, key: Path, tmp_path: Path) -> None:
+    shared = Path(shutil.copy(key, tmp_path / "shared.key"))
+    shared.chmod(0o640)
+    personalize(r"open to other users \(mode 640\); run: chmod 600 ", key=shared)
+
+
+def test_a_key_that_is_none(personalize: Any, tmp_path: Path) -> None:
+    path = tmp_path / "not.key"
+    path.write_text("secret")
+    path.chmod(0o600)
+    personalize("is not an unencrypted private key in PEM form", key=path)
+
+
+def test_keys_show_of_something_else(run: Run, tmp_path: Path) -> None:
+    _check(run("keys", "show", tmp_path / "none"), "cannot read the key .*: No such file")
+    _check(run("keys", "show", tmp_path), "cannot read the key .*: Is a directory")
+
+
+# verify
+
+
+@pytest.fixture
+def device(run: Run, data: Path, bundle: Path, key: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "device"
+    shown = run(
+        *("personalize", data, "--bundle", bundle, "--client", "device"),
+        *("--key", key, "--output", folder),
+    )
+    assert shown.code == 0
+    return folder
+
+
+def _failed(shown: Outcome) -> dict[str, str]:
+    assert shown.code == 1
+    assert shown.err == ""
+    report = json.loads(shown.out)
+    assert report["passed"] is False
+    return {c["name"]: c["detail"] for c in report["checks"] if not c["passed"]}
+
+
+def test_a_tampered_certificate(run: Run, device: Path) -> None:
+    path = device / "certificate.json"
+    record = json.loads(path.read_text())
+    record["bound"] = 0.01
+    path.write_text(json.dumps(record))
+    failed = _failed(run("verify", path, "--json"))
+    assert {"signature", "bound"} <= set(failed)
+    assert "but the record says 0.01" in failed["bound"]
+    shown = run("verify", path)
+    assert (shown.code, shown.err) == (1, "")
+    assert "this certificate does not hold" in shown.out
+    assert re.search(r"FAILED\s+bound", shown.out)
+    assert record["statement"] not in shown.out
+
+
+def test_another_signer_than_expected(run: Run, device: Path) -> None:
+    failed = _failed(
+        run("verify", device / "certificate.json", "--public-key", "0" * 64, "--json")
+    )
+    assert set(failed) == {"signer"}
+    assert failed["signer"].endswith(f"not by {'0' * 64}")
+
+
+def test_dropped_or_relabeled_data(
+    run: Run, device: Path, bundle: Path, examples: Examples, tmp_path: Path
+) -> None:
+    def failed(x: Any, y: Any) -> dict[str, str]:
+        data = _saved(tmp_path / "other.npz", x, y)
+        certificate = device / "certificate.json"
+        return _failed(run("verify", certificate, "-b", bundle, "--data", data, "--json"))
+
+    message = "these are not the examples that the certificate was made from"
+    assert failed(examples.inputs[:-1], examples.labels[:-1]) == {"support set": message}
+    relabeled = examples.labels.copy()
+    relabeled[0] = 1 - relabeled[0]
+    assert failed(examples.inputs, relabeled) == {"support set": message}
+
+
+def test_another_adapter(run: Run, device: Path, bundle: Path) -> None:
+    _flip(device / "adapter" / "adapter_model.safetensors")
+    failed = _failed(run("verify", device / "certificate.json", "-b", bundle, "--json"))
+    assert set(failed) == {"adapter"}
+
+
+def test_another_bundle(run: Run, device: Path, bundle: Path, tmp_path: Path) -> None:
+    copy = _copied(bundle, tmp_path)
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["labels"] = ["bright", "dark"]
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    failed = _failed(run("verify", device / "certificate.json", "-b", copy, "--json"))
+    assert {"bundle", "labels", "seed"} <= set(failed)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "none.json: .*No such file|No such file"),
+        (b"", "the certificate is damaged: it is not JSON"),
+        (b"{", "the certificate is damaged: it is not JSON"),
+        (b"[" * 100_000, "the certificate is damaged: it is not JSON"),
+        (b"\xff", "the certificate is damaged: it is not JSON"),
+        (b"[]", r"certificate must be an object, not \[\]"),
+        (b"{}", r"certificate\.\w+ is missing"),
+        (b'{"format": "fedcert.certificate/9"}', r"format is 'fedcert\.certificate/9'; this"),
+    ],
+)
+def test_a_damaged_certificate(
+    run: Run, tmp_path: Path, content: bytes | None, text: str
+) -> None:
+    path = tmp_path / "none.json"
+    if content is not None:
+        path.write_bytes(content)
+    _check(run("verify", path), text)
+
+
+def test_verify_asks_for_what_it_needs(run: Run, finished: Simulation, tmp_path: Path) -> None:
+    source = finished.output / "clients" / CLIENTS[-1] / "certificate.json"
+    certificate = shutil.copy(source, tmp_path / "certificate.json")
+    bundle = finished.output / "bundle"
+    _check(run("verify", certificate, "--data", "x.csv"), "--data needs --bundle")
+    _check(run("verify", certificate, "--adapter", "x"), "--adapter needs --bundle")
+    _check(
+        run("verify", certificate, "--bundle", bundle, "--data", "x.csv"),
+        "--data needs the adapter folder: give --adapter",
+    )
+    _check(
+        run("verify", certificate, "--bundle", bundle, "--adapter", tmp_path / "none"),
+        "none",
+    )
+
+
+# simulate, report, prior inspect
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["nowhere"], "there is no scenario 'nowhere'; name a file of"),
+        (["no_such_module:Class"], "there is no scenario 'no_such_module:Class'"),
+        (["--set", "trainig.steps=3"], "setting 'trainig': there is no such setting"),
+        (["--set", "training.steps=0"], r"setting 'training\.steps': .*\(got 0\)"),
+        (["--set", "training.steps"], "override 'training.steps' is not of the form key=value"),
+        (["--set", "scenario.options.color=red"], "does not take these options.*'color'"),
+        (["--settings", "none.toml"], r"none\.toml: cannot be read \(No such file"),
+        (["--runner", "threads"], "there is no runner 'threads'; choose ray or inprocess"),
+    ],
+    ids=str,
+)
+def test_a_simulation_that_cannot_begin_leaves_nothing_behind(
+    run: Run, tmp_path: Path, arguments: list[str], text: str
+) -> None:
+    scenario = [] if not arguments[0].startswith("--") else [SCENARIO]
+    output = tmp_path / "run"
+    _check(run("simulate", *scenario, *arguments, "-o", output, "--json"), text)
+    assert not output.exists()
+
+
+def test_a_folder_with_another_run(run: Run, finished: Simulation) -> None:
+    before = tree(finished.output)
+    shown = run("simulate", SCENARIO, "--runner=inprocess", "-o", finished.output, "--json")
+    _check(shown, "holds a run with other settings .*; choose another folder, or remove")
+    assert tree(finished.output) == before
+
+
+def test_a_report_of_something_else(run: Run, tmp_path: Path) -> None:
+    def attempt(content: str | None, text: str) -> None:
+        if content is not None:
+            (tmp_path / "results.json").write_text(content)
+        _check(run("report", tmp_path), text)
+        assert not (tmp_path / "report.html").exists()
+
+    attempt(None, r"no results\.json; this is not a finished run")
+    attempt("", r"results\.json: damaged, not JSON")
+    attempt("[]", "results must be a dictionary")
+    attempt("{}", "results lack the required key 'format'")
+    attempt('{"format": "x", "scenario": "", "clients": []}', "results have 'format' 'x'")
+
+
+def test_an_inspection_of_something_else(run: Run, tmp_path: Path) -> None:
+    _check(run("prior", "inspect", tmp_path), r"no bundle\.json; this is not a bundle")
+
+
+# A disk that is full
+
+
+def _full(_handle: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_the_old_report(
+    run: Run, finished: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree(finished.output)
+    monkeypatch.setattr(os, "fsync", _full)
+    _check(run("report", finished.output), "No space left on device")
+    assert tree(finished.output) == before
+
+
+def test_a_full_disk_leaves_no_key(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", _full)
+    _check(run("keys", "create", tmp_path / "my.key"), "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_old_adapter_and_certificate(
+    personalize: Any,
+    device: Path,
+    examples: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = _saved(tmp_path / "other.npz", examples.inputs[:32], examples.labels[:32])
+    monkeypatch.setattr(os, "fsync", _full)
+    personalize("No space left on device", data=other)
+
+
+def test_an_output_that_is_a_file(
+    run: Run, data: Path, bundle: Path, key: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "taken"
+    output.write_text("mine")
+    options = ("--bundle", bundle, "--client", "device", "--key", key, "--output", output)
+    _check(run("personalize", data, *options), "taken")
+    _check(run("simulate", SCENARIO, "--runner=inprocess", "-o", output, "--json"), "taken")
+    assert output.read_text() == "mine"

@@ -1,0 +1,209 @@
+"""Reading a user's own examples: every mistake gets a message that helps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedcert.data import Examples, ImageInputs, InputSpec, read_examples
+from fedcert.data.readers import encode_labels
+from fedcert.errors import DataError
+
+IMAGES = ImageInputs(channels=1, height=2, width=2, low=0.0, high=16.0)
+LABELS = ("other", "mine")
+PIXELS = np.array([[0, 1, 2, 3], [4, 5.5, 6, 16]], dtype=np.float32).reshape(2, 1, 2, 2)
+
+
+@dataclass(frozen=True)
+class _Texts(InputSpec):
+    kind = "texts"
+
+    def normalize(self, raw: np.ndarray) -> np.ndarray:
+        if not all(isinstance(text, str) for text in raw):
+            raise DataError("an input is not a text")
+        return raw
+
+    def encode(self, inputs: np.ndarray) -> dict[str, torch.Tensor]:
+        raise NotImplementedError
+
+    def to_config(self) -> dict[str, Any]:
+        return {}
+
+
+def _read(path: Path, spec: InputSpec = IMAGES, **options: str) -> Examples:
+    return read_examples(path, spec=spec, labels=LABELS, **options)
+
+
+def _write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def _npz(folder: Path, **arrays: Any) -> Path:
+    path = folder / "data.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def _check_images(examples: Examples) -> None:
+    np.testing.assert_array_equal(examples.inputs, PIXELS)
+    assert examples.inputs.dtype == np.float32
+    assert examples.labels.tolist() == [1, 0]
+
+
+CSV = "a,b,label,c,d\n0,1,mine,2,3\n4,5.5,other,6,16\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [CSV, "\ufeff" + CSV, CSV.replace("\n", "\r\n"), CSV.replace("mine", "1"), CSV.strip()],
+    ids=["plain", "byte order mark", "windows", "index", "no last newline"],
+)
+def test_csv_images(tmp_path: Path, content: str) -> None:
+    _check_images(_read(_write(tmp_path, "data.csv", content)))
+
+
+def test_csv_texts(tmp_path: Path) -> None:
+    content = 'id,input,label\n1,"two\nlines, and a comma",mine\n2,\u00e9t\u00e9, other \n'
+    examples = _read(_write(tmp_path, "data.csv", content), _Texts())
+    assert examples.inputs.tolist() == ["two\nlines, and a comma", "\u00e9t\u00e9"]
+    assert examples.labels.tolist() == [1, 0]
+
+
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    path = _write(tmp_path, "data.csv", "text,intent\nhello,mine\n")
+    examples = _read(path, _Texts(), input_column="text", label_column="intent")
+    assert examples.inputs.tolist() == ["hello"]
+
+
+def test_jsonl_texts(tmp_path: Path) -> None:
+    rows = [{"input": "a\u2028b\x85c", "label": "mine", "id": 3}, {"input": "", "label": 0}]
+    lines = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    examples = _read(_write(tmp_path, "data.jsonl", lines), _Texts())
+    assert examples.inputs.tolist() == ["a\u2028b\x85c", ""]
+    assert examples.labels.tolist() == [1, 0]
+
+
+def test_jsonl_images(tmp_path: Path) -> None:
+    rows = [
+        {"input": PIXELS[0].tolist(), "label": "mine"},
+        {"input": PIXELS[1].tolist(), "label": "other"},
+    ]
+    _check_images(
+        _read(_write(tmp_path, "data.jsonl", "\r\n".join(json.dumps(r) for r in rows)))
+    )
+
+
+@pytest.mark.parametrize("labels", [["mine", "other"], [1, 0], np.array([1, 0], np.uint8)])
+@pytest.mark.parametrize("shape", [(2, 4), (2, 2, 2), (2, 1, 2, 2)])
+def test_npz_images(tmp_path: Path, labels: Any, shape: tuple[int, ...]) -> None:
+    _check_images(_read(_npz(tmp_path, input=PIXELS.reshape(shape), label=labels)))
+
+
+HEAD = "a,b,c,d,label\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("data.csv", "", "no column 'label'; it has none at all"),
+        ("data.csv", HEAD, "holds no examples"),
+        ("data.csv", "a,b\n1,2\n", "no column 'label'; it has a, b"),
+        ("data.csv", HEAD + "1,2,3,4,yours\n", "1 has the unknown label 'yours'; .*, mine"),
+        ("data.csv", HEAD + "1,2,3,4,2\n", "example 1 has the unknown label '2'"),
+        ("data.csv", HEAD + "1,2,3,4,\n", "example 1 has the unknown label ''"),
+        ("data.csv", HEAD + "1,2,3,4,0\n1,2,3,0\n", "line 3 has another number of fields"),
+        ("data.csv", HEAD + "1,2,3,4,0,9\n", "line 2 has another number of fields"),
+        ("data.csv", HEAD + "1,2,x,4,0\n", "not rows of equally many numbers .*'x'"),
+        ("data.csv", HEAD + "1,2,nan,4,0\n", "image 1 holds NaN or an infinity"),
+        ("data.csv", HEAD + "1,2,3,4,0\n1,inf,3,4,0\n", "image 2 holds NaN"),
+        ("data.csv", HEAD + "1,2,3,17,0\n", r"image 1 has values outside \[0, 16\]; resc"),
+        ("data.csv", HEAD + "1,2,3,-1,0\n", r"image 1 has values outside \[0, 16\]"),
+        ("data.csv", "a,b,label\n1,2,0\n", "an image has 2 values, .* 1 x 2 x 2 = 4; resize"),
+        ("data.csv", b"a,label\n\xff,0\n", "not UTF-8 text"),
+        ("data.csv", "input,label\n" + "x" * 200_000 + ",0\n", "readable CSV file .*limit"),
+        ("data.jsonl", "", "holds no examples"),
+        ("data.jsonl", "\n\n", "holds no examples"),
+        ("data.jsonl", '{"input": [1], "label": 0}\n{', "line 2 is not JSON"),
+        ("data.jsonl", "[1, 2]", "line 1 needs the keys 'input' and 'label'"),
+        ("data.jsonl", '{"input": [1,2,3,4]}', "line 1 needs the keys 'input' and 'label'"),
+        (
+            "data.jsonl",
+            '{"input": [1,2,3,4], "label": 0}\n{"input": [1,2,3], "label": 0}',
+            "the inputs are not rows of equally many numbers",
+        ),
+        ("data.jsonl", '{"input": [1,2,3,NaN], "label": 0}', "image 1 holds NaN"),
+        ("data.jsonl", '{"input": [1,2,3], "label": 0}', "an image has 3 values"),
+        ("data.jsonl", '{"input": 3, "label": 0}', "an image has 1 values"),
+        ("data.jsonl", '{"input": "text", "label": 0}', "the images are not numbers"),
+        ("data.jsonl", '{"input": [1,2,3,4], "label": "0.5"}', "unknown label '0.5'"),
+        ("data.jsonl", b'{"input": "\xff", "label": 0}', "not UTF-8 text"),
+        ("data.npz", b"PK\3\4 but no more", "not a readable NPZ file"),
+        ("data.npz", b"", "not a readable NPZ file"),
+        ("data.txt", "1 2", "unknown file type; use one of .csv, .jsonl, .npz"),
+        ("data", "1 2", "unknown file type"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_refused(
+    tmp_path: Path, name: str, content: str | bytes, text: str
+) -> None:
+    path = _write(tmp_path, name, content)
+    with pytest.raises(DataError, match=f"^{path}: .*{text}"):
+        _read(path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "text"),
+    [
+        ({"input": PIXELS}, "no column 'label'; it has input"),
+        ({"label": [0, 1]}, "no column 'input'; it has label"),
+        ({"input": PIXELS, "label": [0]}, "2 inputs came with 1 labels"),
+        ({"input": PIXELS[:0], "label": [0]}, "0 inputs came with 1 labels"),
+        ({"input": PIXELS[:0], "label": []}, "holds no examples"),
+        ({"input": PIXELS, "label": 3}, "not a readable NPZ file"),
+        ({"input": PIXELS, "label": [[0], [1]]}, r"unknown label '\[0\]'"),
+        ({"input": PIXELS * np.nan, "label": [0, 1]}, "image 1 holds NaN"),
+        ({"input": np.ones((2, 3)), "label": [0, 1]}, "an image has 3 values"),
+        ({"input": np.ones(2), "label": [0, 1]}, "an image has 1 values"),
+        ({"input": np.array(3.0), "label": [0, 1]}, "an image has 1 values"),
+        ({"input": np.array([{}, 3], dtype=object), "label": [0, 1]}, "not a readable NPZ"),
+        ({"input": PIXELS, "label": np.array([{}, 1], dtype=object)}, "not a readable NPZ"),
+    ],
+)
+def test_a_bad_archive_is_refused(tmp_path: Path, arrays: dict[str, Any], text: str) -> None:
+    path = _npz(tmp_path, **arrays)
+    with pytest.raises(DataError, match=f"^{path}: .*{text}"):
+        _read(path)
+
+
+def test_a_pickle_is_never_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    path = _npz(tmp_path, input=PIXELS, label=np.array([Trap(), Trap()], dtype=object))
+    with pytest.raises(DataError, match=r"not a readable NPZ file .*allow_pickle"):
+        _read(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.jsonl", "data.npz"])
+def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"{name}: no such file"):
+        _read(tmp_path / name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=f"{name}: no such file"):
+        _read(tmp_path / name)
+
+
+def test_a_label_that_is_a_number_is_a_name_first() -> None:
+    names = ["1", "0", "2", 1, np.int64(2), np.str_(" 0 ")]
+    assert encode_labels(names, ["1", "0", "2"]).tolist() == [0, 1, 2, 0, 2, 1]

@@ -1,0 +1,130 @@
+"""A tiny federation: a base model, a prior over its adapters, and a client's examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import Family
+
+from fedcert.adapters import AdaptedModel
+from fedcert.bundle import Bundle
+from fedcert.certificates import Certificate, RecipeTable, SplitRecipe, UnionRecipe
+from fedcert.certificates.signing import key_from_seed
+from fedcert.data import Examples
+from fedcert.personalization import Personalization, personalize
+from fedcert.priors import GaussianPrior
+from fedcert.randomness import keyed_generator
+from fedcert.search import BatchedScorer
+
+KEY = key_from_seed(bytes(range(32)))
+CANDIDATES, UNION, SPLIT = 64, 24, 40
+
+
+@dataclass(frozen=True)
+class Served:
+    """A client that was served, with all that a verifier may have."""
+
+    bundle: Bundle
+    model: AdaptedModel
+    examples: Examples
+    result: Personalization
+
+    @property
+    def certificate(self) -> Certificate:
+        return self.result.certificate
+
+
+def make_bundle(family: Family, *, seed: int = 0, **changes: object) -> Bundle:
+    space = family.space(rank=2, last_layers=1)
+    generator = keyed_generator("tiny federation", seed)
+    mixing = generator.standard_normal((5, space.dimension))
+    pool = generator.standard_normal((40, 5)) @ mixing
+    recipes = RecipeTable(
+        (
+            (1, UnionRecipe(candidates=CANDIDATES, delta=0.05)),
+            (SPLIT, SplitRecipe(candidates=CANDIDATES, delta=0.05)),
+        )
+    )
+    parts = {
+        "base_name": "vit",
+        "base_revision": "local",
+        "base_digest": family.base.digest,
+        "space": space,
+        "prior": GaussianPrior.fit(pool, seed=0),
+        "inputs": family.inputs,
+        "labels": ("other", "mine"),
+        "recipes": recipes,
+        "notes": {"prior": "the Gaussian, for want of time"},
+    }
+    return Bundle(**(parts | changes))
+
+
+@pytest.fixture(scope="session")
+def bundle(vit: Family) -> Bundle:
+    return make_bundle(vit)
+
+
+@pytest.fixture(scope="session")
+def model(vit: Family, bundle: Bundle) -> AdaptedModel:
+    return AdaptedModel(vit.base, bundle.space)
+
+
+def solvable_examples(
+    family: Family, bundle: Bundle, model: AdaptedModel, count: int
+) -> Examples:
+    """Draw images, labeled by an adapter of the prior: some candidate can do well."""
+    inputs = family.examples(count, seed=7).inputs
+    teachers = bundle.prior.sample("7" * 64, count=50)
+    scorer = BatchedScorer(model, bundle.inputs, margin_tolerance=0.0)
+    predicted = scorer.predict(teachers, inputs)
+    # The adapter whose two classes are the most balanced.
+    teacher = int(np.argmin(np.abs(predicted.mean(axis=1) - 0.5)))
+    labels = with_label(Examples(inputs, predicted[teacher]), 0).labels
+    return Examples(inputs, labels)
+
+
+Serve = Callable[[int], Served]
+
+
+@pytest.fixture(scope="session")
+def serve(
+    vit: Family, bundle: Bundle, model: AdaptedModel, tmp_path_factory: pytest.TempPathFactory
+) -> Serve:
+    """Serve a client with n examples, once per n."""
+    known: dict[int, Served] = {}
+
+    def serve(count: int) -> Served:
+        if count not in known:
+            examples = solvable_examples(vit, bundle, model, count)
+            folder: Path = tmp_path_factory.mktemp("client")
+            result = personalize(bundle, model, examples, client="c-1", key=KEY, folder=folder)
+            known[count] = Served(bundle, model, examples, result)
+        return known[count]
+
+    return serve
+
+
+@pytest.fixture(params=[UNION, SPLIT], ids=["union", "split"])
+def served(request: pytest.FixtureRequest, serve: Serve) -> Served:
+    """A client of each kind of recipe in turn."""
+    return serve(request.param)
+
+
+def shuffled(examples: Examples, seed: int) -> Examples:
+    return examples.take(keyed_generator("shuffle", seed).permutation(len(examples)))
+
+
+def with_input(examples: Examples, row: int, value: float) -> Examples:
+    inputs = np.array(examples.inputs)
+    inputs[row, 0, 0, 0] = value
+    return Examples(inputs, examples.labels)
+
+
+def with_label(examples: Examples, row: int) -> Examples:
+    labels = np.array(examples.labels)
+    labels[row] = 1 - labels[row]
+    return Examples(examples.inputs, labels)

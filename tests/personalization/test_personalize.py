@@ -1,0 +1,178 @@
+"""From a bundle and examples to an adapter and a certificate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import Family
+
+from fedcert.adapters import AdaptedModel, exported_digest
+from fedcert.bundle import Bundle
+from fedcert.certificates import Certificate, RecipeTable, SplitRecipe, verify_record
+from fedcert.data import Examples
+from fedcert.errors import CertificateError, DataError, RefusalError
+from fedcert.personalization import candidate_seed, in_drawn_order, personalize
+from fedcert.search import BatchedScorer
+
+from .conftest import CANDIDATES, KEY, SPLIT, UNION, Serve, Served, shuffled, with_label
+
+
+def test_the_record_holds(served: Served) -> None:
+    assert verify_record(served.certificate).failures == ()
+    assert Certificate.read(served.result.adapter.parent / "certificate.json") == (
+        served.certificate
+    )
+
+
+def test_the_certificate_says_what_was_done(served: Served) -> None:
+    certificate, bundle, size = served.certificate, served.bundle, len(served.examples)
+    assert certificate.client == "c-1"
+    assert certificate.labels == ("other", "mine")
+    assert certificate.recipe == bundle.recipes.recipe_for(size)
+    assert certificate.support_size == size
+    assert certificate.certified_on == (UNION if size == UNION else SPLIT // 2)
+    assert certificate.witness is None
+    assert certificate.candidate.seed == candidate_seed(bundle.digest, "c-1", size)
+    assert certificate.candidate.index < CANDIDATES
+    assert certificate.digests.adapter == exported_digest(served.result.adapter)
+    assert certificate.digests.bundle == bundle.digest
+    assert certificate.bound == certificate.recipe.bound(
+        certificate.errors, certificate.certified_on
+    )
+    assert served.result.seconds > 0
+
+
+def test_the_winner_is_the_best_on_the_choosing_examples(served: Served) -> None:
+    certificate, recipe = served.certificate, served.certificate.recipe
+    seed, size = certificate.candidate.seed, len(served.examples)
+    ordered = in_drawn_order(served.examples, seed)
+    vectors = served.bundle.prior.sample(seed, count=CANDIDATES)
+    scorer = BatchedScorer(
+        served.model, served.bundle.inputs, margin_tolerance=recipe.margin_tolerance
+    )
+    scores = scorer.score(vectors, ordered)
+    assert scores.best(recipe.choosing(size).as_slice())[0] == certificate.candidate.index
+    wrong = scores.wrong[certificate.candidate.index, recipe.certifying(size).as_slice()]
+    assert wrong.sum() == certificate.errors
+    np.testing.assert_array_equal(
+        certificate.adapter_vector, vectors[certificate.candidate.index]
+    )
+
+
+def test_a_solvable_task_gets_a_useful_certificate(served: Served) -> None:
+    assert served.certificate.errors < served.certificate.certified_on / 3
+    assert served.certificate.nonvacuous
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_listing_order_of_examples_does_not_matter(
+    served: Served, seed: int, tmp_path: Path
+) -> None:
+    examples = shuffled(served.examples, seed)
+    assert not np.array_equal(examples.inputs, served.examples.inputs)
+    again = personalize(
+        served.bundle, served.model, examples, client="c-1", key=KEY, folder=tmp_path
+    )
+    assert again.certificate == served.certificate
+
+
+def test_nor_do_examples_that_occur_twice(
+    serve: Serve, bundle: Bundle, model: AdaptedModel, tmp_path: Path
+) -> None:
+    """Even with both labels: the order follows from input and label."""
+    examples = serve(SPLIT).examples
+    rows = [*range(SPLIT - 4), 0, 0, 1, 1]
+    twice = with_label(examples.take(rows), SPLIT - 1)
+    certificates = [
+        personalize(
+            bundle,
+            model,
+            shuffled(twice, seed),
+            client="c-1",
+            key=KEY,
+            folder=tmp_path / str(seed),
+        ).certificate
+        for seed in range(3)
+    ]
+    assert certificates[0] == certificates[1] == certificates[2]
+
+
+def test_other_names_and_sizes_draw_other_candidates(bundle: Bundle) -> None:
+    seeds = {
+        candidate_seed(bundle.digest, "c-1", 40),
+        candidate_seed(bundle.digest, "c-2", 40),
+        candidate_seed(bundle.digest, "c-1", 41),
+        candidate_seed("0" * 64, "c-1", 40),
+    }
+    assert len(seeds) == 4
+
+
+def test_the_drawn_order_follows_from_seed_and_content(served: Served) -> None:
+    ordered = in_drawn_order(served.examples, "a" * 64)
+    other = in_drawn_order(served.examples, "b" * 64)
+    again = in_drawn_order(shuffled(served.examples, 3), "a" * 64)
+    np.testing.assert_array_equal(again.inputs, ordered.inputs)
+    np.testing.assert_array_equal(again.labels, ordered.labels)
+    assert not np.array_equal(other.inputs, ordered.inputs)
+    sums = (np.sort(e.inputs.sum(axis=(1, 2, 3))) for e in (ordered, served.examples))
+    np.testing.assert_allclose(*sums)
+
+
+def _personalize(bundle: Bundle, model: AdaptedModel, examples: Examples, to: Path) -> None:
+    personalize(bundle, model, examples, client="c-1", key=KEY, folder=to)
+
+
+def test_no_examples_are_refused(
+    bundle: Bundle, model: AdaptedModel, vit: Family, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="the support set is empty; a certificate needs"):
+        _personalize(bundle, model, vit.examples(0), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_class_is_refused(
+    bundle: Bundle, model: AdaptedModel, vit: Family, tmp_path: Path
+) -> None:
+    examples = vit.examples(30)
+    alike = Examples(examples.inputs, np.ones(30, dtype=np.int64))
+    with pytest.raises(DataError, match="all 30 support examples have the label 'mine'"):
+        _personalize(bundle, model, alike, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_examples_are_refused_with_the_number_needed(
+    bundle: Bundle, model: AdaptedModel, vit: Family, tmp_path: Path
+) -> None:
+    """A union over 64 candidates says nothing before .05/64 is above 2^-n: n = 11."""
+    text = "10 examples are too few: .* recipe 'union' .* guessing; label at least 11"
+    with pytest.raises(RefusalError, match=text):
+        _personalize(bundle, model, vit.examples(10), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    _personalize(bundle, model, vit.examples(11), tmp_path)
+
+
+def test_a_size_without_a_recipe_is_refused(
+    bundle: Bundle, model: AdaptedModel, vit: Family, tmp_path: Path
+) -> None:
+    later = RecipeTable(((50, SplitRecipe(candidates=8, delta=0.05)),))
+    with pytest.raises(CertificateError, match=r"no recipe for 20 examples; .* has 50"):
+        _personalize(replace(bundle, recipes=later), model, vit.examples(20), tmp_path)
+
+
+def test_scored_candidates_are_reported(
+    bundle: Bundle, model: AdaptedModel, vit: Family, tmp_path: Path
+) -> None:
+    counts: list[int] = []
+    personalize(
+        bundle,
+        model,
+        vit.examples(UNION),
+        client="c-1",
+        key=KEY,
+        folder=tmp_path,
+        on_scored=counts.append,
+    )
+    assert sum(counts) == CANDIDATES

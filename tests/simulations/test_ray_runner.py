@@ -1,0 +1,103 @@
+"""The Ray runner: the same results as in this process, and nothing left running."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+from fedcert.certificates import Certificate
+from fedcert.errors import RunError
+from fedcert.simulations.runners.ray_engine import run_with_ray
+from fedcert.simulations.simulating import Simulation, simulate
+from simulations.federation import CLIENTS, UPSTREAM, tiny_settings
+
+GRACE = 15.0
+"""Seconds that Ray's processes may take to end."""
+
+MARK = "FEDCERT_TEST_RUN"
+"""An environment variable: every process of a run inherits it."""
+
+
+@dataclass
+class Comparison:
+    ray: Simulation
+    here: Simulation
+    left: list[str]
+    folder_before: Path
+    folder_after: Path
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """One run on Ray, one in this process; in both a client fails."""
+    folder = tmp_path_factory.mktemp("ray")
+    settings = tiny_settings(scenario__options__broken=CLIENTS[3], evaluation__baselines=False)
+    before = Path.cwd()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(MARK, folder.name)
+        ray = simulate(settings, output=folder / "ray", runner="ray")
+    after = Path.cwd()
+    left = _left(folder.name)
+    here = simulate(settings, output=folder / "here", runner="inprocess")
+    return Comparison(ray, here, left, before, after)
+
+
+def _marked(mark: str) -> list[str]:
+    """Find processes that inherited our mark, whoever their parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.pid != os.getpid():
+                found.append(" ".join(process.cmdline())[:200])
+        except psutil.Error:  # it has ended, or is somebody else's
+            continue
+    return found
+
+
+def _left(mark: str) -> list[str]:
+    """Wait until all have ended; name those that have not."""
+    deadline = time.monotonic() + GRACE
+    while (left := _marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+def test_certificates_are_the_same_to_the_byte(comparison: Comparison) -> None:
+    assert comparison.ray.results["digests"] == comparison.here.results["digests"]
+    for client in CLIENTS[UPSTREAM:]:
+        name = Path("clients") / client / "certificate.json"
+        written = (comparison.ray.output / name).read_bytes()
+        assert written == (comparison.here.output / name).read_bytes()
+        assert Certificate.from_json(written.decode()).client == client
+
+
+def test_a_client_that_fails_is_reported_once_with_the_same_cause(
+    comparison: Comparison,
+) -> None:
+    cause = f"RuntimeError: the disk of {CLIENTS[3]} is gone"
+    expected = [{"phase": "training", "cause": cause, "clients": 1}]
+    assert comparison.ray.results["failures"] == expected
+    assert comparison.here.results["failures"] == expected
+    assert comparison.ray.results["prior"]["pool_size"] == UPSTREAM - 1
+
+
+def test_nothing_is_left_running(comparison: Comparison) -> None:
+    assert comparison.left == []
+
+
+def test_the_working_directory_is_the_same_as_before(comparison: Comparison) -> None:
+    assert comparison.folder_after == comparison.folder_before
+
+
+def test_without_ray_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RunError, match=r"pip install 'fedcert\[simulation\]'.*inprocess"):
+        run_with_ray(ServerApp(), ClientApp(), nodes=1)
