@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # A file without an ending has to be named.
 SOURCES := . .ci/typecheck
 
-.PHONY: help setup demo bench-demo test test-slow test-all lint format wheel clean
+.PHONY: help setup demo bench-demo bench-search test test-slow test-all lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -28,6 +28,9 @@ demo: $(INSTALLED) ## simulate a small federation end to end into runs/demo
 
 bench-demo: $(INSTALLED) ## measure the demo and render docs/demo.md from it
 	$(BIN)/python -m fedcert.simulations.benchmarks.demo
+
+bench-search: $(INSTALLED) ## measure the search and render docs/search.md from it
+	$(BIN)/python -m fedcert.simulations.benchmarks.search
 
 test: $(INSTALLED) ## run the tests that do not take minutes
 	$(PYTEST) -m "not slow"

@@ -99,7 +99,7 @@ class RichObserver(Stopwatch):
         if self._console.is_terminal:
             self._task = self._progress.add_task(phase, total=total)
         else:
-            self._console.print(f"{phase} ...")
+            self.say(f"{phase} ...")
 
     def advance(self, steps: int = 1) -> None:
         """Move the bar."""
@@ -108,7 +108,7 @@ class RichObserver(Stopwatch):
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self._console.print(text)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Fill the bar of the phase that ends."""

@@ -16,7 +16,7 @@ from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.errors import SettingsError
 
-__all__ = ["Scenario", "load_scenario"]
+__all__ = ["Scenario", "load_scenario", "scenario_defaults"]
 
 _PACKAGE = "fedcert.simulations.scenarios"
 
@@ -31,6 +31,8 @@ class Scenario(ABC):
 
     name: ClassVar[str]
     description: ClassVar[str]
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings that suit this scenario, by section; a run's own settings win."""
 
     @property
     @abstractmethod
@@ -102,6 +104,17 @@ def load_scenario(name: str, options: Mapping[str, Any]) -> Scenario:
         raise SettingsError(
             f"scenario {name!r} does not take these options: {reason}"
         ) from error
+
+
+def scenario_defaults(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the settings that suit a scenario, by section.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such scenario.
+    """
+    return _find_class(name).defaults
 
 
 def _find_class(name: str) -> type[Scenario]:

@@ -17,6 +17,7 @@ from fedcert.certificates import Recipe, RecipeTable
 from fedcert.errors import CertificateError, SettingsError
 from fedcert.models.layout import ATTENTION_PROJECTIONS
 from fedcert.priors import PRIORS
+from fedcert.scenarios import scenario_defaults
 
 __all__ = ["RunSettings", "ScenarioSettings"]
 
@@ -142,7 +143,7 @@ class RunSettings(_Section):
             Naming the key that is unknown or out of range.
         """
         try:
-            settings = cls.model_validate(values)
+            settings = cls.model_validate(_with_defaults(values))
             settings.recipe_table()
             settings._check_min_pool()
         except ValidationError as error:
@@ -227,6 +228,19 @@ class RunSettings(_Section):
     def projections(self) -> tuple[str, ...]:
         """Return the names of the adapted modules."""
         return tuple(name.strip() for name in self.adapter.projections.split(","))
+
+
+def _with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what the scenario recommends, wherever nothing else was asked for."""
+    filled, scenario = dict(values), values.get("scenario")
+    name = scenario.get("name") if isinstance(scenario, Mapping) else None
+    # The embedded default recommends nothing, and takes a while to import.
+    recommended = scenario_defaults(name) if isinstance(name, str) and name != "digits" else {}
+    for section, defaults in recommended.items():
+        given = filled.get(section, {})
+        if isinstance(given, Mapping):
+            filled[section] = {**defaults, **given}
+    return filled
 
 
 def _set(nested: dict[str, Any], dotted: str, value: Any) -> None:

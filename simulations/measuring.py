@@ -101,14 +101,13 @@ def bounds_by_size(
         for variant in (UnionRecipe, SplitRecipe, SteelRecipe)
     ]
     sizes = [n for n in SIZES if n <= largest]
+    # One for all clients: it keeps what it prepared of test inputs that they share.
+    scorer = BatchedScorer(model, scenario.inputs, margin_tolerance=recipes[0].margin_tolerance)
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for client in scenario.new_clients:
         support = scenario.support_examples(client, largest)
         seed = candidate_seed(bundle_digest, client, largest)
         vectors = prior.sample(seed, count=candidates)
-        scorer = BatchedScorer(
-            model, scenario.inputs, margin_tolerance=recipes[0].margin_tolerance
-        )
         scores = scorer.score(vectors, support)
         winners = {
             (recipe, n): scores.best(recipe.choosing(n).as_slice())[0]

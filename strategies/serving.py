@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +22,9 @@ from fedcert.progress import Observer, Stopwatch
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.strategies.observed_grid import ObservedGrid
-from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.pooled_prior import Failure, PooledPrior
 
-__all__ = ["Outcome", "serve"]
+__all__ = ["Outcome", "causes_of", "serve"]
 
 _REGISTRATION_PAUSE = 0.2
 
@@ -162,12 +164,14 @@ def _memorization_warning(fitted: FittedPrior) -> str:
     )
 
 
+def causes_of(failures: Iterable[Failure]) -> str:
+    """List how many clients failed in which phase and why, each cause once."""
+    causes = Counter((failure.phase, failure.cause) for failure in failures)
+    return "; ".join(f"{n} x {phase}: {cause}" for (phase, cause), n in causes.items())
+
+
 def _why_nothing(strategy: PooledPrior, settings: RunSettings) -> str:
-    causes: dict[tuple[str, str], int] = {}
-    for failure in strategy.failures:
-        key = (failure.phase, failure.cause)
-        causes[key] = causes.get(key, 0) + 1
-    listed = "; ".join(f"{n} x {phase}: {cause}" for (phase, cause), n in causes.items())
+    listed = causes_of(strategy.failures)
     what = (
         "no new client was certified"
         if strategy.bundle is not None

@@ -123,7 +123,7 @@ def _llama() -> Any:
 def _qwen() -> Any:
     from transformers import Qwen2Config, Qwen2ForSequenceClassification
 
-    window = {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 2}
+    window = {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1}
     config = Qwen2Config(**_SIZE, **_TEXT, **_DECODER, **window)
     return Qwen2ForSequenceClassification(config)
 

@@ -55,7 +55,7 @@ class CapturedAttention:
     keys, values : torch.Tensor
         ``(B, heads, T, head_width)``.
     bias : torch.Tensor or None
-        Added to the scores, ``(B, P or 1, T)``: zero, or minus infinity where masked.
+        Added to the scores, ``(B, P or 1, T)``: zero, or hugely negative where masked.
     rotation : tuple of torch.Tensor or None
         Cosine and sine of rotary embeddings at the positions, ``(B, P, head_width)``.
     """
@@ -291,9 +291,12 @@ class LayerAttention:
         rows = mask[:, 0, :, :tokens].expand(size, -1, -1)
         if rows.shape[1] > 1:
             rows = _at(rows, read)
+        # Not minus infinity: a padding token behind a sliding window sees nothing at all, and
+        # its NaN would spread to the tokens that ignore it.
+        lowest = torch.finfo(torch.float32).min
         if rows.dtype != torch.bool:
-            return rows.float()
-        return torch.zeros(rows.shape).masked_fill(~rows, -torch.inf)
+            return rows.float().clamp(min=lowest)
+        return torch.zeros(rows.shape).masked_fill(~rows, lowest)
 
 
 def _at(states: torch.Tensor, read: torch.Tensor | None) -> torch.Tensor:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -14,7 +16,7 @@ from rich.console import Console
 from fedcert import __version__
 from fedcert.errors import FedcertError
 
-__all__ = ["app", "console", "main"]
+__all__ = ["app", "console", "main", "say"]
 
 app = typer.Typer(
     name="fedcert",
@@ -32,12 +34,31 @@ app = typer.Typer(
 console = Console()
 
 
+def say(text: str, *, style: str | None = None, wrap: bool = False) -> None:
+    """Print text as it is: brackets are no markup, and a long path stays in one piece.
+
+    Parameters
+    ----------
+    text : str
+        One line.
+    style : str, optional
+        Of rich; shown on terminals.
+    wrap : bool (default: False)
+        Break long lines between words, on terminals.
+    """
+    _print_line(console, text, style=style, soft_wrap=not (wrap and console.is_terminal))
+
+
+def _print_line(to: Console, text: str, *, style: str | None, soft_wrap: bool = True) -> None:
+    to.print(text, style=style, markup=False, highlight=False, soft_wrap=soft_wrap)
+
+
 @app.callback(invoke_without_command=True)
 def _version(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
     if version:
-        console.print(f"fedcert {__version__}")
+        say(f"fedcert {__version__}")
         raise typer.Exit
 
 
@@ -47,21 +68,28 @@ def main() -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.warnoptions:
+        # What is planned for the libraries below concerns nobody at a terminal.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", module="peft")
     _register_commands()
-    errors = Console(stderr=True)
     try:
-        app()
+        app(prog_name="fedcert")
     except FedcertError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(1)
+        _fail(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        reason = error.strerror or str(error)
-        errors.print(f"error: {where}{reason}", style="red", markup=False, highlight=False)
-        sys.exit(1)
+        _fail(f"{where}{error.strerror or error}")
     except KeyboardInterrupt:
-        errors.print("interrupted; what was finished is kept, and the same command goes on")
+        text = "interrupted; what was finished is kept, and the same command goes on"
+        _print_line(Console(stderr=True), text, style=None)
         sys.exit(130)
+
+
+def _fail(reason: str) -> NoReturn:
+    text = " ".join(f"error: {reason}".splitlines())
+    _print_line(Console(stderr=True), text, style="red")
+    sys.exit(1)
 
 
 def _register_commands() -> None:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-from fedcert.cli.app import app, console
+from fedcert.cli.app import app, console, say
 from fedcert.errors import SettingsError
 
 __all__ = ["personalize", "verify"]
@@ -76,10 +76,10 @@ def personalize(
     if as_json:
         typer.echo(certificate.to_json(), nl=False)
         return
-    console.print(escape(certificate.statement))
-    console.print(f"bound:       {certificate.bound:.4f} (delta {certificate.delta:g})")
-    console.print(f"adapter:     {escape(str(result.adapter))}")
-    console.print(f"certificate: {escape(str(output / 'certificate.json'))}")
+    say(certificate.statement, wrap=True)
+    say(f"bound:       {certificate.bound:.4f} (delta {certificate.delta:g})")
+    say(f"adapter:     {result.adapter}")
+    say(f"certificate: {output / 'certificate.json'}")
 
 
 @app.command()
@@ -150,17 +150,19 @@ def verify(
         ]
         typer.echo(json.dumps({"passed": report.passed, "checks": checks}))
     else:
-        table = Table(show_header=False, box=None)
+        # Keys and digests are longer than the column; the default would cut them off.
+        fold = Column(overflow="fold")
+        table = Table(Column(), Column(), fold, show_header=False, box=None)
         for check in report.checks:
             mark = "[green]ok[/]" if check.passed else "[red]FAILED[/]"
             table.add_row(mark, check.name, escape(check.detail))
         console.print(table)
         if report.passed:
-            console.print(escape(record.statement))
+            say(record.statement, wrap=True)
             if bundle is None or data is None:
-                console.print("not checked: " + _unchecked(bundle, data))
+                say(f"not checked: {_unchecked(bundle, data)}", wrap=True)
         else:
-            console.print("[red]this certificate does not hold[/]")
+            say("this certificate does not hold", style="red")
     raise typer.Exit(0 if report.passed else 1)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from fedcert.cli.app import app, console
 
@@ -45,7 +45,8 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(facts))
         return
-    table = Table(show_header=False, box=None)
+    # Digests are longer than the column; the default would cut them off.
+    table = Table(Column(), Column(overflow="fold"), show_header=False, box=None)
     for name, value in facts.items():
         text = value if isinstance(value, str) else json.dumps(value)
         table.add_row(escape(name.replace("_", " ")), escape(text))

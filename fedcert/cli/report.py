@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from fedcert.cli.app import app, console
+from fedcert.cli.app import app, say
 from fedcert.errors import FedcertError
 
 __all__ = ["report"]
@@ -35,4 +34,4 @@ def report(
         raise FedcertError(f"{source}: damaged, not JSON ({error})") from error
     path = output or run / "report.html"
     write_report(results, path)
-    console.print(escape(str(path)))
+    say(str(path))

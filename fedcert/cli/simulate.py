@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from fedcert.cli.app import app, console
+from fedcert.cli.app import app, console, say
 from fedcert.errors import RunError, SettingsError
 
 __all__ = ["simulate"]
@@ -83,12 +82,11 @@ def _quiet() -> None:
     logging.getLogger("flwr").setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", module="peft")
 
 
 def _print_results(output: Path, results: dict[str, Any], summary: dict[str, Any]) -> None:
     table = Table(title="New clients", show_footer=True)
-    table.add_column("client", footer="mean")
+    table.add_column("client", footer="mean", overflow="fold")
     table.add_column("n", justify="right")
     table.add_column("recipe")
     table.add_column("errors", justify="right")
@@ -109,12 +107,10 @@ def _print_results(output: Path, results: dict[str, Any], summary: dict[str, Any
             "yes" if row["verified"] else "NO",
         )
     console.print(table)
-    console.print(f"prior: {results['prior']['choice']}")
+    say(f"prior: {results['prior']['choice']}")
     for kind, risk in summary["best_of_1000"].items():
-        console.print(f"  best of 1000 candidates, {kind:<10} risk {risk:.3f}")
-    console.print(f"{summary['seconds']:g} s, peak memory {summary['peak_rss_mib']} MiB")
-    console.print(f"report:       {output / 'report.html'}")
-    console.print(f"bundle:       {output / 'bundle'}  (base model: {output / 'base-model'})")
-    console.print(
-        f"certificates: {output / 'clients'}/<client>/certificate.json, adapter/ beside"
-    )
+        say(f"  best of 1000 candidates, {kind:<10} risk {risk:.3f}")
+    say(f"{summary['seconds']:g} s, peak memory {summary['peak_rss_mib']} MiB")
+    say(f"report:       {output / 'report.html'}")
+    say(f"bundle:       {output / 'bundle'}  (base model: {output / 'base-model'})")
+    say(f"certificates: {output / 'clients'}/<client>/certificate.json, adapter/ beside")

@@ -19,6 +19,8 @@ __all__ = ["BatchedScorer"]
 
 _Groups = list[tuple[torch.Tensor, PreparedInputs]]
 
+# Sets of inputs whose frozen layers are kept; a search scores a few parts in turn.
+_KEPT_INPUTS = 16
 # Candidates whose logits are kept at once.
 _BLOCK = 512
 # Activations beyond this no longer fit the processor's caches, and more is slower.
@@ -51,9 +53,7 @@ class BatchedScorer(Scorer):
         super().__init__(margin_tolerance=margin_tolerance)
         self._model, self._memory = model, memory_mib * 2**20
         self._spec = spec.bound_to(model.base)
-        self._last: (
-            tuple[npt.NDArray[Any], list[tuple[torch.Tensor, PreparedInputs]]] | None
-        ) = None
+        self._known: dict[int, tuple[npt.NDArray[Any], _Groups]] = {}
 
     def score(
         self,
@@ -100,15 +100,19 @@ class BatchedScorer(Scorer):
 
     def _prepared(self, inputs: npt.NDArray[Any]) -> _Groups:
         """Run the frozen layers, once for all calls with the same inputs."""
-        if self._last is None or self._last[0] is not inputs:
+        key = id(inputs)
+        if key not in self._known:
             encoded = self._spec.encode(inputs)
             # Where the top layer alone is adapted, padding costs next to nothing, and small
             # groups would.
             whole = [(torch.arange(len(inputs)), encoded)]
             groups = whole if self._model.top_only else length_groups(encoded)
             prepared = [(rows, self._model.prepare(part)) for rows, part in groups]
-            self._last = (inputs, prepared)
-        return self._last[1]
+            if len(self._known) >= _KEPT_INPUTS:
+                self._known.pop(next(iter(self._known)))
+            # The array is kept along, so that its id stays its own.
+            self._known[key] = (inputs, prepared)
+        return self._known[key][1]
 
     def _chunk(self, prepared: PreparedInputs) -> int:
         """Return how many candidates to run at once: within the budget and the cache."""

@@ -38,7 +38,7 @@ def length_groups(
         return everything
     rounded = (-(-lengths // _STEP) * _STEP).clamp(max=width)
     groups = []
-    for length in rounded.unique().tolist():
+    for length in sorted(set(rounded.tolist())):
         rows = torch.nonzero(rounded == length)[:, 0]
         cut = {
             name: tensor[rows, :length]

@@ -65,7 +65,7 @@ def pretrained_base(
             "torch": torch.__version__,
         }
     )
-    folder = cache_folder() / "base-models" / f"digits-{key[:16]}"
+    folder = cache_folder() / "base-models" / f"vit-{key[:16]}"
     if not (folder / "config.json").is_file():
         on_step("pretraining the base model")
         # One thread: the digest of the weights must not depend on the number of cores.

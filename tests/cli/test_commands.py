@@ -203,6 +203,7 @@ def test_verify_says_what_it_could_not_check(run: Run, finished: Simulation) -> 
         "whether the errors were counted right (give --data)" in text
     )
     assert "FAILED" not in text
+    assert Certificate.read(certificate).signature.public_key in re.sub(r"\s", "", shown.out)
     with_bundle = run("verify", certificate, "--bundle", finished.output / "bundle")
     assert with_bundle.code == 0
     text = " ".join(with_bundle.out.split())
@@ -255,9 +256,7 @@ def test_keys_are_made_for_their_owner_alone_and_never_overwritten(
     before = tree(tmp_path)
     again = run("keys", "create", path)
     assert (again.code, again.out) == (1, "")
-    assert re.fullmatch(
-        r"error: there is a file at .*my\.key already; keys are .*\n", again.err
-    )
+    assert again.err.startswith(f"error: there is a file at {path} already; keys are never")
     assert tree(tmp_path) == before
 
 

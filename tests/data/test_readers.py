@@ -59,12 +59,19 @@ def _check_images(examples: Examples) -> None:
     assert examples.labels.tolist() == [1, 0]
 
 
+LABEL_FIRST = "label,a,b,c,d\nmine,0,1,2,3\nother,4,5.5,6,16\n"
 CSV = "a,b,label,c,d\n0,1,mine,2,3\n4,5.5,other,6,16\n"
 
 
 @pytest.mark.parametrize(
     "content",
-    [CSV, "\ufeff" + CSV, CSV.replace("\n", "\r\n"), CSV.replace("mine", "1"), CSV.strip()],
+    [
+        CSV,
+        "\ufeff" + LABEL_FIRST,
+        CSV.replace("\n", "\r\n"),
+        CSV.replace("mine", "1"),
+        CSV.strip(),
+    ],
     ids=["plain", "byte order mark", "windows", "index", "no last newline"],
 )
 def test_csv_images(tmp_path: Path, content: str) -> None:

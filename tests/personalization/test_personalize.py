@@ -57,6 +57,9 @@ def test_the_winner_is_the_best_on_the_choosing_examples(served: Served) -> None
     assert scores.best(recipe.choosing(size).as_slice())[0] == certificate.candidate.index
     wrong = scores.wrong[certificate.candidate.index, recipe.certifying(size).as_slice()]
     assert wrong.sum() == certificate.errors
+    if isinstance(recipe, SplitRecipe):  # or the two halves could be confused unnoticed
+        chose = scores.wrong[certificate.candidate.index, recipe.choosing(size).as_slice()]
+        assert chose.sum() != certificate.errors
     np.testing.assert_array_equal(
         certificate.adapter_vector, vectors[certificate.candidate.index]
     )

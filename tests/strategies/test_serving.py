@@ -172,6 +172,17 @@ def test_it_waits_for_nodes_that_come_late(tmp_path: Path) -> None:
 # The ServerApp, as `flwr run` calls it
 
 
+CONFIG: dict[str, str | int] = {
+    "scenario.name": "tiny_scenario:Tiny",
+    "adapter.rank": 2,
+    "training.steps": 10,
+    "prior.kind": "gaussian",
+    "certificate.candidates": 50,
+    "certificate.support-size": 32,
+    "server.min-pool": 10,
+}
+
+
 def _run_app(federation: Federation, **config: str | int | float | bool) -> None:
     app(federation.grid, Context(1, 1, {}, RecordDict(), config))
 
@@ -179,19 +190,27 @@ def _run_app(federation: Federation, **config: str | int | float | bool) -> None
 def test_the_server_app_takes_its_settings_from_the_run_config(
     federation: Federation, undisturbed: PooledPrior
 ) -> None:
-    config = {
-        "output": str(federation.output),
-        "scenario.name": "tiny_scenario:Tiny",
-        "adapter.rank": 2,
-        "training.steps": 10,
-        "prior.kind": "gaussian",
-        "certificate.candidates": 50,
-        "certificate.support-size": 32,
-        "server.min-pool": 10,
-    }
-    _run_app(federation, **config)
+    _run_app(federation, **CONFIG, output=str(federation.output))
     assert undisturbed.bundle is not None
     assert Bundle.load(federation.output / "bundle").digest == undisturbed.bundle.digest
+
+
+def test_the_server_app_logs_failures_once_and_warnings(
+    federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    for client in CLIENTS[:2]:
+        federation.on(TRAIN, client, _gone)
+    federation.on(CERTIFY, CLIENTS[-1], _no_disk)
+    config = CONFIG | {"prior.kind": "pool", "output": str(federation.output)}
+    _run_app(federation, **config)
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("WARNING: the pool prior comes 0.00 times as near")
+    assert warnings[1] == (
+        "3 clients failed: 2 x training: node unavailable; "
+        "1 x certification: OSError(28, 'No space left on device')"
+    )
+    assert "fit the prior ..." in caplog.messages
 
 
 @pytest.mark.parametrize("output", ["", "run", "./run", "~/run"])

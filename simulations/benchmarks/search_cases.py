@@ -1,0 +1,70 @@
+"""What `make bench-search` measures: models, adapted layers, numbers of examples."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.errors import SettingsError
+from fedcert.models.base import BaseModel, load_base_model
+from fedcert.scenarios import load_scenario
+
+__all__ = ["Case", "cases"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the benchmark.
+
+    Attributes
+    ----------
+    model : str
+        Name in the table.
+    layers : int
+        Adapted layers, counted from the top.
+    examples : int
+        n.
+    candidates : int
+        Scored by the search.
+    plain : int
+        Scored by the plain loop in the same turn; it is too slow for all of them.
+    load : callable
+        Gives base model, input specification and examples.
+    """
+
+    model: str
+    layers: int
+    examples: int
+    candidates: int
+    plain: int
+    load: Callable[[], tuple[BaseModel, InputSpec, Examples]]
+
+
+def cases() -> Iterator[Case]:
+    """Return the cases whose data and models are there, and say what is left out."""
+    for layers, count in ((1, 2000), (3, 200)):
+        yield _case("digits", "ViT (digits)", layers, 64, candidates=count)
+    sizes = {1: (1000, 300), 2: (150, 50), 6: (40, 12)}
+    for layers, counts in sizes.items():
+        for examples, candidates in zip((64, 256), counts, strict=True):
+            try:
+                load_scenario("intents", {}).base_model()
+            except SettingsError as error:
+                sys.stdout.write(f"left out: {error}\n")
+                return
+            yield _case("intents", "MiniLM", layers, examples, candidates=candidates)
+
+
+def _case(scenario: str, model: str, layers: int, examples: int, *, candidates: int) -> Case:
+    def load() -> tuple[BaseModel, InputSpec, Examples]:
+        source = load_scenario(scenario, {})
+        labels: Any = source.labels
+        base = load_base_model(str(source.base_model()), num_labels=len(labels))
+        support = source.support_examples(source.new_clients[0], examples)
+        return base, source.inputs, support
+
+    return Case(model, layers, examples, candidates, plain=4, load=load)

@@ -1,0 +1,217 @@
+"""Scenarios whose clients come with the data: rows with an input, a label and a client."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.canonical import sha256_hex
+from fedcert.data.examples import Examples
+from fedcert.errors import DataError, SettingsError
+from fedcert.randomness import keyed_generator, small_seed
+from fedcert.scenarios import Scenario
+from fedcert.strategies.roster import CLIENT_ID
+
+__all__ = ["NaturalScenario", "Rows", "text_items"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table of labeled examples.
+
+    Attributes
+    ----------
+    inputs : numpy.ndarray
+        Raw inputs, as `InputSpec.normalize` takes them.
+    labels : numpy.ndarray
+        Class indices.
+    clients : numpy.ndarray
+        Whose example it is: objects of ``str``.
+    items : numpy.ndarray
+        What it is an example of: objects of ``str``. Rows of one item stay on one side.
+    """
+
+    inputs: npt.NDArray[Any]
+    labels: npt.NDArray[np.int64]
+    clients: npt.NDArray[Any]
+    items: npt.NDArray[Any]
+
+
+class NaturalScenario(Scenario):
+    """Splits rows into upstream training, and support and test of new clients.
+
+    Items are the unit. An item that a new client has is on the new clients' side, and no
+    upstream client trains on it; there, a keyed digest puts it either into all support sets
+    or into all test sets. A client has an item once.
+
+    Parameters
+    ----------
+    upstream : int
+        Most upstream clients; 0 for all.
+    new : int
+        Most new clients, drawn by `seed` unless `_is_new` names them; 0 for all that it
+        names.
+    smallest : int
+        Clients with fewer rows take no part.
+    smallest_new : int
+        New clients have at least so many.
+    training_size : int
+        Most rows that an upstream client trains on; 0 for all.
+    new_size : int
+        Most rows of a new client, for support and test together; 0 for all.
+    support_share : float
+        Share of the new clients' items that are for support.
+    seed : int
+        Of all draws.
+    """
+
+    def __init__(
+        self,
+        *,
+        upstream: int,
+        new: int,
+        smallest: int,
+        smallest_new: int,
+        training_size: int,
+        new_size: int,
+        support_share: float,
+        seed: int,
+    ) -> None:
+        if min(upstream, new, training_size, new_size) < 0 or smallest < 4:
+            raise SettingsError(
+                f"{self.name}: upstream, new, training_size and new_size must not be "
+                "negative, and smallest be at least 4"
+            )
+        if not 0 < support_share < 1:
+            raise SettingsError(f"{self.name}: support_share must lie between 0 and 1")
+        self._most_upstream, self._most_new, self._smallest = upstream, new, smallest
+        self._training_size, self._new_size = training_size, new_size
+        self._smallest_new = smallest_new
+        self._support_share, self._seed = support_share, seed
+
+    @cached_property
+    @abstractmethod
+    def _rows(self) -> Rows:
+        """Read all rows."""
+
+    def _is_new(self, client: str) -> bool | None:
+        """Say whether a client is a new one; None lets the seed decide."""
+        del client
+        return None
+
+    @property
+    def upstream_clients(self) -> tuple[str, ...]:
+        """Ids of the clients that train."""
+        return tuple(self._parts[0])
+
+    @property
+    def new_clients(self) -> tuple[str, ...]:
+        """Ids of the clients that personalize."""
+        return tuple(self._parts[1])
+
+    def training_examples(self, client: str) -> Examples:
+        """Return a draw from the client's rows whose items no new client has."""
+        return self._examples(self._part(0, client))
+
+    def support_examples(self, client: str, size: int) -> Examples:
+        """Return the first `size` rows of the client's own order of its support side."""
+        rows = self._part(1, client)
+        rows = rows[self._for_support[rows]]
+        if not 1 <= size <= len(rows):
+            raise DataError(
+                f"{self.name} can give 1 to {len(rows)} support examples of {client}, not "
+                f"{size}; lower certificate.support_size, or raise the option `smallest_new`"
+            )
+        return self._examples(rows[:size])
+
+    def test_examples(self, client: str) -> Examples | None:
+        """Return the client's rows on the test side."""
+        rows = self._part(1, client)
+        rows = rows[~self._for_support[rows]]
+        return self._examples(rows) if len(rows) else None
+
+    def _examples(self, rows: npt.NDArray[np.int64]) -> Examples:
+        table = self._rows
+        return Examples(self.inputs.normalize(table.inputs[rows]), table.labels[rows])
+
+    def _part(self, side: int, client: str) -> npt.NDArray[np.int64]:
+        if client not in self._parts[side]:
+            raise DataError(f"{self.name} has no client {client!r} on this side")
+        return self._parts[side][client]
+
+    @cached_property
+    def _for_support(self) -> npt.NDArray[np.bool_]:
+        """Say of each row whether its item is for support, should a new client have it."""
+        limit = self._support_share * 2.0**63
+        drawn = {
+            item: small_seed(self.name, "support", self._seed, item) < limit
+            for item in set(self._rows.items)
+        }
+        return np.array([drawn[item] for item in self._rows.items])
+
+    @cached_property
+    def _parts(self) -> tuple[dict[str, npt.NDArray[np.int64]], ...]:
+        """Return the rows of each upstream and of each new client, in their own order."""
+        shuffled = self._by_client()
+        large = [name for name, rows in shuffled.items() if len(rows) >= self._smallest_new]
+        names = self._new_names(large)
+        new = {name: shuffled[name][: self._new_size or None] for name in names}
+        table = self._rows
+        taken = {item for rows in new.values() for item in table.items[rows]}
+        upstream: dict[str, npt.NDArray[np.int64]] = {}
+        for name, rows in shuffled.items():
+            if name in names or self._is_new(name) or self._enough(upstream):
+                continue
+            free = np.array([item not in taken for item in table.items[rows]])
+            kept = rows[free]
+            if len(kept) >= self._smallest and len(np.unique(table.labels[kept])) > 1:
+                upstream[_client_id(name)] = kept[: self._training_size or None]
+        if not upstream or not names:
+            raise DataError(
+                f"{self.name}: {len(shuffled)} clients have {self._smallest} rows or more, "
+                f"{len(large)} of them {self._smallest_new}; that leaves {len(upstream)} "
+                f"upstream and {len(names)} new ones; lower `smallest`, `smallest_new` or `new`"
+            )
+        return upstream, {_client_id(name): rows for name, rows in new.items()}
+
+    def _enough(self, upstream: dict[str, npt.NDArray[np.int64]]) -> bool:
+        return bool(self._most_upstream) and len(upstream) >= self._most_upstream
+
+    def _by_client(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Return each large client's rows, an item once; clients and rows are shuffled."""
+        found: dict[str, dict[str, int]] = {}
+        for row, (client, item) in enumerate(
+            zip(self._rows.clients, self._rows.items, strict=True)
+        ):
+            found.setdefault(client, {}).setdefault(item, row)
+        names = sorted(name for name, rows in found.items() if len(rows) >= self._smallest)
+        order = keyed_generator(self.name, "clients", self._seed).permutation(len(names))
+        shuffled = {}
+        for name in (names[index] for index in order):
+            rows = np.array(list(found[name].values()), dtype=np.int64)
+            generator = keyed_generator(self.name, "rows", self._seed, name)
+            shuffled[name] = generator.permutation(rows)
+        return shuffled
+
+    def _new_names(self, names: list[str]) -> list[str]:
+        named = [name for name in names if self._is_new(name)]
+        if named or any(self._is_new(name) is False for name in names):
+            return named[: self._most_new or None]
+        return names[: self._most_new]
+
+
+def text_items(texts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return what makes two texts the same example: white space and case aside."""
+    items = np.empty(len(texts), dtype=object)
+    items[:] = [" ".join(str(text).split()).casefold() for text in texts]
+    return items
+
+
+def _client_id(name: str) -> str:
+    """Return a client's name, or its digest if that cannot be the name of a folder."""
+    return name if CLIENT_ID.fullmatch(name) else f"client-{sha256_hex(name.encode())[:16]}"

@@ -1,0 +1,177 @@
+"""Scenario `intents`: everyone has their own idea of which requests are "mine".
+
+The data are the 22,500 requests to an assistant of CLINC150 (Larson et al., EMNLP 2019), of
+10 domains; requests outside all domains are left out. Each client has a private set of 5
+domains that it labels "mine" (252 possible tasks). Upstream clients hold some of the sets;
+every new client has a set that no upstream client has.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.data.examples import Examples
+from fedcert.data.text import TextInputs
+from fedcert.errors import DataError, SettingsError
+from fedcert.randomness import keyed_generator
+from fedcert.scenarios import Scenario
+from fedcert.simulations.sources import TextBase, data_file
+
+__all__ = ["Intents"]
+
+FILE = "clinc150.csv.gz"
+# Shares of the distinct texts for upstream training and for support; the rest is for tests.
+TRAINING, SUPPORT = 0.6, 0.2
+
+
+class Intents(Scenario):
+    """Requests to an assistant, on a pretrained text encoder.
+
+    Parameters
+    ----------
+    upstream : int (default: 128)
+        Upstream clients; each has a set of its own while the seen sets last.
+    new : int (default: 60)
+        New clients; their sets are unseen upstream.
+    training_size : int (default: 200)
+        Texts that an upstream client trains on, drawn from the training split.
+    test_size : int (default: 400)
+        Texts that measure true errors, the same for all new clients.
+    data : str (default: "")
+        Folder of ``clinc150.csv.gz``; by default ``$FEDCERT_DATA``.
+    base : str (default: "")
+        Folder or hub id of a pretrained text model; by default MiniLM.
+    seed : int (default: 0)
+        Of the split, of the sets, and of each client's draw.
+    """
+
+    name = "intents"
+    description = "Which 5 of the 10 domains of requests are mine? (CLINC150)"
+    labels = ("other", "mine")
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "training": {"learning_rate": 0.1, "weight_decay": 0.01}
+    }
+
+    def __init__(
+        self,
+        *,
+        upstream: int = 128,
+        new: int = 60,
+        training_size: int = 200,
+        test_size: int = 400,
+        data: str = "",
+        base: str = "",
+        seed: int = 0,
+    ) -> None:
+        if not 1 <= new <= 126 or upstream < 1:
+            raise SettingsError("intents: upstream must be at least 1, and new 1 to 126")
+        if training_size < 2 or test_size < 1:
+            raise SettingsError(
+                "intents: training_size must be at least 2, and test_size at least 1"
+            )
+        self._sizes = {"training": training_size, "test": test_size}
+        self._seed, self._data = seed, data
+        self._base = TextBase("intents", base, labels=self.labels, max_length=64)
+        ids = [f"intents-{index:04d}" for index in range(upstream + new)]
+        self._upstream, self._new = tuple(ids[:upstream]), tuple(ids[upstream:])
+        sets = list(combinations(range(10), 5))
+        order = keyed_generator("intents/sets", seed).permutation(len(sets))
+        unseen, seen = order[:new], order[new:]
+        tasks = [sets[seen[i % len(seen)]] for i in range(upstream)] + [sets[i] for i in unseen]
+        self._mine: dict[str, tuple[int, ...]] = dict(zip(ids, tasks, strict=True))
+
+    @property
+    def inputs(self) -> TextInputs:
+        """Texts, tokenized for the base model."""
+        return self._base.inputs
+
+    @property
+    def upstream_clients(self) -> tuple[str, ...]:
+        """Ids of the clients that train."""
+        return self._upstream
+
+    @property
+    def new_clients(self) -> tuple[str, ...]:
+        """Ids of the clients that personalize."""
+        return self._new
+
+    def mine(self, client: str) -> tuple[str, ...]:
+        """Return the five domains that a client calls its own."""
+        if client not in self._mine:
+            raise DataError(f"intents has no client {client!r}")
+        return tuple(self._table[2][domain] for domain in self._mine[client])
+
+    def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
+        """Return the text encoder with a zero head."""
+        on_step("preparing the text encoder")
+        return self._base.folder
+
+    def training_examples(self, client: str) -> Examples:
+        """Return an upstream client's own draw from the training split."""
+        pool, size = self._splits["training"], self._sizes["training"]
+        generator = keyed_generator("intents/training", self._seed, client)
+        return self._labeled(
+            client, generator.choice(pool, min(size, len(pool)), replace=False)
+        )
+
+    def support_examples(self, client: str, size: int) -> Examples:
+        """Return the first `size` texts of the client's own order of the support split."""
+        pool = self._splits["support"]
+        if not 1 <= size <= len(pool):
+            raise DataError(f"intents can give 1 to {len(pool)} support examples, not {size}")
+        generator = keyed_generator("intents/support", self._seed, client)
+        return self._labeled(client, generator.permutation(pool)[:size])
+
+    def test_examples(self, client: str) -> Examples:
+        """Return the first texts of the test split under the client's labels."""
+        rows = self._splits["test"][: self._sizes["test"]]
+        return Examples(self._test_texts, self._own(client, rows))
+
+    def _labeled(self, client: str, rows: npt.NDArray[np.int64]) -> Examples:
+        return Examples(self._table[0][rows], self._own(client, rows))
+
+    def _own(self, client: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        domains, names = self._table[1:]
+        mine = [names.index(name) for name in self.mine(client)]
+        return np.isin(domains[rows], mine).astype(np.int64)
+
+    @cached_property
+    def _test_texts(self) -> npt.NDArray[Any]:
+        """One array for all clients: scorers keep what they computed for an array."""
+        rows = self._splits["test"][: self._sizes["test"]]
+        texts: npt.NDArray[Any] = self._table[0][rows]
+        return texts
+
+    @cached_property
+    def _table(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], list[str]]:
+        """Return distinct texts, the domain of each, and the names of the domains."""
+        found: dict[str, tuple[str, str]] = {}
+        path = data_file("intents", self._data, FILE)
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                # A text that stands there twice counts once, in the domain named first.
+                key = " ".join(row["text"].split()).casefold()
+                if row["label"] != "oos":
+                    found.setdefault(key, (row["text"], row["client"]))
+        names = sorted({domain for _, domain in found.values()})
+        if len(names) != 10:
+            raise DataError(f"{path}: holds {len(names)} domains instead of 10")
+        texts = np.array([text for text, _ in found.values()], dtype=object)
+        domains = np.array([names.index(domain) for _, domain in found.values()])
+        return self.inputs.normalize(texts), domains.astype(np.int64), names
+
+    @cached_property
+    def _splits(self) -> dict[str, npt.NDArray[np.int64]]:
+        count = len(self._table[1])
+        order = keyed_generator("intents/split", self._seed).permutation(count)
+        ends = [round(TRAINING * count), round((TRAINING + SUPPORT) * count)]
+        return dict(zip(("training", "support", "test"), np.split(order, ends), strict=True))

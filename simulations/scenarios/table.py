@@ -1,0 +1,190 @@
+"""Scenario `table`: a user's own data, with columns named in the options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.canonical import digest_tensors
+from fedcert.data.inputs import ImageInputs, InputSpec
+from fedcert.data.tables import Columns, read_columns
+from fedcert.errors import DataError, SettingsError
+from fedcert.models import with_task_head
+from fedcert.simulations.natural import NaturalScenario, Rows, text_items
+from fedcert.simulations.sources import TextBase
+
+__all__ = ["Table"]
+
+
+class Table(NaturalScenario):
+    """Texts or images of natural clients, from one file.
+
+    Parameters
+    ----------
+    source : str
+        What `fedcert.data.tables.read_columns` reads.
+    input, label, client : str (default: "input", "label", "client")
+        Columns of the inputs, of the labels, and of whose example it is.
+    item : str (default: "")
+        Column of what it is an example of: rows of one item stay on one side. By default
+        equal inputs are one item.
+    held_out : str (default: "")
+        ``column=value``: clients with such a row are the new ones. By default the seed
+        draws them.
+    split : str (default: "train")
+        Which part of a `datasets` data set.
+    base : str (default: "")
+        Folder or hub id of a pretrained model; by default MiniLM, for texts.
+    max_length : int (default: 128)
+        Tokens of the longest text.
+    low, high : float (default: 0, 255)
+        Range of the values of images.
+    upstream, new, smallest, smallest_new, training_size, new_size, support_share, seed
+        See `NaturalScenario`.
+    """
+
+    name = "table"
+    description = "A table of your own"
+
+    def __init__(
+        self,
+        *,
+        source: str = "",
+        input: str = "input",
+        label: str = "label",
+        client: str = "client",
+        item: str = "",
+        held_out: str = "",
+        split: str = "train",
+        base: str = "",
+        max_length: int = 128,
+        low: float = 0.0,
+        high: float = 255.0,
+        upstream: int = 0,
+        new: int = 20,
+        smallest: int = 100,
+        smallest_new: int = 160,
+        training_size: int = 0,
+        new_size: int = 400,
+        support_share: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            upstream=upstream,
+            new=new,
+            smallest=smallest,
+            smallest_new=smallest_new,
+            training_size=training_size,
+            new_size=new_size,
+            support_share=support_share,
+            seed=seed,
+        )
+        if not source:
+            raise SettingsError("table needs the option `source`: a file, folder or hub id")
+        if held_out and not all(held_out.partition("=")):
+            raise SettingsError(
+                f"table: held_out must be of the form column=value, not {held_out!r}"
+            )
+        self._source, self._split, self._base = source, split, base
+        self._input, self._label, self._client, self._item = input, label, client, item
+        self._held_column, _, self._held_value = held_out.partition("=")
+        self._max_length, self._low, self._high = max_length, float(low), float(high)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that occur, in order."""
+        found = sorted({_word(value) for value in self._columns[self._label]})
+        if len(found) < 2:
+            raise DataError(f"{self._source}: the column {self._label!r} has only {found}")
+        return tuple(found)
+
+    @property
+    def inputs(self) -> InputSpec:
+        """Texts, or images of the size that they have."""
+        return self._text_base.inputs if self._has_texts else self._images
+
+    def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
+        """Return the pretrained model with a zero head for the labels."""
+        on_step("preparing the base model")
+        return self._text_base.folder if self._has_texts else self._image_base
+
+    @cached_property
+    def _image_base(self) -> Path:
+        if not self._base:
+            raise SettingsError("table: images need the option `base`, an image model")
+        return with_task_head(self._base, self.labels)
+
+    @cached_property
+    def _text_base(self) -> TextBase:
+        return TextBase("table", self._base, labels=self.labels, max_length=self._max_length)
+
+    @cached_property
+    def _has_texts(self) -> bool:
+        return isinstance(self._columns[self._input][0], str)
+
+    @cached_property
+    def _images(self) -> ImageInputs:
+        shape = np.shape(self._columns[self._input][0])
+        if len(shape) not in {2, 3}:
+            raise DataError(
+                f"{self._source}: {self._input!r} holds neither texts nor images of shape "
+                f"(height, width) or (channels, height, width), but shape {shape}"
+            )
+        channels, height, width = (1, *shape)[-3:]
+        return ImageInputs(channels, height, width, self._low, self._high)
+
+    @cached_property
+    def _columns(self) -> Columns:
+        names = [self._input, self._label, self._client, self._item, self._held_column]
+        return read_columns(self._source, [n for n in names if n], split=self._split)
+
+    @cached_property
+    def _rows(self) -> Rows:
+        columns = self._columns
+        index = {label: position for position, label in enumerate(self.labels)}
+        labels = [index[_word(value)] for value in columns[self._label]]
+        inputs = columns[self._input]
+        if self._item:
+            items = _words(columns[self._item])
+        else:
+            items = text_items(inputs) if self._has_texts else _image_items(inputs)
+        return Rows(
+            inputs if self._has_texts else np.stack([np.asarray(image) for image in inputs]),
+            np.array(labels, dtype=np.int64),
+            _words(columns[self._client]),
+            items,
+        )
+
+    @cached_property
+    def _held_out(self) -> frozenset[str]:
+        marked = _words(self._columns[self._held_column]) == self._held_value
+        if not marked.any():
+            raise DataError(
+                f"{self._source}: no row has {self._held_column}={self._held_value}"
+            )
+        return frozenset(self._rows.clients[marked])
+
+    def _is_new(self, client: str) -> bool | None:
+        return client in self._held_out if self._held_column else None
+
+
+def _word(value: Any) -> str:
+    """Return a cell as text; a bare NumPy number and a Python one read the same."""
+    return str(value.item() if isinstance(value, np.generic) else value).strip()
+
+
+def _words(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    words = np.empty(len(values), dtype=object)
+    words[:] = [_word(value) for value in values]
+    return words
+
+
+def _image_items(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    items = np.empty(len(images), dtype=object)
+    items[:] = [digest_tensors({"image": np.asarray(image)}) for image in images]
+    return items

@@ -1,0 +1,128 @@
+"""Scenario `topics`: news topics in languages that nobody had before.
+
+The data are the articles of MasakhaNEWS (Adelani et al., 2023) in 16 languages. The articles
+of a language are dealt out to clients; all clients of the held-out languages are new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.data.tables import read_columns
+from fedcert.data.text import TextInputs
+from fedcert.errors import DataError, SettingsError
+from fedcert.randomness import keyed_generator
+from fedcert.simulations.natural import NaturalScenario, Rows, text_items
+from fedcert.simulations.sources import TextBase, data_file
+
+__all__ = ["Topics"]
+
+FILE = "masakhanews.csv.gz"
+
+
+class Topics(NaturalScenario):
+    """News articles of clients in many languages, on a pretrained text encoder.
+
+    Parameters
+    ----------
+    held_out : str (default: "ibo,pcm,sna")
+        Languages of the new clients, separated by commas.
+    client_size : int (default: 150)
+        Articles that a client gets.
+    data : str (default: "")
+        Folder of ``masakhanews.csv.gz``; by default ``$FEDCERT_DATA``.
+    base : str (default: "")
+        Folder or hub id of a pretrained text model; by default MiniLM, which knows English
+        best.
+    upstream, new, seed
+        See `NaturalScenario`.
+    """
+
+    name = "topics"
+    description = "What is this article about, in a language unseen upstream? (MasakhaNEWS)"
+    labels = (
+        "business",
+        "entertainment",
+        "health",
+        "politics",
+        "religion",
+        "sports",
+        "technology",
+    )
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "training": {"learning_rate": 0.1, "weight_decay": 0.01}
+    }
+
+    def __init__(
+        self,
+        *,
+        held_out: str = "ibo,pcm,sna",
+        client_size: int = 150,
+        data: str = "",
+        base: str = "",
+        upstream: int = 100,
+        new: int = 20,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            upstream=upstream,
+            new=new,
+            smallest=client_size,
+            smallest_new=client_size,
+            training_size=0,
+            new_size=0,
+            support_share=0.55,
+            seed=seed,
+        )
+        self._data, self._client_size = data, client_size
+        self._held_out = frozenset(name.strip() for name in held_out.split(","))
+        self._base = TextBase(self.name, base, labels=self.labels, max_length=64)
+
+    @property
+    def inputs(self) -> TextInputs:
+        """The first tokens of an article, headline first."""
+        return self._base.inputs
+
+    def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
+        """Return the text encoder with a zero head."""
+        on_step("preparing the text encoder")
+        return self._base.folder
+
+    def _is_new(self, client: str) -> bool | None:
+        return client.partition("-")[0] in self._held_out
+
+    @cached_property
+    def _rows(self) -> Rows:
+        path = data_file(self.name, self._data, FILE)
+        table = read_columns(str(path), ["text", "label", "client"])
+        unknown = sorted(set(table["label"]) - set(self.labels))
+        if unknown:
+            raise DataError(f"{path}: the label {unknown[0]!r} is none of the seven topics")
+        missing = sorted(self._held_out - set(table["client"]))
+        if missing:
+            raise SettingsError(
+                f"topics: there is no language {missing[0]!r}; "
+                f"choose among {', '.join(sorted(set(table['client'])))}"
+            )
+        items = text_items(table["text"])
+        # An article that stands there twice counts once.
+        rows = np.unique(items.astype(str), return_index=True)[1]
+        labels = np.array([self.labels.index(label) for label in table["label"][rows]])
+        clients = self._dealt(table["client"][rows])
+        return Rows(table["text"][rows], labels, clients, items[rows])
+
+    def _dealt(self, languages: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Deal out each language's articles to clients of equal size."""
+        clients = np.empty(len(languages), dtype=object)
+        for language in sorted(set(languages)):
+            rows = np.flatnonzero(languages == language)
+            order = keyed_generator("topics/deal", self._seed, language).permutation(rows)
+            for place, row in enumerate(order):
+                clients[row] = f"{language}-{place // self._client_size:02d}"
+        return clients

@@ -1,0 +1,198 @@
+"""The thin Flower app that `flwr run` takes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from fedcert.bundle import Bundle
+from fedcert.certificates import Certificate, verify_record
+from fedcert.clients.client_app import app as client_app
+from fedcert.settings import RunSettings
+from fedcert.simulations.scenarios.digits import Digits
+from fedcert.simulations.simulating import simulate
+from fedcert.strategies.server_app import app as server_app
+from fedcert.verification import check_bundle
+from simulations.federation import CLIENTS, SCENARIO, UPSTREAM, tiny_settings
+
+APP = Path(__file__).parents[2] / "simulations" / "app"
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested tables as Flower does."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        key = f"{prefix}{name}"
+        flat |= _flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return flat
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    project = tomllib.loads((APP / "pyproject.toml").read_text(encoding="utf-8"))
+    return _flat(project["tool"]["flwr"]["app"]["config"])
+
+
+def test_its_config_has_every_setting_with_its_default(config: dict[str, Any]) -> None:
+    # `flwr run -c` takes only keys that are there, and only values of the same type.
+    expected = {
+        key.replace("_", "-"): value for key, value in _flat(RunSettings().model_dump()).items()
+    }
+    options = {key for key in config if key.startswith("scenario.options.")}
+    found = {key: value for key, value in config.items() if key not in options}
+    assert found.pop("output") == ""
+    assert found == expected
+    assert {k: type(v) for k, v in found.items()} == {k: type(v) for k, v in expected.items()}
+
+
+def test_its_options_are_the_default_scenarios_defaults(config: dict[str, Any]) -> None:
+    parameters = inspect.signature(Digits).parameters
+    for key, value in config.items():
+        if key.startswith("scenario.options."):
+            name = key.removeprefix("scenario.options.").replace("-", "_")
+            assert parameters[name].default == value
+
+
+def test_its_config_is_accepted(config: dict[str, Any]) -> None:
+    settings = {key: value for key, value in config.items() if key != "output"}
+    read = RunSettings.from_flat(settings)
+    assert read.scenario.options == {"upstream": 128, "new": 20}
+    assert read.training == RunSettings().training
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("server_app", server_app), ("client_app", client_app)]
+)
+def test_its_modules_hold_the_librarys_apps(
+    name: str, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(APP)
+    module = __import__(f"fedcert_app.{name}", fromlist=["app"])
+    assert module.app is expected
+    assert module.__all__ == ["app"]
+    # Flower looks for this very text, without importing the module.
+    assert '__all__ = ["app"]' in (APP / "fedcert_app" / f"{name}.py").read_text().splitlines()
+
+
+# `flwr run`, for real
+
+
+class Flower:
+    """Flower's command line with a home, a port, and an empty working directory of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._empty = folder / "empty"
+        self._empty.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.home = folder / "flower"
+        self._environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "FLWR_HOME": str(self.home),
+            "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_TELEMETRY_ENABLED": "0",
+        }
+
+    def __call__(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["flwr", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=self._empty,
+            env=self._environment,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def run(self, **config: Any) -> dict[str, Any]:
+        """Run the app to its end; return what `flwr list` says about it."""
+        pairs = " ".join(
+            f"{key.replace('__', '.').replace('_', '-')}={json.dumps(value)}"
+            for key, value in config.items()
+        )
+        nodes = f"num-supernodes={len(CLIENTS)} client-resources-num-cpus=1"
+        self(
+            *("run", str(APP), "--stream", "--run-config", pairs),
+            *("--federation-config", f"{nodes} init-args-num-cpus=2"),
+        )
+        runs = json.loads(self("list", "--format", "json"))["runs"]
+        newest: dict[str, Any] = max(runs, key=lambda run: run["pending-at"])
+        return newest
+
+    def stop(self) -> None:
+        """Stop the SuperLink, which `flwr run` starts detached, and all that it started."""
+        processes = [process for process in psutil.process_iter() if self._is_ours(process)]
+        for process in processes:
+            process.terminate()
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        for process in alive:
+            process.kill()
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get("FLWR_HOME") == str(self.home)
+        except psutil.Error:
+            return False
+
+
+@pytest.fixture(scope="module")
+def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flower]:
+    flower = Flower(tmp_path_factory.mktemp("flwr"))
+    yield flower
+    flower.stop()
+    time.sleep(1)
+    assert not any(flower._is_ours(process) for process in psutil.process_iter())
+
+
+@pytest.mark.slow
+def test_flwr_run_gives_the_certificates_of_a_simulation(
+    flower: Flower, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    run = flower.run(
+        output=str(output),
+        scenario__name=SCENARIO,
+        scenario__options__upstream=UPSTREAM,
+        scenario__options__new=2,
+        adapter__rank=2,
+        training__steps=10,
+        prior__kind="gaussian",
+        certificate__candidates=50,
+        certificate__support_size=32,
+        server__min_pool=10,
+    )
+    assert run["status"] == "finished:completed"
+    bundle = Bundle.load(output / "bundle")
+    here = simulate(tiny_settings(), output=tmp_path / "here", runner="inprocess")
+    for client in CLIENTS[UPSTREAM:]:
+        certificate = Certificate.read(output / "certificates" / f"{client}.json")
+        report = verify_record(certificate).extended(check_bundle(certificate, bundle))
+        assert report.passed, report.failures
+        own = (output / "clients" / client / "certificate.json").read_bytes()
+        assert own == (here.output / "clients" / client / "certificate.json").read_bytes()
+    assert bundle.digest == here.results["digests"]["bundle"]
+
+
+@pytest.mark.slow
+def test_flwr_run_without_an_output_fails_and_says_why(flower: Flower) -> None:
+    run = flower.run(scenario__name=SCENARIO)
+    assert run["status"] == "finished:failed"
+    text = flower("log", run["run-id"], "--show")
+    assert "is not an absolute path" in text
