@@ -11,12 +11,11 @@ from flwr.app import Context
 
 from fedcert.certificates.signing import key_from_seed, read_or_create_key
 from fedcert.errors import SettingsError
-from fedcert.messages import NEW, UPSTREAM
+from fedcert.messages import CLIENT_ID, NEW, UPSTREAM
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.randomness import derive_seed
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings, ScenarioSettings
-from fedcert.strategies.roster import CLIENT_ID
 
 __all__ = ["Node", "node_of"]
 

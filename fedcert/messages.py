@@ -6,9 +6,12 @@ module needs no Flower; the apps wrap both in Flower's records.
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "ARRAYS",
     "CERTIFY",
+    "CLIENT_ID",
     "HELLO",
     "MANIFEST",
     "METRICS",
@@ -18,6 +21,9 @@ __all__ = [
     "TRAIN",
     "UPSTREAM",
 ]
+
+CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a client id must look like: ids become names of files on both sides."""
 
 HELLO = "query.hello"
 """Who are you, and what is your part? Asked once per run."""

@@ -20,7 +20,7 @@ from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate, Digests, Recipe, issue
 from fedcert.data.examples import Examples
-from fedcert.errors import DataError, RefusalError
+from fedcert.errors import BundleError, DataError, RefusalError
 from fedcert.randomness import derive_seed, keyed_generator
 from fedcert.search import BatchedScorer, exported_wrong, search
 
@@ -104,6 +104,8 @@ def personalize(
         If there are too few examples for a certificate to say anything.
     """
     started = time.perf_counter()
+    if model.space.digest != bundle.space.digest:
+        raise BundleError("the model was set up for another adapter space than the bundle's")
     recipe = _recipe_for(bundle, examples)
     seed = candidate_seed(bundle.digest, client, len(examples))
     ordered = in_drawn_order(examples, seed)

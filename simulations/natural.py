@@ -13,9 +13,9 @@ import numpy.typing as npt
 from fedcert.canonical import sha256_hex
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
+from fedcert.messages import CLIENT_ID
 from fedcert.randomness import keyed_generator, small_seed
 from fedcert.scenarios import Scenario
-from fedcert.strategies.roster import CLIENT_ID
 
 __all__ = ["NaturalScenario", "Rows", "text_items"]
 

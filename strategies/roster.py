@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,12 +10,9 @@ from flwr.serverapp import Grid
 
 from fedcert.errors import FedcertError
 from fedcert.flower_records import failure_cause, reply_of
-from fedcert.messages import HELLO, NEW, ROLE, UPSTREAM
+from fedcert.messages import CLIENT_ID, HELLO, NEW, ROLE, UPSTREAM
 
-__all__ = ["CLIENT_ID", "Roster", "call_roll"]
-
-# Ids become names of files and folders.
-CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+__all__ = ["Roster", "call_roll"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulations.federation import SCENARIO
 
 from fedcert.errors import SettingsError
 from fedcert.settings import RunSettings
@@ -40,7 +41,7 @@ def test_every_setting_comes_back_from_toml(tmp_path: Path) -> None:
     changed = RunSettings.from_mapping(
         {
             "seed": 2**40,
-            "scenario": {"name": "my.module:Class", "options": {"upstream": 30}},
+            "scenario": {"name": SCENARIO, "options": {"upstream": 30}},
             "adapter": {"rank": 2, "last_layers": 3, "projections": "a, b"},
             "training": {"steps": 1, "learning_rate": 1e-7, "weight_decay": 0.0},
             "prior": {"kind": "jitter", "audit_share": 0.25, "on_memorization": "fail"},
@@ -52,12 +53,12 @@ def test_every_setting_comes_back_from_toml(tmp_path: Path) -> None:
     assert _round_trip(changed, tmp_path) == changed
 
 
-@given(options=OPTIONS, name=TEXT)
+@given(options=OPTIONS)
 @settings(max_examples=150, deadline=None)
 def test_any_option_of_a_scenario_comes_back_from_toml(
-    tmp_path_factory: pytest.TempPathFactory, options: dict[str, Any], name: str
+    tmp_path_factory: pytest.TempPathFactory, options: dict[str, Any]
 ) -> None:
-    before = RunSettings.from_mapping({"scenario": {"name": name, "options": options}})
+    before = RunSettings.from_mapping({"scenario": {"options": options}})
     after = _round_trip(before, tmp_path_factory.getbasetemp())
     assert after == before
     assert str(after) == str(before)  # 1, 1.0 and true are equal, but not the same
@@ -138,9 +139,9 @@ def test_baselines_do_with_a_smaller_pool(kind: str) -> None:
         ("training.batch-size=3", "training.batch_size", 3),
         ("training.learning_rate=1e-3", "training.learning_rate", 1e-3),
         ("evaluation.baselines=false", "evaluation.baselines", False),
-        ("scenario.name=tiny:Tiny", "scenario.name", "tiny:Tiny"),
-        ('scenario.name="tiny:Tiny"', "scenario.name", "tiny:Tiny"),
-        ("scenario.name=a=b", "scenario.name", "a=b"),
+        (f"scenario.name={SCENARIO}", "scenario.name", SCENARIO),
+        (f'scenario.name="{SCENARIO}"', "scenario.name", SCENARIO),
+        ("scenario.options.x=a=b", "scenario.options", {"x": "a=b"}),
         ("scenario.options={a = 1}", "scenario.options", {"a": 1}),
         ("scenario.options.digits=[1, 2]", "scenario.options", {"digits": [1, 2]}),
         ("scenario.options.name=7 = 8", "scenario.options", {"name": "7 = 8"}),
@@ -249,6 +250,40 @@ def test_flat_keys_with_dashes() -> None:
 def test_flat_keys_that_do_not_exist() -> None:
     with pytest.raises(SettingsError, match=r"'server\.pool_min': there is no such setting"):
         RunSettings.from_flat({"server.pool-min": 3})
+
+
+# What a scenario recommends
+
+
+@pytest.fixture
+def _recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tiny_scenario import Tiny
+
+    defaults = {"training": {"steps": 7, "batch_size": 8}, "adapter": {"rank": 3}}
+    monkeypatch.setattr(Tiny, "defaults", defaults)
+
+
+@pytest.mark.usefixtures("_recommended")
+def test_a_scenario_recommends_settings_and_the_runs_own_win(tmp_path: Path) -> None:
+    read = RunSettings.from_flat({"scenario.name": SCENARIO, "training.steps": 9})
+    assert (read.training.steps, read.training.batch_size, read.adapter.rank) == (9, 8, 3)
+    assert read.training.learning_rate == RunSettings().training.learning_rate
+    assert _round_trip(read, tmp_path) == read
+    assert RunSettings.from_flat({}) == RunSettings()
+
+
+@pytest.mark.usefixtures("_recommended")
+def test_a_recommendation_does_not_hide_a_mistake() -> None:
+    with pytest.raises(SettingsError, match="setting 'training':"):
+        RunSettings.from_mapping({"scenario": {"name": SCENARIO}, "training": 5})
+    with pytest.raises(SettingsError, match=r"setting 'training\.stops': there is no such"):
+        RunSettings.from_flat({"scenario.name": SCENARIO, "training.stops": 5})
+
+
+@pytest.mark.parametrize("name", ["nowhere", "no_module:Class", "", "json:Nothing"])
+def test_a_scenario_that_is_not_there(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"there is no scenario|holds 0 scenario classes"):
+        RunSettings.from_mapping({"scenario": {"name": name}})
 
 
 # What follows from them

@@ -111,7 +111,7 @@ class AdaptedModel:
         self._first = min(int(t.name[prefix:].split(".")[0]) for t in space.targets)
         self._head_linear = _linear_head(base, space)
         self._attention = self._find_attention() if reduce_top else None
-        self._checked = False
+        self._checked: set[bool] = set()
 
     @property
     def top_only(self) -> bool:
@@ -122,7 +122,10 @@ class AdaptedModel:
         """Run the frozen part below the first adapted layer once."""
         with torch.no_grad():
             prepared = self._run_prefix(inputs)
-        if self._attention is not None and not self._checked:
+        # Padding brings masks into play, so inputs with and without are checked apart.
+        padded = _has_padding(inputs)
+        if self._attention is not None and padded not in self._checked:
+            self._checked.add(padded)
             self._check(prepared)
         return prepared if self._attention is not None else replace(prepared, first=None)
 
@@ -270,8 +273,7 @@ class AdaptedModel:
     @torch.no_grad()
     def _check(self, prepared: PreparedInputs) -> None:
         """Compare with the whole model, nothing skipped or reduced, on a few examples."""
-        self._checked = True
-        few = prepared.take(torch.arange(min(4, len(prepared))))
+        few = prepared.take(_shortest(prepared.inputs)[:4])
         generator = torch.Generator().manual_seed(0)
         vectors = 0.5 * torch.randn(2, self.space.dimension, generator=generator)
         parts = self.space.split(vectors)
@@ -373,6 +375,19 @@ def _entering(hidden: torch.Tensor) -> Callable[..., tuple[Any, ...] | None]:
         return (saved.pop(), *args[1:]) if saved else None
 
     return enter
+
+
+def _has_padding(inputs: dict[str, torch.Tensor]) -> bool:
+    mask = inputs.get("attention_mask")
+    return mask is not None and not bool(mask.bool().all())
+
+
+def _shortest(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the row numbers of a batch, the shortest examples first."""
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return torch.arange(len(next(iter(inputs.values()))))
+    return mask.flatten(1).sum(dim=1).argsort(stable=True)
 
 
 def _until_done(model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:

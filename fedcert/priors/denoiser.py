@@ -2,10 +2,10 @@
 
 In whitened latents the best denoiser of a Gaussian is known: its v-prediction (Salimans &
 Ho, arXiv 2202.00512) is zero everywhere. The network therefore predicts v and starts at
-zero: untrained it samples the Gaussian prior exactly, and training can only add what
-held-out adapters confirm. Weight generators that start from nothing tend to replay their
-pool (Zeng et al., arXiv 2506.07998) or to do worse than the Gaussian; with a hundred
-adapters a plain network did both.
+zero: untrained it samples the Gaussian prior (up to the sampler's steps, which stretch it by
+a third of a percent), and training can only add what held-out adapters confirm. Weight
+generators that start from nothing tend to replay their pool (Zeng et al., arXiv 2506.07998)
+or to do worse than the Gaussian; with a hundred adapters a plain network did both.
 
 Several networks are trained at once as one batch, each on its own part of the pool.
 """

@@ -16,6 +16,7 @@ from fedcert.priors.components import independent_directions
 from fedcert.priors.denoiser import Denoiser, NoiseSchedule
 from fedcert.priors.latent import LatentSpace
 from fedcert.randomness import keyed_generator, small_seed
+from fedcert.threads import torch_threads
 
 __all__ = ["DiffusionPrior", "DiffusionTraining", "FitReport"]
 
@@ -125,8 +126,10 @@ class DiffusionPrior(Prior):
         """
         pool = check_pool(pool, at_least=10)
         latent = LatentSpace.of(pool)
-        run = _Training(latent.encode(pool), cls.schedule, training, seed)
-        arrays, report = run.best(on_step)
+        # One thread: the products are small, and more threads only wait for each other.
+        with torch_threads(1):
+            run = _Training(latent.encode(pool), cls.schedule, training, seed)
+            arrays, report = run.best(on_step)
         return cls(latent, Denoiser.from_arrays(arrays, schedule=cls.schedule), report=report)
 
     @property

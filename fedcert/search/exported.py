@@ -16,6 +16,9 @@ from fedcert.search.scores import margins_and_losses
 
 __all__ = ["exported_wrong"]
 
+# Examples at once: more would take memory, and pad short texts to the longest of many.
+_BATCH = 64
+
 
 @torch.inference_mode()
 def exported_wrong(
@@ -49,6 +52,11 @@ def exported_wrong(
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(copy.deepcopy(base.model), str(adapter)).eval()
-    logits = model(**spec.bound_to(base).encode(examples.inputs)).logits
-    margins, _ = margins_and_losses(logits, torch.from_numpy(examples.labels))
-    return np.asarray((margins <= margin_tolerance).numpy())
+    bound, wrong = spec.bound_to(base), np.zeros(len(examples), dtype=np.bool_)
+    for start in range(0, len(examples), _BATCH):
+        rows = slice(start, start + _BATCH)
+        part = examples.take(rows)
+        logits = model(**bound.encode(part.inputs)).logits
+        margins, _ = margins_and_losses(logits, torch.from_numpy(part.labels))
+        wrong[rows] = (margins <= margin_tolerance).numpy()
+    return wrong

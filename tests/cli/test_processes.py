@@ -57,22 +57,6 @@ def test_a_mistake_in_the_call_is_status_2() -> None:
     assert "No such option" in done.stderr
 
 
-def test_the_wrong_base_model_is_status_1_and_one_line(
-    finished: Simulation, data: Path, key: Path, tmp_path: Path
-) -> None:
-    from tiny_scenario import save_tiny_base
-
-    save_tiny_base(tmp_path / "other", seed=1)
-    done = _fedcert(
-        *("personalize", data, "--bundle", finished.output / "bundle", "--client", "device"),
-        *("--key", key, "--output", tmp_path / "out", "--base-model", tmp_path / "other"),
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert done.stderr.startswith("error: the base model")
-    assert not (tmp_path / "out").exists()
-
-
 def test_personalize_on_a_plain_shell_prints_json_alone(
     finished: Simulation, data: Path, key: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from simulations.federation import CLIENTS, UPSTREAM, Federation, tiny_settings
+from simulations.federation import CLIENTS, SCENARIO, UPSTREAM, Federation, tiny_settings
 
 from fedcert.adapters import decode
 from fedcert.certificates import Certificate, verify_record
@@ -272,7 +272,7 @@ def test_a_bundle_for_another_base_model_is_refused(
 @pytest.mark.parametrize("output", ["", "run", "~/run"])
 def test_a_relative_output_is_refused(requests: dict[str, RecordDict], output: str) -> None:
     message = Message(requests[HELLO], dst_node_id=100, message_type=HELLO)
-    reply = app(message, _context(FIRST, {"output": output, "scenario.name": "tiny"}))
+    reply = app(message, _context(FIRST, {"output": output, "scenario.name": SCENARIO}))
     assert _failure(reply.content) == "the run's output must be an absolute path"
 
 
@@ -280,7 +280,7 @@ def test_settings_come_from_the_run_config(requests: dict[str, RecordDict]) -> N
     message = Message(requests[HELLO], dst_node_id=102, message_type=HELLO)
     config = {
         "output": "/run",
-        "scenario.name": "tiny_scenario:Tiny",
+        "scenario.name": SCENARIO,
         "scenario.options.upstream": 2,
         "server.min-pool": 30,
     }
