@@ -105,7 +105,10 @@ class AdaptedModel:
                 f"({space.base_digest[:12]} instead of {base.digest[:12]})"
             )
         self.base, self.space, self.note = base, space, ""
-        self._basis = {name: torch.from_numpy(array) for name, array in space.basis.items()}
+        self._dtype = next(base.model.parameters()).dtype
+        self._basis = {
+            name: torch.from_numpy(array).to(self._dtype) for name, array in space.basis.items()
+        }
         self._layers = cast(nn.ModuleList, base.model.get_submodule(base.layout.layers))
         prefix = len(base.layout.layers) + 1
         self._first = min(int(t.name[prefix:].split(".")[0]) for t in space.targets)
@@ -144,10 +147,10 @@ class AdaptedModel:
         torch.Tensor
             Shape ``(C, n, labels)``.
         """
-        parts = self.space.split(vectors)
+        parts = self.space.split(vectors.to(self._dtype))
         run = self._full if prepared.first is None else self._reduced
         output = run(prepared, parts, len(vectors))
-        return output.unflatten(0, (len(vectors), len(prepared)))  # type: ignore[no-any-return, no-untyped-call]
+        return output.float().unflatten(0, (len(vectors), len(prepared)))  # type: ignore[no-any-return, no-untyped-call]
 
     def floats_per_adapter(self, prepared: PreparedInputs) -> int:
         """Estimate how many numbers one adapter's activations take at their peak."""
@@ -276,7 +279,7 @@ class AdaptedModel:
         few = prepared.take(_shortest(prepared.inputs)[:4])
         generator = torch.Generator().manual_seed(0)
         vectors = 0.5 * torch.randn(2, self.space.dimension, generator=generator)
-        parts = self.space.split(vectors)
+        parts = self.space.split(vectors.to(self._dtype))
         with ExitStack() as stack:
             self._install(stack, parts)
             inputs = {name: _repeat(value, 2) for name, value in few.inputs.items()}

@@ -119,8 +119,9 @@ def run_on_ray(
     from flwr.simulation import run_simulation
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    before = Path.cwd()
+    logger = logging.getLogger("flwr")
+    before, level = Path.cwd(), logger.level
+    logger.setLevel(logging.ERROR)
     os.chdir(folder)
     try:
         with warnings.catch_warnings():
@@ -141,6 +142,7 @@ def run_on_ray(
             )
     finally:
         os.chdir(before)
+        logger.setLevel(level)
         _stop_ray()
 
 

@@ -92,6 +92,10 @@ def test_dtype(tmp_path: Path) -> None:
     folder = str(with_task_head(save_tiny_backbone(tmp_path / "source", "bert"), LABELS))
     half = load_base_model(folder, num_labels=2, dtype="bfloat16")
     assert {p.dtype for p in half.model.parameters()} == {torch.bfloat16}
+    adapted = AdaptedModel(half, AdapterSpace.of(half, rank=2))
+    spec, examples = TextInputs.of(folder, max_length=12), tiny_texts(48)
+    settings = FinetuneSettings(steps=40, learning_rate=0.1)
+    assert finetune(adapted, examples, spec=spec, seed=0, settings=settings).error <= 0.15
     half.model.save_pretrained(tmp_path / "half")
     whole = load_base_model(str(tmp_path / "half"), num_labels=2)
     assert {p.dtype for p in whole.model.parameters()} == {torch.float32}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from flwr.serverapp import ServerApp
 
 from fedcert.certificates import Certificate
 from fedcert.errors import RunError
+from fedcert.progress import Stopwatch
 from fedcert.simulations.runners.ray_engine import run_with_ray
 from fedcert.simulations.simulating import Simulation, simulate
 from simulations.federation import CLIENTS, UPSTREAM, tiny_settings
@@ -30,9 +32,24 @@ MARK = "FEDCERT_TEST_RUN"
 class Comparison:
     ray: Simulation
     here: Simulation
+    running: list[str]
     left: list[str]
-    folder_before: Path
-    folder_after: Path
+    before: tuple[Path, int]
+    after: tuple[Path, int]
+
+
+class Watcher(Stopwatch):
+    """Looks in the middle of the run at what is running."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__()
+        self._mark = mark
+        self.running: list[str] = []
+
+    def start(self, phase: str, total: int | None = None) -> None:
+        super().start(phase, total)
+        if phase == "certify new clients":
+            self.running = _marked(self._mark)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +57,19 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """One run on Ray, one in this process; in both a client fails."""
     folder = tmp_path_factory.mktemp("ray")
     settings = tiny_settings(scenario__options__broken=CLIENTS[3], evaluation__baselines=False)
-    before = Path.cwd()
+    before = _surroundings()
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(MARK, folder.name)
-        ray = simulate(settings, output=folder / "ray", runner="ray")
-    after = Path.cwd()
+        watcher = Watcher(folder.name)
+        ray = simulate(settings, output=folder / "ray", runner="ray", observer=watcher)
+    after = _surroundings()
     left = _left(folder.name)
     here = simulate(settings, output=folder / "here", runner="inprocess")
-    return Comparison(ray, here, left, before, after)
+    return Comparison(ray, here, watcher.running, left, before, after)
+
+
+def _surroundings() -> tuple[Path, int]:
+    return Path.cwd(), logging.getLogger("flwr").level
 
 
 def _marked(mark: str) -> list[str]:
@@ -90,11 +112,12 @@ def test_a_client_that_fails_is_reported_once_with_the_same_cause(
 
 
 def test_nothing_is_left_running(comparison: Comparison) -> None:
+    assert any("raylet" in command for command in comparison.running)
     assert comparison.left == []
 
 
-def test_the_working_directory_is_the_same_as_before(comparison: Comparison) -> None:
-    assert comparison.folder_after == comparison.folder_before
+def test_working_directory_and_log_are_as_before(comparison: Comparison) -> None:
+    assert comparison.after == comparison.before
 
 
 def test_without_ray_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

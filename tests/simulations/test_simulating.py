@@ -166,17 +166,19 @@ def test_another_seed_gives_other_certificates(finished: Simulation, tmp_path: P
 
 
 def test_a_finished_run_is_measured_again_without_training(
-    finished: Simulation, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(_message: Message, _node: Node) -> RecordDict:
         raise AssertionError("nobody should train")
 
+    settings = tiny_settings(evaluation__baselines=False)
+    first = simulate(settings, output=tmp_path / "run", runner="inprocess")
+    before = _certificates(first.output)
     monkeypatch.setattr(client_app, "train", train)
-    before = _certificates(finished.output)
-    again = simulate(_settings_of(finished.output), output=finished.output, runner="inprocess")
+    again = simulate(settings, output=tmp_path / "run", runner="inprocess")
     assert again.results["failures"] == []
-    assert again.results["digests"] == finished.results["digests"]
-    assert _certificates(finished.output) == before
+    assert again.results["digests"] == first.results["digests"]
+    assert _certificates(again.output) == before
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedcert.errors import FedcertError
 from fedcert.flower_records import arrays_of, content, failure_cause, size_of, words_of
@@ -70,3 +70,11 @@ def test_the_size_counts_arrays_and_words() -> None:
     arrays = {"x": np.zeros(1000, np.float32)}
     assert small == len('{"a":"b"}')
     assert small + 4000 < size_of(content({"a": "b"}, arrays)) < small + 4200
+
+
+def test_the_size_does_not_depend_on_how_a_number_is_written() -> None:
+    def size(seconds: float) -> int:
+        return size_of(RecordDict({"metrics": MetricRecord({"seconds": seconds, "n": [1, 2]})}))
+
+    assert size(0.5) == size(0.123456789) == 24
+    assert size_of(RecordDict({"x": ConfigRecord({"a": b"123", "b": "ä", "c": True})})) == 13

@@ -198,6 +198,7 @@ def test_the_server_app_takes_its_settings_from_the_run_config(
 def test_the_server_app_logs_failures_once_and_warnings(
     federation: Federation, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="flwr")
     for client in CLIENTS[:2]:
         federation.on(TRAIN, client, _gone)
     federation.on(CERTIFY, CLIENTS[-1], _no_disk)
