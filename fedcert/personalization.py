@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.peft_format import write_peft_adapter
+from fedcert.atomic import replaced_folder
 from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate, Digests, Recipe, issue
 from fedcert.data.examples import Examples
@@ -120,38 +121,40 @@ def personalize(
         candidates=recipe.candidates,
         on_scored=on_scored,
     )
-    adapter_digest = write_peft_adapter(
-        bundle.space, winner.vector, folder / "adapter", base_name=model.base.name
-    )
-    # Counted anew with the adapter that is handed out, not with the search's arithmetic.
-    wrong = exported_wrong(
-        model.base,
-        folder / "adapter",
-        ordered.take(certifying),
-        spec=bundle.inputs,
-        margin_tolerance=tolerance,
-    )
-    certificate = issue(
-        client=client,
-        recipe=recipe,
-        errors=int(np.sum(wrong)),
-        certified_on=len(wrong),
-        support_size=len(examples),
-        labels=bundle.labels,
-        index=winner.index,
-        seed=seed,
-        vector=winner.vector,
-        digests=Digests(
-            bundle=bundle.digest,
-            base_model=bundle.base_digest,
-            space=bundle.space.digest,
-            prior=bundle.prior.digest,
-            adapter=adapter_digest,
-            support=examples.multiset_digest(seed),
-        ),
-        key=key,
-    )
-    certificate.write(folder / "certificate.json")
+    # Adapter and certificate take their places together: on a full disk the old pair stays.
+    with replaced_folder(folder / "adapter") as staging:
+        adapter_digest = write_peft_adapter(
+            bundle.space, winner.vector, staging, base_name=model.base.name
+        )
+        # Counted anew with the adapter that is handed out, not with the search's arithmetic.
+        wrong = exported_wrong(
+            model.base,
+            staging,
+            ordered.take(certifying),
+            spec=bundle.inputs,
+            margin_tolerance=tolerance,
+        )
+        certificate = issue(
+            client=client,
+            recipe=recipe,
+            errors=int(np.sum(wrong)),
+            certified_on=len(wrong),
+            support_size=len(examples),
+            labels=bundle.labels,
+            index=winner.index,
+            seed=seed,
+            vector=winner.vector,
+            digests=Digests(
+                bundle=bundle.digest,
+                base_model=bundle.base_digest,
+                space=bundle.space.digest,
+                prior=bundle.prior.digest,
+                adapter=adapter_digest,
+                support=examples.multiset_digest(seed),
+            ),
+            key=key,
+        )
+        certificate.write(folder / "certificate.json")
     return Personalization(certificate, folder / "adapter", time.perf_counter() - started)
 
 

@@ -142,6 +142,11 @@ def _measure(
     strategy, scenario = outcome.strategy, outcome.scenario
     bundle = strategy.bundle
     assert bundle is not None  # serve() raises otherwise
+    if not strategy.certificates:
+        raise RunError(
+            f"the scenario has no new client to certify or measure; the bundle is in "
+            f"{output / 'bundle'}"
+        )
     model = AdaptedModel(outcome.base, outcome.space)
     clients = [_client_row(outcome, client, output) for client in sorted(strategy.certificates)]
     observer.start("replay the recipes", len(scenario.new_clients))

@@ -13,8 +13,10 @@ from flwr.serverapp import Grid
 
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundle import Bundle
+from fedcert.certificates import Certificate
 from fedcert.errors import RunError
 from fedcert.fitting import FittedPrior, fit_prior, make_bundle
+from fedcert.messages import NEW, UPSTREAM
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.pool import Pool
 from fedcert.priors.base import FloatArray
@@ -27,6 +29,8 @@ from fedcert.strategies.pooled_prior import Failure, PooledPrior
 __all__ = ["Outcome", "causes_of", "serve"]
 
 _REGISTRATION_PAUSE = 0.2
+# Seconds; saying who one is takes a node no more than starting a process.
+_LONGEST_HELLO = 300.0
 
 
 @dataclass(frozen=True)
@@ -113,25 +117,29 @@ def serve(
         seed=settings.seed,
         clients_per_round=settings.server.clients_per_round,
         min_pool=settings.server.min_pool,
-        timeout=settings.server.timeout,
+        timeout=min(_LONGEST_HELLO, settings.server.timeout),
     )
     _wait_for_nodes(grid, len(scenario.upstream_clients) + len(scenario.new_clients), settings)
     roster = strategy.roster(grid)
-    expected_new = len(roster.nodes) - len(roster.clients("upstream"))
+    expected_new = len(roster.nodes) - len(roster.clients(UPSTREAM))
 
     def on_reply(reply: Message) -> None:
+        before = set(strategy.certificates)
         strategy.receive(reply)
+        # On disk at once: a run that dies later has lost none.
+        for client in strategy.certificates.keys() - before:
+            _write_certificate(strategy.certificates[client], output)
         observer.advance()
 
-    observer.start("train upstream adapters", len(roster.clients("upstream")))
+    observer.start("train upstream adapters", len(roster.clients(UPSTREAM)))
     strategy.start(
         ObservedGrid(grid, on_reply),
         ArrayRecord(),
         num_rounds=strategy.rounds_needed(grid),
         timeout=settings.server.timeout,
     )
-    _write_certificates(strategy, output)
-    if not fits or not strategy.certificates:
+    wanted = bool(roster.clients(NEW))
+    if not fits or (wanted and not strategy.certificates):
         raise RunError(_why_nothing(strategy, settings))
     return Outcome(scenario, base, space, fits[-1], strategy)
 
@@ -150,9 +158,8 @@ def _wait_for_nodes(grid: Grid, expected: int, settings: RunSettings) -> None:
         time.sleep(_REGISTRATION_PAUSE)
 
 
-def _write_certificates(strategy: PooledPrior, output: Path) -> None:
-    for client, certificate in strategy.certificates.items():
-        certificate.write(output / "certificates" / f"{client}.json")
+def _write_certificate(certificate: Certificate, output: Path) -> None:
+    certificate.write(output / "certificates" / f"{certificate.client}.json")
 
 
 def _memorization_warning(fitted: FittedPrior) -> str:

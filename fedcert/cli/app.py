@@ -18,6 +18,9 @@ from fedcert.errors import FedcertError
 
 __all__ = ["app", "console", "main", "say"]
 
+# What typer makes of Ctrl-C.
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="fedcert",
     no_args_is_help=True,
@@ -80,10 +83,11 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}")
-    except KeyboardInterrupt:
-        text = "interrupted; what was finished is kept, and the same command goes on"
-        _print_line(Console(stderr=True), text, style=None)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            text = "interrupted; what was finished is kept, and the same command goes on"
+            _print_line(Console(stderr=True), text, style=None)
+        raise
 
 
 def _fail(reason: str) -> NoReturn:

@@ -382,9 +382,6 @@ def test_a_full_disk_leaves_no_key(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(
-    reason="personalize replaces adapter/ before it can write certificate.json", strict=True
-)
 def test_a_full_disk_leaves_the_old_adapter_and_certificate(
     personalize: Any,
     device: Path,
@@ -406,3 +403,15 @@ def test_an_output_that_is_a_file(
     _check(run("personalize", data, *options), "taken")
     _check(run("simulate", SCENARIO, "--runner=inprocess", "-o", output, "--json"), "taken")
     assert output.read_text() == "mine"
+
+
+def test_an_interrupted_command(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedcert.simulations.simulating.simulate", interrupted)
+    shown = run("simulate", SCENARIO, "-o", tmp_path / "run", "--json")
+    assert (shown.code, shown.out) == (130, "")
+    assert re.fullmatch(r"interrupted; what was finished is kept, .* goes on\n", shown.err)
