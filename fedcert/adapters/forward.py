@@ -23,6 +23,12 @@ from fedcert.adapters.layer_attention import (
     LayerAttention,
     UnsupportedLayerError,
 )
+from fedcert.adapters.model_inputs import (
+    has_padding,
+    one_token_each,
+    read_positions,
+    shortest,
+)
 from fedcert.adapters.patching import enter_with, own_linear, skipping
 from fedcert.adapters.space import AdapterSpace
 from fedcert.errors import AdapterError, ModelError
@@ -126,7 +132,7 @@ class AdaptedModel:
         with torch.no_grad():
             prepared = self._run_prefix(inputs)
         # Padding brings masks into play, so inputs with and without are checked apart.
-        padded = _has_padding(inputs)
+        padded = has_padding(inputs)
         if self._attention is not None and padded not in self._checked:
             self._checked.add(padded)
             self._check(prepared)
@@ -192,7 +198,7 @@ class AdaptedModel:
             enter_with(stack, top.layer, residual)
             stack.enter_context(skipping(self._layers, len(self._layers) - 1))
             stack.enter_context(top.attending(context))
-            inputs = _one_token_each(prepared.inputs, copies * len(prepared))
+            inputs = one_token_each(prepared.inputs, copies * len(prepared))
             return cast(torch.Tensor, self.base.model(**inputs).logits)
 
     def _climb(
@@ -222,7 +228,7 @@ class AdaptedModel:
         return captured[0]
 
     def _run_prefix(self, inputs: dict[str, torch.Tensor]) -> PreparedInputs:
-        read = _read_positions(self.base.model, inputs)
+        read = read_positions(self.base.model, inputs)
         hidden: list[torch.Tensor] = []
         captured: list[CapturedAttention] = []
 
@@ -276,7 +282,7 @@ class AdaptedModel:
     @torch.no_grad()
     def _check(self, prepared: PreparedInputs) -> None:
         """Compare with the whole model, nothing skipped or reduced, on a few examples."""
-        few = prepared.take(_shortest(prepared.inputs)[:4])
+        few = prepared.take(shortest(prepared.inputs)[:4])
         generator = torch.Generator().manual_seed(0)
         vectors = 0.5 * torch.randn(2, self.space.dimension, generator=generator)
         parts = self.space.split(vectors.to(self._dtype))
@@ -345,28 +351,6 @@ def _linear_head(base: BaseModel, space: AdapterSpace) -> list[str]:
     return names
 
 
-def _read_positions(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the token that the head reads: the last real one of a decoder, else the first."""
-    size = len(next(iter(inputs.values())))
-    tokens, mask = inputs.get("input_ids"), inputs.get("attention_mask")
-    pad = getattr(model.config, "pad_token_id", None)
-    causal = any(getattr(module, "is_causal", False) for module in model.modules())
-    if tokens is None or not causal:
-        return torch.zeros(size, dtype=torch.long)
-    real = (tokens != pad) if pad is not None else torch.ones_like(tokens, dtype=torch.bool)
-    del mask  # as transformers does: the padding token decides, not the mask
-    positions = torch.arange(tokens.shape[1])
-    return (positions * real).argmax(dim=1)
-
-
-def _one_token_each(inputs: dict[str, torch.Tensor], size: int) -> dict[str, torch.Tensor]:
-    """Return the cheapest inputs that lead to the top layer; what they hold is replaced."""
-    if "input_ids" not in inputs:
-        return {name: tensor[:1] for name, tensor in inputs.items()}
-    token = inputs["input_ids"][:1, :1]
-    return {"input_ids": token.expand(size, 1)}
-
-
 def _entering(hidden: torch.Tensor) -> Callable[..., tuple[Any, ...] | None]:
     """Return a hook that replaces a layer's input the first time it runs.
 
@@ -378,19 +362,6 @@ def _entering(hidden: torch.Tensor) -> Callable[..., tuple[Any, ...] | None]:
         return (saved.pop(), *args[1:]) if saved else None
 
     return enter
-
-
-def _has_padding(inputs: dict[str, torch.Tensor]) -> bool:
-    mask = inputs.get("attention_mask")
-    return mask is not None and not bool(mask.bool().all())
-
-
-def _shortest(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the row numbers of a batch, the shortest examples first."""
-    mask = inputs.get("attention_mask")
-    if mask is None:
-        return torch.arange(len(next(iter(inputs.values()))))
-    return mask.flatten(1).sum(dim=1).argsort(stable=True)
 
 
 def _until_done(model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
