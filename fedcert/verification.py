@@ -53,7 +53,7 @@ def check_bundle(certificate: Certificate, bundle: Bundle) -> list[Check]:
     for name, (claimed, actual) in parts.items():
         fits = claimed == actual
         checks.append(
-            Check(name, fits, f"the {name} is the bundle's" if fits else f"another {name}")
+            Check(name, fits, f"same {name} as the bundle's" if fits else f"another {name}")
         )
     checks.append(_recipe(certificate, bundle))
     checks.append(_seed(certificate, bundle))

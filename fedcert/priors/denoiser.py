@@ -107,7 +107,7 @@ class Denoiser(nn.Module):
         noisy : torch.Tensor
             Shape ``(K, count, q)``.
         steps : torch.Tensor
-            Integer times, shape ``(K, count)``.
+            Integer times, shape ``(K, count)``, or ``(K, 1)`` for one time for all.
 
         Returns
         -------
@@ -127,7 +127,8 @@ class Denoiser(nn.Module):
     def mean_prediction(self, noisy: torch.Tensor, step: int) -> torch.Tensor:
         """Average the networks' predictions at one time, ``(count, q)`` in and out."""
         copied = noisy.expand(self.copies, *noisy.shape)
-        steps = torch.full(copied.shape[:2], step, dtype=torch.long)
+        # One time for all: what depends on it alone is computed once.
+        steps = torch.full((self.copies, 1), step, dtype=torch.long)
         predicted: torch.Tensor = self(copied, steps)
         return predicted.mean(dim=0)
 
