@@ -17,7 +17,8 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.atomic import replaced_folder, write_atomically
 from fedcert.canonical import canonical_json, digest_json, digest_tensors
 from fedcert.certificates.recipes import RecipeTable
-from fedcert.data.inputs import InputSpec, input_spec_from_config
+from fedcert.data.inputs import InputSpec
+from fedcert.data.kinds import input_spec_from_config
 from fedcert.errors import BundleError, FedcertError
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.priors.base import Prior

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -12,6 +12,10 @@ from rich.table import Column, Table
 
 from fedcert.cli.app import app, console, say
 from fedcert.errors import SettingsError
+
+if TYPE_CHECKING:
+    from fedcert.bundle import Bundle
+    from fedcert.data import Examples
 
 __all__ = ["personalize", "verify"]
 
@@ -52,17 +56,10 @@ def personalize(
     from fedcert.adapters import AdaptedModel
     from fedcert.bundle import Bundle
     from fedcert.certificates.signing import read_or_create_key
-    from fedcert.data import read_examples
     from fedcert.personalization import personalize as run
 
     loaded = Bundle.load(bundle)
-    examples = read_examples(
-        data,
-        spec=loaded.inputs,
-        labels=loaded.labels,
-        input_column=input_column,
-        label_column=label_column,
-    )
+    examples = _examples(data, loaded, input_column, label_column)
     base = loaded.load_base(_base_name(bundle, base_model))
     result = run(
         loaded,
@@ -125,7 +122,6 @@ def verify(
         raise SettingsError("--adapter needs --bundle: the adapter space is in the bundle")
     if bundle is not None:
         from fedcert.bundle import Bundle
-        from fedcert.data import read_examples
         from fedcert.verification import check_adapter, check_bundle, check_data
 
         loaded = Bundle.load(bundle)
@@ -135,13 +131,7 @@ def verify(
         if data is not None:
             if folder is None:
                 raise SettingsError("--data needs the adapter folder: give --adapter")
-            examples = read_examples(
-                data,
-                spec=loaded.inputs,
-                labels=loaded.labels,
-                input_column=input_column,
-                label_column=label_column,
-            )
+            examples = _examples(data, loaded, input_column, label_column)
             base = loaded.load_base(_base_name(bundle, base_model))
             report = report.extended(check_data(record, loaded, base, folder, examples))
     if as_json:
@@ -178,3 +168,16 @@ def _unchecked(bundle: Path | None, data: Path | None) -> str:
 def _base_name(bundle: Path, given: str | None) -> str | None:
     beside = bundle.resolve().parent / "base-model"
     return given or (str(beside) if beside.is_dir() else None)
+
+
+def _examples(data: Path, bundle: Bundle, input_column: str, label_column: str) -> Examples:
+    """Read a user's examples as the bundle's task has them."""
+    from fedcert.data import read_examples
+
+    return read_examples(
+        data,
+        spec=bundle.inputs,
+        labels=bundle.labels,
+        input_column=input_column,
+        label_column=label_column,
+    )

@@ -1,7 +1,8 @@
 """Labelled examples: what they are, how they are read, how they become model inputs."""
 
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import ImageInputs, InputSpec, input_spec_from_config
+from fedcert.data.inputs import ImageInputs, InputSpec
+from fedcert.data.kinds import input_spec_from_config
 from fedcert.data.readers import read_examples
 from fedcert.data.text import TextInputs
 

@@ -7,7 +7,6 @@ upstream clients did. Its constructor arguments are its saved form.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -16,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedcert.errors import BundleError, DataError
+from fedcert.errors import DataError
 
 if TYPE_CHECKING:
     from fedcert.models.base import BaseModel
 
-__all__ = ["ImageInputs", "InputSpec", "input_spec_from_config"]
+__all__ = ["ImageInputs", "InputSpec"]
 
 
 class InputSpec(ABC):
@@ -117,24 +116,3 @@ class ImageInputs(InputSpec):
     def to_config(self) -> dict[str, Any]:
         """Return the constructor arguments with ``kind``."""
         return {"kind": self.kind, **asdict(self)}
-
-
-def input_spec_from_config(config: dict[str, Any]) -> InputSpec:
-    """Rebuild a specification from `InputSpec.to_config`."""
-    arguments = dict(config)
-    kind = arguments.pop("kind", None)
-    kinds = _kinds()
-    if kind not in kinds:
-        raise BundleError(
-            f"unknown input kind {kind!r}; this version knows {', '.join(sorted(kinds))}"
-        )
-    try:
-        return kinds[kind](**arguments)
-    except TypeError as error:
-        raise BundleError(f"the input specification is damaged: {error}") from error
-
-
-def _kinds() -> dict[str, Callable[..., InputSpec]]:
-    from fedcert.data.text import TextInputs  # which needs this module
-
-    return {ImageInputs.kind: ImageInputs, TextInputs.kind: TextInputs}

@@ -1,0 +1,38 @@
+"""The kinds of input specifications, by the name under which a bundle stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fedcert.data.inputs import ImageInputs, InputSpec
+from fedcert.data.text import TextInputs
+from fedcert.errors import BundleError
+
+__all__ = ["INPUT_KINDS", "input_spec_from_config"]
+
+# One line registers a kind.
+INPUT_KINDS: dict[str, Callable[..., InputSpec]] = {
+    ImageInputs.kind: ImageInputs,
+    TextInputs.kind: TextInputs,
+}
+
+
+def input_spec_from_config(config: dict[str, Any]) -> InputSpec:
+    """Rebuild a specification from `InputSpec.to_config`.
+
+    Raises
+    ------
+    BundleError
+        If the kind is unknown, or its arguments are not those of the kind.
+    """
+    arguments = dict(config)
+    kind = arguments.pop("kind", None)
+    if kind not in INPUT_KINDS:
+        raise BundleError(
+            f"unknown input kind {kind!r}; this version knows {', '.join(sorted(INPUT_KINDS))}"
+        )
+    try:
+        return INPUT_KINDS[kind](**arguments)
+    except TypeError as error:
+        raise BundleError(f"the input specification is damaged: {error}") from error
