@@ -32,7 +32,7 @@ OLDER = {
 
 
 def test_candidates_agree_between_instruction_sets(tmp_path: Path) -> None:
-    """Measured: 4e-15; 5e-6 if the sampler's schedule stays in float32 (DESIGN 4)."""
+    """Measured: 4e-15; 5e-6 if the sampler's schedule stays in float32."""
     training = DiffusionTraining(max_steps=100, batch_size=64, check_every=50)
     prior = DiffusionPrior.fit(cube_pool(96), seed=0, training=training)
     assert prior.report.best_step > 0
