@@ -20,6 +20,7 @@ from fedcert.certificates import verify_record
 from fedcert.clients.client_app import make_client_app
 from fedcert.errors import RunError, SettingsError
 from fedcert.machine import PeakMemory, describe_machine, versions
+from fedcert.priors import PRIORS, LatentSpace
 from fedcert.progress import Stopwatch
 from fedcert.randomness import derive_seed
 from fedcert.reports import RESULTS_FORMAT, write_report
@@ -162,7 +163,7 @@ def _measure(
     )
     curves: list[dict[str, Any]] = []
     if settings.evaluation.baselines:
-        observer.start("compare the priors", 4)
+        observer.start("compare the priors", len(PRIORS))
         priors = fit_baselines(
             outcome.fitted.prior, outcome.fitted.fitted_on, seed=settings.seed
         )
@@ -232,8 +233,6 @@ def _client_row(outcome: Outcome, client: str, output: Path) -> dict[str, Any]:
 
 
 def _prior_section(outcome: Outcome, settings: RunSettings) -> dict[str, Any]:
-    from fedcert.priors import LatentSpace
-
     fitted = outcome.fitted
     plane = LatentSpace.of(fitted.fitted_on, size=2)
     samples = fitted.prior.sample(derive_seed("report", settings.seed), count=200)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from fedcert.atomic import write_atomically
 from fedcert.progress import RichObserver
 from fedcert.reports.figures import ClientBar, certificates_by_client
-from fedcert.results import write_json
 from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.simulating import Simulation, simulate
 
 __all__ = ["main"]
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
@@ -38,13 +34,8 @@ def main() -> None:
             for row in results["clients"]
         ],
     }
-    path = ROOT / "simulations" / "benchmarks" / "results" / "demo.json"
-    write_json(path, record)
-    write_atomically(ROOT / "docs" / "demo.md", _page(run, record).encode())
-    write_atomically(ROOT / "docs" / "figures" / "demo.svg", _figure(results).encode())
-    sys.stdout.write(
-        f"wrote {path.relative_to(ROOT)}, docs/demo.md and docs/figures/demo.svg\n"
-    )
+    documents = {"demo.md": _page(run, record), "figures/demo.svg": _figure(results)}
+    publish("demo", record, documents)
 
 
 def _page(run: Simulation, record: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,20 +17,18 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedcert.adapters import AdaptedModel, AdapterSpace
-from fedcert.atomic import write_atomically
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.machine import PeakMemory, describe_machine, versions
 from fedcert.priors import GaussianPrior, LatentSpace
 from fedcert.randomness import derive_seed, keyed_generator
-from fedcert.results import write_json
 from fedcert.search import BatchedScorer, ReferenceScorer, search
 from fedcert.simulations.benchmarks.dropping import measure_dropping
+from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.benchmarks.search_cases import Case, cases
 
 __all__ = ["main"]
 
-ROOT = Path(__file__).resolve().parents[2]
 REPEATS = 5
 TOLERANCE = 1e-4
 
@@ -51,10 +48,7 @@ def main() -> None:
         "dropping": dropping,
         "memory": memory,
     }
-    path = ROOT / "simulations" / "benchmarks" / "results" / "search.json"
-    write_json(path, record)
-    write_atomically(ROOT / "docs" / "search.md", _page(record).encode())
-    sys.stdout.write(f"wrote {path.relative_to(ROOT)} and docs/search.md\n")
+    publish("search", record, {"search.md": _page(record)})
 
 
 def _measure(case: Case) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from fedcert.data.inputs import ImageInputs
 from fedcert.errors import DataError, SettingsError
 from fedcert.randomness import keyed_generator
 from fedcert.scenarios import Scenario
+from fedcert.simulations.personal_sets import PersonalSets
 from fedcert.simulations.scenarios.digits_base import pretrained_base
 
 __all__ = ["Digits"]
@@ -52,34 +52,24 @@ class Digits(Scenario):
     def __init__(
         self, *, upstream: int = 128, new: int = 20, training_size: int = 100, seed: int = 0
     ) -> None:
-        if not 1 <= new <= 126 or upstream < 1:
-            raise SettingsError("digits: upstream must be at least 1, and new 1 to 126")
+        self._sets = PersonalSets.draw("digits", upstream=upstream, new=new, seed=seed)
         if not 2 <= training_size <= TRAINING:
             raise SettingsError(f"digits: training_size must be 2 to {TRAINING}")
         self._training_size, self._seed = training_size, seed
-        sets = list(combinations(range(10), 5))
-        order = keyed_generator("digits/sets", seed).permutation(len(sets))
-        unseen, seen = order[:new], order[new:]
-        ids = [f"digits-{index:04d}" for index in range(upstream + new)]
-        self._upstream, self._new = tuple(ids[:upstream]), tuple(ids[upstream:])
-        tasks = [sets[seen[i % len(seen)]] for i in range(upstream)] + [sets[i] for i in unseen]
-        self._mine: dict[str, tuple[int, ...]] = dict(zip(ids, tasks, strict=True))
 
     @property
     def upstream_clients(self) -> tuple[str, ...]:
         """Ids of the clients that train."""
-        return self._upstream
+        return self._sets.upstream
 
     @property
     def new_clients(self) -> tuple[str, ...]:
         """Ids of the clients that personalize."""
-        return self._new
+        return self._sets.new
 
     def mine(self, client: str) -> tuple[int, ...]:
         """Return the five digits that a client calls its own."""
-        if client not in self._mine:
-            raise DataError(f"digits has no client {client!r}")
-        return self._mine[client]
+        return self._sets.of(client)
 
     def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
         """Return the small ViT pretrained ten ways on images that nothing else uses."""

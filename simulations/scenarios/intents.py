@@ -12,7 +12,6 @@ import csv
 import gzip
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +23,7 @@ from fedcert.data.text import TextInputs
 from fedcert.errors import DataError, SettingsError
 from fedcert.randomness import keyed_generator
 from fedcert.scenarios import Scenario
+from fedcert.simulations.personal_sets import PersonalSets
 from fedcert.simulations.sources import TextBase, data_file
 
 __all__ = ["Intents"]
@@ -72,8 +72,7 @@ class Intents(Scenario):
         base: str = "",
         seed: int = 0,
     ) -> None:
-        if not 1 <= new <= 126 or upstream < 1:
-            raise SettingsError("intents: upstream must be at least 1, and new 1 to 126")
+        self._sets = PersonalSets.draw("intents", upstream=upstream, new=new, seed=seed)
         if training_size < 2 or test_size < 1:
             raise SettingsError(
                 "intents: training_size must be at least 2, and test_size at least 1"
@@ -81,13 +80,6 @@ class Intents(Scenario):
         self._sizes = {"training": training_size, "test": test_size}
         self._seed, self._data = seed, data
         self._base = TextBase("intents", base, labels=self.labels, max_length=64)
-        ids = [f"intents-{index:04d}" for index in range(upstream + new)]
-        self._upstream, self._new = tuple(ids[:upstream]), tuple(ids[upstream:])
-        sets = list(combinations(range(10), 5))
-        order = keyed_generator("intents/sets", seed).permutation(len(sets))
-        unseen, seen = order[:new], order[new:]
-        tasks = [sets[seen[i % len(seen)]] for i in range(upstream)] + [sets[i] for i in unseen]
-        self._mine: dict[str, tuple[int, ...]] = dict(zip(ids, tasks, strict=True))
 
     @property
     def inputs(self) -> TextInputs:
@@ -97,18 +89,16 @@ class Intents(Scenario):
     @property
     def upstream_clients(self) -> tuple[str, ...]:
         """Ids of the clients that train."""
-        return self._upstream
+        return self._sets.upstream
 
     @property
     def new_clients(self) -> tuple[str, ...]:
         """Ids of the clients that personalize."""
-        return self._new
+        return self._sets.new
 
     def mine(self, client: str) -> tuple[str, ...]:
         """Return the five domains that a client calls its own."""
-        if client not in self._mine:
-            raise DataError(f"intents has no client {client!r}")
-        return tuple(self._table[2][domain] for domain in self._mine[client])
+        return tuple(self._table[2][domain] for domain in self._sets.of(client))
 
     def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
         """Return the text encoder with a zero head."""
