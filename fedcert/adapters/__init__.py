@@ -9,6 +9,7 @@ from fedcert.adapters.peft_format import (
     read_peft_adapter,
     write_peft_adapter,
 )
+from fedcert.adapters.prefix_cache import PrefixCache
 from fedcert.adapters.projection import LoraUpdate, Projection, project
 from fedcert.adapters.space import AdapterSpace
 
@@ -18,6 +19,7 @@ __all__ = [
     "FinetuneResult",
     "FinetuneSettings",
     "LoraUpdate",
+    "PrefixCache",
     "PreparedInputs",
     "Projection",
     "adapter_tensors",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from fedcert.data.inputs import InputSpec
 from fedcert.errors import DataError
 from fedcert.randomness import keyed_generator
 
-__all__ = ["FinetuneResult", "FinetuneSettings", "finetune"]
+__all__ = ["Descent", "FinetuneResult", "FinetuneSettings", "descend", "finetune"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,52 @@ def finetune(
     DataError
         If there are no examples, or they are all of one class.
     """
+    vector = torch.zeros(1, model.space.dimension, requires_grad=True)
+    outcome = descend(
+        model, examples, [vector], lambda: vector, spec=spec, seed=seed, settings=settings
+    )
+    return FinetuneResult(
+        vector=vector.detach()[0].numpy(),
+        loss=outcome.loss,
+        error=outcome.error,
+        examples=len(examples),
+        seconds=outcome.seconds,
+    )
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Loss (nats) and share of wrong labels after training, and its wall time."""
+
+    loss: float
+    error: float
+    seconds: float
+
+
+def descend(
+    model: AdaptedModel,
+    examples: Examples,
+    parameters: Sequence[torch.Tensor],
+    vector: Callable[[], torch.Tensor],
+    *,
+    spec: InputSpec,
+    seed: int,
+    settings: FinetuneSettings,
+) -> Descent:
+    """Train parameters in place.
+
+    Parameters
+    ----------
+    parameters : sequence of torch.Tensor
+        What is trained, and what weight decay acts on.
+    vector : callable
+        Makes the adapter of shape ``(1, d)`` from the parameters, differentiably.
+
+    Raises
+    ------
+    DataError
+        If there are no examples, or they are all of one class.
+    """
     if len(examples) == 0:
         raise DataError("there are no examples to train on")
     if len(np.unique(examples.labels)) < 2:
@@ -92,27 +139,25 @@ def finetune(
     started = time.perf_counter()
     labels = torch.from_numpy(examples.labels)
     prepared = model.prepare(spec.bound_to(model.base).encode(examples.inputs))
-    vector = torch.zeros(1, model.space.dimension, requires_grad=True)
-    optimizer = torch.optim.Adam([vector], lr=settings.learning_rate)
+    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)
     generator = keyed_generator("finetune", seed)
     for _ in range(settings.steps):
         batch = _draw_batch(len(examples), settings.batch_size, generator)
         part = prepared if batch is None else prepared.take(batch)
         wanted = labels if batch is None else labels[batch]
-        loss = cross_entropy(model.logits(part, vector)[0], wanted)
+        loss = cross_entropy(model.logits(part, vector())[0], wanted)
         optimizer.zero_grad()
-        total = loss + settings.weight_decay / 2 * vector.square().sum()
+        squares = torch.stack([parameter.square().sum() for parameter in parameters]).sum()
+        total = loss + settings.weight_decay / 2 * squares
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         decay.step()
     with torch.no_grad():
-        logits = model.logits(prepared, vector)[0]
-    return FinetuneResult(
-        vector=vector.detach()[0].numpy(),
+        logits = model.logits(prepared, vector())[0]
+    return Descent(
         loss=float(cross_entropy(logits, labels)),
         error=float((logits.argmax(-1) != labels).float().mean()),
-        examples=len(examples),
         seconds=time.perf_counter() - started,
     )
 

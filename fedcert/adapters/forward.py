@@ -11,13 +11,15 @@ with gradients.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from fedcert.adapters.compiling import CompiledOrEager
 from fedcert.adapters.layer_attention import (
     CapturedAttention,
     LayerAttention,
@@ -29,7 +31,18 @@ from fedcert.adapters.model_inputs import (
     read_positions,
     shortest,
 )
-from fedcert.adapters.patching import enter_with, own_linear, skipping
+from fedcert.adapters.patching import (
+    FirstLayerReached,
+    enter_with,
+    entering,
+    own_linear,
+    repeat,
+    skipping,
+    until_done,
+)
+from fedcert.adapters.prefix_cache import PrefixCache
+from fedcert.adapters.prepared import PreparedInputs
+from fedcert.adapters.self_check import never_ran, not_adaptable, problem_of
 from fedcert.adapters.space import AdapterSpace
 from fedcert.errors import AdapterError, ModelError
 from fedcert.models.base import BaseModel
@@ -38,46 +51,6 @@ __all__ = ["AdaptedModel", "PreparedInputs"]
 
 # Activations alive at once in a layer, in multiples of its input (attention, MLP).
 _ACTIVATIONS = 12
-# Largest difference between the reduced model's logits and the whole one's that passes.
-_SELF_CHECK_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class PreparedInputs:
-    """Examples with the frozen part of the model already applied.
-
-    Attributes
-    ----------
-    inputs : dict
-        Keyword arguments of the model, batch size n.
-    hidden : torch.Tensor
-        Input of the first adapted layer, shape ``(n, tokens, width)``.
-    read : torch.Tensor
-        The position of each example that the head reads, shape ``(n,)``.
-    first : CapturedAttention or None
-        The frozen attention of that layer, where it is shared by all adapters.
-    """
-
-    inputs: dict[str, torch.Tensor]
-    hidden: torch.Tensor
-    read: torch.Tensor
-    first: CapturedAttention | None = None
-
-    def __len__(self) -> int:
-        return len(self.hidden)
-
-    def take(self, rows: torch.Tensor) -> PreparedInputs:
-        """Return the examples at `rows`."""
-        return PreparedInputs(
-            {name: tensor[rows] for name, tensor in self.inputs.items()},
-            self.hidden[rows],
-            self.read[rows],
-            None if self.first is None else self.first.take(rows),
-        )
-
-
-class _PrefixDone(Exception):  # noqa: N818  (a signal, not an error)
-    """Ends a forward pass once the first adapted layer has been reached."""
 
 
 class AdaptedModel:
@@ -91,6 +64,8 @@ class AdaptedModel:
         The frozen model; its digest must be the space's.
     space : AdapterSpace
         The coordinates of the adapters.
+    prefix_cache : PrefixCache, optional
+        Keeps what the frozen layers made of texts; models may share one.
     reduce_top : bool (default: True)
         Share the first adapted layer's attention and compute the last layer only where the
         head reads, if the model's build allows it; the first examples are run through the
@@ -103,7 +78,12 @@ class AdaptedModel:
     """
 
     def __init__(
-        self, base: BaseModel, space: AdapterSpace, *, reduce_top: bool = True
+        self,
+        base: BaseModel,
+        space: AdapterSpace,
+        *,
+        prefix_cache: PrefixCache | None = None,
+        reduce_top: bool = True,
     ) -> None:
         if space.base_digest != base.digest:
             raise AdapterError(
@@ -120,6 +100,8 @@ class AdaptedModel:
         self._first = min(int(t.name[prefix:].split(".")[0]) for t in space.targets)
         self._head_linear = _linear_head(base, space)
         self._attention = self._find_attention() if reduce_top else None
+        self._compiled: CompiledOrEager | None = None
+        self.prefix_cache = prefix_cache
         self._checked: set[bool] = set()
 
     @property
@@ -127,13 +109,42 @@ class AdaptedModel:
         """Whether only the last layer is adapted, and only where the head reads is run."""
         return self._attention is not None and self._attention[0] is self._attention[1]
 
+    def in_precision(self, dtype: torch.dtype) -> AdaptedModel:
+        """Return the model with a copy of its weights in another precision.
+
+        It is for ranking candidates: the bundle and the certificate speak of this one.
+        """
+        if dtype is self._dtype:
+            return self
+        model = deepcopy(self.base.model)
+        for parameter in model.parameters():
+            # Not the buffers: rotary frequencies need their digits.
+            parameter.data = parameter.data.to(dtype)
+        base = replace(self.base, model=model)
+        return AdaptedModel(base, self.space, reduce_top=self._attention is not None)
+
+    def compile_stacked(self) -> None:
+        """Compile the attention that all adapters share, the bulk of the stacked forward."""
+        if self._attention is not None and self._compiled is None:
+            self._compiled = CompiledOrEager(self._attention[0].shared_context)
+
+    @property
+    def compile_note(self) -> str:
+        """Say why nothing is compiled; empty if it is, or may be."""
+        if self._compiled is None or self._attention is None:
+            return f"nothing is compiled: {self.note or 'it was not asked for'}"
+        return self._compiled.note
+
     def prepare(self, inputs: dict[str, torch.Tensor]) -> PreparedInputs:
         """Run the frozen part below the first adapted layer once."""
-        with torch.no_grad():
-            prepared = self._run_prefix(inputs)
+        try:
+            with torch.no_grad():
+                prepared = self._run_prefix(inputs)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise not_adaptable(self.base.model, f"it fails: {error}") from error
         # Padding brings masks into play, so inputs with and without are checked apart.
         padded = has_padding(inputs)
-        if self._attention is not None and padded not in self._checked:
+        if padded not in self._checked:
             self._checked.add(padded)
             self._check(prepared)
         return prepared if self._attention is not None else replace(prepared, first=None)
@@ -162,7 +173,8 @@ class AdaptedModel:
         """Estimate how many numbers one adapter's activations take at their peak."""
         examples, tokens, width = prepared.hidden.shape
         if prepared.first is None:
-            return int(examples * tokens * _ACTIVATIONS * width)
+            head = getattr(self.base.model, "head_floats", 0)
+            return int(examples * (tokens * _ACTIVATIONS * width + head))
         _, heads, places, _ = prepared.first.query.shape
         return int(examples * places * (_ACTIVATIONS * width + 2 * heads * tokens))
 
@@ -173,11 +185,11 @@ class AdaptedModel:
         with ExitStack() as stack:
             self._install(stack, parts)
             first = self._layers[self._first]
-            enter = _entering(_repeat(prepared.hidden, copies))
+            enter = entering(repeat(prepared.hidden, copies))
             stack.callback(first.register_forward_pre_hook(enter).remove)
             stack.enter_context(skipping(self._layers, self._first))
             # Masks and the head of a decoder look at the inputs again.
-            inputs = {name: _repeat(value, copies) for name, value in prepared.inputs.items()}
+            inputs = {name: repeat(value, copies) for name, value in prepared.inputs.items()}
             return cast(torch.Tensor, self.base.model(**inputs).logits)
 
     def _reduced(
@@ -187,8 +199,9 @@ class AdaptedModel:
         first, top = cast(tuple[LayerAttention, LayerAttention], self._attention)
         captured = cast(CapturedAttention, prepared.first)
         cores = {n.removesuffix(".R"): part for n, part in parts.items() if n.endswith(".R")}
-        context = first.shared_context(captured, cores)
-        residual = _repeat(captured.residual, copies)
+        share = self._compiled or first.shared_context
+        context = share(captured, cores)
+        residual = repeat(captured.residual, copies)
         if first is not top:
             captured = self._climb(prepared, parts, copies, residual, context)
             context, residual = top.own_context(captured), captured.residual
@@ -215,7 +228,7 @@ class AdaptedModel:
 
         def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             captured.append(top.capture(read, args, kwargs))
-            raise _PrefixDone
+            raise FirstLayerReached
 
         with ExitStack() as stack:
             self._install(stack, parts, but=first.names)
@@ -223,8 +236,8 @@ class AdaptedModel:
             stack.enter_context(first.attending(context))
             stack.callback(top.layer.register_forward_pre_hook(stop, with_kwargs=True).remove)
             stack.enter_context(skipping(self._layers, self._first))
-            inputs = {name: _repeat(value, copies) for name, value in prepared.inputs.items()}
-            _until_done(self.base.model, inputs)
+            inputs = {name: repeat(value, copies) for name, value in prepared.inputs.items()}
+            until_done(self.base.model, inputs)
         return captured[0]
 
     def _run_prefix(self, inputs: dict[str, torch.Tensor]) -> PreparedInputs:
@@ -238,25 +251,52 @@ class AdaptedModel:
                 first, top = self._attention
                 places = read if first is top else None
                 captured.append(first.capture(places, args, kwargs))
-            raise _PrefixDone
+            raise FirstLayerReached
 
-        first_layer = self._layers[self._first]
-        handle = first_layer.register_forward_pre_hook(stop, with_kwargs=True)
-        try:
-            _until_done(self.base.model, inputs)
-        finally:
-            handle.remove()
+        with ExitStack() as stack:
+            self._enter_known(stack, inputs)
+            self._stop_at_first(stack, stop)
+            until_done(self.base.model, inputs)
         if not hidden:
-            raise ModelError(
-                f"{type(self.base.model).__name__} never ran its layer {self._first}; "
-                "fedcert cannot adapt it"
-            )
+            raise never_ran(self.base.model, self._first)
         return PreparedInputs(inputs, hidden[0], read, captured[0] if captured else None)
+
+    def _stop_at_first(self, stack: ExitStack, stop: Callable[..., None]) -> None:
+        layer = self._layers[self._first]
+        stack.callback(layer.register_forward_pre_hook(stop, with_kwargs=True).remove)
+
+    def _enter_known(self, stack: ExitStack, inputs: dict[str, torch.Tensor]) -> None:
+        """Let the first adapted layer be called with what the cache has, if there is one."""
+        if self.prefix_cache is None or getattr(self.base.model, "several", False):
+            return  # label phrases of several tokens follow each text
+        cut = f"{self.base.digest}/{self._dtype}/{self._first}"
+        hidden = self.prefix_cache.hidden(cut, inputs, self._below_first)
+        if hidden is not None:
+            enter_with(stack, self._layers[self._first], hidden)
+            stack.enter_context(skipping(self._layers, self._first))
+
+    def _below_first(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Run the frozen layers only."""
+        hidden: list[torch.Tensor] = []
+
+        def stop(_module: nn.Module, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+            hidden.append(args[0])
+            raise FirstLayerReached
+
+        with ExitStack() as stack:
+            self._stop_at_first(stack, stop)
+            until_done(self.base.model, inputs)
+        if not hidden:
+            raise never_ran(self.base.model, self._first)
+        return hidden[0]
 
     def _find_attention(self) -> tuple[LayerAttention, LayerAttention] | None:
         """Take out the attention of the first adapted layer and of the last one."""
         adapted = frozenset(target.name for target in self.space.targets)
         config = self.base.model.config
+        if getattr(self.base.model, "several", False):
+            self.note = "the top layer runs in full: labels are read at several tokens"
+            return None
         try:
             first, top = (
                 LayerAttention(
@@ -288,17 +328,16 @@ class AdaptedModel:
         parts = self.space.split(vectors.to(self._dtype))
         with ExitStack() as stack:
             self._install(stack, parts)
-            inputs = {name: _repeat(value, 2) for name, value in few.inputs.items()}
-            full = self.base.model(**inputs).logits
-        try:
-            reduced = self._reduced(few, parts, 2)
-            difference = float((full - reduced).abs().max() / full.abs().max().clamp(min=1.0))
-        except (RuntimeError, TypeError, IndexError, AttributeError) as error:
-            self._attention, self.note = None, f"the top layer runs in full: {error}"
-            return
-        if not difference <= _SELF_CHECK_TOLERANCE:
-            self._attention = None
-            self.note = f"the top layer runs in full: reduced it differs by {difference:.1e}"
+            inputs = {name: repeat(value, 2) for name, value in few.inputs.items()}
+            whole = self.base.model(**inputs).logits
+        if self._attention is not None:
+            problem = problem_of(lambda: self._reduced(few, parts, 2), whole)
+            if not problem:
+                return
+            self._attention, self.note = None, f"the top layer runs in full: reduced {problem}"
+        problem = problem_of(lambda: self._full(few, parts, 2), whole)
+        if problem:
+            raise not_adaptable(self.base.model, f"with its lower layers skipped {problem}")
 
     def _install(
         self,
@@ -336,6 +375,8 @@ class AdaptedModel:
 
 def _linear_head(base: BaseModel, space: AdapterSpace) -> list[str]:
     """Return the names of the head's linear modules; nothing else may be in the head."""
+    if not space.head_module:
+        return []
     module = base.model.get_submodule(space.head_module)
     names = [
         f"{space.head_module}.{name}".rstrip(".")
@@ -349,28 +390,3 @@ def _linear_head(base: BaseModel, space: AdapterSpace) -> list[str]:
             "fedcert cannot batch adapters over it"
         )
     return names
-
-
-def _entering(hidden: torch.Tensor) -> Callable[..., tuple[Any, ...] | None]:
-    """Return a hook that replaces a layer's input the first time it runs.
-
-    ALBERT runs one layer several times, and only its first input was saved.
-    """
-    saved = [hidden]
-
-    def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        return (saved.pop(), *args[1:]) if saved else None
-
-    return enter
-
-
-def _until_done(model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
-    with suppress(_PrefixDone):
-        model(**inputs)
-
-
-def _repeat(tensor: torch.Tensor, copies: int) -> torch.Tensor:
-    """Repeat a batch `copies` times, adapter by adapter."""
-    if copies == 1:
-        return tensor
-    return tensor.expand(copies, *tensor.shape).flatten(0, 1)

@@ -293,10 +293,10 @@ class LayerAttention:
             rows = _at(rows, read)
         # Not minus infinity: a padding token behind a sliding window sees nothing at all, and
         # its NaN would spread to the tokens that ignore it.
-        lowest = torch.finfo(torch.float32).min
+        lowest = torch.finfo(inputs.dtype).min
         if rows.dtype != torch.bool:
-            return rows.float().clamp(min=lowest)
-        return torch.zeros(rows.shape).masked_fill(~rows, lowest)
+            return rows.to(inputs.dtype).clamp(min=lowest)
+        return torch.zeros(rows.shape, dtype=inputs.dtype).masked_fill(~rows, lowest)
 
 
 def _at(states: torch.Tensor, read: torch.Tensor | None) -> torch.Tensor:

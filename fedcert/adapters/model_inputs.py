@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fedcert.models.label_scorer import LabelScorer
+
 __all__ = ["has_padding", "one_token_each", "read_positions", "shortest"]
 
 
 def read_positions(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the token that the head reads: the last real one of a decoder, else the first."""
+    if isinstance(model, LabelScorer):
+        return model.last_tokens(inputs)
     size = len(next(iter(inputs.values())))
     tokens, mask = inputs.get("input_ids"), inputs.get("attention_mask")
     pad = getattr(model.config, "pad_token_id", None)

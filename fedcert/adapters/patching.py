@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["enter_with", "forward_replaced", "own_linear", "skipping"]
+__all__ = [
+    "FirstLayerReached",
+    "enter_with",
+    "entering",
+    "forward_replaced",
+    "own_linear",
+    "repeat",
+    "skipping",
+    "until_done",
+]
 
 
 @contextmanager
@@ -62,3 +71,33 @@ def own_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[...,
         return result.reshape(output.shape)
 
     return hook
+
+
+class FirstLayerReached(Exception):  # noqa: N818  (a signal, not an error)
+    """Ends a forward pass once the first adapted layer has been reached."""
+
+
+def entering(hidden: torch.Tensor) -> Callable[..., tuple[Any, ...] | None]:
+    """Return a hook that replaces a layer's input the first time it runs.
+
+    ALBERT runs one layer several times, and only its first input was saved.
+    """
+    saved = [hidden]
+
+    def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return (saved.pop(), *args[1:]) if saved else None
+
+    return enter
+
+
+def until_done(model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
+    """Run a model until a hook raises `FirstLayerReached`."""
+    with suppress(FirstLayerReached):
+        model(**inputs)
+
+
+def repeat(tensor: torch.Tensor, copies: int) -> torch.Tensor:
+    """Repeat a batch `copies` times, adapter by adapter."""
+    if copies == 1:
+        return tensor
+    return tensor.expand(copies, *tensor.shape).flatten(0, 1)

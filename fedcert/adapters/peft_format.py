@@ -129,7 +129,7 @@ def _lora_config(space: AdapterSpace, base_name: str) -> Any:
         lora_dropout=0.0,
         use_rslora=False,
         target_modules=[target.name for target in space.targets],
-        modules_to_save=[space.head_module],
+        modules_to_save=[space.head_module] if space.head_module else None,
     )
 
 

@@ -51,6 +51,11 @@ class Projection:
     residual: float
     residuals: Mapping[str, float]
 
+    @property
+    def lost(self) -> float:
+        """Share of the update's squared norm that the space could not hold, from 0 to 1."""
+        return min(self.residual**2, 1.0)
+
 
 def project(space: AdapterSpace, update: LoraUpdate) -> Projection:
     """Project a LoRA adapter orthogonally: R = S_r^+ U_r^T (Delta W) V_r.

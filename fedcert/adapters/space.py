@@ -61,7 +61,7 @@ class AdapterSpace:
     rank : int
         r, the rank of every low-rank update.
     head_module : str
-        Name of the head (``modules_to_save`` in PEFT's words).
+        Name of the head (``modules_to_save`` in PEFT's words); empty if there is none.
     targets : tuple of Target
         The adapted modules.
     head : tuple of HeadTensor
@@ -113,10 +113,13 @@ class AdapterSpace:
                 )
             targets.append(Target(name, weight.shape[1], weight.shape[0]))
             basis[f"{name}.up"], basis[f"{name}.down"] = _leading_directions(weight, rank)
-        head = tuple(
-            HeadTensor(f"{base.layout.head}.{name}", tuple(parameter.shape))
-            for name, parameter in base.model.get_submodule(base.layout.head).named_parameters()
-        )
+        head: tuple[HeadTensor, ...] = ()
+        if base.layout.head:  # a label scorer has none
+            module = base.model.get_submodule(base.layout.head)
+            head = tuple(
+                HeadTensor(f"{base.layout.head}.{name}", tuple(parameter.shape))
+                for name, parameter in module.named_parameters()
+            )
         return cls(base.digest, rank, base.layout.head, tuple(targets), head, basis)
 
     @property

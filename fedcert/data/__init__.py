@@ -3,6 +3,7 @@
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import ImageInputs, InputSpec
 from fedcert.data.kinds import input_spec_from_config
+from fedcert.data.prompts import PromptInputs
 from fedcert.data.readers import read_examples
 from fedcert.data.text import TextInputs
 
@@ -10,6 +11,7 @@ __all__ = [
     "Examples",
     "ImageInputs",
     "InputSpec",
+    "PromptInputs",
     "TextInputs",
     "input_spec_from_config",
     "read_examples",

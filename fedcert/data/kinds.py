@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fedcert.data.inputs import ImageInputs, InputSpec
+from fedcert.data.prompts import PromptInputs
 from fedcert.data.text import TextInputs
 from fedcert.errors import BundleError
 
@@ -14,6 +15,7 @@ __all__ = ["INPUT_KINDS", "input_spec_from_config"]
 # One line registers a kind.
 INPUT_KINDS: dict[str, Callable[..., InputSpec]] = {
     ImageInputs.kind: ImageInputs,
+    PromptInputs.kind: PromptInputs,
     TextInputs.kind: TextInputs,
 }
 

@@ -109,12 +109,7 @@ class TextInputs(InputSpec):
 
     def encode(self, inputs: npt.NDArray[Any]) -> dict[str, torch.Tensor]:
         """Tokenize texts and pad them to the longest of them."""
-        if self._tokenizer is None:
-            raise ModelError(
-                "these text inputs have no tokenizer yet; bind them to a base model with "
-                "bound_to(base) first"
-            )
-        encoded = self._tokenizer(
+        encoded = self._bound_tokenizer()(
             list(inputs),
             padding="longest",
             truncation=True,
@@ -122,6 +117,14 @@ class TextInputs(InputSpec):
             return_tensors="pt",
         )
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+    def _bound_tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            raise ModelError(
+                "these text inputs have no tokenizer yet; bind them to a base model with "
+                "bound_to(base) first"
+            )
+        return self._tokenizer
 
     def to_config(self) -> dict[str, Any]:
         """Return the constructor arguments with ``kind``."""

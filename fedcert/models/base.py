@@ -11,6 +11,8 @@ from torch import nn
 
 from fedcert.canonical import digest_tensors
 from fedcert.errors import ModelError
+from fedcert.models.int8 import check_quantization, quantize_linears
+from fedcert.models.label_scorer import LabelScorer
 from fedcert.models.layout import ModelLayout, find_layout
 
 __all__ = ["BaseModel", "freeze", "load_base_model", "pretrained", "weight_digest"]
@@ -78,8 +80,11 @@ def load_base_model(
     revision: str | None = None,
     digest: str | None = None,
     dtype: str = "float32",
+    quantization: str | None = None,
 ) -> BaseModel:
     """Load a sequence or image classification model from a folder or the hub.
+
+    A folder that `fedcert.models.with_label_phrases` made gives a `LabelScorer`.
 
     Parameters
     ----------
@@ -94,6 +99,10 @@ def load_base_model(
     dtype : str (default: "float32")
         ``"float32"`` or ``"bfloat16"``, whatever the weights were saved in. It is part of
         the digest.
+    quantization : str, optional
+        ``"none"``, or ``"int8"`` for weights in eight bits (`fedcert.models.int8`); by
+        default what the folder was made for. It is part of the digest: adapters, bundle and
+        certificate then speak of the quantized model.
 
     Raises
     ------
@@ -108,6 +117,13 @@ def load_base_model(
             "saved for classification; make a base model from it with "
             "fedcert.models.with_task_head"
         )
+    options = made_for(model.config)
+    if "phrases" in options:
+        model = LabelScorer(model, options["phrases"], average=options["average"])
+    quantization = quantization or options.get("quantization", "none")
+    check_quantization(quantization)
+    if quantization == "int8":
+        quantize_linears(model, find_layout(model).layers)
     base = freeze(model, name=name, revision=revision or "local")
     if base.num_labels != num_labels:
         raise ModelError(
@@ -122,8 +138,18 @@ def load_base_model(
     return base
 
 
+def made_for(config: Any) -> dict[str, Any]:
+    """Return what fedcert noted in a model's configuration when it made the base model."""
+    return dict(getattr(config, "fedcert", None) or {})
+
+
 def pretrained(
-    name: str, *, revision: str | None = None, dtype: str = "float32", **changes: Any
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    causal: bool | None = None,
+    **changes: Any,
 ) -> tuple[Any, list[str]]:
     """Load a classification model and name the weights that were not saved with it.
 
@@ -131,6 +157,8 @@ def pretrained(
     ----------
     name, revision, dtype
         As in `load_base_model`.
+    causal : bool, optional
+        Whether to load a causal language model; by default as fedcert noted it.
     **changes
         Entries of the model's configuration to set otherwise.
 
@@ -146,7 +174,8 @@ def pretrained(
         raise ModelError(f"there is no dtype {dtype!r} here; choose {' or '.join(_DTYPES)}")
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, **changes)
-        model, info = _auto_class(config).from_pretrained(
+        causal = "phrases" in made_for(config) if causal is None else causal
+        model, info = _auto_class(config, causal=causal).from_pretrained(
             name,
             revision=revision,
             config=config,
@@ -163,15 +192,18 @@ def pretrained(
     return model, sorted(info["missing_keys"])
 
 
-def _auto_class(config: object) -> Any:
+def _auto_class(config: object, *, causal: bool) -> Any:
     """Choose the auto class from the architecture that was saved, or can be built."""
     from transformers import (
         MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        AutoModelForCausalLM,
         AutoModelForImageClassification,
         AutoModelForSequenceClassification,
     )
 
+    if causal:
+        return AutoModelForCausalLM
     architectures = getattr(config, "architectures", None) or [""]
     images = type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
     texts = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING

@@ -8,12 +8,20 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedcert.errors import ModelError
+from fedcert.models.label_scorer import LabelScorer
 
-__all__ = ["ATTENTION_PROJECTIONS", "ModelLayout", "find_layout"]
+__all__ = ["ATTENTION_PROJECTIONS", "SUPPORTED", "ModelLayout", "find_layout"]
 
 # The query and value projections (the original LoRA choice), under the names that the
 # families of `transformers` give them.
 ATTENTION_PROJECTIONS = ("q_proj", "v_proj", "query", "value", "q_lin", "v_lin")
+
+
+# What tests run; the end of every message about a model that does not fit.
+SUPPORTED = (
+    "use an encoder or a decoder whose layers are a list and hand on hidden states alone, "
+    "such as ALBERT, BERT, ELECTRA, Gemma 2, Llama, Qwen2, RoBERTa, or ViT"
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class ModelLayout:
     count : int
         How many layers there are.
     head : str
-        Dotted name of the linear module that gives the logits.
+        Dotted name of the linear module that gives the logits; empty for a label scorer.
     """
 
     layers: str
@@ -59,8 +67,9 @@ class ModelLayout:
                 found.append((index, projections.index(leaf), name))
         if not found:
             raise ModelError(
-                f"no linear module named {' or '.join(projections)} in the layers "
-                f"{self.layers!r}; name the projections of this model in the settings"
+                f"{type(model).__name__} has no linear module named "
+                f"{' or '.join(projections)} in its layers {self.layers!r}; name its "
+                f"projections in the setting adapter.projections, or {SUPPORTED}"
             )
         return [name for _, _, name in sorted(found)]
 
@@ -73,17 +82,21 @@ def find_layout(model: nn.Module) -> ModelLayout:
     ModelError
         If the model has no list of equal layers, or not exactly one head.
     """
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{type(model).__name__} is an encoder and a decoder in one, whose layers fedcert "
+            f"cannot tell apart; {SUPPORTED}"
+        )
     lists = [
         (name, module)
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1
     ]
     if not lists:
-        raise ModelError(
-            f"{type(model).__name__} has no list of equal layers; "
-            "fedcert adapts transformers whose layers sit in a list"
-        )
+        raise ModelError(f"{type(model).__name__} has no list of equal layers; {SUPPORTED}")
     layers, modules = max(lists, key=lambda item: len(item[1]))
+    if isinstance(model, LabelScorer):
+        return ModelLayout(layers, len(modules), head="")
     return ModelLayout(layers, len(modules), _find_head(model, backbone=layers.split(".")[0]))
 
 
@@ -105,14 +118,13 @@ def _find_head(model: nn.Module, *, backbone: str) -> str:
     if len(heads) != 1:
         raise ModelError(
             f"{type(model).__name__} has the heads {heads or 'none'} for its {count} labels; "
-            "fedcert needs exactly one linear module that gives the logits, as the "
-            "classification models of transformers have"
+            f"fedcert needs exactly one linear module that gives the logits; {SUPPORTED}"
         )
     head = heads[0]
     alike = [name for name, _ in outside if name != head and name.endswith(head)]
     if alike:
         raise ModelError(
             f"{type(model).__name__} has the modules {head!r} and {alike[0]!r}, which PEFT "
-            "cannot tell apart; use a model of another family"
+            f"cannot tell apart; {SUPPORTED}"
         )
     return head

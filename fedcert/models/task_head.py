@@ -15,10 +15,11 @@ from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
 from fedcert.errors import ModelError
 from fedcert.models.base import pretrained
+from fedcert.models.int8 import check_quantization
 from fedcert.models.layout import find_layout
 from fedcert.models.tokenizer import read_tokenizer
 
-__all__ = ["with_task_head"]
+__all__ = ["cached_base", "padding_tokenizer", "save_base", "with_task_head"]
 
 # Part of the cache's key: change it when the same source gives another base model.
 _VERSION = 1
@@ -31,6 +32,7 @@ def with_task_head(
     *,
     revision: str | None = None,
     dtype: str = "float32",
+    quantization: str = "none",
 ) -> Path:
     """Save a pretrained model with a zero head for a task, and its tokenizer.
 
@@ -48,6 +50,8 @@ def with_task_head(
         Hub revision.
     dtype : str (default: "float32")
         ``"float32"`` or ``"bfloat16"``.
+    quantization : str (default: "none")
+        How `load_base_model` is to load it: ``"none"`` or ``"int8"``.
 
     Returns
     -------
@@ -61,8 +65,9 @@ def with_task_head(
         no tokenizer.
     """
     name = str(name)
+    check_quantization(quantization)
     if folder is None:
-        folder = cache_folder() / "base-models" / _cache_name(name, labels, revision, dtype)
+        folder = cached_base(name, revision, labels=labels, dtype=dtype, mode=quantization)
         if (folder / "config.json").is_file():
             return folder
     with torch.random.fork_rng():
@@ -71,19 +76,28 @@ def with_task_head(
             name,
             revision=revision,
             dtype=dtype,
+            causal=False,
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
             label2id={label: index for index, label in enumerate(labels)},
         )
     _zero_head(model, missing)
-    tokenizer = _own_tokenizer(name, revision) if model.main_input_name == "input_ids" else None
+    tokenizer = (
+        padding_tokenizer(name, revision) if model.main_input_name == "input_ids" else None
+    )
+    model.config.fedcert = {"quantization": quantization}
+    save_base(model, tokenizer, folder)
+    return folder
+
+
+def save_base(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save a base model and its tokenizer, if it has one, in full or not at all."""
     if tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
     with replaced_folder(folder) as staging:
         model.save_pretrained(staging)
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
-    return folder
 
 
 def _zero_head(model: Any, missing: Sequence[str]) -> None:
@@ -103,7 +117,7 @@ def _zero_head(model: Any, missing: Sequence[str]) -> None:
             nn.init.zeros_(cast(torch.Tensor, module.bias))
 
 
-def _own_tokenizer(name: str, revision: str | None) -> Any:
+def padding_tokenizer(name: str, revision: str | None) -> Any:
     """Load the source's tokenizer; a decoder without a padding token pads with its end."""
     tokenizer = read_tokenizer(name, revision)
     if tokenizer.pad_token is None:
@@ -116,15 +130,15 @@ def _own_tokenizer(name: str, revision: str | None) -> Any:
     return tokenizer
 
 
-def _cache_name(name: str, labels: Sequence[str], revision: str | None, dtype: str) -> str:
+def cached_base(name: str, revision: str | None, **made_from: Any) -> Path:
+    """Return where the cache keeps a base model, given what it is made from (JSON values)."""
     content = {
         "source": _content(name, revision),
-        "labels": list(labels),
-        "dtype": dtype,
         "torch": torch.__version__,
         "version": _VERSION,
+        **{key: list(v) if isinstance(v, tuple) else v for key, v in made_from.items()},
     }
-    return f"{Path(name).name}-{digest_json(content)[:16]}"
+    return cache_folder() / "base-models" / f"{Path(name).name}-{digest_json(content)[:16]}"
 
 
 def _content(name: str, revision: str | None) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,13 @@ import torch
 from fedcert.adapters.forward import AdaptedModel, PreparedInputs
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
+from fedcert.errors import SettingsError
 from fedcert.search.grouping import length_groups
 from fedcert.search.scores import Scorer, Scores, margins_and_losses
 
-__all__ = ["BatchedScorer"]
+__all__ = ["PRECISIONS", "BatchedScorer", "check_precision"]
+
+PRECISIONS = ("float32", "bfloat16")
 
 _Groups = list[tuple[torch.Tensor, PreparedInputs]]
 
@@ -25,6 +28,14 @@ _KEPT_INPUTS = 16
 _BLOCK = 512
 # Activations beyond this no longer fit the processor's caches, and more is slower.
 _CACHE_FRIENDLY = 16 * 2**20
+
+
+def check_precision(precision: str) -> None:
+    """Raise `SettingsError` unless candidates can be ranked in that precision."""
+    if precision not in PRECISIONS:
+        raise SettingsError(
+            f"candidates cannot be ranked in {precision!r}; choose {' or '.join(PRECISIONS)}"
+        )
 
 
 class BatchedScorer(Scorer):
@@ -40,6 +51,20 @@ class BatchedScorer(Scorer):
         See `Scorer`.
     memory_mib : float (default: 64)
         For activations; decides how many candidates run at once, not the result.
+    precision : str (default: "float32")
+        ``"float32"`` is the precision that the model was loaded in. ``"bfloat16"`` ranks
+        candidates with a copy of the model in bfloat16, which is faster where the processor
+        has instructions for it. Close candidates may then change places; a certificate's
+        errors are counted with the exported adapter in the model's own precision anyway.
+    compile_stacked : bool (default: False)
+        Compile the attention that candidates share with `torch.compile`. The first call then
+        takes many seconds; where it fails, the model runs as usual, and
+        ``model.compile_note`` says why.
+
+    Attributes
+    ----------
+    model : AdaptedModel
+        What the candidates run on.
     """
 
     def __init__(
@@ -49,9 +74,16 @@ class BatchedScorer(Scorer):
         *,
         margin_tolerance: float,
         memory_mib: float = 64.0,
+        precision: str = "float32",
+        compile_stacked: bool = False,
     ) -> None:
         super().__init__(margin_tolerance=margin_tolerance)
-        self._model, self._memory = model, memory_mib * 2**20
+        check_precision(precision)
+        low = precision == "bfloat16"
+        self.model = model.in_precision(torch.bfloat16) if low else model
+        if compile_stacked:
+            self.model.compile_stacked()
+        self._memory = memory_mib * 2**20
         self._spec = spec.bound_to(model.base)
         self._known: dict[int, tuple[npt.NDArray[Any], _Groups]] = {}
 
@@ -90,12 +122,12 @@ class BatchedScorer(Scorer):
             groups = self._prepared(inputs)
             for start in range(0, len(vectors), _BLOCK):
                 block = torch.from_numpy(vectors[start : start + _BLOCK]).float()
-                logits = torch.empty(len(block), len(inputs), self._model.base.num_labels)
+                logits = torch.empty(len(block), len(inputs), self.model.base.num_labels)
                 for rows, prepared in groups:
                     chunk = self._chunk(prepared)
                     for first in range(0, len(block), chunk):
                         part = slice(first, first + chunk)
-                        logits[part, rows] = self._model.logits(prepared, block[part])
+                        logits[part, rows] = self.model.logits(prepared, block[part])
                 yield slice(start, start + len(block)), logits
 
     def _prepared(self, inputs: npt.NDArray[Any]) -> _Groups:
@@ -106,15 +138,39 @@ class BatchedScorer(Scorer):
             # Where the top layer alone is adapted, padding costs next to nothing, and small
             # groups would.
             whole = [(torch.arange(len(inputs)), encoded)]
-            groups = whole if self._model.top_only else length_groups(encoded)
-            prepared = [(rows, self._model.prepare(part)) for rows, part in groups]
+            groups = whole if self.model.top_only else length_groups(encoded)
+            prepared = [(rows, self.model.prepare(part)) for rows, part in groups]
             if len(self._known) >= _KEPT_INPUTS:
                 self._known.pop(next(iter(self._known)))
             # The array is kept along, so that its id stays its own.
             self._known[key] = (inputs, prepared)
         return self._known[key][1]
 
+    def split(
+        self, examples: Examples, parts: Sequence[npt.NDArray[np.int64]]
+    ) -> list[Examples]:
+        """Split examples into parts; the frozen layers are not run again for them."""
+        found = super().split(examples, parts)
+        with torch.inference_mode():
+            groups = self._prepared(examples.inputs)
+            for rows, part in zip(parts, found, strict=True):
+                self._known[id(part.inputs)] = (part.inputs, _taken(groups, rows))
+        return found
+
     def _chunk(self, prepared: PreparedInputs) -> int:
         """Return how many candidates to run at once: within the budget and the cache."""
         budget = min(self._memory, _CACHE_FRIENDLY)
-        return max(1, int(budget // (4 * self._model.floats_per_adapter(prepared))))
+        return max(1, int(budget // (4 * self.model.floats_per_adapter(prepared))))
+
+
+def _taken(groups: _Groups, rows: npt.NDArray[np.int64]) -> _Groups:
+    """Return some of the prepared examples, by their numbers among all."""
+    place = {int(row): index for index, row in enumerate(rows)}
+    taken = []
+    for members, prepared in groups:
+        inside = [index for index, row in enumerate(members.tolist()) if row in place]
+        if inside:
+            chosen = torch.tensor(inside)
+            places = torch.tensor([place[row] for row in members[chosen].tolist()])
+            taken.append((places, prepared.take(chosen)))
+    return taken

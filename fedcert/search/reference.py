@@ -100,6 +100,6 @@ def _peft_model(base: BaseModel, space: AdapterSpace) -> Any:
         lora_alpha=space.rank,
         lora_dropout=0.0,
         target_modules=[target.name for target in space.targets],
-        modules_to_save=[space.head_module],
+        modules_to_save=[space.head_module] if space.head_module else None,
     )
     return get_peft_model(copy.deepcopy(base.model), config).eval()

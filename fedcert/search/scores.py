@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,15 @@ class Scorer(ABC):
         on_scored : callable
             Told how many more candidates have been scored, now and then.
         """
+
+    def split(
+        self, examples: Examples, parts: Sequence[npt.NDArray[np.int64]]
+    ) -> list[Examples]:
+        """Split examples into parts, given as row numbers, that are scored in turn.
+
+        A scorer may carry over what it knows of the whole.
+        """
+        return [examples.take(rows) for rows in parts]
 
 
 def margins_and_losses(
