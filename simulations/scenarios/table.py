@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from fedcert.data.tables import Columns, read_columns
 from fedcert.errors import DataError, SettingsError
 from fedcert.models import with_task_head
 from fedcert.simulations.natural import NaturalScenario, Rows, text_items
+from fedcert.simulations.partitions import Partition
 from fedcert.simulations.sources import TextBase
 
 __all__ = ["Table"]
@@ -33,6 +34,13 @@ class Table(NaturalScenario):
     item : str (default: "")
         Column of what it is an example of: rows of one item stay on one side. By default
         equal inputs are one item.
+    partition : str (default: "")
+        ``"dirichlet"`` or ``"pathological"``: deal out the items to clients anew instead of
+        reading `client`; see `fedcert.simulations.partitions.Partition`.
+    partitions : int (default: 40)
+        Clients of a partition.
+    alpha, classes : float, int (default: 0.3, 2)
+        How skewed a partition's labels are.
     held_out : str (default: "")
         ``column=value``: clients with such a row are the new ones. By default the seed
         draws them.
@@ -42,6 +50,8 @@ class Table(NaturalScenario):
         Folder or hub id of a pretrained model; by default MiniLM, for texts.
     max_length : int (default: 128)
         Tokens of the longest text.
+    template, phrases, quantization
+        See `fedcert.simulations.sources.TextBase`; images take `quantization` too.
     low, high : float (default: 0, 255)
         Range of the values of images.
     upstream, new, smallest, smallest_new, training_size, new_size, support_share, seed
@@ -59,10 +69,17 @@ class Table(NaturalScenario):
         label: str = "label",
         client: str = "client",
         item: str = "",
+        partition: str = "",
+        partitions: int = 40,
+        alpha: float = 0.3,
+        classes: int = 2,
         held_out: str = "",
         split: str = "train",
         base: str = "",
         max_length: int = 128,
+        template: str = "",
+        phrases: Mapping[str, str] | None = None,
+        quantization: str = "none",
         low: float = 0.0,
         high: float = 255.0,
         upstream: int = 0,
@@ -90,9 +107,21 @@ class Table(NaturalScenario):
             raise SettingsError(
                 f"table: held_out must be of the form column=value, not {held_out!r}"
             )
+        self._partition = (
+            Partition(partition, partitions, alpha, classes, smallest, seed)
+            if partition
+            else None
+        )
+        if partition and held_out:
+            raise SettingsError(
+                "table: held_out names clients, and a partition makes its own; "
+                "leave one of them out"
+            )
         self._source, self._split, self._base = source, split, base
         self._input, self._label, self._client, self._item = input, label, client, item
         self._held_column, _, self._held_value = held_out.partition("=")
+        self._template, self._phrases = template, phrases
+        self._quantization = quantization
         self._max_length, self._low, self._high = max_length, float(low), float(high)
 
     @cached_property
@@ -117,11 +146,19 @@ class Table(NaturalScenario):
     def _image_base(self) -> Path:
         if not self._base:
             raise SettingsError("table: images need the option `base`, an image model")
-        return with_task_head(self._base, self.labels)
+        return with_task_head(self._base, self.labels, quantization=self._quantization)
 
     @cached_property
     def _text_base(self) -> TextBase:
-        return TextBase("table", self._base, labels=self.labels, max_length=self._max_length)
+        return TextBase(
+            "table",
+            self._base,
+            labels=self.labels,
+            max_length=self._max_length,
+            template=self._template,
+            phrases=self._phrases,
+            quantization=self._quantization,
+        )
 
     @cached_property
     def _has_texts(self) -> bool:
@@ -140,14 +177,15 @@ class Table(NaturalScenario):
 
     @cached_property
     def _columns(self) -> Columns:
-        names = [self._input, self._label, self._client, self._item, self._held_column]
+        client = "" if self._partition else self._client
+        names = [self._input, self._label, client, self._item, self._held_column]
         return read_columns(self._source, [n for n in names if n], split=self._split)
 
     @cached_property
     def _rows(self) -> Rows:
         columns = self._columns
         index = {label: position for position, label in enumerate(self.labels)}
-        labels = [index[_word(value)] for value in columns[self._label]]
+        labels = np.array([index[_word(value)] for value in columns[self._label]])
         inputs = columns[self._input]
         if self._item:
             items = _words(columns[self._item])
@@ -155,8 +193,10 @@ class Table(NaturalScenario):
             items = text_items(inputs) if self._has_texts else _image_items(inputs)
         return Rows(
             inputs if self._has_texts else np.stack([np.asarray(image) for image in inputs]),
-            np.array(labels, dtype=np.int64),
-            _words(columns[self._client]),
+            labels,
+            self._partition.deal(items, labels)
+            if self._partition
+            else _words(columns[self._client]),
             items,
         )
 

@@ -6,27 +6,25 @@ of a language are dealt out to clients; all clients of the held-out languages ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fedcert.data.tables import read_columns
-from fedcert.data.text import TextInputs
 from fedcert.errors import DataError, SettingsError
 from fedcert.randomness import keyed_generator
 from fedcert.simulations.natural import NaturalScenario, Rows, text_items
-from fedcert.simulations.sources import TextBase, data_file
+from fedcert.simulations.sources import OnTextBase, TextBase, data_file
 
 __all__ = ["Topics"]
 
 FILE = "masakhanews.csv.gz"
 
 
-class Topics(NaturalScenario):
+class Topics(OnTextBase, NaturalScenario):
     """News articles of clients in many languages, on a pretrained text encoder.
 
     Parameters
@@ -83,16 +81,6 @@ class Topics(NaturalScenario):
         self._data, self._client_size = data, client_size
         self._held_out = frozenset(name.strip() for name in held_out.split(","))
         self._base = TextBase(self.name, base, labels=self.labels, max_length=64)
-
-    @property
-    def inputs(self) -> TextInputs:
-        """The first tokens of an article, headline first."""
-        return self._base.inputs
-
-    def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
-        """Return the text encoder with a zero head."""
-        on_step("preparing the text encoder")
-        return self._base.folder
 
     def _is_new(self, client: str) -> bool | None:
         return client.partition("-")[0] in self._held_out
