@@ -85,6 +85,13 @@ class Prior(ABC):
         """
         return self.transform(candidate_noise(seed, start, count, self.noise_width))
 
+    def sketch(self) -> Prior:
+        """Return a prior that draws candidates near this one's from the same noise, cheaply.
+
+        A search looks at sketches first and draws in full what is promising.
+        """
+        return self
+
     @property
     def digest(self) -> str:
         """Identity of the prior: kind, settings and tensors."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from fedcert.data import Examples
 from fedcert.priors import GaussianPrior, LatentSpace
 from fedcert.randomness import keyed_generator
 from fedcert.search import Scorer, Scores, search
+from fedcert.search.racing import _telling_first
 from fedcert.simulations.sharding import best_winner, search_on_ray, shard_ranges
 
 
@@ -56,7 +58,7 @@ def test_dropping_early_keeps_the_winner(size: int) -> None:
                 seed=seed,
                 candidates=300,
                 chunk=chunk,
-                early_dropping=dropping,
+                early_dropping="exact" if dropping else "none",
             )
             for chunk, dropping in ((300, False), (300, True), (64, True))
         ]
@@ -72,7 +74,14 @@ def test_dropping_early_saves_most_predictions() -> None:
     counts = []
     for dropping in (False, True):
         scorer = Linear()
-        search(prior, scorer, examples, seed=seed, candidates=2000, early_dropping=dropping)
+        search(
+            prior,
+            scorer,
+            examples,
+            seed=seed,
+            candidates=2000,
+            early_dropping="exact" if dropping else "none",
+        )
         counts.append(scorer.predictions)
     assert counts[0] == 2000 * 64
     assert counts[1] < counts[0] / 3
@@ -82,7 +91,7 @@ def test_a_dropped_rival_with_as_many_errors_can_still_win_by_loss() -> None:
     # Two candidates with the same errors: the one with the lower loss wins, whichever ran
     # ahead.
     prior, examples, seed = _case(3, 64)
-    full = search(prior, Linear(), examples, seed=seed, candidates=300, early_dropping=False)
+    full = search(prior, Linear(), examples, seed=seed, candidates=300, early_dropping="none")
     vectors = prior.sample(seed, count=300)
     scores = Linear().score(vectors, examples)
     errors = scores.wrong.sum(axis=1)
@@ -123,3 +132,85 @@ def test_shards_run_on_ray() -> None:
     finally:
         ray.shutdown()
     assert (found.index, found.errors) == (whole.index, whole.errors)
+
+
+class Sketched(GaussianPrior):
+    """Draws sketches that are off by a little; counts candidates drawn in full."""
+
+    drawn = 0
+
+    def transform(self, noise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        self.drawn += len(noise)
+        return super().transform(noise)
+
+    def sketch(self) -> GaussianPrior:
+        return _Coarse(self._latent)
+
+
+class _Coarse(GaussianPrior):
+    def transform(self, noise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return super().transform(noise) + 0.005 * np.sin(40 * noise[:, :1])
+
+
+def _sketched_case(number: int, size: int) -> tuple[Sketched, Examples, str]:
+    generator = keyed_generator("halving", number)
+    prior = Sketched(LatentSpace.of(generator.normal(size=(20, 5)), size=4))
+    seed = f"{number:064x}"
+    inputs = generator.normal(size=(size, 5))
+    # A candidate that is nearly right exists, as with a prior that is good for something.
+    blur = 0.1 * generator.normal(size=size)
+    labels = (inputs @ prior.sample(seed, count=2000)[17] + blur > 0).astype(np.int64)
+    prior.drawn = 0
+    return prior, Examples(inputs, labels), seed
+
+
+def test_halving_keeps_most_winners_and_draws_few_in_full() -> None:
+    kept, drawn = [], 0
+    for number in range(20):
+        prior, examples, seed = _sketched_case(number, 64)
+        found = search(
+            prior, Linear(), examples, seed=seed, candidates=2000, early_dropping="halving"
+        )
+        drawn += prior.drawn
+        full = search(
+            prior, Linear(), examples, seed=seed, candidates=2000, early_dropping="none"
+        )
+        kept.append(found.index == full.index)
+        # What it reports is the candidate as drawn in full, never its sketch.
+        vector = prior.sample(seed, start=found.index, count=1)
+        np.testing.assert_allclose(found.vector, vector[0], rtol=0, atol=1e-12)
+        assert found.errors == Linear().score(vector, examples).wrong.sum()
+        assert found.errors >= full.errors
+    assert np.mean(kept) >= 0.9
+    assert drawn < 20 * 2000 / 4
+
+
+def test_halving_on_a_handful_of_examples_or_candidates() -> None:
+    for size, candidates in ((3, 50), (64, 1), (9, 2)):
+        prior, examples, seed = _sketched_case(1, size)
+        found = search(
+            prior,
+            Linear(),
+            examples,
+            seed=seed,
+            candidates=candidates,
+            chunk=16,
+            early_dropping="halving",
+        )
+        assert 0 <= found.index < candidates
+
+
+def test_telling_examples_come_first() -> None:
+    # Eight candidates: three examples catch the same four, one catches the other four.
+    wrong = np.zeros((8, 5), dtype=np.bool_)
+    wrong[:4, :3] = True
+    wrong[4:, 4] = True
+    assert _telling_first(wrong).tolist()[:2] == [0, 4]
+    assert sorted(_telling_first(wrong)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("mode", [False, "sometimes"])
+def test_an_unknown_mode_is_refused(mode: Any) -> None:
+    prior, examples, seed = _case(0, 9)
+    with pytest.raises(ValueError, match="early_dropping is one of"):
+        search(prior, Linear(), examples, seed=seed, candidates=5, early_dropping=mode)
