@@ -13,14 +13,24 @@ from fedcert.certificates.bounds import (
     uniform_weight,
 )
 from fedcert.certificates.issuing import issue
+from fedcert.certificates.kl_bounds import bounded_loss_upper_bound
 from fedcert.certificates.recipes import (
+    Choice,
+    CompressionRecipe,
+    FirstStage,
+    GibbsRecipe,
+    HybridRecipe,
+    KnownBestRecipe,
     LedgerEntry,
+    PosteriorSplitRecipe,
     Recipe,
     RecipeTable,
     Span,
     SplitRecipe,
     SteelRecipe,
     UnionRecipe,
+    VoteRecipe,
+    WeightedUnionRecipe,
 )
 from fedcert.certificates.record import FORMAT, Candidate, Certificate, Digests, Signature
 from fedcert.certificates.verification import Check, VerificationReport, verify_record
@@ -32,8 +42,15 @@ __all__ = [
     "Candidate",
     "Certificate",
     "Check",
+    "Choice",
+    "CompressionRecipe",
     "Digests",
+    "FirstStage",
+    "GibbsRecipe",
+    "HybridRecipe",
+    "KnownBestRecipe",
     "LedgerEntry",
+    "PosteriorSplitRecipe",
     "Recipe",
     "RecipeTable",
     "Signature",
@@ -42,7 +59,10 @@ __all__ = [
     "SteelRecipe",
     "UnionRecipe",
     "VerificationReport",
+    "VoteRecipe",
+    "WeightedUnionRecipe",
     "binomial_upper_bound",
+    "bounded_loss_upper_bound",
     "budget_of",
     "hoeffding_upper_bound",
     "issue",

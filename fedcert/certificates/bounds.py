@@ -14,6 +14,8 @@ from decimal import ROUND_CEILING, Decimal, localcontext
 from fractions import Fraction
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 from scipy.special import betaincc
 
 from fedcert.errors import CertificateError
@@ -22,6 +24,7 @@ __all__ = [
     "GRID",
     "WEIGHT_DENOMINATOR",
     "binomial_upper_bound",
+    "binomial_upper_bounds",
     "budget_of",
     "chance_of",
     "hoeffding_upper_bound",
@@ -94,6 +97,61 @@ def _inverted_tail(errors: int, trials: int, budget: float) -> float:
 
     # The step returned was itself seen to cover, or is the last one, which is p = 1.
     return bisect_left(range(_STEPS), True, key=covers) / _STEPS
+
+
+def binomial_upper_bounds(
+    errors: npt.NDArray[np.integer], trials: int, budgets: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return `binomial_upper_bound` of many counts and budgets at once.
+
+    Parameters
+    ----------
+    errors : numpy.ndarray
+        Error counts, int, shape (E,).
+    trials : int
+        Examples that each was counted on.
+    budgets : numpy.ndarray
+        Probability with which each bound may fail, shape (E,).
+
+    Returns
+    -------
+    numpy.ndarray
+        The bounds, shape (E,), equal to those that `binomial_upper_bound` gives.
+
+    Raises
+    ------
+    CertificateError
+        As in `binomial_upper_bound`.
+    """
+    if errors.size == 0:
+        return np.zeros(0)
+    for extreme in (errors.min(), errors.max()):
+        _checked_counts(int(extreme), trials)
+    _checked_budget(float(budgets.max()))
+    pairs, where = np.unique(
+        np.stack([errors.astype(np.float64), budgets]), axis=1, return_inverse=True
+    )
+    counts, shares = pairs
+    open_cases = (counts < trials) & (shares >= _SMALLEST_BUDGET)
+    steps = np.full(counts.shape, _STEPS)
+    steps[open_cases] = _bisected(counts[open_cases], trials, shares[open_cases])
+    bounds: npt.NDArray[np.float64] = (steps / _STEPS)[where.reshape(-1)]
+    return bounds
+
+
+def _bisected(
+    counts: npt.NDArray[np.float64], trials: int, budgets: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    # bisect_left of `_inverted_tail`, step by step, so that both end on the same step.
+    low = np.zeros(counts.shape, dtype=np.int64)
+    high = np.full(counts.shape, _STEPS)
+    while (low < high).any():
+        middle = (low + high) // 2
+        tails = betaincc(counts + 1, trials - counts, middle / _STEPS)
+        covers = (tails * (1 + _HEADROOM) <= budgets) & (low < high)
+        high = np.where(covers, middle, high)
+        low = np.where(covers | (low >= high), low, middle + 1)
+    return low
 
 
 def hoeffding_upper_bound(errors: int, trials: int, budget: float) -> float:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert import __version__
-from fedcert.certificates.recipes import Recipe
+from fedcert.certificates.receipt import SeedReceipt
+from fedcert.certificates.recipes import Choice, FirstStage, Recipe
 from fedcert.certificates.record import (
     Candidate,
     Certificate,
@@ -41,7 +42,8 @@ def issue(
     vector: npt.NDArray[np.floating[Any]],
     digests: Digests,
     key: Ed25519PrivateKey,
-    witness: str | None = None,
+    first_stage: FirstStage | None = None,
+    protocol: SeedReceipt | None = None,
 ) -> Certificate:
     """Compute the bound, write the record, and sign it.
 
@@ -63,7 +65,7 @@ def issue(
     labels : sequence of str
         Names of the K labels.
     index : int
-        Number of the chosen candidate, from 0 to M - 1.
+        Number of the chosen hypothesis, from 0 to ``recipe.hypotheses - 1``.
     seed : str
         The candidates' 256-bit seed, 64 hexadecimal digits.
     vector : numpy.ndarray
@@ -72,8 +74,12 @@ def issue(
         Which bundle, adapter, and examples are meant.
     key : Ed25519PrivateKey
         The client's key.
-    witness : str or None
-        Who saw the commitment before the seed was drawn (default: None).
+    first_stage : FirstStage or None
+        What the choosing examples said, for a recipe whose weights follow from it
+        (default: None).
+    protocol : SeedReceipt or None
+        From the server that saw the commitment and then issued the seed; None makes the
+        certificate say that it is unwitnessed (default: None).
 
     Returns
     -------
@@ -83,11 +89,16 @@ def issue(
     Raises
     ------
     CertificateError
-        If the arguments contradict each other or cannot be written.
+        If the arguments contradict each other or cannot be written, or the recipe
+        certifies something else than an adapter.
     """
     errors, certified_on = operator.index(errors), operator.index(certified_on)
     support_size = operator.index(support_size)
-    bound = recipe.bound(errors, certified_on)
+    recipe.require_exportable()
+    choice = Choice(index=operator.index(index), first_stage=first_stage)
+    recipe.check_choice(choice, support_size)
+    bound = recipe.bound(errors, certified_on, choice)
+    witness = None if protocol is None else protocol.witness(recipe)
     unsigned = Certificate(
         client=client,
         errors=errors,
@@ -98,9 +109,7 @@ def issue(
         recipe=recipe,
         ledger=recipe.ledger(support_size),
         labels=tuple(labels),
-        candidate=Candidate(
-            index=operator.index(index), seed=seed, vector=encode_vector(vector)
-        ),
+        candidate=Candidate(index=choice.index, seed=seed, vector=encode_vector(vector)),
         digests=digests,
         witness=witness,
         library=f"fedcert {__version__}",
@@ -115,6 +124,8 @@ def issue(
         ),
         assumptions=assumptions(),
         signature=Signature(algorithm=ALGORITHM, public_key=public_hex(key), value=""),
+        first_stage=first_stage,
+        protocol=protocol,
     )
     return _checked(_signed(unsigned, key))
 

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.atomic import write_atomically
-from fedcert.canonical import canonical_json
+from fedcert.canonical import canonical_json, digest_json
 from fedcert.certificates.bounds import chance_of
-from fedcert.certificates.recipes import LedgerEntry, Recipe
+from fedcert.certificates.receipt import SeedReceipt, seed_payload
+from fedcert.certificates.recipes import Choice, FirstStage, LedgerEntry, Recipe
 from fedcert.certificates.signing import ALGORITHM
 from fedcert.certificates.strict_json import Fields, parse_json
 from fedcert.errors import CertificateError
@@ -28,6 +29,8 @@ __all__ = ["FORMAT", "Candidate", "Certificate", "Digests", "Signature", "encode
 
 FORMAT = "fedcert.certificate/1"
 """Name and version of the JSON form."""
+
+_OPTIONAL = ("first_stage", "protocol")
 
 _VECTOR_DTYPE = np.dtype("<f8")
 
@@ -39,7 +42,7 @@ class Candidate:
     Parameters
     ----------
     index : int
-        Its number, from 0 to M - 1.
+        Its number, from 0 to M - 1; among the finalists if the recipe refines candidates.
     seed : str
         The 256-bit seed that all candidates were drawn from, as 64 hexadecimal digits.
     vector : str
@@ -140,6 +143,12 @@ class Certificate:
         What the claim rests on, in plain sentences.
     signature : Signature
         Over `unsigned_payload`.
+    first_stage : FirstStage or None
+        What the candidate's weight follows from; None, and absent from the JSON form, if
+        the recipe does not weight candidates by the choosing examples (default: None).
+    protocol : SeedReceipt or None
+        The server's receipt of the seed; None, and absent from the JSON form, if no server
+        took part (default: None).
     """
 
     client: str
@@ -158,6 +167,13 @@ class Certificate:
     statement: str
     assumptions: tuple[str, ...]
     signature: Signature
+    first_stage: FirstStage | None = None
+    protocol: SeedReceipt | None = None
+
+    @property
+    def choice(self) -> Choice:
+        """What the weight behind the bound depends on, besides the recipe."""
+        return Choice(index=self.candidate.index, first_stage=self.first_stage)
 
     @property
     def chance(self) -> float:
@@ -177,6 +193,13 @@ class Certificate:
     def to_object(self) -> dict[str, Any]:
         """Return the JSON object."""
         members = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in _OPTIONAL:
+            del members[name]
+        if self.first_stage is not None:
+            profile = list(self.first_stage.profile)
+            members["first_stage"] = {"errors": self.first_stage.errors, "profile": profile}
+        if self.protocol is not None:
+            members["protocol"] = self.protocol.to_object()
         return members | {
             "format": FORMAT,
             "recipe": self.recipe.to_config(),
@@ -187,6 +210,31 @@ class Certificate:
             "assumptions": list(self.assumptions),
             "signature": asdict(self.signature),
         }
+
+    @property
+    def digest(self) -> str:
+        """Identity of the record, its signature included."""
+        return digest_json(self.to_object())
+
+    def receipt_payload(self) -> bytes:
+        """Return the bytes that the server signed when it issued the seed.
+
+        Raises
+        ------
+        CertificateError
+            If no server took part.
+        """
+        if self.protocol is None:
+            raise CertificateError("this certificate is unwitnessed")
+        return seed_payload(
+            client=self.client,
+            public_key=self.signature.public_key,
+            bundle=self.digests.bundle,
+            recipe=self.recipe,
+            support_size=self.support_size,
+            seed=self.candidate.seed,
+            receipt=self.protocol,
+        )
 
     def unsigned_payload(self) -> bytes:
         """Return the signed bytes: canonical JSON without the signature's value."""
@@ -278,7 +326,9 @@ def _from_object(value: object) -> Certificate:
         raise CertificateError(
             f"certificate.format is {value['format']!r}; this version reads {FORMAT!r}"
         )
-    read = Fields(value, "certificate", ("format", *_names(Certificate)))
+    present = [key for key in _OPTIONAL if isinstance(value, dict) and key in value]
+    known = [name for name in _names(Certificate) if name not in _OPTIONAL]
+    read = Fields(value, "certificate", ("format", *known, *present))
     return Certificate(
         client=read.text("client"),
         errors=read.whole("errors"),
@@ -296,6 +346,14 @@ def _from_object(value: object) -> Certificate:
         statement=read.text("statement"),
         assumptions=read.texts("assumptions"),
         signature=_signature(read.raw("signature")),
+        first_stage=(
+            _first_stage(read.raw("first_stage")) if "first_stage" in present else None
+        ),
+        protocol=(
+            SeedReceipt.from_object(read.raw("protocol"), read.path("protocol"))
+            if "protocol" in present
+            else None
+        ),
     )
 
 
@@ -331,6 +389,11 @@ def _candidate(value: object) -> Candidate:
     return Candidate(
         index=read.whole("index"), seed=read.hexadecimal("seed", 64), vector=vector
     )
+
+
+def _first_stage(value: object) -> FirstStage:
+    read = Fields(value, "certificate.first_stage", _names(FirstStage))
+    return FirstStage(errors=read.whole("errors"), profile=read.wholes("profile"))
 
 
 def _digests(value: object) -> Digests:

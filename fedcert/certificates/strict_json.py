@@ -135,12 +135,14 @@ class Fields:
 
     def whole(self, key: str) -> int:
         """Return an integer from 0 to 2**53 - 1, written without a fraction."""
-        value = self._value[key]
-        if not isinstance(value, int) or isinstance(value, bool):
-            self._wrong(key, "an integer")
-        if not 0 <= value <= _LARGEST_INTEGER:
-            self._wrong(key, "from 0 to 2**53 - 1")
-        return value
+        return _whole(self._value[key], self.path(key))
+
+    def wholes(self, key: str) -> tuple[int, ...]:
+        """Return an array of integers, each as for `whole`."""
+        return tuple(
+            _whole(value, f"{self.path(key)}[{position}]")
+            for position, value in enumerate(self.array(key))
+        )
 
     def number(self, key: str) -> float:
         """Return a finite number as a float."""
@@ -162,6 +164,14 @@ class Fields:
         raise CertificateError(
             f"{self.path(key)} must be {wanted}, not {_shown(self._value[key])}"
         )
+
+
+def _whole(value: object, path: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise CertificateError(f"{path} must be an integer, not {_shown(value)}")
+    if not 0 <= value <= _LARGEST_INTEGER:
+        raise CertificateError(f"{path} must be from 0 to 2**53 - 1, not {_shown(value)}")
+    return value
 
 
 def _text(value: object, path: str) -> str:

@@ -120,7 +120,7 @@ def _signature(certificate: Certificate) -> _Outcome:
 
 def _bound(certificate: Certificate) -> _Outcome:
     errors, trials = certificate.errors, certificate.certified_on
-    bound = certificate.recipe.bound(errors, trials)
+    bound = certificate.recipe.bound(errors, trials, certificate.choice)
     found = f"{errors} errors on {trials} examples give {bound:.6f}"
     if certificate.bound != bound:
         return False, f"{found}, but the record says {certificate.bound!r}"
@@ -150,6 +150,20 @@ def _ledger(certificate: Certificate) -> _Outcome:
     return True, "the ledger is the recipe's"
 
 
+def _witness(certificate: Certificate) -> _Outcome:
+    receipt = certificate.protocol
+    if receipt is None:
+        if certificate.witness is not None:
+            return False, "it names a witness, but carries no server's receipt of the seed"
+        return True, "unwitnessed: no server issued the seed"
+    if certificate.witness != receipt.witness(certificate.recipe):
+        return False, "the witness is not the one that issued the seed"
+    problem = receipt.problem(certificate.receipt_payload(), certificate.recipe)
+    if problem is not None:
+        return False, problem
+    return True, f"the server {receipt.server} issued the seed of attempt {receipt.attempt}"
+
+
 def _statement(certificate: Certificate) -> _Outcome:
     expected = statement(
         certificate.recipe,
@@ -172,10 +186,14 @@ def _assumptions(certificate: Certificate) -> _Outcome:
 
 
 def _index(certificate: Certificate) -> _Outcome:
-    index, candidates = certificate.candidate.index, certificate.recipe.candidates
-    if index >= candidates:
-        return False, f"there is no candidate {index} among {candidates}"
-    return True, f"candidate {index} of {candidates}"
+    recipe = certificate.recipe
+    recipe.check_choice(certificate.choice, certificate.support_size)
+    return True, f"candidate {certificate.candidate.index} of {recipe.hypotheses}"
+
+
+def _recipe(certificate: Certificate) -> _Outcome:
+    certificate.recipe.require_exportable()
+    return True, f"a recipe of kind {certificate.recipe.kind!r} certifies an adapter"
 
 
 def _chance(certificate: Certificate) -> _Outcome:
@@ -187,10 +205,12 @@ def _chance(certificate: Certificate) -> _Outcome:
 
 _CHECKS: dict[str, Callable[[Certificate], _Outcome]] = {
     "signature": _signature,
+    "recipe": _recipe,
     "bound": _bound,
     "certified_on": _certified_on,
     "delta": _delta,
     "ledger": _ledger,
+    "witness": _witness,
     "statement": _statement,
     "assumptions": _assumptions,
     "index": _index,

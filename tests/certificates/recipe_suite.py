@@ -7,10 +7,14 @@ from dataclasses import fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
-from fedcert.certificates import WEIGHT_DENOMINATOR, Recipe
+from fedcert.certificates import WEIGHT_DENOMINATOR, Choice, Recipe, RecipeTable
+from fedcert.certificates.replay import ErrorTable, Refined, replay
 from fedcert.errors import CertificateError
+
+from .conftest import Issuer
 
 each_size = pytest.mark.parametrize("n", [*range(1, 33), 80, 81, 255, 256, 2_000])
 
@@ -19,6 +23,8 @@ class RecipeSuite:
     """Subclass it, set `recipe`, and add what is particular to the variant."""
 
     recipe: ClassVar[Recipe]
+    few: ClassVar[Recipe]
+    """The same kind with few candidates, to be played on a small table."""
 
     @each_size
     def test_its_spans_lie_within_the_support_set(self, n: int) -> None:
@@ -41,22 +47,10 @@ class RecipeSuite:
         assert sum(Fraction(entry.delta) for entry in entries) <= Fraction(self.recipe.delta)
         assert all(entry.purpose for entry in entries)
 
-    def test_its_weight_is_a_share_of_the_denominator(self) -> None:
-        assert 0 < self.recipe.weight() <= WEIGHT_DENOMINATOR
-
-    @pytest.mark.parametrize("errors", range(0, 41, 5))
-    def test_its_bound_falls_as_delta_grows(self, errors: int) -> None:
-        looser = replace(self.recipe, delta=2 * self.recipe.delta)
-        assert looser.bound(errors, 40) <= self.recipe.bound(errors, 40)
-
-    def test_its_bound_is_one_when_all_are_errors(self) -> None:
-        assert self.recipe.bound(40, 40) == 1.0
-
     @pytest.mark.parametrize("chance", [0.2, 0.5, 0.75, 0.99])
     def test_smallest_n_is_the_smallest(self, chance: float) -> None:
         n = self.recipe.smallest_n(chance)
-        certified = [self.recipe.certifying(size).size for size in range(1, n + 1)]
-        below = [self.recipe.bound(0, size) < chance for size in certified]
+        below = [self.recipe.lowest_bound(size) < chance for size in range(1, n + 1)]
         assert below == [False] * (n - 1) + [True]
 
     @pytest.mark.parametrize("chance", [0.0, 1.0, -0.5, float("nan")])
@@ -75,7 +69,8 @@ class RecipeSuite:
         assert set(config) == {"kind", *(field.name for field in fields(self.recipe))}
 
     def test_defaults_may_be_left_out(self) -> None:
-        config = {"kind": self.recipe.kind, "candidates": 7, "delta": 0.1}
+        config = self.recipe.to_config()
+        del config["margin_tolerance"]
         assert Recipe.from_config(config).margin_tolerance == 1e-4
 
     @pytest.mark.parametrize(
@@ -117,3 +112,87 @@ class RecipeSuite:
         statement = self.recipe.statement(80)
         assert str(self.recipe.candidates) in statement
         assert "80" in statement
+
+    def test_only_its_delta_changes_with_an_attempt(self) -> None:
+        later = self.recipe.with_delta(0.001)
+        assert later.delta == 0.001
+        assert replace(later, delta=self.recipe.delta) == self.recipe
+        with pytest.raises(CertificateError, match="delta must lie between 0 and 1"):
+            self.recipe.with_delta(0.0)
+
+    def test_a_smaller_delta_never_lowers_what_can_be_reached(self) -> None:
+        for n in (1, 8, 64, 500):
+            tighter = self.recipe.with_delta(self.recipe.delta / 100)
+            assert tighter.lowest_bound(n) >= self.recipe.lowest_bound(n)
+
+    @pytest.mark.parametrize("n", [1, 2, 7, 32])
+    def test_a_replay_certifies_what_the_recipe_says(self, n: int) -> None:
+        table = random_table(self.few.candidates, 32, seed=n)
+        outcome = replay(self.few, table, n, refined_for(self.few, table, n))
+        assert self.few.lowest_bound(n) <= outcome.bound <= 1
+        assert outcome.trials == self.few.certifying(n).size
+        assert 0 <= outcome.errors <= outcome.trials
+        assert 0 <= outcome.risk <= 1
+
+    @pytest.mark.parametrize("n", [0, 33])
+    def test_a_replay_needs_a_fitting_n(self, n: int) -> None:
+        table = random_table(self.few.candidates, 32, seed=0)
+        with pytest.raises(CertificateError, match="n must be from 1 to the table's 32"):
+            replay(self.few, table, n)
+
+    def test_a_replay_reads_the_first_n_examples_alone(self) -> None:
+        table = random_table(self.few.candidates, 32, seed=1)
+        cut = replace(table, wrong=table.wrong[:, :16], losses=table.losses[:, :16])
+        refined = refined_for(self.few, table, 16)
+        assert replay(self.few, table, 16, refined) == replay(self.few, cut, 16, refined)
+
+    def test_only_a_recipe_for_an_adapter_is_issued(self, make: Issuer) -> None:
+        if self.recipe.certifies == "adapter":
+            RecipeTable(((1, self.recipe),))
+            return
+        with pytest.raises(CertificateError, match="no certificate of this kind is issued"):
+            make(self.recipe)
+        with pytest.raises(CertificateError, match="no certificate of this kind is issued"):
+            RecipeTable(((1, self.recipe),))
+
+
+class WeightSuite(RecipeSuite):
+    """For recipes that certify a single hypothesis with a weight; set `choice` if needed."""
+
+    choice: ClassVar[Choice | None] = None
+
+    def test_its_weight_is_a_share_of_the_denominator(self) -> None:
+        assert 0 < self.recipe.weight(self.choice) <= WEIGHT_DENOMINATOR
+
+    @pytest.mark.parametrize("errors", range(0, 41, 5))
+    def test_its_bound_falls_as_delta_grows(self, errors: int) -> None:
+        looser = replace(self.recipe, delta=2 * self.recipe.delta)
+        bound = self.recipe.bound(errors, 40, self.choice)
+        assert looser.bound(errors, 40, self.choice) <= bound
+
+    def test_its_bound_is_one_when_all_are_errors(self) -> None:
+        assert self.recipe.bound(40, 40, self.choice) == 1.0
+
+
+def random_table(candidates: int, examples: int, *, seed: int) -> ErrorTable:
+    """Return candidates of risk .1 to .5 that share what is hard."""
+    rng = np.random.default_rng(seed)
+    risks = rng.uniform(0.1, 0.5, candidates)
+    together = rng.random(examples) < 0.5
+    draws = np.where(together, rng.random(examples), rng.random((candidates, examples)))
+    wrong = draws < risks[:, None]
+    return ErrorTable(
+        wrong=wrong,
+        losses=wrong + rng.random(wrong.shape),
+        test_risk=risks,
+        test_wrong=rng.random((candidates, 50)) < risks[:, None],
+    )
+
+
+def refined_for(recipe: Recipe, table: ErrorTable, n: int) -> Refined | None:
+    """Return the table's first rows as refined candidates, if the recipe takes such."""
+    if not recipe.refines:
+        return None
+    rows = slice(0, recipe.hypotheses)
+    wrong = table.wrong[rows, recipe.certifying(n).as_slice()]
+    return Refined(wrong=wrong, test_risk=table.test_risk[rows])

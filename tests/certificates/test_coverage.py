@@ -1,132 +1,154 @@
 """Validity, played out: certificates of candidates whose risk is exactly known.
 
 Honest recipes must be false at most a share delta of the time; mutants that cheat must be
-caught, at the same risks and with the same test, or the test would have no teeth.
+caught, in the same cases and with the same test, or the test would have no teeth.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from scipy.stats import binom
 
 from fedcert.certificates import (
     WEIGHT_DENOMINATOR,
+    Choice,
+    GibbsRecipe,
+    HybridRecipe,
+    PosteriorSplitRecipe,
     Recipe,
     Span,
     SplitRecipe,
     SteelRecipe,
     UnionRecipe,
+    WeightedUnionRecipe,
+    binomial_upper_bound,
     budget_of,
 )
+from fedcert.certificates.counts import Counts, Selection
+from fedcert.simulations.benchmarks import coverage
+from fedcert.simulations.benchmarks.coverage import (
+    CASES,
+    RECIPES,
+    Case,
+    excess,
+    false_certificates,
+)
 
-EPISODES = 10_000
-BATCH = 2_000
-N = 40
-DELTA = 0.05
-SIGNIFICANCE = 1e-3
-
-Risks = npt.NDArray[np.float64]
-
-
-def violations(recipe: Recipe, risks: Risks, *, seed: int) -> int:
-    """Count false certificates over `EPISODES` support sets; risks has shape (M,)."""
-    rng = np.random.default_rng(seed)
-    choosing = recipe.choosing(N).as_slice()
-    certifying = recipe.certifying(N)
-    bounds = np.array([recipe.bound(k, certifying.size) for k in range(certifying.size + 1)])
-    false = 0
-    for _ in range(EPISODES // BATCH):
-        wrong = rng.random((BATCH, len(risks), N)) < risks[:, None]
-        chosen = wrong[:, :, choosing].sum(axis=2).argmin(axis=1)
-        errors = wrong[np.arange(BATCH), chosen][:, certifying.as_slice()].sum(axis=1)
-        false += int((risks[chosen] > bounds[errors]).sum())
-    return false
+EPISODES = 2_000
+N = coverage.SIZE
+TERMS: dict[str, Any] = {"candidates": 20, "delta": coverage.DELTA}
+SIGNIFICANCE = 1e-4
+TIED_AT_0, TIED_AT_2 = CASES[:2]
 
 
-def p_value(false: int) -> float:
-    """Probability of so many false certificates if each is false with probability DELTA."""
-    return float(binom.sf(false - 1, EPISODES, DELTA))
+def p_value(recipe: Recipe, case: Case, *, episodes: int = EPISODES) -> float:
+    """Probability of so many false certificates if each is false with probability delta."""
+    false = false_certificates(recipe, case, episodes, seed=1)
+    return excess(int(false.sum()), episodes, recipe.delta)
 
 
-def just_above(recipe: Recipe, errors: int) -> float:
-    """Return the risk at which a certificate from up to `errors` errors is just false.
-
-    This is the hardest case: the probability of so few errors is just below the budget.
-    """
-    return recipe.bound(errors, recipe.certifying(N).size) + 1e-9
-
-
-def tied(recipe: Recipe, risk: float) -> Risks:
-    return np.full(recipe.candidates, risk)
+@pytest.mark.parametrize(
+    ("recipe", "case"),
+    list(product(RECIPES, CASES)),
+    ids=lambda value: value.name if isinstance(value, Case) else value.kind,
+)
+def test_no_more_than_delta_are_false(recipe: Recipe, case: Case) -> None:
+    assert p_value(recipe, case) >= SIGNIFICANCE
 
 
-UNION = UnionRecipe(candidates=20, delta=DELTA)
-SINGLE = UnionRecipe(candidates=1, delta=DELTA)
-STEEL = SteelRecipe(candidates=20, delta=DELTA)
-SPLIT = SplitRecipe(candidates=20, delta=DELTA)
-SKEWED = SplitRecipe(candidates=20, delta=DELTA, choose_fraction=0.25)
-HONEST = [UNION, SINGLE, STEEL, SPLIT, SKEWED]
+@pytest.mark.parametrize("kind", [SplitRecipe, PosteriorSplitRecipe, HybridRecipe])
+@pytest.mark.parametrize("n1", [1, 2, 5, 13, 27, 35, 38, 39])
+def test_any_number_of_examples_may_choose(kind: type[SplitRecipe], n1: int) -> None:
+    assert p_value(kind(**TERMS, choose_fraction=n1 / N), TIED_AT_0) >= SIGNIFICANCE
 
 
-@pytest.mark.parametrize("errors", [0, 2, 6, 12])
-@pytest.mark.parametrize("recipe", HONEST, ids=lambda r: f"{r.kind}-{r.candidates}")
-def test_tied_candidates_of_the_hardest_risk(recipe: Recipe, errors: int) -> None:
-    false = violations(recipe, tied(recipe, just_above(recipe, errors)), seed=errors)
-    assert p_value(false) >= SIGNIFICANCE
-
-
-@pytest.mark.parametrize("recipe", HONEST, ids=lambda r: f"{r.kind}-{r.candidates}")
-def test_candidates_of_many_risks(recipe: Recipe) -> None:
-    risks = np.linspace(0.15, 0.6, recipe.candidates)
-    assert p_value(violations(recipe, risks, seed=1)) >= SIGNIFICANCE
-
-
-@pytest.mark.parametrize("recipe", [UNION, SINGLE, SPLIT], ids=lambda r: r.kind)
-def test_the_hardest_risk_is_hard(recipe: Recipe) -> None:
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        UnionRecipe(**TERMS),
+        SplitRecipe(**TERMS),
+        PosteriorSplitRecipe(**TERMS),
+        PosteriorSplitRecipe(**TERMS, finalists=3),
+    ],
+    ids=lambda recipe: recipe.kind,
+)
+def test_the_hardest_case_is_hard(recipe: Recipe) -> None:
     # Otherwise honest recipes would pass for want of a challenge.
-    false = violations(recipe, tied(recipe, just_above(recipe, 0)), seed=2)
-    assert false / EPISODES > 0.8 * DELTA
+    false = false_certificates(recipe, TIED_AT_0, 10_000, seed=2)
+    assert false.mean() > 0.8 * recipe.delta
+
+
+def test_the_benchmark_plays_every_recipe_in_every_case() -> None:
+    rows = list(coverage.coverage(50))
+    assert {row["case"] for row in rows} == {case.name for case in CASES}
+    assert len({row["recipe"] for row in rows}) >= len(RECIPES)
+    assert all(set(row) == set(rows[0]) and row["episodes"] == 50 for row in rows)
+    assert rows == list(coverage.coverage(50))
+
+
+def test_shared_examples_leave_every_risk_as_it_is() -> None:
+    # The drawing itself: known risks are exact only if this holds.
+    risks = np.array([0.1, 0.4, 0.8])
+    recipe = UnionRecipe(candidates=3, delta=0.05)
+    counts = coverage._drawn(recipe, risks, 0.7, 5_000, np.random.default_rng(0))
+    spread = np.sqrt(risks * (1 - risks) / (5_000 * N))
+    assert (np.abs(counts.choosing.mean(axis=0) / N - risks) < 4 * spread).all()
+
+
+def test_the_risk_of_a_vote_is_summed_exactly() -> None:
+    risks, posterior = np.array([0.1, 0.3, 0.6]), np.array([[0.5, 0.2, 0.3]])
+    selection = Selection(bounds=np.ones(1), errors=np.zeros(1), posterior=posterior)
+    # Alone: wrong if candidate 0 is, or if both others are. Together: wrong below .3.
+    alone, together = 0.1 + 0.9 * 0.3 * 0.6, 0.3
+    for shared in (0.0, 0.4, 1.0):
+        expected = shared * together + (1 - shared) * alone
+        found = coverage._vote_risks(selection, risks, shared)
+        assert found == pytest.approx([expected])
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoUnionTerm(UnionRecipe):
-    def weight(self) -> int:
+    def weight(self, choice: Choice | None = None) -> int:
         return WEIGHT_DENOMINATOR
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoubleWeight(UnionRecipe):
-    def weight(self) -> int:
+    def weight(self, choice: Choice | None = None) -> int:
         return 2 * super().weight()
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoubleDelta(UnionRecipe):
-    @property
-    def budget(self) -> float:
+    def budget(self, choice: Choice | None = None) -> float:
         return budget_of(2 * self.delta, self.weight())
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneErrorForgotten(UnionRecipe):
-    def bound(self, errors: int, trials: int) -> float:
+    def bound(self, errors: int, trials: int, choice: Choice | None = None) -> float:
         return super().bound(max(errors - 1, 0), trials)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SteelWithoutUnionTerm(SteelRecipe):
-    def weight(self) -> int:
+    def weight(self, choice: Choice | None = None) -> int:
         return WEIGHT_DENOMINATOR
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsThatDoNotFall(WeightedUnionRecipe):
+    def weight(self, choice: Choice | None = None) -> int:
+        return WEIGHT_DENOMINATOR // 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class SplitDoubleDelta(SplitRecipe):
-    @property
-    def budget(self) -> float:
+    def budget(self, choice: Choice | None = None) -> float:
         return budget_of(2 * self.delta, self.weight())
 
 
@@ -142,26 +164,85 @@ class SplitThatPeeks(SplitRecipe):
         return Span(0, n)
 
 
-# Each with the number of errors at whose bound the cheating shows: Hoeffding is so loose
-# that near the ends even a cheat seldom errs.
-MUTANTS: list[tuple[Recipe, int]] = [
-    (NoUnionTerm(candidates=20, delta=DELTA), 2),
-    (DoubleWeight(candidates=20, delta=DELTA), 2),
-    (DoubleDelta(candidates=20, delta=DELTA), 2),
-    (DoubleDelta(candidates=1, delta=DELTA), 2),
-    (OneErrorForgotten(candidates=20, delta=DELTA), 2),
-    (SteelWithoutUnionTerm(candidates=20, delta=DELTA), 12),
-    (SplitDoubleDelta(candidates=20, delta=DELTA), 2),
-    (SplitThatCertifiesOnAll(candidates=20, delta=DELTA), 2),
-    (SplitThatPeeks(candidates=20, delta=DELTA), 2),
+@dataclass(frozen=True, kw_only=True)
+class FinalistsForFree(PosteriorSplitRecipe):
+    def weight(self, choice: Choice | None = None) -> int:
+        return WEIGHT_DENOMINATOR
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinedOnAll(PosteriorSplitRecipe):
+    def choosing(self, n: int) -> Span:
+        return Span(0, n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFromCertifyingExamples(HybridRecipe):
+    def select(self, counts: Counts) -> Selection:
+        peeked = counts.choosing + counts.certifying
+        return super().select(
+            replace(counts, choosing=peeked, chosen_on=counts.chosen_on + counts.certified_on)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsForFree(HybridRecipe):
+    def weights(self, profile: Any) -> tuple[int, ...]:
+        return tuple(WEIGHT_DENOMINATOR for _ in profile)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoubleWeights(HybridRecipe):
+    def weights(self, profile: Any) -> tuple[int, ...]:
+        # At beta = 0 every weight is 1/20 and can be doubled.
+        return tuple(2 * weight for weight in super().weights(profile))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GibbsWithoutItsPrice(GibbsRecipe):
+    def select(self, counts: Counts) -> Selection:
+        honest = super().select(counts)
+        return replace(honest, bounds=honest.errors / counts.certified_on + 0.02)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EveryAttemptAtFullDelta(UnionRecipe):
+    def with_delta(self, delta: float) -> EveryAttemptAtFullDelta:
+        return self
+
+
+def just_above(errors: int, trials: int, share: float) -> Case:
+    """Return a case just above the bound of a candidate with that share of delta."""
+    risk = binomial_upper_bound(errors, trials, share * coverage.DELTA) + 1e-9
+    return Case("tied", lambda _recipe, count: np.full(count, risk))
+
+
+MUTANTS: list[tuple[Recipe, Case]] = [
+    (NoUnionTerm(**TERMS), TIED_AT_2),
+    (DoubleWeight(**TERMS), TIED_AT_2),
+    (DoubleDelta(**TERMS), TIED_AT_2),
+    (DoubleDelta(candidates=1, delta=coverage.DELTA), TIED_AT_2),
+    (OneErrorForgotten(**TERMS), TIED_AT_2),
+    # Hoeffding is so loose that near the ends even a cheat seldom errs.
+    (SteelWithoutUnionTerm(**TERMS), Case("tied", coverage._tied(12))),
+    (WeightsThatDoNotFall(**TERMS), just_above(2, N, 1 / 2)),
+    (SplitDoubleDelta(**TERMS), TIED_AT_2),
+    (SplitThatCertifiesOnAll(**TERMS), TIED_AT_2),
+    (SplitThatPeeks(**TERMS), TIED_AT_2),
+    (FinalistsForFree(**TERMS, finalists=3), TIED_AT_2),
+    (RefinedOnAll(**TERMS), TIED_AT_2),
+    (WeightsFromCertifyingExamples(**TERMS), TIED_AT_2),
+    (WeightsForFree(**TERMS), TIED_AT_2),
+    (DoubleWeights(**TERMS, beta=0.0), just_above(2, N // 2, 2 / 20)),
+    (GibbsWithoutItsPrice(**TERMS), TIED_AT_2),
+    (EveryAttemptAtFullDelta(**TERMS), CASES[-1]),
 ]
 
 
 @pytest.mark.parametrize(
-    ("mutant", "errors"),
+    ("mutant", "case"),
     MUTANTS,
     ids=[f"{type(mutant).__name__}-{mutant.candidates}" for mutant, _ in MUTANTS],
 )
-def test_mutants_are_caught(mutant: Recipe, errors: int) -> None:
-    false = violations(mutant, tied(mutant, just_above(mutant, errors)), seed=3)
-    assert p_value(false) < SIGNIFICANCE / 1000
+def test_mutants_are_caught(mutant: Recipe, case: Case) -> None:
+    assert p_value(mutant, case, episodes=5_000) < SIGNIFICANCE / 1000

@@ -20,15 +20,16 @@ from fedcert.certificates import (
 from fedcert.certificates.recipes import register
 from fedcert.errors import CertificateError
 
-from .recipe_suite import RecipeSuite
+from .recipe_suite import WeightSuite
 
 UNION = UnionRecipe(candidates=20_000, delta=0.05)
 STEEL = SteelRecipe(candidates=20_000, delta=0.05)
 SPLIT = SplitRecipe(candidates=20_000, delta=0.05)
 
 
-class TestUnion(RecipeSuite):
+class TestUnion(WeightSuite):
     recipe = UNION
+    few = UnionRecipe(candidates=9, delta=0.05)
 
     def test_the_same_examples_choose_and_certify(self) -> None:
         assert self.recipe.choosing(80) == self.recipe.certifying(80) == (0, 80)
@@ -38,20 +39,22 @@ class TestUnion(RecipeSuite):
         assert round(self.recipe.bound(8, 80), 3) == 0.324
 
 
-class TestSteel(RecipeSuite):
+class TestSteel(WeightSuite):
     recipe = STEEL
+    few = SteelRecipe(candidates=9, delta=0.05)
 
     def test_it_is_the_union_recipe_with_hoeffding(self) -> None:
         assert self.recipe.certifying(80) == (0, 80)
-        assert self.recipe.bound(8, 80) == hoeffding_upper_bound(8, 80, UNION.budget)
+        assert self.recipe.bound(8, 80) == hoeffding_upper_bound(8, 80, UNION.budget())
         assert "Hoeffding" in self.recipe.statement(80)
 
     def test_it_is_not_equal_to_the_union_recipe(self) -> None:
         assert self.recipe != UNION
 
 
-class TestSplit(RecipeSuite):
+class TestSplit(WeightSuite):
     recipe = SPLIT
+    few = SplitRecipe(candidates=9, delta=0.05)
 
     def test_nothing_is_paid_for_choosing(self) -> None:
         assert self.recipe.weight() == WEIGHT_DENOMINATOR

@@ -10,11 +10,17 @@ import pytest
 from fedcert.certificates import (
     Certificate,
     Check,
+    FirstStage,
+    GibbsRecipe,
+    HybridRecipe,
+    KnownBestRecipe,
     LedgerEntry,
+    Recipe,
     SplitRecipe,
     SteelRecipe,
     UnionRecipe,
     VerificationReport,
+    VoteRecipe,
     verify_record,
 )
 from fedcert.certificates.signing import public_hex, sign
@@ -41,10 +47,12 @@ def test_an_honest_certificate_passes_every_check(make: Issuer) -> None:
     assert [check.name for check in report.checks] == [
         "format",
         "signature",
+        "recipe",
         "bound",
         "certified_on",
         "delta",
         "ledger",
+        "witness",
         "statement",
         "assumptions",
         "index",
@@ -87,7 +95,7 @@ FORGERIES: dict[str, tuple[Callable[[Certificate], Certificate], str]] = {
         "ledger",
     ),
     "a stronger sentence": (lambda c: replace(c, statement="It never errs."), "statement"),
-    "a witness out of thin air": (lambda c: replace(c, witness="the moon"), "statement"),
+    "a witness out of thin air": (lambda c: replace(c, witness="the moon"), "witness"),
     "more labels": (lambda c: replace(c, labels=(*c.labels, "x")), "statement"),
     "no assumptions": (lambda c: replace(c, assumptions=()), "assumptions"),
     "one assumption fewer": (
@@ -146,6 +154,31 @@ def test_another_public_key_cannot_be_pasted_in(make: Issuer) -> None:
     pasted = replace(certificate.signature, public_key=public_hex(KEY))
     report = verify_record(replace(certificate, signature=pasted))
     assert failed(report) == {"signature"}
+
+
+FIRST_STAGES: dict[str, tuple[FirstStage | None, str]] = {
+    "fewer errors": (FirstStage(errors=0, profile=(1, 2, 97, 19_900, *[0] * 37)), "bound"),
+    "a lighter crowd": (FirstStage(errors=1, profile=(0, 1, 99, 19_900, *[0] * 37)), "bound"),
+    "a missing crowd": (FirstStage(errors=1, profile=(0, 1, *[0] * 39)), "bound"),
+    "nobody else": (FirstStage(errors=1, profile=(0, 20_000, *[0] * 39)), "bound"),
+    "more choosing examples": (FirstStage(errors=1, profile=(0, 3, 97, 19_900)), "index"),
+    "none": (None, "bound"),
+}
+
+
+@pytest.mark.parametrize("name", FIRST_STAGES)
+def test_a_forged_first_stage_fails_by_recomputation(make: Issuer, name: str) -> None:
+    stage = FirstStage(errors=1, profile=(0, 3, 97, 19_900, *[0] * 37))
+    honest = make(HybridRecipe(candidates=20_000, delta=0.05), first_stage=stage)
+    assert verify_record(honest).passed
+    forged, check = FIRST_STAGES[name]
+    assert check in failed(verify_record(resigned(replace(honest, first_stage=forged))))
+
+
+@pytest.mark.parametrize("kind", [GibbsRecipe, VoteRecipe, KnownBestRecipe])
+def test_a_recipe_that_certifies_no_adapter_fails(make: Issuer, kind: type[Recipe]) -> None:
+    forged = replace(make(), recipe=kind(candidates=20_000, delta=0.05))
+    assert "recipe" in failed(verify_record(resigned(forged)))
 
 
 def test_details_say_what_was_found(make: Issuer) -> None:

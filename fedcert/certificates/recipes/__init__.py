@@ -1,18 +1,42 @@
 """Recipes: how a support set is spent. One variant a file; importing registers them."""
 
-from fedcert.certificates.recipes.base import LedgerEntry, Recipe, Span, register
+from fedcert.certificates.recipes.base import (
+    Choice,
+    FirstStage,
+    LedgerEntry,
+    Recipe,
+    Span,
+    Subject,
+    register,
+)
+from fedcert.certificates.recipes.compression import CompressionRecipe
+from fedcert.certificates.recipes.gibbs import GibbsRecipe, VoteRecipe
+from fedcert.certificates.recipes.hybrid import HybridRecipe
+from fedcert.certificates.recipes.known_best import KnownBestRecipe
+from fedcert.certificates.recipes.posterior_split import PosteriorSplitRecipe
 from fedcert.certificates.recipes.split import SplitRecipe
 from fedcert.certificates.recipes.steel import SteelRecipe
 from fedcert.certificates.recipes.table import RecipeTable
 from fedcert.certificates.recipes.union import UnionRecipe
+from fedcert.certificates.recipes.weighted_union import WeightedUnionRecipe
 
 __all__ = [
+    "Choice",
+    "CompressionRecipe",
+    "FirstStage",
+    "GibbsRecipe",
+    "HybridRecipe",
+    "KnownBestRecipe",
     "LedgerEntry",
+    "PosteriorSplitRecipe",
     "Recipe",
     "RecipeTable",
     "Span",
     "SplitRecipe",
     "SteelRecipe",
+    "Subject",
     "UnionRecipe",
+    "VoteRecipe",
+    "WeightedUnionRecipe",
     "register",
 ]

@@ -10,48 +10,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from fedcert.certificates.bounds import binomial_upper_bound, budget_of
+from fedcert.certificates.counts import Counts, ErrorTable, Refined, Selection, lowest
+from fedcert.certificates.recipes.parts import Choice, FirstStage, LedgerEntry, Span
 from fedcert.errors import CertificateError
 
-__all__ = ["LedgerEntry", "Recipe", "Span", "register"]
+__all__ = [
+    "Choice",
+    "FirstStage",
+    "LedgerEntry",
+    "Recipe",
+    "Span",
+    "Subject",
+    "register",
+    "require_integer",
+    "require_number",
+]
+
+Subject = Literal["adapter", "randomized predictor", "majority vote", "reference"]
+"""What a recipe's bound is about. Only an adapter can be exported with a certificate."""
 
 # Few-shot support sets are far smaller; a search that gets here will not end well.
 _LARGEST_N = 2**20
-
-
-class Span(NamedTuple):
-    """Positions ``start <= i < stop`` in the permuted support set."""
-
-    start: int
-    stop: int
-
-    @property
-    def size(self) -> int:
-        """Number of examples in the span."""
-        return self.stop - self.start
-
-    def as_slice(self) -> slice:
-        """Return the span as something to index an array with."""
-        return slice(self.start, self.stop)
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """One use of delta.
-
-    Parameters
-    ----------
-    purpose : str
-        What it bought, in plain words.
-    delta : float
-        How much of the recipe's delta it took; 0 for what comes free.
-    """
-
-    purpose: str
-    delta: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +57,18 @@ class Recipe(ABC):
     """
 
     kind: ClassVar[str]
+    certifies: ClassVar[Subject] = "adapter"
+    refines: ClassVar[bool] = False
+    """Whether the certified hypotheses are made with the help of the choosing examples."""
 
     candidates: int
     delta: float
     margin_tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
-        _require_integer("candidates", self.candidates, 1, 2**53 - 1)
-        _require_number("delta", self.delta)
-        _require_number("margin_tolerance", self.margin_tolerance)
+        require_integer("candidates", self.candidates, 1, 2**53 - 1)
+        require_number("delta", self.delta)
+        require_number("margin_tolerance", self.margin_tolerance)
         if not 0 < self.delta < 1:
             raise CertificateError(f"delta must lie between 0 and 1, not {self.delta}")
         if self.margin_tolerance < 0:
@@ -96,10 +85,6 @@ class Recipe(ABC):
         """Return which of the n permuted examples the errors are counted on."""
 
     @abstractmethod
-    def weight(self) -> int:
-        """Return the chosen candidate's weight as an integer over 2**53."""
-
-    @abstractmethod
     def ledger(self, n: int) -> tuple[LedgerEntry, ...]:
         """Return where delta goes; the entries add up to at most delta."""
 
@@ -107,8 +92,40 @@ class Recipe(ABC):
     def statement(self, n: int) -> str:
         """Say in a sentence or two how n examples are spent."""
 
-    def bound(self, errors: int, trials: int) -> float:
-        """Return the risk bound for the chosen candidate.
+    def require_exportable(self) -> None:
+        """Raise `CertificateError` unless the bound is about one adapter to hand out."""
+        if self.certifies != "adapter":
+            raise CertificateError(
+                f"a recipe of kind {self.kind!r} certifies {_SUBJECTS[self.certifies]}; it "
+                f"can be replayed for comparison, but no certificate of this kind is issued"
+            )
+
+    @property
+    def hypotheses(self) -> int:
+        """Number of hypotheses that the bound holds for at once, by default M."""
+        return self.candidates
+
+    @abstractmethod
+    def weight(self, choice: Choice | None = None) -> int:
+        """Return the chosen hypothesis's weight as an integer over 2**53.
+
+        Parameters
+        ----------
+        choice : Choice or None
+            What was chosen; recipes that weight all hypotheses equally need none.
+
+        Raises
+        ------
+        CertificateError
+            If the weight depends on a choice that is missing or impossible.
+        """
+
+    def budget(self, choice: Choice | None = None) -> float:
+        """Return the chosen hypothesis's share of delta, rounded down."""
+        return budget_of(self.delta, self.weight(choice))
+
+    def bound(self, errors: int, trials: int, choice: Choice | None = None) -> float:
+        """Return the risk bound for the chosen hypothesis.
 
         Parameters
         ----------
@@ -116,6 +133,8 @@ class Recipe(ABC):
             Its errors on the certifying examples.
         trials : int
             Number of certifying examples, ``certifying(n).size``.
+        choice : Choice or None
+            As in `weight`.
 
         Returns
         -------
@@ -126,17 +145,111 @@ class Recipe(ABC):
         Raises
         ------
         CertificateError
-            If the counts are impossible.
+            If the counts are impossible, or as in `weight`.
         """
-        return binomial_upper_bound(errors, trials, self.budget)
+        return binomial_upper_bound(errors, trials, self.budget(choice))
 
-    @property
-    def budget(self) -> float:
-        """The chosen candidate's share of delta, rounded down."""
-        return budget_of(self.delta, self.weight())
+    def lowest_bound(self, n: int) -> float:
+        """Return a value that no bound from n examples is below, reached or approached."""
+        return self.bound(0, self.certifying(n).size)
+
+    def check_choice(self, choice: Choice, n: int) -> None:
+        """Raise `CertificateError` if the recipe cannot have made this choice on n examples."""
+        if not 0 <= choice.index < self.hypotheses:
+            raise CertificateError(
+                f"there is no candidate {choice.index} among {self.hypotheses}"
+            )
+        if choice.first_stage is not None:
+            raise CertificateError(
+                f"the weights of a recipe of kind {self.kind!r} do not depend on a first stage"
+            )
+
+    def tabulated(
+        self, table: ErrorTable, n: int, refined: Refined | None
+    ) -> tuple[Counts, npt.NDArray[np.float64]]:
+        """Return the hypotheses' counts on the first n examples, one episode, and their risks.
+
+        Raises
+        ------
+        CertificateError
+            If the table is too small, or `refined` is missing, not needed, or ill-shaped.
+        """
+        if self.refines:
+            return self._tabulated_refined(n, refined)
+        if refined is not None:
+            raise CertificateError(
+                f"a recipe of kind {self.kind!r} certifies the candidates themselves; it "
+                f"takes no refined ones"
+            )
+        if len(table.wrong) < self.candidates:
+            raise CertificateError(
+                f"the recipe has {self.candidates} candidates, and the table only "
+                f"{len(table.wrong)}"
+            )
+        rows = slice(0, self.candidates)
+        choosing, certifying = self.choosing(n), self.certifying(n)
+        counts = Counts(
+            choosing=table.wrong[rows, choosing.as_slice()].sum(axis=1)[None],
+            certifying=table.wrong[rows, certifying.as_slice()].sum(axis=1)[None],
+            losses=table.losses[rows, choosing.as_slice()].sum(axis=1)[None],
+            chosen_on=choosing.size,
+            certified_on=certifying.size,
+        )
+        return counts, table.test_risk[rows]
+
+    def _tabulated_refined(
+        self, n: int, refined: Refined | None
+    ) -> tuple[Counts, npt.NDArray[np.float64]]:
+        if refined is None:
+            raise CertificateError(
+                f"a recipe of kind {self.kind!r} certifies what is made from the choosing "
+                f"examples; pass it as refined"
+            )
+        expected = (self.hypotheses, self.certifying(n).size)
+        if refined.wrong.shape != expected:
+            raise CertificateError(
+                f"the refined hypotheses' wrong must have shape {expected}, not "
+                f"{refined.wrong.shape}"
+            )
+        certifying = refined.wrong.sum(axis=1)[None]
+        counts = Counts(
+            choosing=np.zeros_like(certifying),
+            certifying=certifying,
+            losses=np.zeros(certifying.shape),
+            chosen_on=self.choosing(n).size,
+            certified_on=expected[1],
+        )
+        return counts, refined.test_risk
+
+    def select(self, counts: Counts) -> Selection:
+        """Choose and certify in every episode; by default the lowest (k, loss, index)."""
+        return self._selected(lowest(counts.choosing, counts.losses), counts)
+
+    def _selected(self, index: npt.NDArray[np.int64], counts: Counts) -> Selection:
+        errors = counts.certifying[np.arange(len(index)), index]
+        bounds = np.zeros(len(errors))
+        for value in np.unique(errors):
+            bounds[errors == value] = self.bound(int(value), counts.certified_on)
+        return Selection(bounds=bounds, errors=errors.astype(np.float64), index=index)
+
+    def risk_of(
+        self, selection: Selection, table: ErrorTable, risks: npt.NDArray[np.float64]
+    ) -> float:
+        """Return the risk of what was selected in one episode; NaN if the table cannot tell."""
+        return float(selection.averaged(risks)[0])
+
+    def with_delta(self, delta: float) -> Self:
+        """Return the same recipe with another delta, as for a later attempt.
+
+        Raises
+        ------
+        CertificateError
+            If `delta` does not lie between 0 and 1.
+        """
+        return replace(self, delta=delta)
 
     def smallest_n(self, chance: float) -> int:
-        """Return the smallest n at which zero errors give a bound below `chance`.
+        """Return the smallest n at which an outcome gives a bound below `chance`.
 
         With fewer examples no outcome says more than guessing does.
 
@@ -154,9 +267,9 @@ class Recipe(ABC):
             raise CertificateError(f"chance must lie between 0 and 1, not {chance}")
 
         def says_something(n: int) -> bool:
-            return self.bound(0, self.certifying(n).size) < chance
+            return self.lowest_bound(n) < chance
 
-        # Sound because more examples never raise a zero-error bound.
+        # Sound because more examples never raise the lowest bound.
         n = 1 + bisect_left(range(1, _LARGEST_N), True, key=says_something)
         if n == _LARGEST_N:
             raise CertificateError(
@@ -196,6 +309,13 @@ class Recipe(ABC):
         return cls(**arguments)
 
 
+_SUBJECTS: dict[Subject, str] = {
+    "adapter": "an adapter",
+    "randomized predictor": "a randomized predictor, which no single exported adapter is",
+    "majority vote": "a majority vote, which no single exported adapter is",
+    "reference": "nothing that this pipeline hands out",
+}
+
 _REGISTRY: dict[str, type[Recipe]] = {}
 
 RecipeType = TypeVar("RecipeType", bound=type[Recipe])
@@ -217,14 +337,16 @@ def _class_of(kind: object) -> type[Recipe]:
     return _REGISTRY[kind]
 
 
-def _require_integer(name: str, value: object, low: int, high: int) -> None:
+def require_integer(name: str, value: object, low: int, high: int) -> None:
+    """Raise `CertificateError` unless `value` is an integer from `low` to `high`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise CertificateError(f"{name} must be an integer, not {value!r}")
     if not low <= value <= high:
         raise CertificateError(f"{name} must be from {low} to {high}, not {value}")
 
 
-def _require_number(name: str, value: object) -> None:
+def require_number(name: str, value: object) -> None:
+    """Raise `CertificateError` unless `value` is a finite number that JSON keeps."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise CertificateError(f"{name} must be a number, not {value!r}")
     if not abs(value) < 2**53:  # written so that NaN fails

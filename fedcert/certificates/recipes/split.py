@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from fedcert.certificates.bounds import WEIGHT_DENOMINATOR
 from fedcert.certificates.recipes.base import (
+    Choice,
     LedgerEntry,
     Recipe,
     Span,
@@ -55,7 +56,7 @@ class SplitRecipe(Recipe):
         """Return the examples after the first n1."""
         return Span(self._cut(n), n)
 
-    def weight(self) -> int:
+    def weight(self, choice: Choice | None = None) -> int:
         """Return 1: the chosen candidate is the only one that must be paid for."""
         return WEIGHT_DENOMINATOR
 

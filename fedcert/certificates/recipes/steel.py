@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedcert.certificates.bounds import hoeffding_upper_bound
-from fedcert.certificates.recipes.base import register
+from fedcert.certificates.recipes.base import Choice, register
 from fedcert.certificates.recipes.union import UnionRecipe
 
 __all__ = ["SteelRecipe"]
@@ -23,9 +23,9 @@ class SteelRecipe(UnionRecipe):
 
     kind: ClassVar[str] = "steel"
 
-    def bound(self, errors: int, trials: int) -> float:
+    def bound(self, errors: int, trials: int, choice: Choice | None = None) -> float:
         """Return Hoeffding's bound; see `Recipe.bound` for arguments and errors."""
-        return hoeffding_upper_bound(errors, trials, self.budget)
+        return hoeffding_upper_bound(errors, trials, self.budget(choice))
 
     @property
     def _bound_name(self) -> str:

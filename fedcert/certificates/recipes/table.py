@@ -22,8 +22,8 @@ class RecipeTable:
     ----------
     rows : tuple of (int, Recipe)
         Thresholds in increasing order, each with the recipe that serves support sets from
-        that size up to the next threshold. The first may exceed 1: smaller support sets
-        then have no recipe.
+        that size up to the next threshold, each of a kind that certifies an adapter. The
+        first may exceed 1: smaller support sets then have no recipe.
     """
 
     rows: tuple[tuple[int, Recipe], ...]
@@ -31,6 +31,8 @@ class RecipeTable:
     def __post_init__(self) -> None:
         if not self.rows:
             raise CertificateError("a recipe table needs at least one row")
+        for _, recipe in self.rows:
+            recipe.require_exportable()
         starts = self._starts()
         for start in starts:
             if not isinstance(start, int) or isinstance(start, bool) or start < 1:

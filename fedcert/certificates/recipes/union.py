@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedcert.certificates.bounds import uniform_weight
-from fedcert.certificates.recipes.base import LedgerEntry, Recipe, Span, register
+from fedcert.certificates.recipes.base import Choice, LedgerEntry, Recipe, Span, register
 
 __all__ = ["UnionRecipe"]
 
@@ -31,7 +31,7 @@ class UnionRecipe(Recipe):
         """Return all n examples."""
         return Span(0, n)
 
-    def weight(self) -> int:
+    def weight(self, choice: Choice | None = None) -> int:
         """Return 1/M, rounded down."""
         return uniform_weight(self.candidates)
 

@@ -1,0 +1,138 @@
+"""Watching a certified adapter: a betting test that may be looked at any time.
+
+The hypothesis is that every prediction, given all before it, is wrong with probability at
+most B. A gambler who starts with 1 and bets the fraction that is right for an error rate q
+multiplies his wealth by q/B at an error and by (1 - q)/(1 - B) otherwise. Under the
+hypothesis this is a supermartingale for every q > B, and so is the mean over a grid of q
+(Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B
+2024). By Ville's inequality the wealth ever reaches 1/alpha with probability at most alpha,
+however long one watches and whenever one stops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.certificates.strict_json import Fields
+from fedcert.errors import CertificateError, SettingsError
+
+__all__ = ["RiskWatch"]
+
+_GRID = 64
+# More than the rounding errors of a sum over millions of examples in float64.
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskWatch:
+    """The state of one watch; `updated` gives the next.
+
+    Parameters
+    ----------
+    bound : float
+        B, the certified risk, in (0, 1].
+    alpha : float
+        Probability of a false alarm, ever, in (0, 1).
+    errors, trials : int
+        Wrong predictions so far, and all of them (default: 0).
+    peak : float
+        Largest natural logarithm of the wealth so far (default: 0).
+    alarm_at : int or None
+        Number of the example at which the wealth first reached 1/alpha (default: None).
+    """
+
+    bound: float
+    alpha: float
+    errors: int = 0
+    trials: int = 0
+    peak: float = 0.0
+    alarm_at: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bound <= 1:
+            raise SettingsError(f"a bound lies in (0, 1], not {self.bound}")
+        if not 0 < self.alpha < 1:
+            raise SettingsError(f"alpha must lie between 0 and 1, not {self.alpha}")
+        if not 0 <= self.errors <= self.trials:
+            raise SettingsError(f"there cannot be {self.errors} errors in {self.trials}")
+
+    @property
+    def log_wealth(self) -> float:
+        """Natural logarithm of the e-value: the wealth after all examples so far.
+
+        It depends on the counts alone, so nothing is lost by keeping only those.
+        """
+        if self.bound == 1:
+            return 0.0  # no error rate exceeds it: there is nothing to bet on
+        rates = _rates(self.bound)
+        logs = self.errors * np.log(rates / self.bound) + (self.trials - self.errors) * (
+            np.log1p(-rates) - math.log1p(-self.bound)
+        )
+        largest = float(np.max(logs))
+        return largest + math.log(float(np.mean(np.exp(logs - largest))))
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether the claim was ever untenable; an alarm does not go away."""
+        return self.alarm_at is not None
+
+    def updated(self, wrong: Iterable[bool]) -> RiskWatch:
+        """Take predictions in the order in which their examples came.
+
+        Parameters
+        ----------
+        wrong : iterable of bool
+            Whether each prediction was wrong. Examples must be labeled regardless of the
+            prediction, and count once.
+        """
+        state = self
+        for is_wrong in wrong:
+            state = replace(state, errors=state.errors + int(is_wrong), trials=state.trials + 1)
+            wealth = state.log_wealth
+            reached = wealth >= _SLACK - math.log(self.alpha)
+            state = replace(
+                state,
+                peak=max(state.peak, wealth),
+                alarm_at=state.trials if reached and not state.alarmed else state.alarm_at,
+            )
+        return state
+
+    def to_object(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return asdict(self)
+
+    @staticmethod
+    def from_object(value: object) -> RiskWatch:
+        """Read what `to_object` gave.
+
+        Raises
+        ------
+        CertificateError
+            If it is malformed.
+        """
+        read = Fields(value, "watch", tuple(field.name for field in fields(RiskWatch)))
+        alarm = None if read.raw("alarm_at") is None else read.whole("alarm_at")
+        try:
+            return RiskWatch(
+                bound=read.number("bound"),
+                alpha=read.number("alpha"),
+                errors=read.whole("errors"),
+                trials=read.whole("trials"),
+                peak=read.number("peak"),
+                alarm_at=alarm,
+            )
+        except SettingsError as error:
+            raise CertificateError(f"the watch is damaged: {error}") from error
+
+
+def _rates(bound: float) -> npt.NDArray[np.float64]:
+    """Return the alternatives to bet on: dense near the bound, and up to almost 1."""
+    # Squares, since a small excess needs a small bet and most drifts are no catastrophe.
+    steps = (np.arange(1, _GRID + 1) / (_GRID + 1)) ** 2
+    return np.asarray(bound + (1.0 - bound) * steps, dtype=np.float64)

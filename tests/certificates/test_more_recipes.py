@@ -1,0 +1,318 @@
+"""The recipes beyond union and split: weights, finalists, posteriors, references."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedcert.certificates import (
+    WEIGHT_DENOMINATOR,
+    Choice,
+    CompressionRecipe,
+    FirstStage,
+    GibbsRecipe,
+    HybridRecipe,
+    KnownBestRecipe,
+    PosteriorSplitRecipe,
+    SplitRecipe,
+    UnionRecipe,
+    VoteRecipe,
+    WeightedUnionRecipe,
+    binomial_upper_bound,
+    budget_of,
+    uniform_weight,
+)
+from fedcert.certificates.counts import Counts
+from fedcert.certificates.kl_bounds import kl_upper_inverse
+from fedcert.certificates.recipes.by_bound import lowest_bound
+from fedcert.certificates.replay import ErrorTable, replay
+from fedcert.errors import CertificateError
+
+from .recipe_suite import RecipeSuite, WeightSuite, random_table
+
+TERMS: dict[str, Any] = {"candidates": 20_000, "delta": 0.05}
+FEW: dict[str, Any] = {"candidates": 9, "delta": 0.05}
+STAGE = FirstStage(errors=1, profile=(0, 3, 97, 19_900, *[0] * 37))
+
+profiles = st.lists(st.integers(0, 50), min_size=1, max_size=30).filter(any)
+
+
+def counts_of(
+    choosing: list[list[int]], certifying: list[list[int]], n1: int, m: int
+) -> Counts:
+    return Counts(
+        choosing=np.array(choosing),
+        certifying=np.array(certifying),
+        losses=np.zeros((len(choosing), len(choosing[0]))),
+        chosen_on=n1,
+        certified_on=m,
+    )
+
+
+class TestPosteriorSplit(WeightSuite):
+    recipe = PosteriorSplitRecipe(**TERMS, finalists=3)
+    few = PosteriorSplitRecipe(**FEW, finalists=3)
+
+    def test_every_finalist_is_paid_for(self) -> None:
+        assert self.recipe.weight() == uniform_weight(3)
+        assert PosteriorSplitRecipe(**TERMS).weight() == WEIGHT_DENOMINATOR
+        assert [entry.delta for entry in self.recipe.ledger(80)] == [0.0, 0.05]
+
+    def test_the_certifying_examples_choose_among_the_finalists(self) -> None:
+        selection = self.few.select(counts_of([[0, 0, 0]], [[5, 2, 2]], 20, 20))
+        assert selection.index is not None
+        assert selection.index.tolist() == [1]
+        assert selection.bounds.tolist() == [self.few.bound(2, 20)]
+
+    def test_a_replay_needs_what_was_refined(self) -> None:
+        with pytest.raises(CertificateError, match="certifies what is made from the choosing"):
+            replay(self.few, random_table(9, 32, seed=0), 32)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"finalists": 0}, "finalists must be from 1 to 9"),
+            ({"finalists": 10}, "finalists must be from 1 to 9"),
+            ({"refinement": "luck"}, "unknown refinement 'luck'; this version knows"),
+            ({"steps": 1}, "steps must be from 2 to"),
+            ({"chains": 1.5}, "chains must be an integer"),
+        ],
+    )
+    def test_wrong_terms_are_refused(self, change: dict[str, Any], message: str) -> None:
+        with pytest.raises(CertificateError, match=message):
+            PosteriorSplitRecipe(**FEW, **change)
+
+
+class TestHybrid(WeightSuite):
+    recipe = HybridRecipe(**TERMS)
+    few = HybridRecipe(**FEW)
+    choice = Choice(index=7, first_stage=STAGE)
+
+    @settings(derandomize=True, deadline=None)
+    @given(profiles, st.one_of(st.just(0.0), st.floats(1e-6, 1e6)))
+    def test_all_weights_together_are_at_most_one(
+        self, profile: list[int], beta: float
+    ) -> None:
+        recipe = HybridRecipe(candidates=sum(profile), delta=0.05, beta=beta)
+        weights = recipe.weights(profile)
+        total = sum(w * number for w, number in zip(weights, profile, strict=True))
+        assert WEIGHT_DENOMINATOR - sum(profile) <= total <= WEIGHT_DENOMINATOR
+
+    @settings(derandomize=True, deadline=None)
+    @given(profiles)
+    def test_more_errors_never_weigh_more(self, profile: list[int]) -> None:
+        recipe = HybridRecipe(candidates=sum(profile), delta=0.05, beta=0.7)
+        present = [w for w, c in zip(recipe.weights(profile), profile, strict=True) if c]
+        assert present == sorted(present, reverse=True)
+
+    def test_without_a_slope_it_weights_equally(self) -> None:
+        recipe = HybridRecipe(candidates=100, delta=0.05, beta=0.0)
+        assert recipe.weights([40, 0, 60]) == (uniform_weight(100), 0, uniform_weight(100))
+
+    def test_the_weights_are_the_formula(self) -> None:
+        weights = HybridRecipe(candidates=6, delta=0.05, beta=1.5).weights([0, 2, 4])
+        total = 2 + 4 * math.exp(-1.5)
+        assert weights[1] / WEIGHT_DENOMINATOR == pytest.approx(1 / total, rel=1e-14)
+        assert weights[2] / WEIGHT_DENOMINATOR == pytest.approx(math.exp(-1.5) / total)
+
+    def test_the_lowest_bound_wins_not_the_lowest_count(self) -> None:
+        # Candidate 1 errs less on the certifying examples, but its weight is tiny.
+        recipe = HybridRecipe(candidates=2, delta=0.05, beta=4.0)
+        selection = recipe.select(counts_of([[0, 10]], [[1, 0]], 20, 20))
+        assert selection.index is not None
+        assert selection.index.tolist() == [0]
+        stage = recipe.first_stage(np.array([0, 10]), 40, 0)
+        assert stage == FirstStage(errors=0, profile=(1, *[0] * 9, 1, *[0] * 10))
+        bound = recipe.bound(1, 20, Choice(index=0, first_stage=stage))
+        assert selection.bounds.tolist() == [bound]
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_certificate_says_what_the_replay_says(self, seed: int) -> None:
+        table = random_table(9, 32, seed=seed)
+        outcome = replay(self.few, table, 32)
+        assert outcome.index is not None
+        errors = table.wrong[:, self.few.choosing(32).as_slice()].sum(axis=1)
+        stage = self.few.first_stage(errors, 32, outcome.index)
+        choice = Choice(index=outcome.index, first_stage=stage)
+        self.few.check_choice(choice, 32)
+        assert self.few.bound(int(outcome.errors), outcome.trials, choice) == outcome.bound
+
+    def test_there_is_no_bound_without_the_first_stage(self) -> None:
+        for choice in (None, Choice(index=3)):
+            with pytest.raises(CertificateError, match="first stage, which is missing"):
+                self.recipe.bound(0, 40, choice)
+
+    @pytest.mark.parametrize(
+        ("errors", "profile", "message"),
+        [
+            (0, (1, 1), "must count all 20000 candidates"),
+            (0, (), "must count all 20000 candidates"),
+            (0, (20_001, -1), "must count all 20000 candidates"),
+            (1, (20_000, 0), "no candidate made 1 errors"),
+            (2, (20_000, 0), "no candidate made 2 errors"),
+            (-1, (0, 20_000), "no candidate made -1 errors"),
+        ],
+    )
+    def test_an_impossible_first_stage_is_refused(
+        self, errors: int, profile: tuple[int, ...], message: str
+    ) -> None:
+        stage = FirstStage(errors=errors, profile=profile)
+        with pytest.raises(CertificateError, match=message):
+            self.recipe.bound(0, 40, Choice(index=0, first_stage=stage))
+
+    def test_the_first_stage_speaks_about_the_choosing_examples(self) -> None:
+        self.recipe.check_choice(self.choice, 80)
+        with pytest.raises(CertificateError, match="entry for each of 0 to 20 errors, not 41"):
+            self.recipe.check_choice(self.choice, 40)
+        with pytest.raises(CertificateError, match="no candidate 20000 among 20000"):
+            self.recipe.check_choice(Choice(index=20_000, first_stage=STAGE), 80)
+
+    def test_a_negative_slope_is_refused(self) -> None:
+        with pytest.raises(CertificateError, match="beta must not be negative"):
+            HybridRecipe(**FEW, beta=-1.0)
+
+
+class TestWeightedUnion(WeightSuite):
+    recipe = WeightedUnionRecipe(**TERMS)
+    few = WeightedUnionRecipe(**FEW)
+    choice = Choice(index=4)
+
+    def test_all_weights_together_are_at_most_one(self) -> None:
+        weights = [self.recipe.weight(Choice(index=j)) for j in range(20_000)]
+        assert weights[0] == WEIGHT_DENOMINATOR // 2
+        assert Fraction(sum(weights), WEIGHT_DENOMINATOR) <= Fraction(20_000, 20_001)
+
+    def test_there_is_no_bound_without_the_index(self) -> None:
+        with pytest.raises(CertificateError, match="say which candidate"):
+            self.recipe.bound(0, 80)
+
+    def test_a_low_number_can_win_with_more_errors(self) -> None:
+        counts = counts_of([[1, 9, 9, 9, 9, 9, 9, 9, 0]], [[1, 9, 9, 9, 9, 9, 9, 9, 0]], 32, 32)
+        selection = self.few.select(counts)
+        bounds = [self.few.bound(k, 32, Choice(index=j)) for j, k in ((0, 1), (8, 0))]
+        assert selection.bounds.tolist() == [min(bounds)]
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 20))
+def test_choosing_by_the_bound_finds_the_lowest(seed: int, candidates: int, m: int) -> None:
+    rng = np.random.default_rng(seed)
+    errors = rng.integers(0, m + 1, (3, candidates))
+    budgets = 10.0 ** -rng.integers(1, 4, (3, candidates))
+    counts = counts_of(errors.tolist(), errors.tolist(), m, m)
+    found = lowest_bound(counts, budgets)
+    assert found.index is not None
+    for row in range(3):
+        pairs = zip(errors[row].tolist(), budgets[row].tolist(), strict=True)
+        bounds = [binomial_upper_bound(k, m, budget) for k, budget in pairs]
+        assert found.bounds[row] == min(bounds) == bounds[found.index[row]]
+        assert found.errors[row] == errors[row, found.index[row]]
+
+
+class TestGibbs(RecipeSuite):
+    recipe = GibbsRecipe(**TERMS)
+    few = GibbsRecipe(**FEW)
+
+    def test_equal_candidates_cost_no_divergence(self) -> None:
+        counts = counts_of([[4] * 9], [[4] * 9], 40, 40)
+        price = math.log(2 * math.sqrt(40) / 0.05) / 40
+        assert self.few.select(counts).bounds[0] == pytest.approx(
+            kl_upper_inverse(0.1, price), abs=2e-6
+        )
+
+    def test_one_good_candidate_costs_the_logarithm_of_all(self) -> None:
+        counts = counts_of([[0, *[40] * 8]], [[0, *[40] * 8]], 40, 40)
+        price = (math.log(9) + math.log(2 * math.sqrt(40) / 0.05)) / 40
+        assert self.few.select(counts).bounds[0] == pytest.approx(
+            kl_upper_inverse(0.0, price), abs=2e-6
+        )
+
+    def test_more_values_to_choose_from_never_raise_it(self) -> None:
+        table = random_table(9, 32, seed=3)
+        bounds = [replay(GibbsRecipe(**FEW, grid=g), table, 32).bound for g in (1, 5, 10)]
+        assert bounds == sorted(bounds, reverse=True)
+
+    def test_no_adapter_has_this_bound(self) -> None:
+        with pytest.raises(CertificateError, match="certifies a randomized predictor"):
+            self.recipe.bound(0, 80)
+
+    @pytest.mark.parametrize("terms", [{"beta": 0.0}, {"beta": -1.0}, {"grid": 0}])
+    def test_wrong_terms_are_refused(self, terms: dict[str, Any]) -> None:
+        with pytest.raises(CertificateError, match="must be"):
+            GibbsRecipe(**FEW, **terms)
+
+
+class TestVote(RecipeSuite):
+    recipe = VoteRecipe(**TERMS)
+    few = VoteRecipe(**FEW)
+
+    def test_it_costs_twice_the_gibbs_bound(self) -> None:
+        table = random_table(9, 200, seed=0)
+        gibbs = replay(GibbsRecipe(**FEW), table, 200)
+        vote = replay(self.few, table, 200)
+        assert vote.bound == min(1.0, 2 * gibbs.bound)
+
+    def test_the_vote_beats_its_members_where_they_err_apart(self) -> None:
+        rng = np.random.default_rng(0)
+        wrong = rng.random((9, 400)) < 0.3
+        table = ErrorTable(
+            wrong=wrong,
+            losses=wrong.astype(float),
+            test_risk=np.full(9, 0.3),
+            test_wrong=rng.random((9, 2_000)) < 0.3,
+        )
+        recipe = VoteRecipe(**FEW, beta=1e-6, grid=1)
+        # 5 or more of 9 wrong at .3 each.
+        assert replay(recipe, table, 400).risk == pytest.approx(0.0988, abs=0.03)
+
+    def test_its_risk_is_unknown_without_test_predictions(self) -> None:
+        table = random_table(9, 32, seed=0)
+        blind = ErrorTable(wrong=table.wrong, losses=table.losses, test_risk=table.test_risk)
+        assert math.isnan(replay(self.few, blind, 32).risk)
+
+
+class TestCompression(WeightSuite):
+    recipe = CompressionRecipe(**TERMS, dimension=12, bits_per_coordinate=2)
+    few = CompressionRecipe(candidates=2, delta=0.05, dimension=3, bits_per_coordinate=2)
+
+    def test_it_costs_its_bits(self) -> None:
+        assert self.recipe.bound(3, 80) == UnionRecipe(candidates=2**24, delta=0.05).bound(
+            3, 80
+        )
+        assert self.recipe.bound(3, 80) == binomial_upper_bound(3, 80, 0.05 * 2.0**-24)
+
+    @pytest.mark.parametrize("dimension", [60, 899, 900, 10**9])
+    def test_long_names_are_exact_or_useless(self, dimension: int) -> None:
+        recipe = CompressionRecipe(
+            candidates=1, delta=0.05, dimension=dimension, bits_per_coordinate=1
+        )
+        assert recipe.weight() == 0
+        assert Fraction(recipe.budget()) <= Fraction(0.05) / 2 ** min(dimension, 2_000)
+        assert (recipe.bound(0, 10**6) < 0.001) == (dimension < 900)
+
+
+class TestKnownBest(WeightSuite):
+    recipe = KnownBestRecipe(**TERMS)
+    few = KnownBestRecipe(**FEW)
+
+    def test_the_best_candidate_comes_for_free(self) -> None:
+        table = random_table(9, 32, seed=0)
+        outcome = replay(self.few, table, 32)
+        best = int(table.test_risk.argmin())
+        errors = int(table.wrong[best].sum())
+        assert (outcome.risk, outcome.errors) == (table.test_risk[best], errors)
+        assert outcome.bound == binomial_upper_bound(errors, 32, 0.05)
+
+
+def test_splits_pay_alike_for_one_finalist() -> None:
+    split, posterior = SplitRecipe(**TERMS), PosteriorSplitRecipe(**TERMS)
+    assert [split.bound(k, 40) for k in range(41)] == [
+        posterior.bound(k, 40) for k in range(41)
+    ]
+    assert split.bound(0, 40) == binomial_upper_bound(0, 40, budget_of(0.05, 2**53))
