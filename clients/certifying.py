@@ -1,6 +1,9 @@
-"""The new client's part: personalize from the bundle and return the certificate."""
+"""The new client's part: commit to its examples, then personalize with the seed."""
 
 from __future__ import annotations
+
+import shutil
+from pathlib import Path
 
 import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
@@ -8,49 +11,94 @@ from flwr.app import Message, MetricRecord, RecordDict
 from fedcert.adapters import AdaptedModel
 from fedcert.bundle import Bundle
 from fedcert.clients.node import Node
+from fedcert.data.examples import Examples
 from fedcert.errors import BundleError
 from fedcert.flower_records import arrays_of, content, words_of
 from fedcert.messages import METRICS, REPLY
-from fedcert.personalization import Personalization, personalize
-from fedcert.search import exported_wrong
+from fedcert.personalization import Personalization, commit_to, personalize
+from fedcert.protocol.seeds import SeedGrant
+from fedcert.search import BatchedScorer
 
-__all__ = ["certify"]
+__all__ = ["certify", "check_base", "commit"]
+
+
+def commit(message: Message, node: Node) -> RecordDict:
+    """Commit to the node's support set, and keep the bundle until the seed comes.
+
+    Nothing in the commitment reveals an example.
+    """
+    manifest = str(words_of(message.content)["bundle"])
+    bundle = Bundle.from_parts(manifest.encode(), arrays_of(message.content))
+    check_base(bundle, node)
+    commitment = commit_to(
+        bundle,
+        _support(node),
+        client=node.client,
+        key=node.signing_key(),
+        state=node.state(),
+    )
+    # In a deployment the next message finds a new process: nothing lasts but files.
+    bundle.save(_kept(node))
+    return content({"commitment": commitment.to_object()}, key=REPLY)
 
 
 def certify(message: Message, node: Node) -> RecordDict:
-    """Personalize on the node's support set; only the certificate leaves the node."""
-    manifest = str(words_of(message.content)["bundle"])
-    bundle = Bundle.from_parts(manifest.encode(), arrays_of(message.content))
+    """Personalize with the seed of the commitment; only the certificate leaves the node."""
+    grant = SeedGrant.from_object(words_of(message.content).get("seed"))
+    bundle = Bundle.load(_kept(node))
+    check_base(bundle, node)
+    model = node.adapted_model(bundle.space)
+    result = personalize(
+        bundle,
+        model,
+        _support(node),
+        client=node.client,
+        key=node.signing_key(),
+        folder=node.folder,
+        precision=node.settings.search.precision,
+        compile_stacked=node.settings.search.compile,
+        state=node.state(),
+        grant=grant,
+    )
+    reply = content({"certificate": result.certificate.to_json()}, key=REPLY)
+    measured = _test_error(bundle, model, node, result)
+    reply[METRICS] = MetricRecord({"seconds": result.seconds, **measured})
+    shutil.rmtree(_kept(node))
+    return reply
+
+
+def _kept(node: Node) -> Path:
+    return node.folder / "bundle"
+
+
+def _support(node: Node) -> Examples:
+    size = node.settings.certificate.support_size
+    return node.scenario.support_examples(node.client, size)
+
+
+def check_base(bundle: Bundle, node: Node) -> None:
     base = node.base_model()
     if base.digest != bundle.base_digest:
         raise BundleError(
             f"the bundle is for another base model ({bundle.base_digest[:12]} instead of "
             f"{base.digest[:12]})"
         )
-    result = personalize(
-        bundle,
-        AdaptedModel(base, bundle.space),
-        node.scenario.support_examples(node.client, node.settings.certificate.support_size),
-        client=node.client,
-        key=node.signing_key(),
-        folder=node.folder,
-    )
-    reply = content({"certificate": result.certificate.to_json()}, key=REPLY)
-    measured = _test_error(bundle, node, result)
-    reply[METRICS] = MetricRecord({"seconds": result.seconds, **measured})
-    return reply
 
 
-def _test_error(bundle: Bundle, node: Node, result: Personalization) -> dict[str, float]:
-    """Measure the true error where the scenario has test examples: in simulations."""
+def _test_error(
+    bundle: Bundle, model: AdaptedModel, node: Node, result: Personalization
+) -> dict[str, float]:
+    """Measure the true error where the scenario has test examples: in simulations.
+
+    Clients may have test examples in common, so these go through the search's scorer, which
+    shares the frozen layers. Nothing in the certificate depends on them.
+    """
     examples = node.scenario.test_examples(node.client)
     if examples is None:
         return {}
-    wrong = exported_wrong(
-        node.base_model(),
-        result.adapter,
-        examples,
-        spec=bundle.inputs,
-        margin_tolerance=result.certificate.recipe.margin_tolerance,
+    certificate = result.certificate
+    scorer = BatchedScorer(
+        model, bundle.inputs, margin_tolerance=certificate.recipe.margin_tolerance
     )
+    wrong = scorer.score(certificate.adapter_vector[None], examples).wrong
     return {"test-error": float(np.mean(wrong)), "num-test-examples": len(examples)}

@@ -9,8 +9,10 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedcert.clients.certifying import certify
+from fedcert.clients.certifying import certify, commit
+from fedcert.clients.denoising import contribute
 from fedcert.clients.node import Node, node_of
+from fedcert.clients.planning import plan
 from fedcert.clients.training import train
 from fedcert.errors import FedcertError, SettingsError
 from fedcert.flower_records import content
@@ -63,6 +65,18 @@ def make_client_app(
     @client_app.train("adapter")
     def adapter(message: Message, context: Context) -> Message:
         return answer(train, message, context)
+
+    @client_app.train("contribute")
+    def contribution(message: Message, context: Context) -> Message:
+        return answer(contribute, message, context)
+
+    @client_app.query("plan")
+    def replays(message: Message, context: Context) -> Message:
+        return answer(plan, message, context)
+
+    @client_app.evaluate("commit")
+    def commitment(message: Message, context: Context) -> Message:
+        return answer(commit, message, context)
 
     @client_app.evaluate("certify")
     def certificate(message: Message, context: Context) -> Message:

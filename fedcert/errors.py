@@ -15,6 +15,7 @@ __all__ = [
     "ModelError",
     "PoolError",
     "PriorError",
+    "ProtocolError",
     "RefusalError",
     "RunError",
     "SettingsError",
@@ -55,6 +56,10 @@ class BundleError(FedcertError):
 
 class CertificateError(FedcertError):
     """A certificate is malformed or does not hold."""
+
+
+class ProtocolError(FedcertError):
+    """A commitment, a seed, or a server's log is forged, replayed, or out of order."""
 
 
 class RefusalError(FedcertError):

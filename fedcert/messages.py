@@ -12,10 +12,13 @@ __all__ = [
     "ARRAYS",
     "CERTIFY",
     "CLIENT_ID",
+    "COMMIT",
+    "CONTRIBUTE",
     "HELLO",
     "MANIFEST",
     "METRICS",
     "NEW",
+    "PLAN",
     "REPLY",
     "ROLE",
     "TRAIN",
@@ -31,8 +34,17 @@ HELLO = "query.hello"
 TRAIN = "train.adapter"
 """Fine-tune an adapter and upload it."""
 
+CONTRIBUTE = "train.contribute"
+"""Answer a question about the client's own adapter; only the sum of answers is used."""
+
+PLAN = "query.plan"
+"""Replay recipes on the client's own examples, and return the bounds alone."""
+
+COMMIT = "evaluate.commit"
+"""Keep the bundle, and commit to the support set."""
+
 CERTIFY = "evaluate.certify"
-"""Personalize from the bundle and return the certificate."""
+"""Personalize with the seed that answers the commitment, and return the certificate."""
 
 ARRAYS = "arrays"
 """Key of the record with arrays: an adapter, or a bundle's tensors."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.peft_format import (
     adapter_tensors,
     exported_digest,
@@ -20,14 +21,18 @@ from fedcert.bundle import Bundle
 from fedcert.canonical import digest_tensors
 from fedcert.certificates import Certificate, Check
 from fedcert.data.examples import Examples
+from fedcert.errors import CertificateError
 from fedcert.models.base import BaseModel
 from fedcert.personalization import candidate_seed, in_drawn_order
-from fedcert.search import exported_wrong
+from fedcert.protocol.seeds import recipe_for_attempt
+from fedcert.search import BatchedScorer, choose, exported_wrong
 
 __all__ = ["check_adapter", "check_bundle", "check_data"]
 
 # Bit equality across machines cannot be had; candidates lie much farther apart.
 MEMBERSHIP_TOLERANCE = 1e-6
+# A posterior mean repeats itself to rounding unless a rounding tips one proposal.
+REFINEMENT_TOLERANCE = 1e-3
 
 
 def check_bundle(certificate: Certificate, bundle: Bundle) -> list[Check]:
@@ -130,20 +135,63 @@ def check_data(
     detail = f"counted {errors} errors on {len(wrong)} examples"
     if not right:
         detail += f"; the certificate says {certificate.errors} on {certificate.certified_on}"
-    return [*checks, Check("error count", right, detail)]
+    checks.append(Check("error count", right, detail))
+    if certificate.recipe.refines or certificate.first_stage is not None:
+        checks.append(_choice(certificate, bundle, base, ordered))
+    return checks
+
+
+def _choice(
+    certificate: Certificate, bundle: Bundle, base: BaseModel, ordered: Examples
+) -> Check:
+    """Choose again: what was refined, or weighted, on the choosing examples alone."""
+    scorer = BatchedScorer(
+        AdaptedModel(base, bundle.space),
+        bundle.inputs,
+        margin_tolerance=certificate.recipe.margin_tolerance,
+    )
+    seed = certificate.candidate.seed
+    chosen = choose(certificate.recipe, bundle.prior, scorer, ordered, seed=seed)
+    distance = float(np.max(np.abs(chosen.vector - certificate.adapter_vector)))
+    same = (
+        chosen.index == certificate.candidate.index
+        and distance <= REFINEMENT_TOLERANCE
+        and chosen.first_stage == certificate.first_stage
+    )
+    return Check(
+        "choice",
+        same,
+        f"the recipe chose the same adapter again (difference {distance:.1e})"
+        if same
+        else f"the recipe chooses another adapter from these examples (difference "
+        f"{distance:.1e}); a refinement repeats itself only where arithmetic rounds alike, so "
+        "try the kind of machine that made it",
+    )
 
 
 def _recipe(certificate: Certificate, bundle: Bundle) -> Check:
-    fits = bundle.recipes.contains(certificate.recipe, certificate.support_size)
-    detail = (
-        f"the bundle prescribes this recipe for n = {certificate.support_size}"
-        if fits
-        else f"the bundle prescribes another recipe for n = {certificate.support_size}"
-    )
-    return Check("recipe table", fits, detail)
+    size, receipt = certificate.support_size, certificate.protocol
+    which = f"this recipe for n = {size}"
+    try:
+        prescribed = bundle.recipes.recipe_for(size)
+        if receipt is not None:
+            which += f", with the delta of attempt {receipt.attempt}"
+            prescribed = recipe_for_attempt(prescribed, receipt.attempt)
+    except CertificateError as error:
+        return Check("recipe table", False, str(error))
+    if certificate.recipe != prescribed:
+        return Check(
+            "recipe table", False, f"the bundle prescribes another recipe for n = {size}"
+        )
+    return Check("recipe table", True, f"the bundle prescribes {which}")
 
 
 def _seed(certificate: Certificate, bundle: Bundle) -> Check:
+    receipt = certificate.protocol
+    if receipt is not None:
+        problem = receipt.problem(certificate.receipt_payload(), certificate.recipe)
+        detail = f"the server {receipt.server} issued the seed for this bundle"
+        return Check("seed", problem is None, problem or detail)
     expected = candidate_seed(bundle.digest, certificate.client, certificate.support_size)
     fits = certificate.candidate.seed == expected
     detail = (
@@ -156,6 +204,12 @@ def _seed(certificate: Certificate, bundle: Bundle) -> Check:
 
 def _candidate(certificate: Certificate, bundle: Bundle) -> Check:
     candidate, vector = certificate.candidate, certificate.adapter_vector
+    if certificate.recipe.refines:
+        return Check(
+            "candidate",
+            True,
+            "the adapter was refined on the choosing examples; with the data it is made again",
+        )
     drawn = bundle.prior.sample(candidate.seed, start=candidate.index, count=1)[0]
     if vector.shape != drawn.shape:
         return Check("candidate", False, "the adapter's vector has another length")

@@ -97,4 +97,13 @@ def _fail(reason: str) -> NoReturn:
 
 
 def _register_commands() -> None:
-    from fedcert.cli import device, keys, prior, report, simulate  # noqa: F401
+    from fedcert.cli import (  # noqa: F401
+        commit,
+        device,
+        keys,
+        monitor,
+        prior,
+        report,
+        server,
+        simulate,
+    )

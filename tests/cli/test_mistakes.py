@@ -17,6 +17,7 @@ from tiny_scenario import save_tiny_base
 
 from cli.conftest import Outcome, Run, tree
 from fedcert.data import Examples
+from fedcert.scenarios import load_scenario
 from fedcert.simulations.simulating import Simulation
 
 
@@ -389,7 +390,8 @@ def test_a_full_disk_leaves_the_old_adapter_and_certificate(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = _saved(tmp_path / "other.npz", examples.inputs[:32], examples.labels[:32])
+    fresh = load_scenario("tiny_scenario:Tiny", {}).support_examples("another device", 32)
+    other = _saved(tmp_path / "other.npz", fresh.inputs, fresh.labels)
     monkeypatch.setattr(os, "fsync", _full)
     personalize("No space left on device", data=other)
 

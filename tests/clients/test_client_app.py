@@ -19,8 +19,10 @@ from fedcert.clients.client_app import app, make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import DataError
 from fedcert.flower_records import arrays_of, content, words_of
-from fedcert.messages import ARRAYS, CERTIFY, HELLO, METRICS, REPLY, TRAIN
+from fedcert.messages import ARRAYS, CERTIFY, COMMIT, HELLO, METRICS, REPLY, TRAIN
 from fedcert.models.base import weight_digest
+from fedcert.protocol.authority import SeedAuthority
+from fedcert.protocol.commitment import Commitment
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.verification import check_adapter, check_bundle
 
@@ -46,7 +48,8 @@ def requests(served: tuple[Federation, PooledPrior]) -> dict[str, RecordDict]:
     return {
         HELLO: RecordDict(),
         TRAIN: message.content,
-        CERTIFY: content(words, bundle.tensors()),
+        COMMIT: content(words, bundle.tensors()),
+        CERTIFY: content({"seed": None}),
     }
 
 
@@ -79,6 +82,22 @@ def ask(tmp_path: Path, requests: dict[str, RecordDict]) -> Ask:
         return reply.content
 
     return send
+
+
+@pytest.fixture
+def certify(ask: Ask, served: tuple[Federation, PooledPrior], tmp_path: Path) -> Ask:
+    """Let a client commit, issue its seed, and let it certify."""
+    bundle = served[1].bundle
+    assert bundle is not None
+    authority = SeedAuthority.simulated(tmp_path / "server", 0)
+    authority.publish(bundle.digest, bundle.recipes)
+
+    def both(index: int, **node: Any) -> RecordDict:
+        words = words_of(ask(COMMIT, index, **node), REPLY)
+        grant = authority.issue(Commitment.from_object(words["commitment"]))
+        return ask(CERTIFY, index, content({"seed": grant.to_object()}), **node)
+
+    return both
 
 
 def _failure(records: RecordDict) -> str:
@@ -132,10 +151,63 @@ def test_different_clients_train_different_adapters(
     assert len({entry.digest for entry in served[0].pool().entries()}) == UPSTREAM
 
 
-def test_certifying_returns_the_certificate_and_keeps_the_adapter(
+def test_committing_tells_nothing_about_the_examples(
     ask: Ask, tmp_path: Path, served: tuple[Federation, PooledPrior]
 ) -> None:
-    records = ask(CERTIFY, LAST)
+    records = ask(COMMIT, LAST)
+    assert set(records) == {REPLY}
+    words = words_of(records, REPLY)
+    assert set(words) == {"commitment"}
+    commitment = Commitment.from_object(words["commitment"])
+    assert commitment.client == CLIENTS[LAST]
+    bundle = served[1].bundle
+    assert bundle is not None
+    assert commitment.bundle == bundle.digest
+    assert words_of(ask(COMMIT, LAST), REPLY) == words
+    folder = tmp_path / "run" / "clients" / CLIENTS[LAST]
+    assert {path.name for path in folder.iterdir()} == {"bundle", "state"}
+
+
+def test_what_was_uploaded_certifies_nothing(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from tiny_scenario import Tiny
+
+    def support(self: Any, client: str, size: int) -> Any:
+        return self._draw("training", client, 48).take(slice(size))
+
+    monkeypatch.setattr(Tiny, "support_examples", support)
+    shared = {"state_path": str(tmp_path / "shared")}
+    ask(TRAIN, LAST, **shared)
+    failure = _failure(ask(COMMIT, LAST, **shared))
+    expected = "32 of the 32 examples are already spent on: training an upload"
+    assert failure.startswith(expected)
+
+
+def test_a_seed_for_somebody_else_is_refused(
+    ask: Ask, certify: Ask, served: tuple[Federation, PooledPrior]
+) -> None:
+    other = served[1]._authority.history.attempts_of(CLIENTS[LAST - 1])[0]
+    grant = served[1]._authority.issue(other.commitment)
+    ask(COMMIT, LAST)
+    failure = _failure(ask(CERTIFY, LAST, content({"seed": grant.to_object()})))
+    assert "the seed belongs to another client" in failure
+    assert _failure(ask(CERTIFY, LAST)) == "seed must be an object, not None"
+
+
+def test_a_seed_without_a_bundle_is_refused(
+    ask: Ask, served: tuple[Federation, PooledPrior]
+) -> None:
+    [attempt] = served[1]._authority.history.attempts_of(CLIENTS[LAST])
+    grant = served[1]._authority.issue(attempt.commitment)
+    failure = _failure(ask(CERTIFY, LAST, content({"seed": grant.to_object()})))
+    assert "this is not a bundle" in failure
+
+
+def test_certifying_returns_the_certificate_and_keeps_the_adapter(
+    certify: Ask, tmp_path: Path, served: tuple[Federation, PooledPrior]
+) -> None:
+    records = certify(LAST)
     assert ARRAYS not in records
     words = words_of(records, REPLY)
     assert set(words) == {"certificate"}
@@ -160,27 +232,30 @@ def test_certifying_returns_the_certificate_and_keeps_the_adapter(
 
 
 def test_the_true_error_is_measured_only_where_there_are_test_examples(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch
+    certify: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tiny_scenario import Tiny
 
     monkeypatch.setattr(Tiny, "test_examples", lambda _self, _client: None)
-    assert set(ask(CERTIFY, LAST)[METRICS]) == {"seconds"}
+    assert set(certify(LAST)[METRICS]) == {"seconds"}
 
 
 def test_keys_and_files_are_where_the_nodes_configuration_says(
-    ask: Ask, tmp_path: Path
+    certify: Ask, tmp_path: Path
 ) -> None:
-    key, own = tmp_path / "node.key", tmp_path / "own"
-    records = ask(CERTIFY, LAST, key_path=str(key), output=str(own))
+    key, own, state = (tmp_path / name for name in ("node.key", "own", "kept"))
+    node = {"key_path": str(key), "output": str(own), "state_path": str(state)}
+    records = certify(LAST, **node)
     certificate = Certificate.from_json(words_of(records, REPLY)["certificate"])
     assert certificate.signature.public_key == public_hex(read_key(key))
     assert (own / "certificate.json").is_file()
     assert (own / "adapter" / "adapter_model.safetensors").is_file()
+    assert (state / "spent.sqlite").is_file()
+    assert {path.name for path in own.iterdir()} == {"adapter", "certificate.json"}
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("kind", "index"), [(HELLO, FIRST), (TRAIN, FIRST), (CERTIFY, LAST)])
+@pytest.mark.parametrize(("kind", "index"), [(HELLO, FIRST), (TRAIN, FIRST), (COMMIT, LAST)])
 def test_no_message_changes_the_base_model(ask: Ask, kind: str, index: int) -> None:
     node = node_of(_context(index), tiny_settings(), Path("/run"))
     base = node.base_model()
@@ -244,16 +319,16 @@ def test_a_bug_is_told_in_one_line_and_its_story_stays_on_the_node(
 
 
 def test_a_request_of_something_else_is_refused(ask: Ask) -> None:
-    for kind in (TRAIN, CERTIFY):
+    for kind in (TRAIN, COMMIT, CERTIFY):
         expected = "the message has no 'manifest' record; its sender is not fedcert"
         assert _failure(ask(kind, LAST, RecordDict())) == expected
 
 
 def test_a_damaged_bundle_is_refused(ask: Ask, requests: dict[str, RecordDict]) -> None:
-    words, arrays = words_of(requests[CERTIFY]), arrays_of(requests[CERTIFY])
+    words, arrays = words_of(requests[COMMIT]), arrays_of(requests[COMMIT])
     first = min(arrays)
     changed = arrays | {first: arrays[first] + 1}
-    failure = _failure(ask(CERTIFY, LAST, content(words, changed)))
+    failure = _failure(ask(COMMIT, LAST, content(words, changed)))
     assert failure == "the bundle is damaged: its arrays do not match its manifest"
 
 
@@ -264,7 +339,7 @@ def test_a_bundle_for_another_base_model_is_refused(
 
     save_tiny_base(tmp_path / "other", seed=1)
     monkeypatch.setattr(Tiny, "base_model", lambda _self, **_: tmp_path / "other")
-    failure = _failure(ask(CERTIFY, LAST))
+    failure = _failure(ask(COMMIT, LAST))
     assert failure.startswith("the bundle is for another base model (")
     assert "clients" not in [path.name for path in (tmp_path / "run").glob("*")]
 

@@ -1,0 +1,58 @@
+"""``fedcert commit``: what a device does before it may know its seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedcert.cli.app import app, say
+from fedcert.cli.device import InputColumn, LabelColumn, State, default_state, read_labeled
+
+__all__ = ["commit"]
+
+
+@app.command()
+def commit(
+    data: Annotated[Path, typer.Argument(help="Labeled examples: .csv, .jsonl or .npz.")],
+    bundle: Annotated[Path, typer.Option("--bundle", "-b", help="The federation's bundle.")],
+    client: Annotated[str, typer.Option(help="Your stable id, as the server knows it.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The commitment, for the server.")
+    ] = Path("commitment.json"),
+    key: Annotated[
+        Path,
+        typer.Option(help="Your signing key; made, readable by you alone, if missing."),
+    ] = Path("fedcert.key"),
+    state: State = None,
+    retry: Annotated[
+        bool,
+        typer.Option(help="Another attempt with the same examples, at a smaller delta."),
+    ] = False,
+    input_column: InputColumn = "input",
+    label_column: LabelColumn = "label",
+) -> None:
+    """Commit to labeled examples, and spend them; send the result to the server.
+
+    The commitment reveals no example. The salts that open it stay in your state folder: keep
+    that. Committing again to the same examples gives the same commitment, and so the same
+    seed.
+    """
+    from fedcert.bundle import Bundle
+    from fedcert.certificates.signing import read_or_create_key
+    from fedcert.personalization import commit_to
+    from fedcert.protocol.device import DeviceState
+
+    loaded = Bundle.load(bundle)
+    examples = read_labeled(data, loaded, input_column, label_column)
+    commitment = commit_to(
+        loaded,
+        examples,
+        client=client,
+        key=read_or_create_key(key),
+        state=DeviceState(state or default_state(key)),
+        retry=retry,
+    )
+    commitment.write(output)
+    say(f"commitment: {output} (root {commitment.root[:16]}, {len(examples)} examples)")

@@ -1,0 +1,108 @@
+"""``fedcert monitor``: whether a certificate is still tenable after what was labeled since."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedcert.cli.app import app, say
+from fedcert.cli.device import (
+    Base,
+    InputColumn,
+    LabelColumn,
+    State,
+    base_name,
+    default_state,
+    read_labeled,
+)
+from fedcert.errors import CertificateError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from fedcert.data import Examples
+
+__all__ = ["monitor"]
+
+
+@app.command()
+def monitor(
+    data: Annotated[Path, typer.Argument(help="Newly labeled examples, in their order.")],
+    certificate: Annotated[Path, typer.Option(help="The certificate to watch.")],
+    bundle: Annotated[Path, typer.Option("--bundle", "-b", help="The bundle it is for.")],
+    adapter: Annotated[
+        Path | None,
+        typer.Option(help="The certified adapter; by default beside the certificate."),
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(help="Probability of a false alarm, however long you watch.")
+    ] = 0.05,
+    key: Annotated[
+        Path, typer.Option(help="Your signing key; only its place matters, see --state.")
+    ] = Path("fedcert.key"),
+    state: State = None,
+    base_model: Base = None,
+    input_column: InputColumn = "input",
+    label_column: LabelColumn = "label",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the state as JSON.")] = False,
+) -> None:
+    """Count newly labeled examples against a certificate; exits with 1 on an alarm.
+
+    Label examples regardless of what the adapter predicted for them. Each counts once, and
+    is spent then: it cannot certify any more. Call this as often as you like.
+    """
+    from fedcert.bundle import Bundle
+    from fedcert.certificates import Certificate, verify_record
+    from fedcert.protocol.spent import SpentLedger
+    from fedcert.protocol.watching import watch_examples
+    from fedcert.search import exported_wrong
+    from fedcert.verification import check_adapter, check_bundle
+
+    record, loaded = Certificate.read(certificate), Bundle.load(bundle)
+    folder = adapter or certificate.parent / "adapter"
+    report = verify_record(record).extended(
+        [*check_bundle(record, loaded), *check_adapter(record, loaded, folder)]
+    )
+    if not report.passed:
+        reasons = "; ".join(check.detail for check in report.failures)
+        raise CertificateError(f"this certificate does not hold to begin with: {reasons}")
+    examples = read_labeled(data, loaded, input_column, label_column)
+    base = loaded.load_base(base_name(bundle, base_model))
+
+    def wrong(chosen: Examples) -> npt.NDArray[np.bool_]:
+        return exported_wrong(
+            base,
+            folder,
+            chosen,
+            spec=loaded.inputs,
+            margin_tolerance=record.recipe.margin_tolerance,
+        )
+
+    found = watch_examples(
+        record,
+        examples,
+        ledger=SpentLedger(state or default_state(key)),
+        alpha=alpha,
+        count_wrong=wrong,
+    )
+    watch = found.watch
+    if as_json:
+        told = {"counted": found.counted, "seen": found.seen, "spent": found.spent}
+        typer.echo(json.dumps(watch.to_object() | told | {"alarm": watch.alarmed}))
+    else:
+        say(f"counted {found.counted} new examples; {watch.errors} errors on {watch.trials}")
+        if found.seen or found.spent:
+            say(f"left out: {found.seen} counted before, {found.spent} spent on other things")
+        if watch.alarmed:
+            say(
+                f"ALARM at example {watch.alarm_at}: a risk of at most {watch.bound:.4f} is no "
+                f"longer tenable (false alarms: at most {alpha:g}, ever)",
+                style="red",
+            )
+        else:
+            say(f"no evidence against a risk of at most {watch.bound:.4f}")
+    raise typer.Exit(1 if watch.alarmed else 0)

@@ -1,0 +1,210 @@
+"""The commitment: what a client fixes before it may know the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedcert.atomic import write_atomically
+from fedcert.canonical import canonical_json, sha256_hex
+from fedcert.certificates.recipes import Recipe
+from fedcert.certificates.signing import public_hex
+from fedcert.certificates.strict_json import Fields
+from fedcert.data.examples import Examples
+from fedcert.errors import CertificateError, ProtocolError
+from fedcert.protocol.merkle import tree_root
+from fedcert.protocol.signed import is_signed_by, read_object, signature_of, to_text
+
+__all__ = ["FORMAT", "Commitment", "Opening"]
+
+FORMAT = "fedcert.commitment/1"
+"""Name and version of the JSON form."""
+
+_OPENING = "fedcert.opening/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commitment:
+    """What a client sends to the server: nothing in it reveals an example.
+
+    Parameters
+    ----------
+    client : str
+        Stable id.
+    public_key : str
+        The client's key, 64 hexadecimal digits.
+    bundle : str
+        Digest of the bundle.
+    recipe : Recipe
+        The bundle's recipe for `support_size`, at its full delta.
+    support_size : int
+        Number of examples, n.
+    root : str
+        Binds all of the above and the multiset of examples; see `Opening.root`.
+    claim : str
+        A digest, under the client's secret, of the multiset and the recipe: equal for a
+        retry of the same examples, so that client and server can tell retries apart from
+        fresh examples. It is the client's word.
+    signature : str
+        The client's, over all the rest.
+    """
+
+    client: str
+    public_key: str
+    bundle: str
+    recipe: Recipe
+    support_size: int
+    root: str
+    claim: str
+    signature: str
+
+    def to_object(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        members = {field.name: getattr(self, field.name) for field in fields(self)}
+        return members | {"format": FORMAT, "recipe": self.recipe.to_config()}
+
+    @staticmethod
+    def from_object(value: object) -> Commitment:
+        """Read a commitment strictly, and check its signature.
+
+        Raises
+        ------
+        CertificateError
+            If it is malformed.
+        ProtocolError
+            If somebody else than its client signed it, or it was changed.
+        """
+        names = tuple(field.name for field in fields(Commitment))
+        read = Fields(value, "commitment", ("format", *names))
+        if read.text("format") != FORMAT:
+            raise CertificateError(f"commitment.format must be {FORMAT!r}")
+        commitment = Commitment(
+            client=read.text("client"),
+            public_key=read.hexadecimal("public_key", 64),
+            bundle=read.hexadecimal("bundle", 64),
+            recipe=Recipe.from_config(read.raw("recipe")),
+            support_size=read.whole("support_size"),
+            root=read.hexadecimal("root", 64),
+            claim=read.hexadecimal("claim", 64),
+            signature=read.hexadecimal("signature", 128),
+        )
+        if not is_signed_by(commitment.to_object(), commitment.public_key):
+            raise ProtocolError(
+                f"the commitment of {commitment.client!r} was changed after signing, or not "
+                f"signed by {commitment.public_key}"
+            )
+        return commitment
+
+    def write(self, path: Path) -> None:
+        """Write the JSON form, in full or not at all."""
+        write_atomically(path, to_text(self.to_object()).encode())
+
+    @staticmethod
+    def read(path: Path) -> Commitment:
+        """Read a file; see `from_object`."""
+        return Commitment.from_object(read_object(path, "commitment"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A commitment with the salts, which never leave the client.
+
+    Parameters
+    ----------
+    commitment : Commitment
+        The public part.
+    salts : tuple of bytes
+        One for each example, in `fedcert.protocol.merkle.content_order`.
+    """
+
+    commitment: Commitment
+    salts: tuple[bytes, ...]
+
+    @staticmethod
+    def make(
+        examples: Examples,
+        salts: Sequence[bytes],
+        *,
+        client: str,
+        key: Ed25519PrivateKey,
+        bundle: str,
+        recipe: Recipe,
+        claim: str,
+    ) -> Opening:
+        """Commit to examples; the parameters are those of `Commitment`."""
+        unsigned = Commitment(
+            client=client,
+            public_key=public_hex(key),
+            bundle=bundle,
+            recipe=recipe,
+            support_size=len(examples),
+            root="",
+            claim=claim,
+            signature="",
+        )
+        bound = replace(unsigned, root=Opening.root(unsigned, examples, salts))
+        signed = replace(bound, signature=signature_of(bound.to_object(), key))
+        return Opening(commitment=signed, salts=tuple(salts))
+
+    @staticmethod
+    def root(commitment: Commitment, examples: Examples, salts: Sequence[bytes]) -> str:
+        """Compute the root that binds client, key, bundle, recipe, n, and all examples."""
+        bound = {
+            "client": commitment.client,
+            "public_key": commitment.public_key,
+            "bundle": commitment.bundle,
+            "recipe": commitment.recipe.to_config(),
+            "support_size": commitment.support_size,
+            "tree": tree_root(examples, salts),
+        }
+        return sha256_hex(b"fedcert/commitment/v1", canonical_json(bound))
+
+    def check(self, examples: Examples) -> None:
+        """Make sure that these are the committed examples, all of them, in any order.
+
+        Raises
+        ------
+        ProtocolError
+            If an example is missing, added, or changed.
+        """
+        committed = self.commitment
+        if len(examples) != committed.support_size:
+            raise ProtocolError(
+                f"{len(examples)} examples do not fit the commitment to "
+                f"{committed.support_size}: all committed examples are used, and no other"
+            )
+        if Opening.root(committed, examples, self.salts) != committed.root:
+            raise ProtocolError(
+                "these are not the examples that were committed to: an input or a label has "
+                "changed since; use the file as it was"
+            )
+
+    def write(self, path: Path) -> None:
+        """Write commitment and salts, readable by their owner alone."""
+        members = {
+            "format": _OPENING,
+            "commitment": self.commitment.to_object(),
+            "salts": [salt.hex() for salt in self.salts],
+        }
+        write_atomically(path, to_text(members).encode(), mode=0o600)
+
+    @staticmethod
+    def read(path: Path) -> Opening:
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        ProtocolError, CertificateError
+            If it is missing or damaged.
+        """
+        read = Fields(
+            read_object(path, "opening"), "opening", ("format", "commitment", "salts")
+        )
+        return Opening(
+            commitment=Commitment.from_object(read.raw("commitment")),
+            salts=tuple(bytes.fromhex(salt) for salt in read.texts("salts")),
+        )

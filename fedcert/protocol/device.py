@@ -1,0 +1,190 @@
+"""The client's part: keep state, commit, and let nothing spent certify again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedcert.canonical import canonical_json
+from fedcert.certificates import Recipe
+from fedcert.certificates.signing import public_hex
+from fedcert.data.examples import Examples
+from fedcert.errors import ProtocolError
+from fedcert.protocol.commitment import Commitment, Opening
+from fedcert.protocol.merkle import SALT_BYTES
+from fedcert.protocol.seeds import SeedGrant
+from fedcert.protocol.spent import SpentLedger
+from fedcert.randomness import derive_seed
+
+__all__ = ["DeviceState"]
+
+
+class DeviceState:
+    """A client's state folder: its ledger of spent examples and its commitments.
+
+    Parameters
+    ----------
+    folder : Path
+        Readable by its owner alone. It must outlive runs: without it nothing on this side
+        knows what was spent.
+    simulated : str, optional
+        A seed from which secret and salts follow, so that simulations can be repeated; by
+        default they come from the operating system's randomness.
+
+    Attributes
+    ----------
+    spent : SpentLedger
+        What any earlier use has spent.
+    """
+
+    def __init__(self, folder: Path, *, simulated: str | None = None) -> None:
+        self._openings = folder / "openings"
+        self._simulated = simulated
+        secret = None if simulated is None else derive_seed("simulated secret", simulated)
+        self.spent = SpentLedger(folder, secret=secret)
+
+    def commit(
+        self,
+        examples: Examples,
+        *,
+        client: str,
+        key: Ed25519PrivateKey,
+        bundle: str,
+        recipe: Recipe,
+        retry: bool = False,
+    ) -> Commitment:
+        """Commit to examples, and spend them.
+
+        Asked again for the same examples it returns the same commitment, so that a lost
+        answer costs nothing.
+
+        Parameters
+        ----------
+        examples : Examples
+            The support set.
+        client : str
+            Stable id.
+        key : Ed25519PrivateKey
+            The client's.
+        bundle : str
+            Digest of the bundle.
+        recipe : Recipe
+            The bundle's for this n, at its full delta.
+        retry : bool (default: False)
+            Make a new commitment, for another seed: another attempt, at a smaller delta.
+
+        Raises
+        ------
+        RefusalError
+            If an example is spent on something else.
+        """
+        claim = self._claim("witnessed", examples, client, recipe)
+        self.spent.spend(examples, "a certificate", claim=claim)
+        wanted = (client, public_hex(key), bundle, recipe, claim)
+        openings = [Opening.read(path) for path in self._paths()]
+        if not retry:
+            for opening in reversed(openings):
+                made = opening.commitment
+                if wanted == (
+                    made.client,
+                    made.public_key,
+                    made.bundle,
+                    made.recipe,
+                    made.claim,
+                ):
+                    return made
+        opening = Opening.make(
+            examples,
+            [self._salt(len(openings), row) for row in range(len(examples))],
+            client=client,
+            key=key,
+            bundle=bundle,
+            recipe=recipe,
+            claim=claim,
+        )
+        # On the disk before it leaves: without the salts nothing can be opened.
+        self._openings.mkdir(parents=True, exist_ok=True, mode=0o700)
+        opening.write(self._openings / f"{len(openings):06d}.json")
+        return opening.commitment
+
+    def accept(
+        self,
+        grant: SeedGrant,
+        examples: Examples,
+        *,
+        bundle: str,
+        client: str,
+        server: str | None = None,
+    ) -> Opening:
+        """Make sure that a seed is for one's own commitment to exactly these examples.
+
+        Parameters
+        ----------
+        grant : SeedGrant
+            The server's answer.
+        examples : Examples
+            In any order.
+        bundle, client : str
+            What one is about to certify for.
+        server : str, optional
+            The server's public key, if one expects a certain one.
+
+        Raises
+        ------
+        ProtocolError
+            If the seed is forged or for something else, or the examples have changed.
+        """
+        root = grant.receipt.commitment
+        opening = self.opening(root)
+        if opening is None:
+            raise ProtocolError(
+                f"there is no commitment {root[:12]} in this client's state: the seed belongs "
+                "to another client, or its state folder was lost"
+            )
+        grant.check(opening.commitment, server=server)
+        if grant.bundle != bundle:
+            raise ProtocolError(
+                f"the seed was issued for the bundle {grant.bundle[:12]}, not for {bundle[:12]}"
+            )
+        if grant.client != client:
+            raise ProtocolError(f"the seed was issued to {grant.client!r}, not to {client!r}")
+        opening.check(examples)
+        return opening
+
+    def spend_unwitnessed(
+        self, examples: Examples, *, client: str, bundle: str, recipe: Recipe
+    ) -> None:
+        """Spend examples on a certificate without a server: one bundle, one client id.
+
+        Raises
+        ------
+        RefusalError
+            If an example is spent on something else, another bundle or id included.
+        """
+        claim = self._claim("unwitnessed", examples, client, recipe, bundle)
+        self.spent.spend(examples, "an unwitnessed certificate", claim=claim)
+
+    def opening(self, root: str) -> Opening | None:
+        """Return the opening of a commitment; None if it was not made here."""
+        for path in self._paths():
+            opening = Opening.read(path)
+            if opening.commitment.root == root:
+                return opening
+        return None
+
+    def _claim(
+        self, kind: str, examples: Examples, client: str, recipe: Recipe, bundle: str = ""
+    ) -> str:
+        spelled = canonical_json(recipe.to_config()).decode()
+        multiset = examples.multiset_digest("")
+        return self.spent.keyed("claim", kind, client, bundle, spelled, multiset)
+
+    def _salt(self, serial: int, row: int) -> bytes:
+        if self._simulated is None:
+            return os.urandom(SALT_BYTES)
+        return bytes.fromhex(derive_seed("simulated salt", self._simulated, serial, row))
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._openings.glob("*.json"))

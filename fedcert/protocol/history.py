@@ -1,0 +1,282 @@
+"""What a log says happened: bundles, enrolled clients, attempts and their outcomes.
+
+The server and an auditor replay the same entries through the same rules, so that a server
+that breaks one of them is caught by anybody who has its log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedcert.certificates.recipes import RecipeTable
+from fedcert.certificates.strict_json import Fields
+from fedcert.errors import FedcertError, ProtocolError
+from fedcert.protocol.commitment import Commitment
+from fedcert.protocol.log import Entry
+from fedcert.protocol.seeds import hash_of_nonce, seed_of
+
+__all__ = ["Attempt", "History", "PublishedBundle"]
+
+
+@dataclass
+class PublishedBundle:
+    """A bundle that clients may commit to.
+
+    Attributes
+    ----------
+    recipes : RecipeTable
+        Its recipe table.
+    nonce_hash : str
+        Published before any commitment.
+    nonce : str or None
+        Published when the bundle was closed.
+    """
+
+    recipes: RecipeTable
+    nonce_hash: str
+    nonce: str | None = None
+
+
+@dataclass
+class Attempt:
+    """One issued seed.
+
+    Attributes
+    ----------
+    commitment : Commitment
+        What the client had committed to.
+    number : int
+        From 1 on, for each client, across bundles.
+    seed : str
+        64 hexadecimal digits.
+    relation : str
+        ``"first"``, ``"retry"`` of the same examples, or ``"fresh"`` ones: the client's word.
+    certificate : str or None
+        Digest of the one certificate that was made from it.
+    position : int or None
+        Of the log entry with the certificate.
+    aborted : str or None
+        Why there was none, at some time.
+    """
+
+    commitment: Commitment
+    number: int
+    seed: str
+    relation: str
+    certificate: str | None = None
+    position: int | None = None
+    aborted: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no outcome is known."""
+        return self.certificate is None and self.aborted is None
+
+
+@dataclass
+class History:
+    """All that follows from the entries of a log.
+
+    Attributes
+    ----------
+    bundles : dict
+        By digest.
+    keys : dict
+        Public key by enrolled client.
+    commitments : dict
+        By root.
+    attempts : dict
+        By root.
+    """
+
+    bundles: dict[str, PublishedBundle] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    commitments: dict[str, Commitment] = field(default_factory=dict)
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+
+    @staticmethod
+    def of(entries: Iterable[Entry]) -> History:
+        """Replay a log.
+
+        Raises
+        ------
+        ProtocolError
+            If the server broke a rule; the message names the entry.
+        """
+        history = History()
+        for entry in entries:
+            history.apply(entry)
+        return history
+
+    def apply(self, entry: Entry) -> None:
+        """Take one more entry.
+
+        Raises
+        ------
+        ProtocolError
+            If it breaks a rule.
+        """
+        rules: dict[str, Callable[[Mapping[str, Any], Entry], None]] = {
+            "opened": self._opened,
+            "bundle": self._bundle,
+            "enrolled": self._enrolled,
+            "commitment": self._commitment,
+            "seed": self._seed,
+            "certificate": self._certificate,
+            "aborted": self._aborted,
+            "closed": self._closed,
+        }
+        if entry.kind not in rules:
+            raise ProtocolError(f"log entry {entry.position} is of unknown kind {entry.kind!r}")
+        try:
+            rules[entry.kind](entry.body, entry)
+        except (FedcertError, KeyError, TypeError) as error:
+            raise ProtocolError(
+                f"log entry {entry.position} ({entry.kind}) breaks the protocol: {error}"
+            ) from error
+
+    def attempts_of(self, client: str) -> list[Attempt]:
+        """Return a client's attempts in order."""
+        return [a for a in self.attempts.values() if a.commitment.client == client]
+
+    def next_attempt(self, client: str) -> int:
+        """Return the number that the client's next seed will have."""
+        return 1 + len(self.attempts_of(client))
+
+    def relation(self, commitment: Commitment) -> str:
+        """Say what a commitment claims to be: a first attempt, a retry, or fresh examples."""
+        earlier = self.attempts_of(commitment.client)
+        if not earlier:
+            return "first"
+        same = any(a.commitment.claim == commitment.claim for a in earlier)
+        return "retry" if same else "fresh"
+
+    def open_attempts(self) -> list[Attempt]:
+        """Return the issued seeds of which no outcome is known."""
+        return [attempt for attempt in self.attempts.values() if attempt.is_open]
+
+    def check_commitment(self, commitment: Commitment) -> None:
+        """Make sure that a seed may be issued for a commitment.
+
+        Raises
+        ------
+        ProtocolError
+            If it is another client's, or for a bundle or recipe that was not published.
+        """
+        client, bundle = commitment.client, self.bundles.get(commitment.bundle)
+        if bundle is None:
+            raise ProtocolError(
+                f"the commitment is for the bundle {commitment.bundle[:12]}, which this "
+                "server has not published"
+            )
+        if bundle.nonce is not None:
+            raise ProtocolError(
+                f"the bundle {commitment.bundle[:12]} is closed: its nonce is public, so a "
+                "seed could be chosen; commit to a newer bundle"
+            )
+        if self.keys.get(client) != commitment.public_key:
+            raise ProtocolError(
+                f"the client {client!r} is not enrolled with the key {commitment.public_key}"
+            )
+        if commitment.recipe != bundle.recipes.recipe_for(commitment.support_size):
+            raise ProtocolError(
+                f"the bundle prescribes another recipe for n = {commitment.support_size}"
+            )
+        known = self.commitments.get(commitment.root)
+        if known is not None and known != commitment:
+            raise ProtocolError(
+                f"the root {commitment.root[:12]} was committed before, with other words"
+            )
+
+    def _opened(self, body: Mapping[str, Any], entry: Entry) -> None:
+        Fields(body, "body", ("server",)).hexadecimal("server", 64)
+        if entry.position != 0:
+            raise ProtocolError("only the first entry opens a log")
+
+    def _bundle(self, body: Mapping[str, Any], _entry: Entry) -> None:
+        read = Fields(body, "body", ("bundle", "recipes", "nonce_hash"))
+        digest = read.hexadecimal("bundle", 64)
+        if digest in self.bundles:
+            raise ProtocolError("the bundle was published before")
+        self.bundles[digest] = PublishedBundle(
+            RecipeTable.from_config(read.raw("recipes")), read.hexadecimal("nonce_hash", 64)
+        )
+
+    def _enrolled(self, body: Mapping[str, Any], _entry: Entry) -> None:
+        read = Fields(body, "body", ("client", "public_key"))
+        client, key = read.text("client"), read.hexadecimal("public_key", 64)
+        if client in self.keys or key in self.keys.values():
+            raise ProtocolError("the client or its key is enrolled already")
+        self.keys[client] = key
+
+    def _commitment(self, body: Mapping[str, Any], _entry: Entry) -> None:
+        commitment = Commitment.from_object(body)
+        self.check_commitment(commitment)
+        if commitment.root in self.commitments:
+            raise ProtocolError("the commitment was logged before")
+        self.commitments[commitment.root] = commitment
+
+    def _seed(self, body: Mapping[str, Any], _entry: Entry) -> None:
+        read = Fields(body, "body", ("client", "commitment", "attempt", "seed", "relation"))
+        root = read.hexadecimal("commitment", 64)
+        commitment = self.commitments[root]
+        self.check_commitment(commitment)
+        attempt = Attempt(
+            commitment,
+            read.whole("attempt"),
+            read.hexadecimal("seed", 64),
+            read.text("relation"),
+        )
+        if root in self.attempts:
+            raise ProtocolError("a second seed for one commitment")
+        if read.text("client") != commitment.client:
+            raise ProtocolError("the commitment is another client's")
+        if attempt.number != self.next_attempt(commitment.client):
+            raise ProtocolError(f"attempt {attempt.number} is not the client's next")
+        if attempt.relation != self.relation(commitment):
+            raise ProtocolError(f"the commitment is no {attempt.relation!r} attempt")
+        self.attempts[root] = attempt
+
+    def _certificate(self, body: Mapping[str, Any], entry: Entry) -> None:
+        read = Fields(body, "body", ("client", "commitment", "attempt", "certificate"))
+        attempt = self.attempts[read.hexadecimal("commitment", 64)]
+        if attempt.certificate is not None:
+            raise ProtocolError("a second certificate from one seed")
+        if (attempt.commitment.client, attempt.number) != (
+            read.text("client"),
+            read.whole("attempt"),
+        ):
+            raise ProtocolError("the seed was another client's or another attempt's")
+        attempt.certificate = read.hexadecimal("certificate", 64)
+        attempt.position = entry.position
+
+    def _aborted(self, body: Mapping[str, Any], _entry: Entry) -> None:
+        read = Fields(body, "body", ("client", "commitment", "attempt", "reason"))
+        attempt = self.attempts[read.hexadecimal("commitment", 64)]
+        if attempt.certificate is not None:
+            raise ProtocolError("the attempt has a certificate")
+        attempt.aborted = read.text("reason")
+
+    def _closed(self, body: Mapping[str, Any], _entry: Entry) -> None:
+        read = Fields(body, "body", ("bundle", "nonce"))
+        digest, nonce = read.hexadecimal("bundle", 64), read.hexadecimal("nonce", 64)
+        bundle = self.bundles[digest]
+        if bundle.nonce is not None or hash_of_nonce(nonce) != bundle.nonce_hash:
+            raise ProtocolError("this is not the nonce whose hash was published")
+        for root, attempt in self.attempts.items():
+            committed = attempt.commitment
+            expected = seed_of(
+                client=committed.client,
+                attempt=attempt.number,
+                bundle=digest,
+                root=root,
+                nonce=nonce,
+            )
+            if committed.bundle == digest and attempt.seed != expected:
+                raise ProtocolError(
+                    f"the seed of {committed.client!r}, attempt {attempt.number}, does not "
+                    "follow from the nonce: it was chosen"
+                )
+        bundle.nonce = nonce

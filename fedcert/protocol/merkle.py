@@ -1,0 +1,82 @@
+"""A Merkle root over a multiset of examples, with a fresh salt for each.
+
+Leaves and inner nodes are hashed under different domains, as in RFC 6962, so that a node
+cannot be passed off as an example. The leaf hashes are sorted: the order in which a client
+lists its examples does not change the root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fedcert.canonical import digest_tensors, sha256_hex
+from fedcert.data.examples import Examples
+from fedcert.errors import ProtocolError
+
+__all__ = ["SALT_BYTES", "content_order", "tree_root"]
+
+SALT_BYTES = 32
+"""A salt has 256 bits: nobody can test a guessed example against the tree."""
+
+_LEAF, _NODE = b"fedcert/merkle/leaf/v1", b"fedcert/merkle/node/v1"
+
+
+def content_order(examples: Examples) -> list[int]:
+    """Return an order of the examples that follows from their exact content alone."""
+    contents = _contents(examples)
+    return sorted(range(len(examples)), key=contents.__getitem__)
+
+
+def tree_root(examples: Examples, salts: Sequence[bytes]) -> str:
+    """Return the root over all examples.
+
+    Parameters
+    ----------
+    examples : Examples
+        In any order.
+    salts : sequence of bytes
+        One for each example in `content_order`.
+
+    Raises
+    ------
+    ProtocolError
+        If there is not one salt of 32 bytes for each example, or no example.
+    """
+    if not len(examples):
+        raise ProtocolError("there is no example to commit to")
+    if len(salts) != len(examples) or any(len(salt) != SALT_BYTES for salt in salts):
+        raise ProtocolError(
+            f"{len(salts)} salts do not fit {len(examples)} examples; each example has one "
+            f"salt of {SALT_BYTES} bytes"
+        )
+    contents = sorted(_contents(examples))
+    level = sorted(
+        bytes.fromhex(sha256_hex(_LEAF, salt, content))
+        for salt, content in zip(salts, contents, strict=True)
+    )
+    while len(level) > 1:
+        pairs = [_node(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
+        # A node without a sibling moves up: doubling it would let two trees share a root.
+        level = pairs + level[len(level) - len(level) % 2 :]
+    return level[0].hex()
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return bytes.fromhex(sha256_hex(_NODE, left, right))
+
+
+def _contents(examples: Examples) -> list[bytes]:
+    return [
+        sha256_hex(_exact(item), str(int(label)).encode()).encode()
+        for item, label in zip(examples.inputs, examples.labels, strict=True)
+    ]
+
+
+def _exact(item: Any) -> bytes:
+    """Return bytes that only identical inputs share: the case of a letter counts here."""
+    if isinstance(item, str):
+        return b"text:" + item.encode()
+    return digest_tensors({"input": np.asarray(item)}).encode()

@@ -1,0 +1,218 @@
+"""The countersignature: a server's word that this is the one certificate of an attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedcert.atomic import write_atomically
+from fedcert.certificates import Certificate, Check
+from fedcert.certificates.signing import public_hex
+from fedcert.certificates.strict_json import Fields
+from fedcert.data.examples import Examples
+from fedcert.errors import CertificateError, ProtocolError
+from fedcert.protocol.commitment import Opening
+from fedcert.protocol.history import Attempt, History
+from fedcert.protocol.log import Entry
+from fedcert.protocol.signed import is_signed_by, read_object, signature_of, to_text
+
+__all__ = [
+    "FORMAT",
+    "Countersignature",
+    "check_log",
+    "check_opening",
+    "check_server",
+    "check_witness",
+]
+
+FORMAT = "fedcert.witness/1"
+"""Name and version of the JSON form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Countersignature:
+    """What a server signs when it has logged a certificate.
+
+    Parameters
+    ----------
+    certificate : str
+        Digest of the certificate, its signature included.
+    client, commitment, attempt, seed
+        As in the certificate.
+    position : int
+        Of the log entry that holds the certificate's digest.
+    entry : str
+        Digest of that entry, and so of the log up to there.
+    server : str
+        The server's public key.
+    signature : str
+        Over all the rest.
+    """
+
+    certificate: str
+    client: str
+    commitment: str
+    attempt: int
+    seed: str
+    position: int
+    entry: str
+    server: str
+    signature: str
+
+    @staticmethod
+    def make(attempt: Attempt, entry: Entry, key: Ed25519PrivateKey) -> Countersignature:
+        """Sign for an attempt whose certificate the log holds at `entry`."""
+        unsigned = Countersignature(
+            certificate=str(attempt.certificate),
+            client=attempt.commitment.client,
+            commitment=attempt.commitment.root,
+            attempt=attempt.number,
+            seed=attempt.seed,
+            position=entry.position,
+            entry=entry.digest,
+            server=public_hex(key),
+            signature="",
+        )
+        return replace(unsigned, signature=signature_of(unsigned.to_object(), key))
+
+    def to_object(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return asdict(self) | {"format": FORMAT}
+
+    def write(self, path: Path) -> None:
+        """Write the JSON form, in full or not at all."""
+        write_atomically(path, to_text(self.to_object()).encode())
+
+    @staticmethod
+    def read(path: Path) -> Countersignature:
+        """Read a file strictly; `check_witness` is for what it says.
+
+        Raises
+        ------
+        ProtocolError, CertificateError
+            If it is missing or malformed.
+        """
+        names = tuple(field.name for field in fields(Countersignature))
+        read = Fields(
+            read_object(path, "countersignature"), "countersignature", ("format", *names)
+        )
+        if read.text("format") != FORMAT:
+            raise CertificateError(f"countersignature.format must be {FORMAT!r}")
+        return Countersignature(
+            certificate=read.hexadecimal("certificate", 64),
+            client=read.text("client"),
+            commitment=read.hexadecimal("commitment", 64),
+            attempt=read.whole("attempt"),
+            seed=read.hexadecimal("seed", 64),
+            position=read.whole("position"),
+            entry=read.hexadecimal("entry", 64),
+            server=read.hexadecimal("server", 64),
+            signature=read.hexadecimal("signature", 128),
+        )
+
+
+def check_server(certificate: Certificate, server: str) -> Check:
+    """Check that a certificate's seed came from the server that one trusts."""
+    receipt = certificate.protocol
+    if receipt is None:
+        return Check("server", False, "no server took part: the certificate is unwitnessed")
+    same = receipt.server == server.lower()
+    detail = (
+        f"the expected server {receipt.server} issued the seed"
+        if same
+        else f"the seed was issued by {receipt.server}, not by {server}"
+    )
+    return Check("server", same, detail)
+
+
+def check_witness(certificate: Certificate, witness: Countersignature) -> Check:
+    """Check that a countersignature is genuine and speaks about this certificate."""
+    receipt = certificate.protocol
+    if receipt is None:
+        return Check("countersignature", False, "the certificate is unwitnessed")
+    stated = (witness.certificate, witness.client, witness.seed, witness.commitment)
+    actual = (
+        certificate.digest,
+        certificate.client,
+        certificate.candidate.seed,
+        receipt.commitment,
+    )
+    if stated != actual or witness.attempt != receipt.attempt:
+        return Check("countersignature", False, "it is for another certificate")
+    if witness.server != receipt.server:
+        return Check("countersignature", False, "another server signed it than issued the seed")
+    if not is_signed_by(witness.to_object(), witness.server):
+        return Check("countersignature", False, f"the server {witness.server} did not sign it")
+    return Check(
+        "countersignature",
+        True,
+        f"the server logged it as the one certificate of attempt {witness.attempt}, at "
+        f"position {witness.position}",
+    )
+
+
+def check_opening(certificate: Certificate, opening: Opening, examples: Examples) -> Check:
+    """Check that the examples at hand are the ones that were committed to.
+
+    It takes the salts, which only the client has: with them and the examples it can show a
+    third party that none was dropped, added, or relabeled after the commitment.
+    """
+    receipt = certificate.protocol
+    if receipt is None or opening.commitment.root != receipt.commitment:
+        return Check("opening", False, "it opens another commitment than the certificate's")
+    try:
+        opening.check(examples)
+    except ProtocolError as error:
+        return Check("opening", False, str(error))
+    return Check("opening", True, "these are the examples that were committed to")
+
+
+def check_log(
+    certificate: Certificate, entries: Sequence[Entry], witness: Countersignature | None = None
+) -> list[Check]:
+    """Check a certificate against the server's whole log; see `fedcert.protocol.log.read_log`.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        A witnessed one.
+    entries : sequence of Entry
+        The log, its chain and signatures already checked.
+    witness : Countersignature, optional
+        Shows whether the log was cut short or rewritten.
+    """
+    try:
+        history = History.of(entries)
+    except ProtocolError as error:
+        return [Check("log", False, str(error))]
+    checks = [Check("log", True, f"{len(entries)} entries, and every one is by the rules")]
+    receipt = certificate.protocol
+    attempt = history.attempts.get(receipt.commitment) if receipt is not None else None
+    if attempt is None or attempt.certificate != certificate.digest:
+        return [*checks, Check("logged", False, "the log does not hold this certificate")]
+    others = [a for a in history.attempts_of(certificate.client) if a is not attempt]
+    checks.append(
+        Check(
+            "logged",
+            True,
+            f"attempt {attempt.number} of {1 + len(others)} of this client; of the others "
+            f"{sum(a.certificate is not None for a in others)} ended in a certificate, "
+            f"{sum(a.aborted is not None and a.certificate is None for a in others)} were "
+            f"aborted, {sum(a.is_open for a in others)} are open",
+        )
+    )
+    if witness is not None:
+        there = witness.position < len(entries)
+        same = there and entries[witness.position].digest == witness.entry
+        detail = (
+            "the log still holds the entry that was countersigned"
+            if same
+            else f"the log was rewritten or cut short: entry {witness.position} is not the one "
+            "that was countersigned"
+        )
+        checks.append(Check("log entry", same, detail))
+    return checks

@@ -1,0 +1,292 @@
+"""Commitments, seeds, countersignatures, and the watch, as files and commands."""
+
+from __future__ import annotations
+
+import json
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cli.conftest import Outcome, Run
+from fedcert.certificates import Certificate
+from fedcert.data import Examples
+from fedcert.scenarios import load_scenario
+
+
+@dataclass
+class Parties:
+    """A server and a device with nothing but files between them."""
+
+    run: Run
+    folder: Path
+    bundle: Path
+
+    def server(self, command: str, *arguments: object) -> Outcome:
+        return self.run("server", command, *arguments, "--state", self.folder / "server")
+
+    def publish(self) -> str:
+        """Publish the bundle; return the server's public key."""
+        shown = self.server("publish", self.bundle)
+        assert (shown.code, shown.err) == (0, "")
+        return shown.out.splitlines()[1].removeprefix("server key: ")
+
+    def device(self, command: str, data: Path, *arguments: object) -> Outcome:
+        return self.run(
+            *(command, data, "--bundle", self.bundle, "--key", self.folder / "device.key"),
+            *arguments,
+        )
+
+    def commit(self, data: Path, *arguments: object) -> Path:
+        path = self.folder / "commitment.json"
+        shown = self.device("commit", data, "--client", "device", "-o", path, *arguments)
+        assert (shown.code, shown.err) == (0, "")
+        return path
+
+    def issue(self, commitment: Path) -> Path:
+        path = self.folder / "seed.json"
+        shown = self.server("issue-seed", commitment, "--output", path)
+        assert (shown.code, shown.err) == (0, "")
+        return path
+
+    def personalize(self, data: Path, seed: Path, *arguments: object) -> Outcome:
+        output = self.folder / "device"
+        return self.device(
+            "personalize", data, "--client", "device", "-o", output, "--seed", seed, *arguments
+        )
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "device" / "certificate.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server" / "log.jsonl"
+
+
+@pytest.fixture
+def parties(run: Run, tmp_path: Path, bundle: Path) -> Parties:
+    return Parties(run, tmp_path, bundle)
+
+
+def _mistake(shown: Outcome, text: str) -> None:
+    assert (shown.code, shown.out) == (1, "")
+    [line] = shown.err.splitlines()
+    assert text in line
+
+
+def _checks(shown: Outcome) -> dict[str, bool]:
+    return {check["name"]: check["passed"] for check in json.loads(shown.out)["checks"]}
+
+
+def test_from_commitment_to_countersignature(parties: Parties, data: Path, run: Run) -> None:
+    server_key = parties.publish()
+    seed = parties.issue(parties.commit(data))
+    # The same examples in another file are the same examples.
+    shown = parties.personalize(data.with_suffix(".npz"), seed, "--server-key", server_key)
+    assert (shown.code, shown.err) == (0, "")
+    assert "(delta 0.045)" in shown.out
+    witness = parties.folder / "witness.json"
+    shown = parties.server(
+        "countersign", parties.certificate, "--bundle", parties.bundle, "-o", witness
+    )
+    assert (shown.code, shown.err) == (0, "")
+    shown = run(
+        *("verify", parties.certificate, "--bundle", parties.bundle, "--data", data),
+        *("--server-key", server_key, "--witness", witness, "--log", parties.log, "--json"),
+        *("--opening", parties.folder / "device.state" / "openings" / "000000.json"),
+    )
+    assert (shown.code, shown.err) == (0, "")
+    checks = _checks(shown)
+    assert all(checks.values())
+    told = {"witness", "server", "countersignature", "log", "logged", "log entry", "opening"}
+    assert told <= set(checks)
+    shown = run("server", "audit", parties.log, "--server-key", server_key)
+    assert shown.code == 0
+    digest = Certificate.read(parties.certificate).digest
+    assert shown.out.splitlines()[0] == f"device, attempt 1 (first): {digest}"
+    assert "1 seeds, 0 open; 0 of 1 bundles closed" in shown.out
+
+
+def test_without_a_seed_the_certificate_is_unwitnessed_as_before(
+    parties: Parties, data: Path, run: Run
+) -> None:
+    output = parties.folder / "device"
+    shown = parties.device("personalize", data, "--client", "device", "-o", output)
+    assert shown.code == 0
+    certificate = Certificate.read(parties.certificate)
+    assert certificate.protocol is None
+    assert certificate.delta == 0.05
+    shown = run("verify", parties.certificate, "--server-key", "00" * 32, "--json")
+    assert shown.code == 1
+    assert _checks(shown)["server"] is False
+    shown = run("verify", parties.certificate, "--log", parties.log)
+    _mistake(shown, "--log needs a witnessed certificate")
+    # And what it has spent cannot be committed to.
+    _mistake(
+        parties.device("commit", data, "--client", "device"),
+        "40 of the 40 examples are already spent on: an unwitnessed certificate",
+    )
+
+
+def test_the_state_is_private_and_lies_beside_the_key(parties: Parties, data: Path) -> None:
+    parties.commit(data)
+    state = parties.folder / "device.state"
+    files = [path for path in state.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"secret", "spent.sqlite", "000000.json"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    (state / "secret").chmod(0o644)
+    shown = parties.device("commit", data, "--client", "device")
+    _mistake(shown, "is open to other users (mode 644); run: chmod 600")
+
+
+def test_a_retry_is_the_second_attempt(parties: Parties, data: Path, run: Run) -> None:
+    server_key = parties.publish()
+    first = parties.commit(data)
+    parties.issue(first)
+    shown = parties.server("abort", first, "--reason", "the battery died")
+    assert shown.code == 0
+    seed = parties.issue(parties.commit(data, "--retry"))
+    shown = parties.personalize(data, seed, "--json")
+    assert shown.code == 0
+    receipt = Certificate.from_json(shown.out).protocol
+    assert receipt is not None
+    assert receipt.attempt == 2
+    shown = run("server", "audit", parties.log, "--server-key", server_key, "--json")
+    told = [(a["attempt"], a["relation"], a["outcome"], a["open"])
+            for a in json.loads(shown.out)["attempts"]]  # fmt: skip
+    assert told == [(1, "first", "the battery died", False), (2, "retry", None, True)]
+
+
+def test_a_seed_for_other_examples_another_server_or_nobody(
+    parties: Parties, data: Path, examples: Examples, tmp_path: Path
+) -> None:
+    parties.publish()
+    seed = parties.issue(parties.commit(data))
+    _mistake(
+        parties.personalize(data, seed, "--server-key", "00" * 32), "you expect the server 0000"
+    )
+    fewer = tmp_path / "fewer.npz"
+    np.savez(fewer, input=examples.inputs[1:], label=examples.labels[1:])
+    _mistake(
+        parties.personalize(fewer, seed),
+        "39 examples do not fit the commitment to 40: all committed examples are used",
+    )
+    _mistake(
+        parties.personalize(data, seed, "--state", tmp_path / "elsewhere"),
+        "there is no commitment",
+    )
+    assert not parties.certificate.exists()
+    changed = json.loads(seed.read_text())
+    changed["seed"] = "00" * 32
+    seed.write_text(json.dumps(changed))
+    _mistake(parties.personalize(data, seed), "the seed is forged or damaged")
+    _mistake(parties.personalize(data, tmp_path / "none.json"), "cannot read the seed")
+
+
+def test_a_server_that_knows_its_clients(parties: Parties, data: Path, run: Run) -> None:
+    parties.publish()
+    commitment = parties.commit(data)
+    shown = parties.server("issue-seed", commitment, "--no-enroll-new")
+    _mistake(shown, "the client 'device' is not enrolled")
+    shown = run("keys", "show", parties.folder / "device.key")
+    assert parties.server("enroll", "device", shown.out.strip()).code == 0
+    seed = parties.folder / "seed.json"
+    shown = parties.server("issue-seed", commitment, "--no-enroll-new", "-o", seed)
+    assert shown.code == 0
+    assert "attempt 1 of device, delta 0.045 of 0.05" in shown.out
+
+
+def test_a_closed_bundle(parties: Parties, data: Path, run: Run) -> None:
+    server_key = parties.publish()
+    commitment = parties.commit(data)
+    parties.issue(commitment)
+    assert parties.server("close", parties.bundle).code == 0
+    shown = run("server", "audit", parties.log, "--server-key", server_key)
+    assert "device, attempt 1 (first): open" in shown.out
+    assert "1 of 1 bundles closed, their seeds computed again" in shown.out
+    shown = parties.server("issue-seed", parties.commit(data, "--retry"))
+    _mistake(shown, "is closed: its nonce is public")
+
+
+def test_an_edited_log_fails_the_audit(parties: Parties, data: Path, run: Run) -> None:
+    server_key = parties.publish()
+    parties.issue(parties.commit(data))
+    parties.log.write_text(parties.log.read_text().replace('"attempt":1', '"attempt":2'))
+    _mistake(run("server", "audit", parties.log, "--server-key", server_key), "was changed")
+
+
+# The watch
+
+
+@pytest.fixture
+def watched(parties: Parties, data: Path) -> Any:
+    """Certify, and return a call of `monitor` on newly labeled examples."""
+    output = parties.folder / "device"
+    assert parties.device("personalize", data, "--client", "device", "-o", output).code == 0
+
+    def monitor(examples: Examples, *arguments: object) -> tuple[int, dict[str, Any]]:
+        path = parties.folder / "new.npz"
+        np.savez(path, input=examples.inputs, label=examples.labels)
+        shown = parties.device(
+            "monitor", path, "--certificate", parties.certificate, "--json", *arguments
+        )
+        assert shown.err == "", shown.err
+        return shown.code, json.loads(shown.out)
+
+    return monitor
+
+
+def _drifted(count: int) -> Examples:
+    """Draw examples of the device, with their labels exchanged."""
+    drawn = load_scenario("tiny_scenario:Tiny", {})._draw("new", "device", count)  # type: ignore[attr-defined]
+    return Examples(drawn.inputs, 1 - drawn.labels)
+
+
+def test_the_watch_counts_each_example_once_and_remembers(watched: Any) -> None:
+    calm = load_scenario("tiny_scenario:Tiny", {}).test_examples("device")
+    assert calm is not None
+    code, first = watched(calm.take(slice(60)))
+    assert (code, first["counted"], first["trials"]) == (0, 60, 60)
+    code, again = watched(calm.take(slice(50, 100)))
+    assert (code, again["counted"], again["seen"], again["trials"]) == (0, 40, 10, 100)
+    assert again["errors"] < 100 * again["bound"]
+
+
+def test_the_watch_notices_drift_and_does_not_forget_it(watched: Any) -> None:
+    code, drifted = watched(_drifted(60))
+    assert code == 1
+    assert drifted["alarm"] is True
+    assert drifted["alarm_at"] <= 60
+    calm = load_scenario("tiny_scenario:Tiny", {}).test_examples("device")
+    code, later = watched(calm)
+    assert (code, later["alarm_at"]) == (1, drifted["alarm_at"])
+
+
+def test_the_watch_leaves_out_what_certified(watched: Any, examples: Examples) -> None:
+    code, found = watched(examples)
+    assert (code, found["counted"], found["spent"]) == (0, 0, 40)
+
+
+def test_the_level_of_a_watch_is_fixed_at_its_start(
+    watched: Any, parties: Parties, data: Path
+) -> None:
+    watched(_drifted(3), "--alpha", 0.01)
+    shown = parties.device(
+        *("monitor", data, "--certificate", parties.certificate, "--alpha", 0.2),
+    )
+    _mistake(shown, "this watch began with alpha = 0.01")
+
+
+def test_what_was_watched_cannot_certify(
+    watched: Any, parties: Parties, tmp_path: Path
+) -> None:
+    new = _drifted(40)
+    watched(new)
+    path = tmp_path / "again.npz"
+    np.savez(path, input=new.inputs, label=new.labels)
+    shown = parties.device("commit", path, "--client", "device")
+    _mistake(shown, "40 of the 40 examples are already spent on: monitoring")
