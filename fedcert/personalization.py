@@ -1,8 +1,9 @@
 """Personalizing a new client: bundle and labeled examples in, adapter and certificate out.
 
 The order of the steps carries the validity of the certificate (docs/theory.md): the recipe
-follows from n alone, seed and candidates from the bundle and the client's name, the split
-from the seed and the content of the examples; only then is anything scored.
+follows from n alone, seed and candidates from the server's answer to a commitment (or, without
+a server, from the bundle and the client's name), the split from the seed and the content of
+the examples; only then is anything scored.
 """
 
 from __future__ import annotations
@@ -21,11 +22,21 @@ from fedcert.atomic import replaced_folder
 from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate, Digests, Recipe, issue
 from fedcert.data.examples import Examples
-from fedcert.errors import BundleError, DataError, RefusalError
+from fedcert.errors import BundleError, DataError, ProtocolError, RefusalError
+from fedcert.protocol.commitment import Commitment
+from fedcert.protocol.device import DeviceState
+from fedcert.protocol.merkle import content_order
+from fedcert.protocol.seeds import SeedGrant, recipe_for_attempt
 from fedcert.randomness import derive_seed, keyed_generator
-from fedcert.search import BatchedScorer, exported_wrong, search
+from fedcert.search import BatchedScorer, choose, exported_wrong
 
-__all__ = ["Personalization", "candidate_seed", "in_drawn_order", "personalize"]
+__all__ = [
+    "Personalization",
+    "candidate_seed",
+    "commit_to",
+    "in_drawn_order",
+    "personalize",
+]
 
 
 @dataclass(frozen=True)
@@ -48,11 +59,11 @@ class Personalization:
 
 
 def candidate_seed(bundle_digest: str, client: str, support_size: int) -> str:
-    """Derive the seed of a client's candidates and of its split.
+    """Derive the seed of an unwitnessed certificate's candidates and of its split.
 
     It follows from public things, so that neither client nor verifier has a choice. Without
-    a server's commitment a client could still try other names: certificates made this way
-    say that they are unwitnessed.
+    a commitment to a server a client could still try other names: certificates made this
+    way say that they are unwitnessed.
     """
     return derive_seed("candidates", bundle_digest, client, support_size)
 
@@ -61,10 +72,46 @@ def in_drawn_order(examples: Examples, seed: str) -> Examples:
     """Put examples into the order that decides which of them choose and which certify.
 
     The order follows from the seed and the examples' content, not from the order in which
-    the client listed them.
+    the client listed them. Examples that count as the same input, such as texts that differ
+    in case, are put in order by their exact content.
     """
+    examples = examples.take(np.array(content_order(examples), dtype=np.int64))
     order = keyed_generator("support order", seed).permutation(len(examples))
     return examples.canonical_order(seed).take(order)
+
+
+def commit_to(
+    bundle: Bundle,
+    examples: Examples,
+    *,
+    client: str,
+    key: Ed25519PrivateKey,
+    state: DeviceState,
+    retry: bool = False,
+) -> Commitment:
+    """Commit to a support set, for a server that will answer with a seed.
+
+    Parameters
+    ----------
+    bundle, examples, client, key
+        As in `personalize`.
+    state : DeviceState
+        Where the client keeps what it has spent, and its salts.
+    retry : bool (default: False)
+        Ask for another seed for the same examples, at a smaller delta.
+
+    Raises
+    ------
+    DataError
+        If the examples are empty or of one class.
+    RefusalError
+        If they are too few or already spent.
+    """
+    recipe = _recipe_for(bundle, examples)
+    _check_size(bundle, recipe_for_attempt(recipe, 1), len(examples))
+    return state.commit(
+        examples, client=client, key=key, bundle=bundle.digest, recipe=recipe, retry=retry
+    )
 
 
 def personalize(
@@ -75,6 +122,10 @@ def personalize(
     client: str,
     key: Ed25519PrivateKey,
     folder: Path,
+    precision: str = "float32",
+    compile_stacked: bool = False,
+    state: DeviceState | None = None,
+    grant: SeedGrant | None = None,
     on_scored: Callable[[int], None] = lambda _count: None,
 ) -> Personalization:
     """Choose the best candidate for a support set and certify it.
@@ -94,6 +145,13 @@ def personalize(
         Signs the certificate.
     folder : Path
         Gets ``adapter/`` and ``certificate.json``.
+    precision, compile_stacked
+        How candidates are ranked, see `BatchedScorer`.
+    state : DeviceState, optional
+        Where the client keeps what it has spent; without it nothing is refused as spent.
+    grant : SeedGrant, optional
+        The server's answer to `commit_to`; it needs `state`. Without it the certificate is
+        unwitnessed.
     on_scored : callable
         Told how many more candidates have been scored, now and then.
 
@@ -102,29 +160,43 @@ def personalize(
     DataError
         If the examples are empty or of one class.
     RefusalError
-        If there are too few examples for a certificate to say anything.
+        If there are too few examples for a certificate to say anything, or some of them
+        are already spent.
+    ProtocolError
+        If the grant is for something else than these examples, this bundle, or this client.
     """
     started = time.perf_counter()
     if model.space.digest != bundle.space.digest:
         raise BundleError("the model was set up for another adapter space than the bundle's")
     recipe = _recipe_for(bundle, examples)
-    seed = candidate_seed(bundle.digest, client, len(examples))
+    if grant is None:
+        seed = candidate_seed(bundle.digest, client, len(examples))
+        if state is not None:
+            state.spend_unwitnessed(
+                examples, client=client, bundle=bundle.digest, recipe=recipe
+            )
+    else:
+        if state is None:
+            raise ProtocolError("a seed can be used only with the state that committed")
+        state.accept(grant, examples, bundle=bundle.digest, client=client)
+        recipe, seed = grant.recipe, grant.seed
+        _check_size(bundle, recipe, len(examples))
     ordered = in_drawn_order(examples, seed)
-    choosing = recipe.choosing(len(examples)).as_slice()
     certifying = recipe.certifying(len(examples)).as_slice()
     tolerance = recipe.margin_tolerance
-    winner = search(
-        bundle.prior,
-        BatchedScorer(model, bundle.inputs, margin_tolerance=tolerance),
-        ordered.take(choosing),
-        seed=seed,
-        candidates=recipe.candidates,
-        on_scored=on_scored,
+    scorer = BatchedScorer(
+        model,
+        bundle.inputs,
+        margin_tolerance=tolerance,
+        # Refining is computed again by a verifier, who ranks in float32.
+        precision="float32" if recipe.refines else precision,
+        compile_stacked=compile_stacked,
     )
+    chosen = choose(recipe, bundle.prior, scorer, ordered, seed=seed, on_scored=on_scored)
     # Adapter and certificate take their places together: on a full disk the old pair stays.
     with replaced_folder(folder / "adapter") as staging:
         adapter_digest = write_peft_adapter(
-            bundle.space, winner.vector, staging, base_name=model.base.name
+            bundle.space, chosen.vector, staging, base_name=model.base.name
         )
         # Counted anew with the adapter that is handed out, not with the search's arithmetic.
         wrong = exported_wrong(
@@ -141,9 +213,9 @@ def personalize(
             certified_on=len(wrong),
             support_size=len(examples),
             labels=bundle.labels,
-            index=winner.index,
+            index=chosen.index,
             seed=seed,
-            vector=winner.vector,
+            vector=chosen.vector,
             digests=Digests(
                 bundle=bundle.digest,
                 base_model=bundle.base_digest,
@@ -153,6 +225,8 @@ def personalize(
                 support=examples.multiset_digest(seed),
             ),
             key=key,
+            first_stage=chosen.first_stage,
+            protocol=None if grant is None else grant.receipt,
         )
         certificate.write(folder / "certificate.json")
     return Personalization(certificate, folder / "adapter", time.perf_counter() - started)
@@ -169,10 +243,14 @@ def _recipe_for(bundle: Bundle, examples: Examples) -> Recipe:
             "what the model will meet, in which every class can occur"
         )
     recipe = bundle.recipes.recipe_for(size)
+    _check_size(bundle, recipe, size)
+    return recipe
+
+
+def _check_size(bundle: Bundle, recipe: Recipe, size: int) -> None:
     needed = recipe.smallest_n(1 - 1 / len(bundle.labels))
     if size < needed:
         raise RefusalError(
             f"{size} examples are too few: even without an error the bound of the recipe "
             f"{recipe.kind!r} would be no better than guessing; label at least {needed}"
         )
-    return recipe

@@ -1,6 +1,7 @@
 """Search: scoring candidates from a prior on a support set."""
 
 from fedcert.search.batched import BatchedScorer
+from fedcert.search.choosing import Chosen, choose
 from fedcert.search.exported import exported_wrong
 from fedcert.search.reference import ReferenceScorer
 from fedcert.search.scores import Scorer, Scores
@@ -8,10 +9,12 @@ from fedcert.search.search import Winner, search
 
 __all__ = [
     "BatchedScorer",
+    "Chosen",
     "ReferenceScorer",
     "Scorer",
     "Scores",
     "Winner",
+    "choose",
     "exported_wrong",
     "search",
 ]
