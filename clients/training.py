@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from flwr.app import Message, MetricRecord, RecordDict
 
-from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, encode, finetune
+from fedcert.adapters import AdapterSpace, encode
+from fedcert.canonical import digest_json
+from fedcert.clients.adapting import own_adapter
 from fedcert.clients.node import Node
+from fedcert.clients.privatizing import private_release
 from fedcert.flower_records import arrays_of, content, words_of
 from fedcert.messages import METRICS, REPLY
-from fedcert.randomness import small_seed
 
 __all__ = ["train"]
 
 
 def train(message: Message, node: Node) -> RecordDict:
-    """Fine-tune in the server's adapter space, from the start that all clients share."""
+    """Upload the client's own adapter, in the coordinates of the server's space."""
     words = words_of(message.content)
     space = AdapterSpace.from_config(words["space"], arrays_of(message.content))
-    result = finetune(
-        AdaptedModel(node.base_model(), space),
-        node.scenario.training_examples(node.client),
-        spec=node.scenario.inputs,
-        seed=small_seed("finetune", words["seed"], node.client),
-        settings=FinetuneSettings(**words["training"]),
-    )
-    reply = content({"space": space.digest}, encode(space, result.vector), key=REPLY)
-    reply[METRICS] = MetricRecord(
-        {"num-examples": result.examples, "loss": result.loss, "seconds": result.seconds}
-    )
+    adapter = own_adapter(words, space, node, purpose="training an upload")
+    privacy = node.settings.upload_privacy()
+    if privacy is not None:
+        asked = {key: words[key] for key in ("space", "training", "seed")}
+        asked |= {"privacy": privacy.notes(), **node.training_identity()}
+        vector = private_release(
+            adapter.vector, node=node, privacy=privacy, purpose=digest_json(asked)
+        )
+        reply = content({"space": space.digest}, encode(space, vector), key=REPLY)
+        # Number of examples, loss, time, and residual say something about the examples too.
+        reply[METRICS] = MetricRecord({"num-examples": 1, "loss": 0.0})
+        return reply
+    reply = content({"space": space.digest}, encode(space, adapter.vector), key=REPLY)
+    reply[METRICS] = MetricRecord(dict(adapter.measured))
     return reply

@@ -1,30 +1,39 @@
-"""Fitting the prior to a pool, with adapters held out for the audit, and making the bundle."""
+"""Fitting the prior to a pool, with adapters held out for the audits, and making the bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundle import Bundle
 from fedcert.data.inputs import InputSpec
 from fedcert.errors import PriorError
 from fedcert.models.base import BaseModel
+from fedcert.pool.robustness import Screening, screen_pool
 from fedcert.priors import (
     PRIORS,
     DiffusionPrior,
+    GaussianPrior,
     NearestPoolAudit,
     Prior,
     audit_nearest_pool,
 )
 from fedcert.priors.base import FloatArray
+from fedcert.priors.membership import MembershipAudit, audit_membership
 from fedcert.randomness import derive_seed, keyed_generator, small_seed
 from fedcert.settings import PriorSettings, RunSettings
 
-__all__ = ["FittedPrior", "fit_prior", "make_bundle", "split_pool"]
+__all__ = ["FittedPrior", "audit_prior", "bundle_of", "fit_prior", "make_bundle", "split_pool"]
+
+_NO_PRIVACY = "no formal privacy: prior and directions were fitted to plain uploads"
+
+_Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -39,18 +48,67 @@ class FittedPrior:
         Adapters ``(N, d)`` that the fit saw, and ``(H, d)`` that it did not.
     audit : NearestPoolAudit
         Whether the prior replays its pool.
+    membership : MembershipAudit
+        Whether what it publishes tells who was in the pool.
+    screening : Screening
+        Which uploads neither fit nor audits used, by row of the pool.
+    instead_of : FittedPrior or None
+        The prior that was asked for and did not pass.
     """
 
     prior: Prior
     fitted_on: FloatArray
     held_out: FloatArray
     audit: NearestPoolAudit
+    membership: MembershipAudit
+    screening: Screening
+    instead_of: FittedPrior | None = None
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """What the audits found wrong, a clause each."""
+        found = []
+        if not self.audit.passed:
+            found.append(
+                f"its samples lie at {self.audit.ratio:.2f} times the distance of held-out "
+                f"adapters from the pool (limit {self.audit.threshold:g}), so it may replay "
+                "clients' adapters"
+            )
+        if self.membership.decidable and not self.membership.passed:
+            attack = self.membership.worst
+            found.append(
+                f"the attack by {attack.name!r} may tell who was in the pool with an advantage "
+                f"of up to {attack.upper:.2f} (limit {self.membership.limit:g})"
+            )
+        return tuple(found)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What whoever runs the server must know, a sentence each."""
+        said = [f"WARNING: {self.screening.summary}"] if self.screening.dropped else []
+        if self.instead_of is not None:
+            said.append(
+                f"WARNING: the {self.instead_of.prior.kind} prior does not pass its audits: "
+                f"{_listed(self.instead_of.complaints)}; the {self.prior.kind} prior takes its "
+                "place"
+            )
+        if self.complaints:
+            said.append(
+                f"WARNING: the {self.prior.kind} prior does not pass its audits: "
+                f"{_listed(self.complaints)}"
+            )
+        return tuple(said)
 
     @property
     def choice(self) -> str:
         """Say in a sentence what was chosen and why."""
         count, width = len(self.fitted_on), self.prior.noise_width
         text = f"{self.prior.kind} prior on {count} adapters"
+        if self.instead_of is not None:
+            kind = self.instead_of.prior.kind
+            return f"{text}, since the {kind} prior does not pass: " + _listed(
+                self.instead_of.complaints
+            )
         if isinstance(self.prior, DiffusionPrior):
             report = self.prior.report
             text += f", {width} latent directions (largest gap of the spectrum)"
@@ -62,11 +120,30 @@ class FittedPrior:
             )
         return text
 
+    def notes(self) -> dict[str, Any]:
+        """Return what a bundle says about its prior: a JSON object."""
+        attack, membership = self.membership.worst, self.membership
+        return {
+            "choice": self.choice,
+            "pool": len(self.screening.kept) + len(self.screening.dropped),
+            "left_out": self.screening.reasons,
+            "nearest_pool_ratio": round(self.audit.ratio, 6),
+            "nearest_pool_threshold": self.audit.threshold,
+            "nearest_pool_passed": self.audit.passed,
+            "replication_p_value": float(f"{self.audit.replication.p_value:.3g}"),
+            "membership_attack": attack.name,
+            "membership_advantage": round(attack.advantage, 6),
+            "membership_upper_limit": round(attack.upper, 6),
+            "membership_threshold": membership.limit,
+            # With too few held-out adapters nobody can say.
+            "membership_passed": membership.passed if membership.decidable else None,
+        }
+
 
 def split_pool(pool: FloatArray, *, held: int, seed: int) -> tuple[FloatArray, FloatArray]:
-    """Split a pool into what the fit may see and the `held` that the audit keeps back."""
-    order = keyed_generator("audit split", seed).permutation(len(pool))
-    return pool[np.sort(order[held:])], pool[np.sort(order[:held])]
+    """Split a pool into what the fit may see and the `held` that the audits keep back."""
+    fit, kept_back = _split_rows(len(pool), held=held, seed=seed)
+    return pool[fit], pool[kept_back]
 
 
 def fit_prior(
@@ -78,17 +155,85 @@ def fit_prior(
 ) -> FittedPrior:
     """Fit the prior that the settings name, and audit it.
 
+    Parameters
+    ----------
+    pool : numpy.ndarray
+        Uploads, shape ``(N, d)``.
+    settings : PriorSettings
+        What to fit, and what it must pass.
+    seed : int
+        Of the split, the fit, and the audits.
+    on_step : callable
+        Told (steps done, steps at most) now and then.
+
     Raises
     ------
     PriorError
-        If the pool is too small, or the audit fails and the settings make that an error.
+        If the pool is too small, or an audit fails and the settings make that an error.
     """
-    fitted_on, held_out = split_pool(pool, held=settings.held_out(len(pool)), seed=seed)
-    fit_seed = small_seed("prior", seed)
-    if settings.kind == DiffusionPrior.kind:
-        prior: Prior = DiffusionPrior.fit(fitted_on, seed=fit_seed, on_step=on_step)
-    else:
-        prior = PRIORS[settings.kind].fit(fitted_on, seed=fit_seed)
+    fit, held = _split_rows(len(pool), held=settings.held_out(len(pool)), seed=seed)
+    screening = Screening(np.arange(len(pool)), {})
+    if settings.robust:
+        fit, held, screening = _screened(pool, fit, held)
+
+    fitted_on, held_out = pool[fit], pool[held]
+
+    def fitted(kind: str) -> FittedPrior:
+        prior = _fit(kind, fitted_on, seed=small_seed("prior", seed), on_step=on_step)
+        return _audited(prior, fitted_on, held_out, screening, settings, seed)
+
+    chosen = fitted(settings.kind)
+    if settings.on_memorization == "fail":
+        _insist(chosen)
+    kind = GaussianPrior.kind
+    if chosen.complaints and settings.on_memorization == "fallback" and settings.kind != kind:
+        other = fitted(kind)
+        # What both publish alike, such as the directions, is no reason to change.
+        if len(other.complaints) < len(chosen.complaints):
+            return replace(other, instead_of=chosen)
+    return chosen
+
+
+def _split_rows(count: int, *, held: int, seed: int) -> tuple[_Rows, _Rows]:
+    order = keyed_generator("audit split", seed).permutation(count)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _screened(pool: FloatArray, fit: _Rows, held: _Rows) -> tuple[_Rows, _Rows, Screening]:
+    """Leave hostile uploads out of both parts.
+
+    What the fit sees is decided without the held-out part, which must touch nothing; the
+    held-out part is then judged beside it.
+    """
+    first = screen_pool(pool[fit])
+    dropped = {int(fit[row]): reason for row, reason in first.dropped.items()}
+    fit = fit[first.kept]
+    second = screen_pool(pool[np.concatenate([fit, held])])
+    late = {row - len(fit): reason for row, reason in second.dropped.items() if row >= len(fit)}
+    # Without any the audits would have nothing to compare with.
+    if len(late) < len(held):
+        dropped |= {int(held[row]): reason for row, reason in late.items()}
+        held = np.delete(held, list(late))
+    kept = np.sort(np.concatenate([fit, held]))
+    return fit, held, Screening(kept, dict(sorted(dropped.items())))
+
+
+def _fit(
+    kind: str, pool: FloatArray, *, seed: int, on_step: Callable[[int, int], None]
+) -> Prior:
+    if kind == DiffusionPrior.kind:
+        return DiffusionPrior.fit(pool, seed=seed, on_step=on_step)
+    return PRIORS[kind].fit(pool, seed=seed)
+
+
+def _audited(
+    prior: Prior,
+    fitted_on: FloatArray,
+    held_out: FloatArray,
+    screening: Screening,
+    settings: PriorSettings,
+    seed: int,
+) -> FittedPrior:
     audit = audit_nearest_pool(
         prior,
         pool=fitted_on,
@@ -96,13 +241,47 @@ def fit_prior(
         seed=derive_seed("audit", seed),
         threshold=settings.smallest_ratio,
     )
-    if not audit.passed and settings.on_memorization == "fail":
+    membership = audit_membership(
+        prior,
+        members=fitted_on,
+        non_members=held_out,
+        seed=derive_seed("membership audit", seed),
+        limit=settings.largest_advantage,
+    )
+    return FittedPrior(prior, fitted_on, held_out, audit, membership, screening)
+
+
+def audit_prior(
+    prior: Prior,
+    *,
+    fitted_on: FloatArray,
+    held_out: FloatArray,
+    settings: PriorSettings,
+    seed: int,
+) -> FittedPrior:
+    """Audit a prior that was fitted elsewhere, given the adapters it was fitted to."""
+    screening = Screening(np.arange(len(fitted_on) + len(held_out)), {})
+    return _audited(prior, fitted_on, held_out, screening, settings, seed)
+
+
+def _insist(fitted: FittedPrior) -> None:
+    """Raise `PriorError` unless every audit passes."""
+    kind, membership = fitted.prior.kind, fitted.membership
+    if fitted.complaints:
         raise PriorError(
-            f"the {prior.kind} prior replays its pool: samples come {audit.ratio:.2f} times "
-            f"as near as held-out adapters, below the limit of {audit.threshold:g}; "
-            "gather more adapters or choose another prior"
+            f"the {kind} prior does not pass its audits: {_listed(fitted.complaints)}; gather "
+            "more adapters or choose another prior"
         )
-    return FittedPrior(prior, fitted_on, held_out, audit)
+    if not membership.decidable:
+        raise PriorError(
+            f"{membership.non_members} held-out adapters are too few to show that the {kind} "
+            f"prior does not tell who was in the pool (limit {membership.limit:g}); gather "
+            "more adapters, or raise prior.audit_share or prior.largest_advantage"
+        )
+
+
+def _listed(clauses: tuple[str, ...]) -> str:
+    return "; ".join(clauses)
 
 
 def make_bundle(
@@ -113,9 +292,36 @@ def make_bundle(
     inputs: InputSpec,
     labels: tuple[str, ...],
     settings: RunSettings,
+    uploads: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """Put together what devices download."""
-    audit = fitted.audit
+    """Put together what devices download; `uploads` goes to the notes as well."""
+    privacy = settings.upload_privacy()
+    return bundle_of(
+        fitted.prior,
+        {
+            **fitted.notes(),
+            **(uploads or {}),
+            "privacy": privacy.notes() if privacy else _NO_PRIVACY,
+        },
+        base=base,
+        space=space,
+        inputs=inputs,
+        labels=labels,
+        settings=settings,
+    )
+
+
+def bundle_of(
+    prior: Prior,
+    notes: Mapping[str, Any],
+    *,
+    base: BaseModel,
+    space: AdapterSpace,
+    inputs: InputSpec,
+    labels: tuple[str, ...],
+    settings: RunSettings,
+) -> Bundle:
+    """Put a prior, however it came about, together with what devices need beside it."""
     local = Path(base.name).exists()
     return Bundle(
         # A local path means nothing on another machine; the digest is the identity.
@@ -123,16 +329,9 @@ def make_bundle(
         base_revision=base.revision,
         base_digest=base.digest,
         space=space,
-        prior=fitted.prior,
+        prior=prior,
         inputs=inputs,
         labels=labels,
         recipes=settings.recipe_table(),
-        notes={
-            "choice": fitted.choice,
-            "pool": len(fitted.fitted_on) + len(fitted.held_out),
-            "nearest_pool_ratio": round(audit.ratio, 6),
-            "nearest_pool_threshold": audit.threshold,
-            "nearest_pool_passed": audit.passed,
-            "privacy": "no formal privacy: prior and directions were fitted to plain uploads",
-        },
+        notes=notes,
     )

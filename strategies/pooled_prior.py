@@ -1,12 +1,13 @@
-"""The strategy `PooledPrior`: pool adapters, fit a prior, hand out bundles."""
+"""The strategy `PooledPrior`: pool adapters, fit a prior, hand out bundles and seeds."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from logging import INFO
+from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,15 @@ from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate, verify_record
-from fedcert.errors import CertificateError, FedcertError
+from fedcert.errors import CertificateError, FedcertError, ProtocolError
 from fedcert.flower_records import arrays_of, content, failure_cause, reply_of, size_of
-from fedcert.messages import CERTIFY, METRICS, NEW, TRAIN, UPSTREAM
+from fedcert.messages import CERTIFY, COMMIT, METRICS, NEW, PLAN, TRAIN, UPSTREAM
 from fedcert.pool import Pool
 from fedcert.priors.base import FloatArray
+from fedcert.protocol.authority import SeedAuthority
+from fedcert.protocol.commitment import Commitment
+from fedcert.protocol.witness import Countersignature
+from fedcert.strategies.planning import Planning
 from fedcert.strategies.roster import Roster, call_roll
 from fedcert.verification import check_bundle
 
@@ -59,8 +64,13 @@ class PooledPrior(Strategy):
     It works with Flower's own ``strategy.start(grid, ArrayRecord(), num_rounds=...)``; use
     `rounds_needed` for the number. Each round asks up to `clients_per_round` upstream
     clients that are not in the pool yet. When none is left to ask, the prior is fitted once,
-    and new clients get the bundle and return their certificates. The pool is on disk: a run
-    that died goes on where it stopped.
+    and new clients get the bundle and commit to their examples; in the round after that they
+    get their seeds and return their certificates. Pool and log are on disk: a run that died
+    goes on where it stopped, and no attempt is counted twice.
+
+    With `planning` some upstream clients train no adapter. They get the bundle, once the prior
+    is fitted and before any new client does, and the bundle that is published has the recipe
+    table of the plan made from their answers.
 
     Parameters
     ----------
@@ -69,7 +79,9 @@ class PooledPrior(Strategy):
     space : AdapterSpace
         The coordinates, sent to the clients along with their basis.
     fit : callable
-        Makes the bundle from the pool's matrix ``(N, d)``.
+        Makes the bundle, without a plan, from the pool's matrix ``(N, d)``.
+    authority : SeedAuthority
+        Issues the seeds, and keeps the log of them.
     training : FinetuneSettings
         How clients train.
     seed : int
@@ -80,6 +92,10 @@ class PooledPrior(Strategy):
         Fewest adapters with which a prior is fitted.
     timeout : float (default: 600)
         Seconds to wait for nodes to say who they are.
+    planning : Planning, optional
+        Who plans the recipe table, and among what; without it the one of `fit` stays.
+    on_bundle : callable
+        Given the bundle before it is published.
 
     Attributes
     ----------
@@ -87,10 +103,14 @@ class PooledPrior(Strategy):
         What new clients get; None until the prior is fitted.
     certificates : dict
         Verified certificates by client id.
+    witnesses : dict
+        Countersignatures of the certificates, likewise.
     measurements : dict
         Numbers that clients reported about their work, by client id.
     failures : list of Failure
         Who failed, when and why.
+    planners : frozenset of str
+        The upstream clients that plan; known once the roll is called.
     traffic : Traffic
         Bytes up and down.
     """
@@ -101,25 +121,34 @@ class PooledPrior(Strategy):
         pool: Pool,
         space: AdapterSpace,
         fit: Callable[[FloatArray], Bundle],
+        authority: SeedAuthority,
         training: FinetuneSettings,
         seed: int,
         clients_per_round: int = 64,
         min_pool: int = 20,
         timeout: float = 600.0,
+        planning: Planning | None = None,
+        on_bundle: Callable[[Bundle], None] = lambda _bundle: None,
     ) -> None:
         self._pool, self._space, self._fit = pool, space, fit
+        self._authority = authority
         self._training, self._seed = training, seed
         self._per_round, self._min_pool, self._timeout = (
             clients_per_round,
             min_pool,
             timeout,
         )
+        self._planning, self._on_bundle = planning, on_bundle
         self._roster: Roster | None = None
+        self.planners: frozenset[str] = frozenset()
+        self._unplanned: Bundle | None = None
         self._outstanding: list[tuple[str, Message]] = []
         self._asked: dict[str, tuple[str, str]] = {}
         self._taken: set[str] = set()
         self.bundle: Bundle | None = None
+        self._commitments: dict[str, Commitment] = {}
         self.certificates: dict[str, Certificate] = {}
+        self.witnesses: dict[str, Countersignature] = {}
         self.measurements: dict[str, dict[str, float]] = {}
         self.failures: list[Failure] = []
         self.traffic = Traffic()
@@ -141,16 +170,36 @@ class PooledPrior(Strategy):
             self._roster = call_roll(grid, grid.get_node_ids(), timeout=self._timeout)
             for node, cause in self._roster.failures.items():
                 self.failures.append(Failure(f"node {node}", "hello", cause))
+            if self._planning is not None:
+                self.planners = self._planning.clients_among(
+                    self._roster.clients(UPSTREAM),
+                    pooled=(entry.client for entry in self._pool.entries()),
+                    must_train=self._min_pool,
+                )
         return self._roster
 
     def rounds_needed(self, grid: Grid) -> int:
-        """Return how many rounds reach every upstream client and serve the new ones."""
-        return max(1, -(-len(self._pending(grid)) // self._per_round))
+        """Return how many rounds reach every upstream client and serve the new ones.
+
+        The last two serve new clients: first they commit, then they certify. All rounds but
+        the last one train; if there are planning clients, the last but one has them plan.
+        """
+        training = max(1, -(-len(self._pending(grid)) // self._per_round))
+        return training + (2 if self.planners else 1)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask upstream clients that are not in the pool yet for an adapter."""
+        """Ask upstream clients that are not in the pool yet for an adapter, or for a plan."""
+        if self._unplanned is not None and self.bundle is None:
+            assert self._planning is not None
+            return self._ask(
+                grid,
+                PLAN,
+                sorted(self.planners),
+                self._planning.question(self._unplanned),
+                self._unplanned.tensors(),
+            )
         words = {
             "space": self._space.to_config(),
             "training": asdict(self._training),
@@ -163,13 +212,15 @@ class PooledPrior(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Pool what came, and fit the prior once no client is left to ask."""
+        """Pool what came, fit the prior once no client is left to ask, and plan after that."""
         for reply in replies:
             self.receive(reply)
-        self._give_up(TRAIN)
+        self._give_up()
         metrics = MetricRecord({"pooled": len(self._pool), "failed": len(self.failures)})
         if self.bundle is not None or self._roster is None or self._pending_of(self._roster):
             return None, metrics
+        if self._unplanned is not None:
+            return self._publish(self._planned(self._unplanned)), metrics
         if len(self._pool) < self._min_pool:
             log(
                 INFO,
@@ -178,20 +229,44 @@ class PooledPrior(Strategy):
                 self._min_pool,
             )
             return None, metrics
-        self.bundle = self._fit(self._pool.matrix())
-        record = content({}, self.bundle.tensors())["arrays"]
-        return record if isinstance(record, ArrayRecord) else None, metrics
+        fitted = self._fit(self._pool.matrix())
+        if self.planners:
+            self._unplanned = fitted
+            return None, metrics
+        return self._publish(self._planned(fitted)), metrics
+
+    def _planned(self, bundle: Bundle) -> Bundle:
+        """Put the plan into the bundle, if there is one."""
+        if self._planning is None:
+            return bundle
+        plan = self._planning.plan()
+        if plan is None:
+            log(WARNING, "\tno client planned: the recipe table of the settings stays")
+            return bundle
+        return bundle.with_plan(plan)
+
+    def _publish(self, bundle: Bundle) -> ArrayRecord | None:
+        self._on_bundle(bundle)
+        self.bundle = bundle
+        # In the log before the first client can commit to it.
+        self._authority.publish(bundle.digest, bundle.recipes)
+        record = content({}, bundle.tensors())["arrays"]
+        return record if isinstance(record, ArrayRecord) else None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send the bundle to new clients that have no certificate yet."""
+        """Send the bundle to new clients, or their seeds to those that have committed."""
         if self.bundle is None:
             return []
-        done = self.certificates.keys() | {f.client for f in self.failures}
-        clients = [c for c in self.roster(grid).clients(NEW) if c not in done]
+        messages = []
+        for client in self._uncertified(grid):
+            if client in self._commitments:
+                # One after the other in their order, not in that of their answers.
+                messages += self._ask_for_certificate(grid, client)
         words = {"bundle": self.bundle.manifest_bytes().decode()}
-        return self._ask(grid, CERTIFY, clients, words, self.bundle.tensors())
+        fresh = [c for c in self._uncertified(grid) if c not in self._commitments]
+        return messages + self._ask(grid, COMMIT, fresh, words, self.bundle.tensors())
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -199,7 +274,7 @@ class PooledPrior(Strategy):
         """Verify and keep the certificates."""
         for reply in replies:
             self.receive(reply)
-        self._give_up(CERTIFY)
+        self._give_up()
         if not self.certificates:
             return None
         bounds = [certificate.bound for certificate in self.certificates.values()]
@@ -226,10 +301,14 @@ class PooledPrior(Strategy):
             self._note_measurements(client, reply)
             if phase == CERTIFY:
                 self._take_certificate(client, words)
+            elif phase == COMMIT:
+                self._take_commitment(client, words)
+            elif phase == PLAN and self._planning is not None:
+                self._planning.take(client, words)
             else:
                 self._take_adapter(client, words, reply)
         except FedcertError as error:
-            self.failures.append(Failure(client, _short(phase), failure_cause(str(error))))
+            self._fail(client, phase, str(error))
 
     def _take_adapter(self, client: str, words: dict[str, Any], reply: Message) -> None:
         measured = self.measurements.get(client, {})
@@ -239,7 +318,36 @@ class PooledPrior(Strategy):
             space_digest=str(words.get("space")),
             examples=int(measured.get("num-examples", 0)),
             loss=float(measured.get("loss", float("nan"))),
+            residual=float(measured.get("residual", 0.0)),
         )
+
+    def _uncertified(self, grid: Grid) -> list[str]:
+        done = self.certificates.keys() | {f.client for f in self.failures}
+        return [c for c in self.roster(grid).clients(NEW) if c not in done]
+
+    def _ask_for_certificate(self, grid: Grid, client: str) -> list[Message]:
+        try:
+            grant = self._authority.issue(self._commitments[client])
+        except FedcertError as error:
+            self._fail(client, COMMIT, str(error))
+            return []
+        return self._ask(grid, CERTIFY, [client], {"seed": grant.to_object()}, {})
+
+    def _take_commitment(self, client: str, words: dict[str, Any]) -> None:
+        commitment = Commitment.from_object(words.get("commitment"))
+        if commitment.client != client:
+            raise ProtocolError(f"it sent the commitment of {commitment.client!r}")
+        if self.bundle is None or commitment.bundle != self.bundle.digest:
+            raise ProtocolError("it committed to another bundle than the one that it got")
+        self._commitments[client] = commitment
+
+    def _fail(self, client: str, phase: str, reason: str) -> None:
+        cause = failure_cause(reason)
+        self.failures.append(Failure(client, _short(phase), cause))
+        if phase == CERTIFY and client in self._commitments:
+            # A seed was issued: how the attempt ended belongs into the log.
+            with suppress(ProtocolError):
+                self._authority.abort(self._commitments[client].root, cause)
 
     def _take_certificate(self, client: str, words: dict[str, Any]) -> None:
         certificate = Certificate.from_json(str(words.get("certificate")))
@@ -251,6 +359,7 @@ class PooledPrior(Strategy):
         if not report.passed:
             reasons = "; ".join(check.detail for check in report.failures)
             raise CertificateError(f"its certificate does not verify: {reasons}")
+        self.witnesses[client] = self._authority.countersign(certificate)
         self.certificates[client] = certificate
 
     def _note_measurements(self, client: str, reply: Message) -> None:
@@ -266,8 +375,8 @@ class PooledPrior(Strategy):
         return self._pending_of(self.roster(grid))
 
     def _pending_of(self, roster: Roster) -> list[str]:
-        failed = {failure.client for failure in self.failures}
-        return [c for c in roster.clients(UPSTREAM) if c not in failed and c not in self._pool]
+        done = {failure.client for failure in self.failures} | self.planners
+        return [c for c in roster.clients(UPSTREAM) if c not in done and c not in self._pool]
 
     def _ask(
         self,
@@ -286,16 +395,26 @@ class PooledPrior(Strategy):
             message = Message(records, dst_node_id=nodes[client], message_type=message_type)
             self.traffic.down[client] += size
             messages.append(message)
-        self._outstanding = list(zip(clients, messages, strict=True))
+        self._outstanding += zip(clients, messages, strict=True)
         return messages
 
-    def _give_up(self, message_type: str) -> None:
-        """Count clients that sent nothing before the round's time was up as failed."""
+    def _give_up(self) -> None:
+        """Count clients that sent nothing before the round's time was up as failed.
+
+        A seed among them stays open in the log: the client may still come back with it.
+        """
         for client, message in self._outstanding:
             if message.metadata.message_id not in self._taken:
-                self.failures.append(Failure(client, _short(message_type), "no answer in time"))
+                phase = _short(message.metadata.message_type)
+                self.failures.append(Failure(client, phase, "no answer in time"))
         self._outstanding = []
 
 
 def _short(message_type: str) -> str:
-    return {TRAIN: "training", CERTIFY: "certification"}.get(message_type, message_type)
+    names = {
+        TRAIN: "training",
+        PLAN: "planning",
+        COMMIT: "commitment",
+        CERTIFY: "certification",
+    }
+    return names.get(message_type, message_type)

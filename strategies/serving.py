@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
@@ -14,15 +15,18 @@ from flwr.serverapp import Grid
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate
-from fedcert.errors import RunError
-from fedcert.fitting import FittedPrior, fit_prior, make_bundle
-from fedcert.messages import NEW, UPSTREAM
+from fedcert.errors import RunError, SettingsError
+from fedcert.fitting import FittedPrior, bundle_of, fit_prior, make_bundle
+from fedcert.messages import COMMIT, NEW, UPSTREAM
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.pool import Pool
+from fedcert.priors import Prior
 from fedcert.priors.base import FloatArray
 from fedcert.progress import Observer, Stopwatch
+from fedcert.protocol.authority import SeedAuthority
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
+from fedcert.strategies.federated_prior import FederatedPrior
 from fedcert.strategies.observed_grid import ObservedGrid
 from fedcert.strategies.pooled_prior import Failure, PooledPrior
 
@@ -45,8 +49,9 @@ class Outcome:
         The loaded base model.
     space : AdapterSpace
         The coordinates of adapters.
-    fitted : FittedPrior
-        The prior and the evidence about it.
+    fitted : FittedPrior or None
+        The prior and the evidence about it; None for a federated prior, of which the server
+        has no evidence.
     strategy : PooledPrior
         Bundle, certificates, failures and traffic.
     """
@@ -54,7 +59,7 @@ class Outcome:
     scenario: Scenario
     base: BaseModel
     space: AdapterSpace
-    fitted: FittedPrior
+    fitted: FittedPrior | None
     strategy: PooledPrior
 
 
@@ -70,7 +75,8 @@ def serve(
     settings : RunSettings
         What to do.
     output : Path
-        Gets ``pool/``, ``bundle/`` and ``certificates/``; a pool that is there goes on.
+        Gets ``pool/``, ``bundle/``, ``certificates/``, ``witnesses/``, and in a simulation
+        the server's log in ``protocol/``; a pool and a log that are there go on.
     observer : Observer, optional
         Told about progress.
 
@@ -95,8 +101,8 @@ def serve(
     def fit(pool: FloatArray) -> Bundle:
         observer.start("fit the prior")
         fits.append(fit_prior(pool, settings=settings.prior, seed=settings.seed))
-        if not fits[-1].audit.passed:
-            observer.say(_memorization_warning(fits[-1]))
+        for warning in fits[-1].warnings:
+            observer.say(warning)
         bundle = make_bundle(
             fits[-1],
             base=base,
@@ -104,34 +110,73 @@ def serve(
             inputs=scenario.inputs,
             labels=scenario.labels,
             settings=settings,
+            uploads=pooled.residuals(),
         )
-        bundle.save(output / "bundle")
-        observer.start("certify new clients", expected_new)
+        return announced(bundle)
+
+    def publish(prior: Prior, notes: dict[str, Any]) -> Bundle:
+        return announced(
+            bundle_of(
+                prior,
+                notes,
+                base=base,
+                space=space,
+                inputs=scenario.inputs,
+                labels=scenario.labels,
+                settings=settings,
+            )
+        )
+
+    def announced(bundle: Bundle) -> Bundle:
+        if strategy.planners:
+            observer.start("plan the recipes", len(strategy.planners))
         return bundle
 
-    strategy = PooledPrior(
-        pool=Pool(output / "pool", space),
-        space=space,
-        fit=fit,
-        training=settings.finetune_settings(),
-        seed=settings.seed,
-        clients_per_round=settings.server.clients_per_round,
-        min_pool=settings.server.min_pool,
-        timeout=min(_LONGEST_HELLO, settings.server.timeout),
+    def on_bundle(bundle: Bundle) -> None:
+        if settings.planned and bundle.plan is None:
+            observer.say(
+                "WARNING: no client planned (see planning.clients), so the recipe table of the "
+                "settings stays"
+            )
+        bundle.save(output / "bundle")
+        observer.start("certify new clients", expected_new)
+
+    pooled = Pool(output / "pool", space)
+    federated = settings.prior.training == "federated"
+    common: dict[str, Any] = {
+        "pool": pooled,
+        "space": space,
+        "authority": _authority(settings, output),
+        "training": settings.finetune_settings(),
+        "seed": settings.seed,
+        "min_pool": settings.server.min_pool,
+        "timeout": min(_LONGEST_HELLO, settings.server.timeout),
+    }
+    strategy = (
+        FederatedPrior(publish=publish, **common)
+        if federated
+        else PooledPrior(fit=fit, clients_per_round=settings.server.clients_per_round, **common)
     )
     _wait_for_nodes(grid, len(scenario.upstream_clients) + len(scenario.new_clients), settings)
     roster = strategy.roster(grid)
     expected_new = len(roster.nodes) - len(roster.clients(UPSTREAM))
 
     def on_reply(reply: Message) -> None:
-        before = set(strategy.certificates)
+        before, failed = set(strategy.certificates), len(strategy.failures)
         strategy.receive(reply)
         # On disk at once: a run that dies later has lost none.
         for client in strategy.certificates.keys() - before:
+            strategy.witnesses[client].write(output / "witnesses" / f"{client}.json")
             _write_certificate(strategy.certificates[client], output)
-        observer.advance()
+        # A client that has committed is not done yet.
+        if reply.metadata.message_type != COMMIT or len(strategy.failures) > failed:
+            observer.advance()
 
-    observer.start("train upstream adapters", len(roster.clients(UPSTREAM)))
+    if federated:
+        # How many rounds it takes shows only in the end.
+        observer.start("fit the prior with the clients")
+    else:
+        observer.start("train upstream adapters", len(roster.clients(UPSTREAM)))
     strategy.start(
         ObservedGrid(grid, on_reply),
         ArrayRecord(),
@@ -139,9 +184,19 @@ def serve(
         timeout=settings.server.timeout,
     )
     wanted = bool(roster.clients(NEW))
-    if not fits or (wanted and not strategy.certificates):
+    if strategy.bundle is None or (wanted and not strategy.certificates):
         raise RunError(_why_nothing(strategy, settings))
-    return Outcome(scenario, base, space, fits[-1], strategy)
+    return Outcome(scenario, base, space, fits[-1] if fits else None, strategy)
+
+
+def _authority(settings: RunSettings, output: Path) -> SeedAuthority:
+    """Open the server's log: that of all runs, or one of this simulation alone."""
+    state = settings.server.state
+    if not state:
+        return SeedAuthority.simulated(output / "protocol", settings.seed)
+    if not Path(state).is_absolute():
+        raise SettingsError(f"server.state = {state!r} is not an absolute path")
+    return SeedAuthority(Path(state))
 
 
 def _wait_for_nodes(grid: Grid, expected: int, settings: RunSettings) -> None:
@@ -160,15 +215,6 @@ def _wait_for_nodes(grid: Grid, expected: int, settings: RunSettings) -> None:
 
 def _write_certificate(certificate: Certificate, output: Path) -> None:
     certificate.write(output / "certificates" / f"{certificate.client}.json")
-
-
-def _memorization_warning(fitted: FittedPrior) -> str:
-    audit = fitted.audit
-    return (
-        f"WARNING: the {fitted.prior.kind} prior comes {audit.ratio:.2f} times as near to its "
-        f"pool as held-out adapters do (limit {audit.threshold:g}): it may replay clients' "
-        "adapters"
-    )
 
 
 def causes_of(failures: Iterable[Failure]) -> str:

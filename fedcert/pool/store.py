@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS adapters (
     digest TEXT NOT NULL UNIQUE,
     file TEXT NOT NULL,
     examples INTEGER NOT NULL,
-    loss REAL NOT NULL
+    loss REAL NOT NULL,
+    residual REAL NOT NULL DEFAULT 0
 );
 """
 
@@ -53,12 +54,16 @@ class PoolEntry:
         How many examples it was trained on, by the client's word.
     loss : float
         Its training loss, by the client's word.
+    residual : float
+        Share of the squared norm that was lost when it was projected into the space, by the
+        client's word; 0 for an adapter that was trained there.
     """
 
     client: str
     digest: str
     examples: int
     loss: float
+    residual: float = 0.0
 
 
 class Pool:
@@ -85,6 +90,7 @@ class Pool:
         (folder / "adapters").mkdir(parents=True, exist_ok=True)
         with self._index() as index:
             index.executescript(_SCHEMA)
+            _add_residual(index)
             known = index.execute("SELECT digest FROM space").fetchone()
             if known is None:
                 index.execute("INSERT INTO space VALUES (?)", (space.digest,))
@@ -111,6 +117,7 @@ class Pool:
         space_digest: str,
         examples: int,
         loss: float,
+        residual: float = 0.0,
     ) -> PoolEntry:
         """Check an upload and keep it.
 
@@ -124,10 +131,12 @@ class Pool:
         """
         try:
             vector = decode(self._space, tensors, space_digest=space_digest)
-            check_upload(vector, examples=examples, loss=loss, limits=self._limits)
+            check_upload(
+                vector, examples=examples, loss=loss, limits=self._limits, residual=residual
+            )
         except (AdapterError, PoolError) as error:
             raise PoolError(f"upload of {client!r} refused: {error}") from error
-        entry = PoolEntry(client, digest_tensors(tensors), examples, loss)
+        entry = PoolEntry(client, digest_tensors(tensors), examples, loss, residual)
         with self._index() as index:
             # Locks out other writers from the check to the insertion.
             index.execute("BEGIN IMMEDIATE")
@@ -138,8 +147,8 @@ class Pool:
                 self._folder / "adapters" / name, save(encode(self._space, vector))
             )
             index.execute(
-                "INSERT OR IGNORE INTO adapters VALUES (?, ?, ?, ?, ?)",
-                (entry.client, entry.digest, name, entry.examples, entry.loss),
+                "INSERT OR IGNORE INTO adapters VALUES (?, ?, ?, ?, ?, ?)",
+                (entry.client, entry.digest, name, entry.examples, entry.loss, residual),
             )
         return entry
 
@@ -147,9 +156,23 @@ class Pool:
         """List what is in the pool, by client."""
         with self._index() as index:
             rows = index.execute(
-                "SELECT client, digest, examples, loss FROM adapters ORDER BY client"
+                "SELECT client, digest, examples, loss, residual FROM adapters ORDER BY client"
             ).fetchall()
         return [PoolEntry(*row) for row in rows]
+
+    def residuals(self) -> dict[str, float]:
+        """Say what projection cost the pool: a JSON object for the bundle's notes.
+
+        Empty if every adapter was trained in the space.
+        """
+        residuals = [entry.residual for entry in self.entries() if entry.residual > 0]
+        if not residuals:
+            return {}
+        return {
+            "projected_uploads": len(residuals),
+            "residual_mean": round(float(np.mean(residuals)), 6),
+            "residual_worst": round(max(residuals), 6),
+        }
 
     def matrix(self) -> FloatArray:
         """Return the adapters as a matrix ``(N, d)``, in the order of `entries`.
@@ -159,12 +182,29 @@ class Pool:
         PoolError
             If a file is missing or damaged.
         """
+        rows = self._files()
+        vectors = np.empty((len(rows), self._space.dimension))
+        for index, row in enumerate(rows):
+            vectors[index] = self._read(*row)
+        return vectors
+
+    def chunks(self, size: int = 1024) -> Iterator[FloatArray]:
+        """Read the adapters of `matrix` in parts of `size` rows, for pools beyond memory.
+
+        Raises
+        ------
+        PoolError
+            If a file is missing or damaged.
+        """
+        rows = self._files()
+        for start in range(0, len(rows), size):
+            yield np.array([self._read(*row) for row in rows[start : start + size]])
+
+    def _files(self) -> list[tuple[str, str, str]]:
         with self._index() as index:
-            rows = index.execute(
+            return index.execute(
                 "SELECT client, file, digest FROM adapters ORDER BY client"
             ).fetchall()
-        vectors = [self._read(*row) for row in rows]
-        return np.array(vectors).reshape(len(vectors), self._space.dimension)
 
     def _read(self, client: str, file: str, digest: str) -> FloatArray:
         path = self._folder / "adapters" / file
@@ -208,3 +248,10 @@ class Pool:
             raise PoolError(f"{path}: the pool's index cannot be used: {error}") from error
         finally:
             connection.close()
+
+
+def _add_residual(index: sqlite3.Connection) -> None:
+    """Bring the index of a pool of an earlier version up to date."""
+    columns = {row[1] for row in index.execute("PRAGMA table_info(adapters)")}
+    if "residual" not in columns:
+        index.execute("ALTER TABLE adapters ADD COLUMN residual REAL NOT NULL DEFAULT 0")

@@ -26,7 +26,12 @@ class UploadLimits:
 
 
 def check_upload(
-    vector: FloatArray, *, examples: int, loss: float, limits: UploadLimits
+    vector: FloatArray,
+    *,
+    examples: int,
+    loss: float,
+    limits: UploadLimits,
+    residual: float = 0.0,
 ) -> None:
     """Raise `PoolError` unless a decoded upload keeps to the limits.
 
@@ -41,3 +46,5 @@ def check_upload(
         raise PoolError(f"it claims to be trained on {examples} examples")
     if not np.isfinite(loss):
         raise PoolError("its training loss is not finite")
+    if not 0 <= residual <= 1:
+        raise PoolError(f"it claims to have lost a share of {residual:g} in projection")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -15,10 +15,19 @@ from fedcert.priors.base import FloatArray, Prior, check_pool
 from fedcert.priors.components import independent_directions
 from fedcert.priors.denoiser import Denoiser, NoiseSchedule
 from fedcert.priors.latent import LatentSpace
+from fedcert.priors.streaming import latent_from_chunks
 from fedcert.randomness import keyed_generator, small_seed
 from fedcert.threads import torch_threads
 
 __all__ = ["DiffusionPrior", "DiffusionTraining", "FitReport"]
+
+
+SMALLEST_POOL = 10
+# Where directions start and when training stops are read off so many latents at most.
+_MOST_JUDGED = 4096
+
+# Steps of the sampler for sketches of candidates, an eighth of the default.
+_SKETCH_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -124,11 +133,50 @@ class DiffusionPrior(Prior):
         on_step : callable
             Told (steps done, steps at most) now and then.
         """
-        pool = check_pool(pool, at_least=10)
+        pool = check_pool(pool, at_least=SMALLEST_POOL)
         latent = LatentSpace.of(pool)
+        return cls._on_latents(
+            latent, latent.encode(pool), seed=seed, training=training, on_step=on_step
+        )
+
+    @classmethod
+    def fit_chunks(
+        cls,
+        chunks: Callable[[], Iterable[FloatArray]],
+        *,
+        seed: int,
+        training: DiffusionTraining = DiffusionTraining(),
+        on_step: Callable[[int, int], None] = lambda _done, _all: None,
+    ) -> Self:
+        """Fit to a pool that does not fit into memory; two passes over its chunks.
+
+        What stays in memory is one chunk, a ``d x d`` matrix and the latents ``(N, q)``.
+
+        Parameters
+        ----------
+        chunks : callable
+            Starts a pass over the pool: parts of shape ``(n, d)``, the same each time.
+        seed, training, on_step
+            See `fit`.
+        """
+        latent = latent_from_chunks(chunks())
+        latents = np.concatenate([latent.encode(chunk) for chunk in chunks()])
+        check_pool(latents, at_least=SMALLEST_POOL)
+        return cls._on_latents(latent, latents, seed=seed, training=training, on_step=on_step)
+
+    @classmethod
+    def _on_latents(
+        cls,
+        latent: LatentSpace,
+        latents: FloatArray,
+        *,
+        seed: int,
+        training: DiffusionTraining,
+        on_step: Callable[[int, int], None],
+    ) -> Self:
         # One thread: the products are small, and more threads only wait for each other.
         with torch_threads(1):
-            run = _Training(latent.encode(pool), cls.schedule, training, seed)
+            run = _Training(latents, cls.schedule, training, seed)
             arrays, report = run.best(on_step)
         return cls(latent, Denoiser.from_arrays(arrays, schedule=cls.schedule), report=report)
 
@@ -156,6 +204,13 @@ class DiffusionPrior(Prior):
                 predicted = self._denoiser.mean_prediction(latents, int(step))
                 latents = scheduler.step(predicted, step, latents).prev_sample
         return self._latent.decode(latents.numpy())
+
+    def sketch(self) -> DiffusionPrior:
+        """Return the same diffusion with a coarse sampler."""
+        steps = min(_SKETCH_STEPS, self._sampling_steps)
+        return DiffusionPrior(
+            self._latent, self._denoiser, sampling_steps=steps, report=self.report
+        )
 
     def config(self) -> dict[str, Any]:
         """Return the sampler's steps and the fit's report."""
@@ -196,8 +251,9 @@ class _Training:
         self.latents = torch.from_numpy(latents).float()
         # The parts may differ in size by one: draw the same number of each, repeated so
         # often that the noise of the held-out loss is small beside its changes.
-        repeats = max(1, 4096 // len(self.folds[0]))
-        held = torch.stack([self._rows(fold[: len(self.folds[-1])]) for fold in self.folds])
+        judged = min(len(self.folds[-1]), _MOST_JUDGED)
+        repeats = max(1, _MOST_JUDGED // judged)
+        held = torch.stack([self._rows(fold[:judged]) for fold in self.folds])
         self.held_out = self._corrupt(held.repeat(1, repeats, 1))
         rest = [np.setdiff1d(order, fold) for fold in self.folds]
         smallest = min(len(rows) for rows in rest)
@@ -206,7 +262,7 @@ class _Training:
         # its held-out adapters could not be judged by them.
         directions = [
             independent_directions(
-                part.double().numpy(),
+                part[:_MOST_JUDGED].double().numpy(),
                 generator=keyed_generator("diffusion/ica", seed, index),
             )
             for index, part in enumerate(self.kept)

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from fedcert.errors import PriorError
 from fedcert.priors.base import FloatArray
+from fedcert.priors.latent_size import latent_size
 
-__all__ = ["LatentSpace", "spectral_gap"]
+__all__ = ["LatentSpace"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class LatentSpace:
 
     @classmethod
     def of(cls, pool: FloatArray, *, size: int | None = None) -> Self:
-        """Fit to a pool ``(N, d)``; the size is found by `spectral_gap` unless given."""
+        """Fit to a pool ``(N, d)``; `latent_size` finds the size unless given."""
         mean, scale = pool.mean(axis=0), pool.std(axis=0)
         # A coordinate that never varies (a bias that training left at zero) stays put. Its
         # mean is rounded, so the deviation of equal numbers need not be exactly zero.
@@ -44,7 +45,7 @@ class LatentSpace:
         mean, scale = np.where(varies, mean, pool[0]), np.where(varies, scale, 1.0)
         _, values, directions = np.linalg.svd((pool - mean) / scale, full_matrices=False)
         if size is None:
-            size = spectral_gap(values) if values[0] > 0 else 1
+            size = latent_size(values, count=len(pool), dimension=int(varies.sum()))
         if not 1 <= size <= np.count_nonzero(values > 1e-9 * values[0]):
             raise PriorError(f"the pool does not span {size} latent directions")
         peak = np.abs(directions[:size]).argmax(axis=1)
@@ -90,21 +91,3 @@ class LatentSpace:
             tensors["latent.directions"],
             tensors["latent.deviations"],
         )
-
-
-def spectral_gap(values: FloatArray) -> int:
-    """Choose a latent size: where the singular values fall by the largest ratio.
-
-    Only the first third of the spectrum is searched. Further down the values of any finite
-    pool fall steeply, gap or no gap.
-
-    Parameters
-    ----------
-    values : numpy.ndarray
-        Singular values of the standardized pool, falling.
-    """
-    searched = max(2, len(values) // 3)
-    head = np.maximum(values[: searched + 1], 1e-12 * values[0])
-    if len(head) < 2:
-        return 1
-    return int(np.argmax(head[:-1] / head[1:])) + 1

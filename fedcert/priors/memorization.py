@@ -13,6 +13,7 @@ import numpy as np
 
 from fedcert.priors.base import FloatArray, Prior
 from fedcert.priors.latent import LatentSpace
+from fedcert.priors.replication import ReplicationTest, replication_test
 
 __all__ = ["NearestPoolAudit", "audit_nearest_pool", "nearest_distances"]
 
@@ -42,6 +43,11 @@ class NearestPoolAudit:
     def passed(self) -> bool:
         """Whether samples keep the distance that fresh adapters keep."""
         return self.ratio >= self.threshold
+
+    @property
+    def replication(self) -> ReplicationTest:
+        """Whether chance explains that samples are nearer than held-out adapters."""
+        return replication_test(self.samples, self.held_out)
 
 
 def nearest_distances(points: FloatArray, pool: FloatArray) -> FloatArray:

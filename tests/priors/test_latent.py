@@ -8,7 +8,7 @@ import pytest
 from fedcert.errors import PriorError
 from fedcert.priors import LatentSpace
 from fedcert.priors.components import independent_directions
-from fedcert.priors.latent import spectral_gap
+from fedcert.priors.latent_size import latent_size, noise_values, spectral_gap
 from fedcert.randomness import keyed_generator
 
 from .pools import DIMENSION, DIRECTIONS, cube_pool, gaussian_pool
@@ -28,6 +28,28 @@ from .pools import DIMENSION, DIRECTIONS, cube_pool, gaussian_pool
 )
 def test_the_gap_of_known_spectra(values: list[float], size: int) -> None:
     assert spectral_gap(np.array(values, dtype=float)) == size
+
+
+@pytest.mark.parametrize("shape", [(40, 400), (400, 40), (60, 60)])
+def test_the_spectrum_of_noise_is_foreseen(shape: tuple[int, int]) -> None:
+    draws = [
+        np.linalg.svd(keyed_generator("noise", i).standard_normal(shape), compute_uv=False)
+        for i in range(30)
+    ]
+    expected = noise_values(*shape)
+    np.testing.assert_allclose(np.mean(draws, axis=0), expected, atol=0.03 * expected[0])
+
+
+def test_without_a_gap_the_size_is_what_stands_out_of_the_noise() -> None:
+    """A steadily falling spectrum of signal, as few adapters give it."""
+    generator = keyed_generator("no gap")
+    signal = generator.standard_normal((40, 8)) * 1.2 ** -np.arange(8.0)
+    pool = signal @ generator.standard_normal((8, 600)) + generator.standard_normal((40, 600))
+    values = np.linalg.svd((pool - pool.mean(0)) / pool.std(0), compute_uv=False)
+    assert abs(latent_size(values, count=40, dimension=600) - 8) <= 1
+    noise = generator.standard_normal((40, 600))
+    values = np.linalg.svd((noise - noise.mean(0)) / noise.std(0), compute_uv=False)
+    assert latent_size(values, count=40, dimension=600) <= 3
 
 
 @pytest.mark.parametrize("pool", [cube_pool(96), gaussian_pool(96)], ids=["cube", "gauss"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from simulations.federation import (
     CLIENTS,
@@ -22,11 +23,16 @@ from simulations.federation import (
     tiny_settings,
 )
 
+from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate, issue
-from fedcert.certificates.signing import key_from_seed
+from fedcert.certificates.signing import key_from_seed, public_hex, sign
 from fedcert.clients.client_app import make_client_app
+from fedcert.clients.node import node_of
 from fedcert.flower_records import arrays_of, content, words_of
-from fedcert.messages import ARRAYS, CERTIFY, HELLO, METRICS, REPLY, TRAIN
+from fedcert.messages import ARRAYS, CERTIFY, COMMIT, HELLO, METRICS, REPLY, TRAIN
+from fedcert.personalization import candidate_seed, personalize
+from fedcert.protocol.commitment import Commitment
+from fedcert.randomness import derive_seed
 from fedcert.strategies.pooled_prior import Failure, PooledPrior
 
 UNLUCKY = CLIENTS[3]
@@ -337,6 +343,19 @@ def _reissued(certificate: Certificate, **changes: Any) -> str:
     return issue(**(terms | changes)).to_json()
 
 
+def _with_the_seed(certificate: Certificate, **changes: Any) -> str:
+    """Claim something else with the seed that the server did issue to this client."""
+    key = key_from_seed(bytes.fromhex(derive_seed("simulated client key", 0, LAST)))
+    return _reissued(certificate, key=key, protocol=certificate.protocol, **changes)
+
+
+def _signed_by(certificate: Certificate, key: Ed25519PrivateKey) -> str:
+    signature = replace(certificate.signature, public_key=public_hex(key))
+    changed = replace(certificate, signature=signature)
+    value = sign(key, changed.unsigned_payload())
+    return replace(changed, signature=replace(signature, value=value)).to_json()
+
+
 FORGERIES: dict[str, tuple[Callable[[Certificate], str | None], str]] = {
     "bound": (
         lambda c: replace(c, bound=0.01).to_json(),
@@ -359,12 +378,24 @@ FORGERIES: dict[str, tuple[Callable[[Certificate], str | None], str]] = {
         "the seed does not follow from bundle, client and n: it was chosen",
     ),
     "chosen adapter": (
-        lambda c: _reissued(c, vector=c.adapter_vector + 1e-3),
+        lambda c: _with_the_seed(c, vector=c.adapter_vector + 1e-3),
         "the adapter is not candidate",
     ),
     "another size": (
-        lambda c: _reissued(c, vector=c.adapter_vector[1:]),
+        lambda c: _with_the_seed(c, vector=c.adapter_vector[1:]),
         "the adapter's vector has another length",
+    ),
+    "the seed of no server": (
+        lambda c: _reissued(
+            c,
+            recipe=c.recipe.with_delta(0.05),
+            seed=candidate_seed(c.digests.bundle, c.client, c.support_size),
+        ),
+        "the adapter is not candidate",
+    ),
+    "signed by another key": (
+        lambda c: _signed_by(c, _KEY),
+        "was not issued for this by the server",
     ),
     "another bundle": (
         lambda c: _reissued(c, digests=replace(c.digests, bundle="0" * 64)),
@@ -407,6 +438,64 @@ def test_an_adapter_instead_of_a_certificate_is_refused(federation: Federation) 
     federation.on(CERTIFY, LAST, lambda _: upload)
     _check_one_failure(federation.start(), LAST, "certification", "certificate")
     assert len(federation.pool()) == UPSTREAM
+
+
+def test_a_certificate_that_no_server_witnessed_is_refused(federation: Federation) -> None:
+    """A client goes the unwitnessed way instead: honest, but its seed was not issued."""
+
+    def alone(message: Message) -> RecordDict:
+        bundle = Bundle.load(federation.output / "clients" / LAST / "bundle")
+        context = federation.grid._contexts[100 + CLIENTS.index(LAST)]
+        node = node_of(context, federation.settings, federation.output)
+        result = personalize(
+            bundle,
+            node.adapted_model(bundle.space),
+            node.scenario.support_examples(LAST, 32),
+            client=LAST,
+            key=node.signing_key(),
+            folder=federation.output / "alone",
+        )
+        return content({"certificate": result.certificate.to_json()}, key=REPLY)
+
+    federation.on(CERTIFY, LAST, alone)
+    cause = "the certificate's seed was not issued by this server"
+    _check_one_failure(federation.start(), LAST, "certification", cause)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda c: replace(c, client="tiny-14"), "was changed after signing"),
+        (lambda c: replace(c, bundle="00" * 32), "was changed after signing"),
+        (lambda _: None, "commitment must be an object, not None"),
+    ],
+)
+def test_a_forged_commitment_is_refused(
+    federation: Federation, change: Callable[[Commitment], Commitment | None], cause: str
+) -> None:
+    context = federation.grid._contexts[100 + CLIENTS.index(LAST)]
+    honest = make_client_app(federation.settings, federation.output)
+
+    def forge(message: Message) -> RecordDict:
+        words = words_of(honest(message, context).content, REPLY)
+        forged = change(Commitment.from_object(words["commitment"]))
+        sent = None if forged is None else forged.to_object()
+        return content({"commitment": sent}, key=REPLY)
+
+    federation.on(COMMIT, LAST, forge)
+    strategy = federation.start()
+    _check_one_failure(strategy, LAST, "commitment", cause)
+    assert strategy._authority.history.attempts_of(LAST) == []
+
+
+def test_the_commitment_of_another_client_is_refused(
+    federation: Federation, undisturbed: PooledPrior
+) -> None:
+    [other] = undisturbed._authority.history.attempts_of(CLIENTS[UPSTREAM])
+    words = {"commitment": other.commitment.to_object()}
+    federation.on(COMMIT, LAST, lambda _: content(words, key=REPLY))
+    cause = f"it sent the commitment of '{CLIENTS[UPSTREAM]}'"
+    _check_one_failure(federation.start(), LAST, "commitment", cause)
 
 
 # Who is there

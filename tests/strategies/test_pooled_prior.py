@@ -7,17 +7,27 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from flwr.app import ArrayRecord, Message
-from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation, tiny_settings
+from flwr.app import ArrayRecord, Error, Message
+from simulations.federation import (
+    CLIENTS,
+    NEW,
+    UPSTREAM,
+    Federation,
+    LossyGrid,
+    tiny_settings,
+)
 
 from fedcert.bundle import Bundle
 from fedcert.certificates import verify_record
 from fedcert.errors import PoolError
-from fedcert.messages import CERTIFY, HELLO, TRAIN
+from fedcert.messages import CERTIFY, COMMIT, HELLO, TRAIN
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies.observed_grid import ObservedGrid
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.verification import check_bundle
+
+ALL = {HELLO: UPSTREAM + NEW, TRAIN: UPSTREAM, COMMIT: NEW, CERTIFY: NEW}
+"""Messages of a whole run."""
 
 on_both_grids = pytest.mark.parametrize("observed", [False, True], ids=["plain", "observed"])
 
@@ -29,7 +39,7 @@ def test_everyone_is_asked_once_and_every_new_client_is_certified(
     strategy = federation.start(observed=observed)
     assert strategy.failures == []
     assert [entry.client for entry in federation.pool().entries()] == CLIENTS[:UPSTREAM]
-    assert federation.clients.count() == {HELLO: UPSTREAM + NEW, TRAIN: UPSTREAM, CERTIFY: NEW}
+    assert federation.clients.count() == ALL
     assert strategy.bundle is not None
     assert undisturbed.bundle is not None
     assert strategy.bundle.digest == undisturbed.bundle.digest
@@ -70,7 +80,7 @@ def test_rounds_of_a_few_clients_make_the_same_bundle(
     settings = tiny_settings(server__clients_per_round=5)
     federation = Federation(tmp_path / "run", settings)
     strategy = federation.strategy()
-    assert strategy.rounds_needed(federation.grid) == 3
+    assert strategy.rounds_needed(federation.grid) == 4
     asked: list[list[str]] = []
 
     def counted(*args: Any, **kwargs: Any) -> Iterable[Message]:
@@ -81,13 +91,14 @@ def test_rounds_of_a_few_clients_make_the_same_bundle(
 
     federation.grid.send_and_receive = counted  # type: ignore[method-assign]
     grid = ObservedGrid(federation.grid, strategy.receive) if observed else federation.grid
-    strategy.start(grid, ArrayRecord(), num_rounds=3, timeout=60)
-    assert federation.clients.asked[-NEW - UPSTREAM : -NEW] == [
+    strategy.start(grid, ArrayRecord(), num_rounds=4, timeout=60)
+    assert federation.clients.asked[UPSTREAM + NEW : -2 * NEW] == [
         (TRAIN, client) for client in CLIENTS[:UPSTREAM]
     ]
     if not observed:
-        # Training and certification of three rounds; no bundle, no certification.
-        expected = [CLIENTS[0:5], [], CLIENTS[5:10], [], CLIENTS[10:14], CLIENTS[14:]]
+        # Three rounds train; without a bundle nobody commits, without a seed nobody certifies.
+        new = CLIENTS[14:]
+        expected = [CLIENTS[0:5], [], CLIENTS[5:10], [], CLIENTS[10:14], new, [], new]
         assert asked == expected
     assert strategy.bundle is not None
     assert undisturbed.bundle is not None
@@ -97,7 +108,7 @@ def test_rounds_of_a_few_clients_make_the_same_bundle(
 def test_more_rounds_than_needed_ask_nobody_again(federation: Federation) -> None:
     strategy = federation.strategy()
     result = strategy.start(federation.grid, ArrayRecord(), num_rounds=4, timeout=60)
-    assert federation.clients.count() == {HELLO: UPSTREAM + NEW, TRAIN: UPSTREAM, CERTIFY: NEW}
+    assert federation.clients.count() == ALL
     assert strategy.bundle is not None
     assert set(result.arrays) == set(strategy.bundle.tensors())
     assert result.train_metrics_clientapp[1] == {"pooled": UPSTREAM, "failed": 0}
@@ -111,8 +122,13 @@ def test_a_second_run_asks_no_upstream_client_again(
     federation.start(observed=observed)
     again = Federation(federation.output)
     strategy = again.start(observed=observed)
-    assert again.clients.count() == {HELLO: UPSTREAM + NEW, CERTIFY: NEW}
+    assert again.clients.count() == {HELLO: UPSTREAM + NEW, COMMIT: NEW, CERTIFY: NEW}
+    assert [a.number for a in strategy._authority.history.attempts.values()] == [1, 1]
     assert strategy.certificates == undisturbed.certificates
+
+
+def _gone(message: Message) -> Message:
+    return Message(Error(5, "node unavailable"), reply_to=message)
 
 
 def _power_cut(_message: Message) -> NoReturn:
@@ -185,6 +201,46 @@ def _finishes_as_if_nothing_had_happened(
     assert undisturbed.bundle is not None
     assert strategy.bundle.prior.digest == undisturbed.bundle.prior.digest
     assert strategy.certificates == undisturbed.certificates
+
+
+def test_every_seed_ends_in_an_outcome_or_stays_open(federation: Federation) -> None:
+    first, last = CLIENTS[UPSTREAM:]
+
+    def out_of_memory(_message: Message) -> NoReturn:
+        raise MemoryError("too many candidates")
+
+    federation.on(CERTIFY, last, out_of_memory)
+    strategy = federation.start()
+    history = strategy._authority.history
+    [done], [aborted] = history.attempts_of(first), history.attempts_of(last)
+    assert done.certificate == strategy.certificates[first].digest
+    assert strategy.witnesses[first].certificate == done.certificate
+    assert aborted.aborted is not None
+    assert "too many candidates" in aborted.aborted
+    assert history.open_attempts() == []
+    # The next run gives it the same seed: the commitment is the same.
+    again = Federation(federation.output).start()
+    [attempt] = again._authority.history.attempts_of(last)
+    assert (attempt.number, attempt.certificate) == (1, again.certificates[last].digest)
+
+
+def test_a_client_that_never_comes_back_leaves_its_seed_open(federation: Federation) -> None:
+    lost = {(CERTIFY, CLIENTS[-1])}
+    federation.grid = LossyGrid(federation.clients, nodes=UPSTREAM + NEW, lost=lost)
+    strategy = federation.start(timeout=1.0)
+    [attempt] = strategy._authority.history.open_attempts()
+    assert attempt.commitment.client == CLIENTS[-1]
+
+
+def test_a_new_bundle_is_another_attempt_with_less_delta(tmp_path: Path) -> None:
+    one = Federation(tmp_path / "run", nodes=UPSTREAM + NEW)
+    one.on(TRAIN, CLIENTS[0], _gone)
+    before = one.start().certificates
+    after = Federation(one.output).start().certificates  # with the upload that was missing
+    for client in CLIENTS[UPSTREAM:]:
+        receipts = [run[client].protocol for run in (before, after)]
+        assert [r.attempt for r in receipts if r is not None] == [1, 2]
+        assert after[client].delta < before[client].delta / 10
 
 
 def test_the_prior_is_fitted_once_even_if_no_new_client_is_there(tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""An upstream client's own adapter in the adapter space: trained there or projected into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import cross_entropy
+
+from fedcert.adapters import (
+    AdaptedModel,
+    AdapterSpace,
+    FinetuneSettings,
+    LoraUpdate,
+    finetune,
+    project,
+    read_peft_adapter,
+)
+from fedcert.adapters.plain_lora import finetune_lora
+from fedcert.clients.node import Node
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.randomness import small_seed
+
+__all__ = ["OwnAdapter", "own_adapter"]
+
+
+@dataclass(frozen=True)
+class OwnAdapter:
+    """A client's adapter and what it may tell about it.
+
+    Attributes
+    ----------
+    vector : numpy.ndarray
+        Float32, shape ``(d,)``.
+    measured : dict
+        ``num-examples``, the ``loss`` of this vector on them (nats), and ``seconds``; for an
+        adapter from outside the space also ``residual``, the share of its squared norm that
+        the space could not hold.
+    """
+
+    vector: npt.NDArray[np.float32]
+    measured: dict[str, float]
+
+
+def own_adapter(
+    words: Mapping[str, Any], space: AdapterSpace, node: Node, *, purpose: str
+) -> OwnAdapter:
+    """Train as the node is set up to, or bring what it has; its examples are spent either way.
+
+    Parameters
+    ----------
+    words : Mapping[str, Any]
+        The server's: ``training`` and ``seed``.
+    space : AdapterSpace
+        Where the adapter has to end up.
+    node : Node
+        Brings a PEFT folder, trains plain LoRA, or trains in the space.
+    purpose : str
+        What the examples are spent on, in plain words.
+    """
+    examples = node.scenario.training_examples(node.client)
+    # Before anything can depend on them: an upload spends its examples for good.
+    node.state().spent.mark(examples, purpose)
+    model, spec = node.adapted_model(space), node.scenario.inputs
+    seed = small_seed("finetune", words["seed"], node.client)
+    settings = FinetuneSettings(**words["training"])
+    if node.adapter_path is not None:
+        brought = read_peft_adapter(node.adapter_path, head_module=space.head_module)
+        return _projected(model, brought, examples, spec, seconds=0.0)
+    if node.lora_rank is not None:
+        trained = finetune_lora(
+            model, examples, rank=node.lora_rank, spec=spec, seed=seed, settings=settings
+        )
+        return _projected(model, trained.update, examples, spec, seconds=trained.seconds)
+    result = finetune(model, examples, spec=spec, seed=seed, settings=settings)
+    measured = {
+        "num-examples": result.examples,
+        "loss": result.loss,
+        "seconds": result.seconds,
+    }
+    return OwnAdapter(result.vector, measured)
+
+
+def _projected(
+    model: AdaptedModel,
+    update: LoraUpdate,
+    examples: Examples,
+    spec: InputSpec,
+    *,
+    seconds: float,
+) -> OwnAdapter:
+    projection = project(model.space, update)
+    vector = projection.vector.astype(np.float32)
+    prepared = model.prepare(spec.bound_to(model.base).encode(examples.inputs))
+    with torch.no_grad():
+        logits = model.logits(prepared, torch.from_numpy(vector)[None])[0]
+    measured = {
+        "num-examples": len(examples),
+        # Of what is uploaded, not of what was trained.
+        "loss": float(cross_entropy(logits, torch.from_numpy(examples.labels))),
+        "seconds": seconds,
+        "residual": projection.lost,
+    }
+    return OwnAdapter(vector, measured)

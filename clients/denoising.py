@@ -1,0 +1,171 @@
+"""A client's part in the federated prior: answers from its own adapter, to be summed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from flwr.app import Message, RecordDict
+from safetensors.numpy import load_file, save
+
+from fedcert.adapters import AdapterSpace
+from fedcert.atomic import write_atomically
+from fedcert.canonical import digest_json
+from fedcert.clients.adapting import own_adapter
+from fedcert.clients.node import Node
+from fedcert.errors import FedcertError
+from fedcert.flower_records import arrays_of, content, words_of
+from fedcert.messages import REPLY
+from fedcert.priors import DiffusionPrior, LatentSpace
+from fedcert.priors.base import FloatArray
+from fedcert.priors.denoiser import Denoiser
+from fedcert.randomness import small_seed
+
+__all__ = ["answer", "contribute"]
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def contribute(message: Message, node: Node) -> RecordDict:
+    """Answer one question of the server; the adapter is trained for the first of them.
+
+    It stays on the client's disk, so that a fresh process can answer the next question.
+    """
+    words, arrays = words_of(message.content), arrays_of(message.content)
+    asked = {key: words[key] for key in ("space", "training", "seed")}
+    asked |= node.training_identity()
+    path = node.folder / "federated" / f"{digest_json(asked)}.safetensors"
+    if not path.is_file():
+        space = AdapterSpace.from_config(words["space"], _part(arrays, "basis."))
+        purpose = "training for the federated prior"
+        own = own_adapter(words, space, node, purpose=purpose)
+        write_atomically(path, save({"adapter": own.vector}))
+    adapter = load_file(path)["adapter"].astype(np.float64)
+    question = words["question"]
+    found = answer(
+        str(question["kind"]),
+        question["words"],
+        _part(arrays, "question."),
+        adapter,
+        client=node.client,
+    )
+    return content({}, found, key=REPLY)
+
+
+def answer(
+    kind: str,
+    words: Mapping[str, Any],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    adapter: FloatArray,
+    *,
+    client: str,
+) -> Arrays:
+    """Return what a client adds to the sum that the server asks for.
+
+    Parameters
+    ----------
+    kind : str
+        Which sum.
+    words, arrays
+        The question's settings and arrays.
+    adapter : numpy.ndarray
+        The client's own, shape ``(d,)``.
+    client : str
+        Its id, for the noise that it draws.
+
+    Raises
+    ------
+    FedcertError
+        If there is no such question.
+    """
+    if kind not in _ANSWERS:
+        raise FedcertError(f"this version cannot answer the question {kind!r}")
+    return _ANSWERS[kind](words, arrays, adapter, client)
+
+
+def _mean(_words: Any, _arrays: Any, adapter: FloatArray, _client: str) -> Arrays:
+    return {"sum": adapter}
+
+
+def _variance(_words: Any, arrays: Any, adapter: FloatArray, _client: str) -> Arrays:
+    return {"sum": (adapter - arrays["mean"]) ** 2}
+
+
+def _power(_words: Any, arrays: Any, adapter: FloatArray, _client: str) -> Arrays:
+    standard = (adapter - arrays["mean"]) / arrays["scale"]
+    return {"sum": np.outer(standard, standard @ arrays["basis"])}
+
+
+def _gram(_words: Any, arrays: Any, adapter: FloatArray, _client: str) -> Arrays:
+    along = (adapter - arrays["mean"]) / arrays["scale"] @ arrays["basis"]
+    return {"sum": np.outer(along, along)}
+
+
+def _components(_words: Any, arrays: Any, adapter: FloatArray, _client: str) -> Arrays:
+    own = LatentSpace.from_tensors(arrays).encode(adapter)
+    return {"sum": np.outer((arrays["directions"] @ own) ** 3, own)}
+
+
+def _denoise(words: Any, arrays: Any, adapter: FloatArray, client: str) -> Arrays:
+    """Train the denoiser on noisy versions of one adapter; return how its weights moved."""
+    network = Denoiser.from_arrays(arrays, schedule=DiffusionPrior.schedule)
+    before, network = network.arrays(), network.requires_grad_(True)
+    generator = torch.Generator().manual_seed(small_seed("noise", words["seed"], client))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=words["rate"], weight_decay=1e-3)
+    for _ in range(int(words["steps"])):
+        loss = _loss(network, arrays, adapter, int(words["batch"]), generator)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return {name: array - before[name] for name, array in network.arrays().items()}
+
+
+def _judge(words: Any, arrays: Any, adapter: FloatArray, client: str) -> Arrays:
+    network = Denoiser.from_arrays(arrays, schedule=DiffusionPrior.schedule)
+    generator = torch.Generator().manual_seed(small_seed("judge", words["seed"], client))
+    with torch.no_grad():
+        loss = _loss(network, arrays, adapter, 1024, generator)
+    return {"loss": np.array([float(loss)])}
+
+
+def _loss(
+    network: Denoiser,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    adapter: FloatArray,
+    count: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Return the mean square error of the v-prediction on noisy versions of an adapter."""
+    clean = torch.from_numpy(LatentSpace.from_tensors(arrays).encode(adapter))
+    signal = torch.from_numpy(DiffusionPrior.schedule.signal)
+    steps = torch.randint(len(signal), (network.copies, count), generator=generator)
+    noise = torch.randn(
+        network.copies, count, len(clean), generator=generator, dtype=torch.float64
+    )
+    share = signal[steps][..., None]
+    noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
+    truth = share.sqrt() * noise - (1 - share).sqrt() * clean
+    predicted: torch.Tensor = network(noisy, steps)
+    return (predicted - truth).square().mean()
+
+
+_ANSWERS: dict[str, Callable[[Any, Any, FloatArray, str], Arrays]] = {
+    "mean": _mean,
+    "variance": _variance,
+    "power": _power,
+    "gram": _gram,
+    "components": _components,
+    "denoise": _denoise,
+    "judge": _judge,
+}
+
+
+def _part(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Arrays:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,64 @@
+"""Making an upload private before it leaves the client: clip, add noise, keep account."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save
+
+from fedcert.atomic import write_atomically
+from fedcert.clients.node import Node
+from fedcert.privacy import ReleaseLedger, UploadPrivacy
+from fedcert.privacy.ledger import Release
+from fedcert.randomness import fresh_seed, keyed_generator
+
+__all__ = ["private_release"]
+
+
+def private_release(
+    vector: npt.NDArray[np.floating[Any]], *, node: Node, privacy: UploadPrivacy, purpose: str
+) -> npt.NDArray[np.float32]:
+    """Return what the client uploads instead of its adapter, float32.
+
+    A repeated request for the same purpose gets the same noisy adapter again: fresh noise
+    each time would let the server average it away.
+
+    Parameters
+    ----------
+    vector : numpy.ndarray
+        The adapter, shape ``(d,)``.
+    node : Node
+        Who uploads; its state folder keeps ledger and releases.
+    privacy : UploadPrivacy
+        The promise.
+    purpose : str
+        A digest of what the upload is for.
+
+    Raises
+    ------
+    RefusalError
+        If the client's budget does not allow another release.
+    """
+    folder = (node.state_path or node.folder / "state") / "releases"
+    path = folder / f"{purpose}.safetensors"
+    if path.is_file():
+        return load_file(path)["upload"]
+    settings = node.settings.privacy
+    ledger = ReleaseLedger(folder / "ledger.json")
+    # Before the noise is drawn: a release that nobody recorded would be worse than a record
+    # without a release.
+    ledger.spend(Release(purpose, privacy.mu), budget=settings.budget, delta=settings.delta)
+    released = privacy.release(vector.astype(np.float64), generator=_noise(node)).astype(
+        np.float32
+    )
+    write_atomically(path, save({"upload": released}))
+    return released
+
+
+def _noise(node: Node) -> np.random.Generator:
+    """Return secret noise; in a simulation it follows from the run's seed, to repeat runs."""
+    if node.key_path is not None:
+        return keyed_generator("upload noise", fresh_seed())
+    return keyed_generator("simulated upload noise", node.settings.seed, node.client)

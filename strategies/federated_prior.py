@@ -1,0 +1,210 @@
+"""The strategy `FederatedPrior`: fit a diffusion prior without collecting adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from logging import INFO, WARNING
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from fedcert.adapters.finetune import FinetuneSettings
+from fedcert.adapters.space import AdapterSpace
+from fedcert.bundle import Bundle
+from fedcert.errors import PriorError
+from fedcert.flower_records import arrays_of, content
+from fedcert.messages import CONTRIBUTE, UPSTREAM
+from fedcert.pool import Pool
+from fedcert.priors import Prior
+from fedcert.protocol.authority import SeedAuthority
+from fedcert.randomness import keyed_generator
+from fedcert.strategies.federated_fit import (
+    Arrays,
+    FederatedTraining,
+    Question,
+    federated_fit,
+    most_questions,
+)
+from fedcert.strategies.pooled_prior import PooledPrior
+
+__all__ = ["NO_PRIVACY", "FederatedPrior"]
+
+NO_PRIVACY = (
+    "no formal privacy: clients kept their adapters and sent terms of sums, but without "
+    "secure aggregation the server could read an adapter off its terms, and without noise "
+    "the sums themselves may tell who took part"
+)
+
+
+class FederatedPrior(PooledPrior):
+    """Fits the prior from sums over upstream clients, and serves new clients as its parent.
+
+    Each round asks one question of all upstream clients that it is for; `rounds_needed` is
+    the number of questions and two rounds for new clients. Sums hide outliers from the
+    server, so hostile clients are not found here as they are in a pool: only answers of the
+    wrong shape, or that are not finite, are refused. For the same reason nothing audits
+    memorization.
+
+    Parameters
+    ----------
+    pool : Pool
+        Stays empty.
+    space : AdapterSpace
+        The coordinates, sent to the clients along with their basis.
+    publish : callable
+        Makes the bundle from the prior and the notes about it.
+    authority : SeedAuthority
+        Issues the new clients' seeds.
+    training : FinetuneSettings
+        How clients train their adapters.
+    seed : int
+        Of the clients' training and of the fit.
+    denoising : FederatedTraining
+        How the fit goes about it.
+    judges : float (default: 0.2)
+        Share of the clients that only say when to stop.
+    min_pool : int (default: 20)
+        Fewest clients with which a prior is fitted.
+    timeout : float (default: 600)
+        Seconds to wait for nodes to say who they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        space: AdapterSpace,
+        publish: Callable[[Prior, dict[str, Any]], Bundle],
+        authority: SeedAuthority,
+        training: FinetuneSettings,
+        seed: int,
+        denoising: FederatedTraining = FederatedTraining(),  # noqa: B008
+        judges: float = 0.2,
+        min_pool: int = 20,
+        timeout: float = 600.0,
+    ) -> None:
+        super().__init__(
+            pool=pool,
+            space=space,
+            fit=_unused,
+            authority=authority,
+            training=training,
+            seed=seed,
+            min_pool=min_pool,
+            timeout=timeout,
+        )
+        self._publish, self._denoising, self._judges_share = publish, denoising, judges
+        self._dialogue = federated_fit(dimension=space.dimension, seed=seed, training=denoising)
+        self._question: Question | None = next(self._dialogue)
+        self._answers: dict[str, Arrays] = {}
+
+    def rounds_needed(self, grid: Grid) -> int:
+        """Return how many rounds the longest fit takes, and one more to certify."""
+        return most_questions(self._denoising) + 1
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask the next question."""
+        if self._question is None or self.bundle is not None:
+            return []
+        question = self._question
+        words = {
+            "space": self._space.to_config(),
+            "training": asdict(self._training),
+            "seed": self._seed,
+            "question": {"kind": question.kind, "words": dict(question.words)},
+        }
+        sent = {f"basis.{name}": array for name, array in self._space.basis.items()}
+        sent |= {f"question.{name}": array for name, array in question.arrays.items()}
+        self._answers = {}
+        return self._ask(grid, CONTRIBUTE, self._asked_clients(grid, question), words, sent)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Add up the answers, and go on to the next question or to the bundle."""
+        for reply in replies:
+            self.receive(reply)
+        self._give_up()
+        count = len(self._answers)
+        metrics = MetricRecord({"answers": count, "failed": len(self.failures)})
+        if self._question is None or self.bundle is not None:
+            return None, metrics
+        fewest = self._min_pool if self._question.of == "fit" else 1
+        if count < fewest:
+            log(WARNING, "\t%s answers are too few for a sum; it takes %s", count, fewest)
+            return None, metrics
+        # In the clients' order, not in that of arrival: a sum's last bits depend on it.
+        sums: Arrays = {}
+        for client in sorted(self._answers):
+            for name, array in self._answers[client].items():
+                sums[name] = sums.get(name, 0) + array.astype(np.float64)
+        self._answers = {}
+        try:
+            self._question = self._dialogue.send((sums, count))
+        except StopIteration as end:
+            self._question = None
+            return self._finish(end.value), metrics
+        return None, metrics
+
+    def _asked_clients(self, grid: Grid, question: Question) -> list[str]:
+        """Split the clients that have not failed; who judges does not change."""
+        everyone = self.roster(grid).clients(UPSTREAM)
+        judges = self.judges
+        failed = {failure.client for failure in self.failures}
+        return [
+            client
+            for client in everyone
+            if client not in failed and (client in judges) == (question.of == "judges")
+        ]
+
+    @property
+    def judges(self) -> frozenset[str]:
+        """The clients that only say when to stop; empty before the roll is called."""
+        if self._roster is None:
+            return frozenset()
+        everyone = self._roster.clients(UPSTREAM)
+        order = keyed_generator("federated judges", self._seed).permutation(len(everyone))
+        count = max(1, round(self._judges_share * len(order)))
+        return frozenset(everyone[index] for index in order[:count])
+
+    def _take_adapter(self, client: str, words: dict[str, Any], reply: Message) -> None:
+        """Keep an answer until the round's sum is made."""
+        answer = arrays_of(reply.content)
+        if self._question is None:
+            raise PriorError("nothing was asked")
+        _check_answer(answer, self._question)
+        self._answers[client] = answer
+
+    def _finish(self, prior: Prior) -> ArrayRecord | None:
+        notes = {
+            "choice": f"federated {prior.kind} prior, {prior.noise_width} latent directions",
+            "pool": 0,
+            "memorization": "not audited: the server holds no adapters to compare with",
+            "privacy": NO_PRIVACY,
+        }
+        self.bundle = self._publish(prior, notes)
+        self._authority.publish(self.bundle.digest, self.bundle.recipes)
+        log(INFO, "\t%s", notes["choice"])
+        record = content({}, self.bundle.tensors())["arrays"]
+        return record if isinstance(record, ArrayRecord) else None
+
+
+def _check_answer(answer: Arrays, question: Question) -> None:
+    """Raise `PriorError` unless an answer can be added to the others."""
+    if {name: array.shape for name, array in answer.items()} != dict(question.expects):
+        raise PriorError(f"its answer about {question.kind!r} does not have the right shape")
+    for array in answer.values():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise PriorError(
+                f"its answer about {question.kind!r} holds something else than finite numbers"
+            )
+
+
+def _unused(_pool: Any) -> Bundle:
+    raise AssertionError("a federated prior is not fitted to a pool")

@@ -1,0 +1,91 @@
+"""The server's part in planning: who plans, what is asked, and the plan from the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fedcert.bundle import Bundle
+from fedcert.certificates import Recipe
+from fedcert.planning import Plan, Replayed, replays_from_config
+from fedcert.protocol.seeds import recipe_for_attempt
+from fedcert.randomness import derive_seed
+
+__all__ = ["Planning"]
+
+
+class Planning:
+    """Gathers what planning clients replay, and makes the plan from it.
+
+    Parameters
+    ----------
+    share : float
+        Share of the upstream clients that plan instead of training an adapter.
+    sizes : sequence of int
+        Sizes of support sets to plan for, in increasing order.
+    recipes : sequence of Recipe
+        What is tried.
+    seed : int
+        Chooses the planning clients.
+    """
+
+    def __init__(
+        self, *, share: float, sizes: Sequence[int], recipes: Sequence[Recipe], seed: int
+    ) -> None:
+        self._share, self._seed = share, seed
+        self._sizes, self._recipes = tuple(sizes), tuple(recipes)
+        self._replays: dict[str, list[Replayed]] = {}
+
+    def clients_among(
+        self, upstream: Sequence[str], *, pooled: Iterable[str], must_train: int
+    ) -> frozenset[str]:
+        """Choose the planning clients, before anything is trained.
+
+        A client's rank depends on the seed and its own id alone, so a run that goes on after
+        a crash chooses the same ones, unless other clients take part.
+
+        Parameters
+        ----------
+        upstream : sequence of str
+            Every upstream client.
+        pooled : iterable of str
+            Those whose adapters the server has: they cannot plan any more.
+        must_train : int
+            Clients that are left to train in any case.
+        """
+        count = min(round(self._share * len(upstream)), len(upstream) - must_train)
+        free = sorted(
+            set(upstream) - set(pooled),
+            key=lambda client: derive_seed("planning client", self._seed, client),
+        )
+        return frozenset(free[: max(0, count)])
+
+    def question(self, bundle: Bundle) -> dict[str, Any]:
+        """Return what a planning client is sent beside the bundle's arrays."""
+        return {
+            "bundle": bundle.manifest_bytes().decode(),
+            "recipes": [recipe.to_config() for recipe in self._recipes],
+            "sizes": list(self._sizes),
+        }
+
+    def take(self, client: str, words: Mapping[str, Any]) -> None:
+        """Keep a client's answer.
+
+        Raises
+        ------
+        ProtocolError
+            If it cannot be the answer to `question`.
+        """
+        # Clients replay what a new client's first attempt would certify.
+        replayed = [recipe_for_attempt(recipe, 1) for recipe in self._recipes]
+        self._replays[client] = replays_from_config(
+            words.get("replays"), replayed, self._sizes
+        )
+
+    def plan(self) -> Plan | None:
+        """Return the plan, or None if nobody answered."""
+        if not self._replays:
+            return None
+        # In an order of their own: that of the answers differs from run to run.
+        replays = [self._replays[client] for client in sorted(self._replays)]
+        return Plan.of(self._recipes, replays)
