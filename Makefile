@@ -14,11 +14,11 @@ RUFF := $(BIN)/ruff
 # A file without an ending has to be named.
 SOURCES := . .ci/typecheck
 
-.PHONY: help setup demo bench-demo bench-search test test-slow test-all lint format wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates test test-slow test-all lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "With another Python, 3.11 or newer: make setup PYTHON=/path/to/python3"
 
 setup: $(INSTALLED) ## make .venv and install fedcert in it, with pinned versions
@@ -29,8 +29,17 @@ demo: $(INSTALLED) ## simulate a small federation end to end into runs/demo
 bench-demo: $(INSTALLED) ## measure the demo and render docs/demo.md from it
 	$(BIN)/python -m fedcert.simulations.benchmarks.demo
 
+bench-scenarios: $(INSTALLED) ## run every scenario and render docs/scenarios.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.scenarios
+
 bench-search: $(INSTALLED) ## measure the search and render docs/search.md from it
 	$(BIN)/python -m fedcert.simulations.benchmarks.search
+
+bench-prior: $(INSTALLED) ## measure every prior on unseen tasks and render docs/prior.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.prior
+
+bench-certificates: $(INSTALLED) ## measure every recipe and render docs/certificates.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.certificates
 
 test: $(INSTALLED) ## run the tests that do not take minutes
 	$(PYTEST) -m "not slow"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fedcert.data.inputs import InputSpec
 from fedcert.data.kinds import input_spec_from_config
 from fedcert.errors import BundleError, FedcertError
 from fedcert.models.base import BaseModel, load_base_model
+from fedcert.planning.plan import Plan
 from fedcert.priors.base import Prior
 from fedcert.priors.storage import prior_from_parts
 
@@ -52,6 +53,8 @@ class Bundle:
         How a support set of n examples is to be spent.
     notes : Mapping[str, Any]
         What was chosen and why, and what the audits found: a JSON object.
+    plan : Plan or None
+        The plan that the recipe table is from, if recipes were planned.
     """
 
     base_name: str
@@ -63,6 +66,7 @@ class Bundle:
     labels: tuple[str, ...]
     recipes: RecipeTable
     notes: Mapping[str, Any]
+    plan: Plan | None = None
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return all arrays: the space's basis and the prior's."""
@@ -71,7 +75,9 @@ class Bundle:
 
     def manifest(self) -> dict[str, Any]:
         """Return all else, with a digest of the arrays: a JSON object."""
-        return {
+        # Without a plan there is no such key: the digests of such bundles stay what they were.
+        planned = {} if self.plan is None else {"plan": self.plan.to_config()}
+        return planned | {
             "format": FORMAT,
             "base_model": {
                 "name": self.base_name,
@@ -153,6 +159,7 @@ class Bundle:
                 labels=_names(content["labels"]),
                 recipes=RecipeTable.from_config(content["recipes"]),
                 notes=dict(content["notes"]),
+                plan=Plan.from_config(content["plan"]) if "plan" in content else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the bundle is damaged: {error}") from error
@@ -179,6 +186,10 @@ class Bundle:
             digest=self.base_digest,
         )
 
+    def with_plan(self, plan: Plan) -> Bundle:
+        """Return the bundle with a plan and the recipe table that follows from it."""
+        return replace(self, recipes=plan.table(), plan=plan)
+
     def _check_whole(self) -> None:
         if self.space.base_digest != self.base_digest:
             raise BundleError("the bundle is damaged: its space belongs to another base model")
@@ -187,6 +198,8 @@ class Bundle:
                 f"the bundle is damaged: its prior has {self.prior.dimension} coordinates, "
                 f"its space {self.space.dimension}"
             )
+        if self.plan is not None and self.plan.table() != self.recipes:
+            raise BundleError("the bundle is damaged: its recipes are not those of its plan")
 
 
 def _names(labels: object) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date, time
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -19,10 +20,15 @@ from fedcert.models.layout import ATTENTION_PROJECTIONS
 from fedcert.priors import PRIORS
 from fedcert.scenarios import scenario_defaults
 
+if TYPE_CHECKING:
+    from fedcert.privacy import UploadPrivacy
+
 __all__ = ["RunSettings", "ScenarioSettings"]
 
 SMALLEST_FIT = 10
 """Adapters that the diffusion prior needs."""
+PLANNED = "planned"
+"""What stands for a recipe in the settings if upstream clients are to find it out."""
 
 
 class _Section(BaseModel):
@@ -56,6 +62,19 @@ class TrainingSettings(_Section):
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=0.03, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
+    lora_ranks: str = ""
+    """Ranks of plain LoRA, separated by commas, that upstream clients take in turn; what they
+    trained is projected into the adapter space. Empty: they train in the space."""
+
+    @field_validator("lora_ranks", mode="before")
+    @classmethod
+    def _spelled(cls, ranks: object) -> object:
+        """Take a number or a list as well; Flower's run config has no lists."""
+        listed = ranks if isinstance(ranks, list | tuple) else [ranks]
+        text = ",".join(str(rank).strip() for rank in listed)
+        if text and not re.fullmatch(r"[1-9]\d*( *, *[1-9]\d*)*", text):
+            raise ValueError("give ranks of 1 or more, separated by commas")
+        return text
 
 
 class PriorSettings(_Section):
@@ -63,12 +82,20 @@ class PriorSettings(_Section):
 
     kind: str = "diffusion"
     """One of `fedcert.priors.PRIORS`."""
+    training: Literal["pooled", "federated"] = "pooled"
+    """``"federated"``: clients keep their adapters, and the denoiser is trained by federated
+    averaging."""
     audit_share: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the pool that the fit never sees; it is for the memorization audit."""
     smallest_ratio: float = Field(default=0.5, ge=0)
     """Smallest ratio of nearest-pool distances, samples to held-out, that passes."""
-    on_memorization: Literal["warn", "fail"] = "warn"
-    """What happens when the audit does not pass."""
+    largest_advantage: float = Field(default=0.9, gt=0, le=1)
+    """Largest upper confidence limit of the membership attacks' advantage that passes."""
+    on_memorization: Literal["warn", "fail", "fallback"] = "fallback"
+    """What happens when an audit does not pass; ``"fallback"`` takes the Gaussian instead if
+    fewer audits object to it."""
+    robust: bool = True
+    """Leave copies and outliers among the uploads out of the fit."""
 
     def held_out(self, pool: int) -> int:
         """Return how many adapters of a pool are for the audit alone."""
@@ -82,6 +109,19 @@ class PriorSettings(_Section):
         return kind
 
 
+class PrivacySettings(_Section):
+    """Local differential privacy of uploads: each client adds noise to its own."""
+
+    epsilon: float = Field(default=0.0, ge=0)
+    """Of one upload; 0 means no noise and no promise."""
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    """The privacy delta, not that of certificates."""
+    clip: float = Field(default=3.0, gt=0)
+    """C, the largest norm of an adapter; longer ones are shortened."""
+    budget: float = Field(default=0.0, ge=0)
+    """Largest epsilon of all releases of one client together; 0 means no limit."""
+
+
 class CertificateSettings(_Section):
     """How new clients spend their labels. Fixed before any new client is served."""
 
@@ -90,9 +130,46 @@ class CertificateSettings(_Section):
     candidates: int = Field(default=1000, ge=1)
     delta: float = Field(default=0.05, gt=0, lt=1)
     recipe: str = "union"
-    """Recipe for support sets below `split_from`."""
+    """Recipe for support sets below `split_from`; or ``"planned"``: upstream clients that train
+    no adapter measure which recipe suits which size."""
     split_from: int = Field(default=64, ge=1)
-    """From this size on, one half chooses and the other certifies."""
+    """From this size on, one half chooses and the other certifies; without effect on a plan."""
+
+
+class PlanningSettings(_Section):
+    """How recipes are planned; without effect unless ``certificate.recipe = "planned"``."""
+
+    clients: float = Field(default=0.15, gt=0, lt=1)
+    """Share of the upstream clients that plan instead of training an adapter. At least
+    ``server.min_pool`` clients train in any case."""
+    sizes: str = "16,32,64,128,256"
+    """Sizes of support sets to plan for, separated by commas."""
+
+    @field_validator("sizes", mode="before")
+    @classmethod
+    def _increasing(cls, sizes: Any) -> Any:
+        if isinstance(sizes, list | tuple):
+            sizes = ",".join(map(str, sizes))
+        if isinstance(sizes, str) and not _are_sizes(sizes):
+            raise ValueError("give sizes from 1 on in increasing order, separated by commas")
+        return sizes
+
+
+class SearchSettings(_Section):
+    """How candidates are ranked. What is certified is counted apart from it."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``"bfloat16"`` ranks with a copy of the base model in bfloat16."""
+    compile: bool = False
+    """Compile the part that all candidates run through, with a C++ compiler."""
+
+
+class ClientSettings(_Section):
+    """What a client's process may use."""
+
+    cache_mib: float = Field(default=256.0, ge=0)
+    """Most memory for what frozen layers made of texts; virtual clients of one process share
+    it. It decides the time, not the result."""
 
 
 class ServerSettings(_Section):
@@ -108,6 +185,9 @@ class ServerSettings(_Section):
     """Nodes to wait for at the start; 0 means as many as the scenario has clients."""
     registration_timeout: float = Field(default=60.0, gt=0)
     """Seconds to wait for them; then the run begins with those that are there."""
+    state: str = ""
+    """Folder of the server's key, nonces, and log, an absolute path; it must outlive runs.
+    Without it key and nonces follow from the run's seed, as in a simulation."""
 
 
 class EvaluationSettings(_Section):
@@ -129,7 +209,11 @@ class RunSettings(_Section):
     adapter: AdapterSettings = AdapterSettings()
     training: TrainingSettings = TrainingSettings()
     prior: PriorSettings = PriorSettings()
+    privacy: PrivacySettings = PrivacySettings()
     certificate: CertificateSettings = CertificateSettings()
+    planning: PlanningSettings = PlanningSettings()
+    search: SearchSettings = SearchSettings()
+    client: ClientSettings = ClientSettings()
     server: ServerSettings = ServerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
@@ -146,6 +230,8 @@ class RunSettings(_Section):
             settings = cls.model_validate(_with_defaults(values))
             settings.recipe_table()
             settings._check_min_pool()
+            settings._check_federated()
+            settings._check_planning()
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -201,14 +287,35 @@ class RunSettings(_Section):
         return "\n".join(lines) + "\n"
 
     def recipe_table(self) -> RecipeTable:
-        """Return which recipe serves which n, fixed before any new client is served."""
+        """Return which recipe serves which n, fixed before any new client is served.
+
+        Where recipes are planned, this is what serves if no plan comes about.
+        """
         certificate = self.certificate
         terms = {"candidates": certificate.candidates, "delta": certificate.delta}
-        small = Recipe.from_config({"kind": certificate.recipe, **terms})
+        kind = "union" if self.planned else certificate.recipe
+        small = Recipe.from_config({"kind": kind, **terms})
         split = Recipe.from_config({"kind": "split", **terms})
         if certificate.split_from == 1 or certificate.recipe == "split":
             return RecipeTable(((1, split),))
         return RecipeTable(((1, small), (certificate.split_from, split)))
+
+    @property
+    def planned(self) -> bool:
+        """Whether upstream clients plan the recipe table."""
+        return self.certificate.recipe == PLANNED
+
+    def planning_sizes(self) -> tuple[int, ...]:
+        """Return the sizes of support sets to plan for, in increasing order."""
+        return tuple(int(size) for size in self.planning.sizes.split(","))
+
+    def _check_planning(self) -> None:
+        """Raise `SettingsError` where a plan would break a promise of privacy."""
+        if self.planned and self.privacy.epsilon > 0:
+            raise SettingsError(
+                "setting 'certificate.recipe': planning clients answer without noise, so "
+                "'planned' does not go with privacy.epsilon > 0; name a recipe"
+            )
 
     def _check_min_pool(self) -> None:
         """Raise `SettingsError` if the audit can leave too few adapters for the fit."""
@@ -221,13 +328,49 @@ class RunSettings(_Section):
                 f"{SMALLEST_FIT}"
             )
 
+    def _check_federated(self) -> None:
+        """Raise `SettingsError` if the federated prior is asked for what it cannot do."""
+        if self.prior.training != "federated":
+            return
+        if self.prior.kind != "diffusion":
+            raise SettingsError(
+                f"setting 'prior.training': the {self.prior.kind} prior cannot be trained "
+                'federated; choose prior.kind = "diffusion"'
+            )
+        if self.privacy.epsilon > 0:
+            raise SettingsError(
+                "setting 'privacy.epsilon': the federated prior adds no noise and can make no "
+                'such promise; pool noisy uploads (prior.training = "pooled") instead'
+            )
+
+    def upload_privacy(self) -> UploadPrivacy | None:
+        """Return the promise that clients make with their uploads, or None without one."""
+        from fedcert.privacy import UploadPrivacy
+
+        privacy = self.privacy
+        if privacy.epsilon == 0:
+            return None
+        return UploadPrivacy(privacy.clip, privacy.epsilon, privacy.delta)
+
     def finetune_settings(self) -> FinetuneSettings:
         """Return the training section as the library's own type."""
-        return FinetuneSettings(**self.training.model_dump())
+        return FinetuneSettings(**self.training.model_dump(exclude={"lora_ranks"}))
+
+    def lora_ranks(self) -> tuple[int, ...]:
+        """Return the ranks of plain LoRA; empty if clients train in the adapter space."""
+        return tuple(int(rank) for rank in self.training.lora_ranks.split(",") if rank)
 
     def projections(self) -> tuple[str, ...]:
         """Return the names of the adapted modules."""
         return tuple(name.strip() for name in self.adapter.projections.split(","))
+
+
+def _are_sizes(text: str) -> bool:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        return False
+    sizes = [int(part) for part in parts]
+    return sizes[0] >= 1 and all(one < other for one, other in pairwise(sizes))
 
 
 def _with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fedcert.randomness import derive_seed, small_seed
 from fedcert.scenarios import Scenario
 from fedcert.search import BatchedScorer
 
-__all__ = ["bounds_by_size", "fit_baselines", "risk_curves"]
+__all__ = ["bounds_by_size", "client_risks", "fit_baselines", "risk_curves"]
 
 SIZES = (8, 16, 32, 64)
 
@@ -45,21 +45,21 @@ def risk_curves(
 ) -> list[dict[str, Any]]:
     """Measure best-of-M risk on the new clients' tasks, for each prior at equal M.
 
-    All priors get the same noise seed. Clients with the same test inputs share predictions.
+    All priors get the same noise seed.
 
     Returns
     -------
     list of dict
         ``{"prior": kind, "best_of": [{"m", "risk", "se"}, ...]}``; empty without test data.
     """
-    tests = {client: scenario.test_examples(client) for client in scenario.new_clients}
-    known = {client: examples for client, examples in tests.items() if examples is not None}
     counts = sorted({m for m in (1, 3, 10, 30, 100, 300, 1000, 3000) if m < candidates}
                     | {candidates})  # fmt: skip
     curves = []
-    for kind, prior in priors.items() if known else ():
+    for kind, prior in priors.items():
         vectors = prior.sample(derive_seed("risk profile", seed), count=candidates)
-        risks = np.array(_best_of_clients(model, scenario, vectors, known, counts))
+        risks = client_risks(model, scenario, vectors, counts)
+        if not len(risks):
+            return []
         error = (
             risks.std(axis=0, ddof=1) / len(risks) ** 0.5 if len(risks) > 1 else 0 * risks[0]
         )
@@ -72,6 +72,44 @@ def risk_curves(
         )
         on_step(1)
     return curves
+
+
+def client_risks(
+    model: AdaptedModel, scenario: Scenario, vectors: FloatArray, counts: list[int]
+) -> FloatArray:
+    """Estimate the risk of the best of the first M candidates for each new client.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        The frozen model in the candidates' space.
+    scenario : Scenario
+        Gives the new clients' test examples; clients without any are left out.
+    vectors : numpy.ndarray
+        Candidates, shape ``(M, d)``.
+    counts : list of int
+        Values of M, at most ``len(vectors)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64, shape ``(clients, len(counts))``; see `best_of`.
+    """
+    scorer = BatchedScorer(model, scenario.inputs, margin_tolerance=0.0)
+    shared: dict[str, npt.NDArray[np.int64]] = {}
+    risks = []
+    for client in scenario.new_clients:
+        examples = scenario.test_examples(client)
+        if examples is None:
+            continue
+        inputs = examples.inputs
+        plain = inputs.astype(str) if inputs.dtype == object else inputs
+        key = digest_tensors({"inputs": plain})
+        # Clients with the same test inputs share predictions.
+        if key not in shared:
+            shared[key] = scorer.predict(vectors, inputs)
+        risks.append(best_of(shared[key] != examples.labels, counts))
+    return np.array(risks).reshape(-1, len(counts))
 
 
 def bounds_by_size(
@@ -127,26 +165,6 @@ def bounds_by_size(
         for (kind, n), values in found.items()
         for means in [np.mean(values, axis=0)]
     ]
-
-
-def _best_of_clients(
-    model: AdaptedModel,
-    scenario: Scenario,
-    vectors: FloatArray,
-    tests: dict[str, Examples],
-    counts: list[int],
-) -> list[list[float]]:
-    scorer = BatchedScorer(model, scenario.inputs, margin_tolerance=0.0)
-    shared: dict[str, npt.NDArray[np.int64]] = {}
-    risks = []
-    for examples in tests.values():
-        key = digest_tensors({"inputs": examples.inputs.astype(str)}) if (
-            examples.inputs.dtype == object
-        ) else digest_tensors({"inputs": examples.inputs})  # fmt: skip
-        if key not in shared:
-            shared[key] = scorer.predict(vectors, examples.inputs)
-        risks.append(best_of(shared[key] != examples.labels, counts))
-    return risks
 
 
 def _test_errors(

@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters import AdaptedModel, PrefixCache
 from fedcert.atomic import write_atomically
 from fedcert.certificates import verify_record
 from fedcert.clients.client_app import make_client_app
@@ -148,7 +148,9 @@ def _measure(
             f"the scenario has no new client to certify or measure; the bundle is in "
             f"{output / 'bundle'}"
         )
-    model = AdaptedModel(outcome.base, outcome.space)
+    model = AdaptedModel(
+        outcome.base, outcome.space, prefix_cache=PrefixCache(settings.client.cache_mib)
+    )
     clients = [_client_row(outcome, client, output) for client in sorted(strategy.certificates)]
     observer.start("replay the recipes", len(scenario.new_clients))
     by_size = bounds_by_size(

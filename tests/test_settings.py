@@ -94,7 +94,10 @@ def test_settings_do_not_change() -> None:
             {"prior": {"kind": "gan"}},
             "'prior.kind': there is no such prior; choose diffusion, ",
         ),
-        ({"prior": {"on_memorization": "x"}}, "'prior.on_memorization': .*'warn' or 'fail'"),
+        (
+            {"prior": {"on_memorization": "x"}},
+            "'prior.on_memorization': .*'warn', 'fail' or 'fallback'",
+        ),
         ({"certificate": {"delta": 0}}, "'certificate.delta': .* greater than 0 (got 0)"),
         ({"certificate": {"delta": 1}}, "'certificate.delta': .* less than 1 (got 1)"),
         ({"certificate": {"candidates": 0}}, "'certificate.candidates': .* (got 0)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from fedcert.atomic import write_atomically
 from fedcert.results import write_json
 
-__all__ = ["publish"]
+__all__ = ["between_markers", "page_of", "publish", "record_of"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,10 +28,40 @@ def publish(name: str, record: Mapping[str, Any], documents: Mapping[str, str]) 
     documents : Mapping[str, str]
         Content by path below ``docs/``.
     """
-    results = _ROOT / "simulations" / "benchmarks" / "results" / f"{name}.json"
+    results = _results(name)
     write_json(results, dict(record))
     written = [results]
     for path, text in documents.items():
         written.append(_ROOT / "docs" / path)
         write_atomically(written[-1], text.encode())
     sys.stdout.write(f"wrote {', '.join(str(p.relative_to(_ROOT)) for p in written)}\n")
+
+
+def record_of(name: str) -> dict[str, Any]:
+    """Return a benchmark's last record; empty if there is none."""
+    path = _results(name)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def page_of(path: str) -> str:
+    """Return a page below ``docs/`` as it is."""
+    return (_ROOT / "docs" / path).read_text(encoding="utf-8")
+
+
+def between_markers(text: str, name: str, content: str) -> str:
+    """Replace what stands between a page's comments ``NAME: begin`` and ``NAME: end``.
+
+    Raises
+    ------
+    ValueError
+        If the page does not have each of them once, in this order.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"the page needs {begin} and {end} once, in this order")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n\n{content}\n\n{end}{rest.partition(end)[2]}"
+
+
+def _results(name: str) -> Path:
+    return _ROOT / "simulations" / "benchmarks" / "results" / f"{name}.json"

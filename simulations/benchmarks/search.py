@@ -24,8 +24,10 @@ from fedcert.priors import GaussianPrior, LatentSpace
 from fedcert.randomness import derive_seed, keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer, search
 from fedcert.simulations.benchmarks.dropping import measure_dropping
+from fedcert.simulations.benchmarks.finetuning import measure_finetuning
 from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.benchmarks.search_cases import Case, cases
+from fedcert.simulations.benchmarks.search_page import search_page
 
 __all__ = ["main"]
 
@@ -37,6 +39,7 @@ def main() -> None:
     """Measure and render."""
     memory = _memory(next(cases()))  # first, before anything else has grown the process
     dropping = measure_dropping()
+    finetuning = measure_finetuning()
     table = [_measure(case) for case in cases()]
     record = {
         "command": "make bench-search",
@@ -46,9 +49,11 @@ def main() -> None:
         "versions": versions(),
         "table": table,
         "dropping": dropping,
+        "new_client_vs_finetune": finetuning,
+        "repeats": REPEATS,
         "memory": memory,
     }
-    publish("search", record, {"search.md": _page(record)})
+    publish("search", record, {"search.md": search_page(record)})
 
 
 def _measure(case: Case) -> dict[str, Any]:
@@ -59,7 +64,7 @@ def _measure(case: Case) -> dict[str, Any]:
     prior = _prior(space)
     vectors = prior.sample(derive_seed("bench"), count=case.candidates)
     model = AdaptedModel(base, space)
-    batched = BatchedScorer(model, spec, margin_tolerance=TOLERANCE)
+    batched = _scorer(model, spec, case)
     plain = ReferenceScorer(base, space, spec, margin_tolerance=TOLERANCE)
     runs = {
         "peft": lambda: plain.score(vectors[: case.plain], examples),
@@ -69,8 +74,8 @@ def _measure(case: Case) -> dict[str, Any]:
     batched.score(vectors[:8], examples)  # warm up, self-check included
     times = _in_turn(runs)
     work = _flops(lambda: batched.score(vectors[:32], examples)) / 32
-    plain_losses = plain.score(vectors[: case.plain], examples).losses
-    losses = batched.score(vectors[: case.plain], examples).losses
+    expected = plain.score(vectors[: case.plain], examples)
+    scores = batched.score(vectors[: case.plain], examples)
     ratios = [
         (p / case.plain) / (t / case.candidates)
         for p, t in zip(times["peft"], times["batched"], strict=True)
@@ -83,12 +88,13 @@ def _measure(case: Case) -> dict[str, Any]:
         "model": case.model,
         "layers": case.layers,
         "n": case.examples,
-        "mode": "exhaustive float32",
+        "mode": f"exhaustive {case.precision}",
         "candidates": case.candidates,
         "speedup_vs_peft": statistics.median(ratios),
         "ms_per_candidate": 1e3 * statistics.median(times["batched"]) / case.candidates,
         "gemm_share": statistics.median(shares),
-        "largest_loss_difference": float(np.abs(plain_losses - losses).max()),
+        "largest_loss_difference": float(np.abs(expected.losses - scores.losses).max()),
+        "labels_changed": float((expected.wrong != scores.wrong).mean()),
         "note": model.note,
     }
 
@@ -101,15 +107,18 @@ def _search(
     case: Case,
 ) -> Any:
     # A scorer of its own: the frozen layers are part of what a new client pays for.
-    scorer = BatchedScorer(model, spec, margin_tolerance=TOLERANCE)
     return search(
         prior,
-        scorer,
+        _scorer(model, spec, case),
         examples,
         seed=derive_seed("bench"),
         candidates=case.candidates,
-        early_dropping=False,
+        early_dropping="none",
     )
+
+
+def _scorer(model: AdaptedModel, spec: InputSpec, case: Case) -> BatchedScorer:
+    return BatchedScorer(model, spec, margin_tolerance=TOLERANCE, precision=case.precision)
 
 
 def _prior(space: AdapterSpace) -> GaussianPrior:
@@ -158,44 +167,6 @@ def _memory(case: Case) -> dict[str, Any]:
             candidates=100_000,
         )
     return {"model": case.model, "candidates": 100_000, "peak_mib": memory.peak_mib - before}
-
-
-def _page(record: dict[str, Any]) -> str:
-    machine, memory, drop = record["machine"], record["memory"], record["dropping"]
-    rows = [
-        f"| {r['model']} | {r['layers']} | {r['n']} | {r['speedup_vs_peft']:.1f} "
-        f"| {r['ms_per_candidate']:.2f} | {r['gemm_share']:.0%} |"
-        for r in record["table"]
-    ]
-    worst = max(r["largest_loss_difference"] for r in record["table"])
-    return "\n".join(
-        [
-            "<!-- Rendered by `make bench-search`; do not edit. -->",
-            "# Search speed",
-            "",
-            f"Measured on {machine['cores']} cores ({machine['cpu']}), "
-            f"{record['threads']} threads, float32. Ratios are medians of {REPEATS}, measured "
-            "side by side against the plain loop that swaps adapters into one PEFT model. "
-            "*GEMM share* is the executed floating-point work per second over that of a square "
-            "product of size 2048.",
-            "",
-            "| model | adapted layers | n | x PEFT loop | ms per candidate | GEMM share |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"Largest difference of a loss from the PEFT loop's: {worst:.1e}.",
-            "",
-            f"Early dropping, scenario `digits` with its fitted {drop['prior']} prior, "
-            f"{drop['candidates']:,} candidates, n = {drop['n']}, {drop['clients']} new "
-            f"clients: {drop['speedup']:.1f} times as fast as the exhaustive search (median; "
-            f"{drop['scoring_speedup']:.1f} times with the drawing of candidates left out), "
-            f"the same winner for {drop['same_winner']:.0%}.",
-            "",
-            f"A search of {memory['candidates']:,} candidates ({memory['model']}) added "
-            f"{memory['peak_mib']:.0f} MiB at its peak.",
-            "",
-        ]
-    )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class Case:
         Scored by the search.
     plain : int
         Scored by the plain loop in the same turn; it is too slow for all of them.
+    precision : str
+        What the search ranks in.
     load : callable
         Gives base model, input specification and examples.
     """
@@ -41,6 +43,7 @@ class Case:
     examples: int
     candidates: int
     plain: int
+    precision: str
     load: Callable[[], tuple[BaseModel, InputSpec, Examples]]
 
 
@@ -57,9 +60,26 @@ def cases() -> Iterator[Case]:
                 sys.stdout.write(f"left out: {error}\n")
                 return
             yield _case("intents", "MiniLM", layers, examples, candidates=candidates)
+            if (layers, examples) == (1, 64):
+                yield _case(
+                    "intents",
+                    "MiniLM",
+                    layers,
+                    examples,
+                    candidates=candidates,
+                    precision="bfloat16",
+                )
 
 
-def _case(scenario: str, model: str, layers: int, examples: int, *, candidates: int) -> Case:
+def _case(
+    scenario: str,
+    model: str,
+    layers: int,
+    examples: int,
+    *,
+    candidates: int,
+    precision: str = "float32",
+) -> Case:
     def load() -> tuple[BaseModel, InputSpec, Examples]:
         source = load_scenario(scenario, {})
         labels: Any = source.labels
@@ -67,4 +87,4 @@ def _case(scenario: str, model: str, layers: int, examples: int, *, candidates: 
         support = source.support_examples(source.new_clients[0], examples)
         return base, source.inputs, support
 
-    return Case(model, layers, examples, candidates, plain=4, load=load)
+    return Case(model, layers, examples, candidates, 4, precision, load)

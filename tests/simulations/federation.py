@@ -22,6 +22,7 @@ from fedcert.messages import TRAIN
 from fedcert.models import BaseModel, load_base_model
 from fedcert.pool import Pool
 from fedcert.priors.base import FloatArray
+from fedcert.protocol.authority import SeedAuthority
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.runners.flower_internals import LocalGrid
@@ -175,6 +176,7 @@ class Federation:
             pool=self.pool(),
             space=self.space,
             fit=self.fit,
+            authority=SeedAuthority.simulated(self.output / "protocol", self.settings.seed),
             training=self.settings.finetune_settings(),
             seed=self.settings.seed,
             clients_per_round=self.settings.server.clients_per_round,

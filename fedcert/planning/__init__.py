@@ -1,0 +1,19 @@
+"""Planning: which recipe to expect the lowest certificate from, before any data is spent."""
+
+from fedcert.planning.menu import menu, recipe_name, worth_trying
+from fedcert.planning.plan import Plan, PlanRow, Replayed
+from fedcert.planning.replays import ClientReplay, plan_client
+from fedcert.planning.replies import replays_from_config, replays_to_config
+
+__all__ = [
+    "ClientReplay",
+    "Plan",
+    "PlanRow",
+    "Replayed",
+    "menu",
+    "plan_client",
+    "recipe_name",
+    "replays_from_config",
+    "replays_to_config",
+    "worth_trying",
+]

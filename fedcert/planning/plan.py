@@ -1,0 +1,201 @@
+"""A plan: the certificate to expect from each recipe at each n, and what follows from it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+
+from fedcert.certificates import Recipe, RecipeTable
+from fedcert.certificates.recipes.base import require_integer, require_number
+from fedcert.errors import BundleError, CertificateError, RefusalError
+
+__all__ = ["Plan", "PlanRow", "Replayed"]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """One planning client's outcome of one recipe at one n.
+
+    Attributes
+    ----------
+    recipe : int
+        Number of the recipe in the list that was replayed.
+    n : int
+        Size of the support set.
+    bound : float
+        What it would have certified.
+    """
+
+    recipe: int
+    n: int
+    bound: float
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """What to expect of the planned recipe at one n.
+
+    Attributes
+    ----------
+    n : int
+        Size of the support set.
+    recipe : Recipe
+        The one with the lowest mean bound over the planning clients.
+    mean, low, high : float
+        Mean, and 10% and 90% quantiles over the planning clients, of its bound.
+    clients : int
+        Planning clients that had n examples.
+    """
+
+    n: int
+    recipe: Recipe
+    mean: float
+    low: float
+    high: float
+    clients: int
+
+    def __post_init__(self) -> None:
+        require_integer("n", self.n, 1, 2**53 - 1)
+        require_integer("clients", self.clients, 1, 2**53 - 1)
+        self.recipe.require_exportable()
+        for name in ("mean", "low", "high"):
+            value = getattr(self, name)
+            require_number(name, value)
+            if not 0 < value <= 1:
+                raise CertificateError(f"{name} must lie in (0, 1], not {value}")
+        if self.low > self.high:
+            raise CertificateError(f"low must not exceed high, as {self.low} does {self.high}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The planned recipe by n, as published in a bundle.
+
+    Parameters
+    ----------
+    rows : tuple of PlanRow
+        By rising n; at least one.
+    """
+
+    rows: tuple[PlanRow, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise CertificateError("a plan needs at least one row")
+        if any(one.n >= other.n for one, other in pairwise(self.rows)):
+            raise CertificateError(
+                f"a plan's sizes must increase, not {[row.n for row in self.rows]}"
+            )
+
+    @classmethod
+    def of(cls, recipes: Sequence[Recipe], replays: Iterable[Sequence[Replayed]]) -> Self:
+        """Choose for each n the recipe with the lowest mean bound.
+
+        Parameters
+        ----------
+        recipes : sequence of Recipe
+            What was replayed; of equally good ones the first wins.
+        replays : iterable of sequences of Replayed
+            One sequence per planning client.
+
+        Raises
+        ------
+        CertificateError
+            If there is nothing to plan from.
+        """
+        bounds: dict[tuple[int, int], list[float]] = defaultdict(list)
+        for client in replays:
+            for row in client:
+                bounds[row.n, row.recipe].append(row.bound)
+        if not bounds:
+            raise CertificateError("there are no replays to plan from")
+        rows = []
+        for n in sorted({n for n, _ in bounds}):
+            # A client that failed at one recipe must not make that recipe look good.
+            most = max(len(values) for (size, _), values in bounds.items() if size == n)
+            means = {
+                index: _rounded(np.mean(values))
+                for (size, index), values in bounds.items()
+                if size == n and len(values) == most
+            }
+            best = min(means, key=lambda index: (means[index], index))
+            low, high = map(_rounded, np.quantile(bounds[n, best], (0.1, 0.9)))
+            rows.append(PlanRow(n, recipes[best], means[best], low, high, most))
+        return cls(tuple(rows))
+
+    def table(self) -> RecipeTable:
+        """Return the recipes by n; sizes in between take that of the next smaller one."""
+        rows: list[tuple[int, Recipe]] = []
+        for row in self.rows:
+            if not rows or rows[-1][1] != row.recipe:
+                rows.append((row.n if rows else 1, row.recipe))
+        return RecipeTable(tuple(rows))
+
+    def expected(self, n: int) -> PlanRow:
+        """Return what n examples lead one to expect: the row of the largest size up to n.
+
+        Raises
+        ------
+        RefusalError
+            If n is below the smallest size that was planned.
+        """
+        known = [row for row in self.rows if row.n <= n]
+        if not known:
+            raise RefusalError(
+                f"nothing was planned for {n} examples; the smallest size is {self.rows[0].n}"
+            )
+        return known[-1]
+
+    def needed(self, target: float) -> PlanRow:
+        """Return the smallest size whose mean bound is at most `target`.
+
+        Raises
+        ------
+        RefusalError
+            If no size that was planned reaches it.
+        """
+        for row in self.rows:
+            if row.mean <= target:
+                return row
+        best = min(self.rows, key=lambda row: row.mean)
+        raise RefusalError(
+            f"no planned size reaches {target:g}: the best mean is {best.mean:.3f}, with "
+            f"{best.n} labels"
+        )
+
+    def to_config(self) -> list[dict[str, Any]]:
+        """Return the plan as a JSON array."""
+        return [asdict(row) | {"recipe": row.recipe.to_config()} for row in self.rows]
+
+    @classmethod
+    def from_config(cls, config: object) -> Self:
+        """Rebuild a plan from `to_config`.
+
+        Raises
+        ------
+        BundleError
+            If it is damaged.
+        """
+        if not isinstance(config, Sequence) or isinstance(config, str | bytes):
+            raise BundleError("the plan in the bundle is damaged: it is not a list of rows")
+        try:
+            return cls(tuple(_row(entry) for entry in config))
+        except CertificateError as error:
+            raise BundleError(f"the plan in the bundle is damaged: {error}") from error
+
+
+def _rounded(value: float | np.floating[Any]) -> float:
+    # As fine as bounds are: so equal recipes tie whatever the order of the clients.
+    return round(float(value), 6)
+
+
+def _row(entry: object) -> PlanRow:
+    names = {field.name for field in fields(PlanRow)}
+    if not isinstance(entry, Mapping) or set(entry) != names:
+        raise CertificateError(f"a row must hold {', '.join(sorted(names))} alone")
+    return PlanRow(**{**entry, "recipe": Recipe.from_config(entry["recipe"])})

@@ -1,0 +1,144 @@
+"""What each recipe would have certified for one client, from one table of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.certificates import PosteriorSplitRecipe, Recipe
+from fedcert.certificates.replay import ErrorTable, Outcome, Refined, replay
+from fedcert.data.examples import Examples
+from fedcert.planning.menu import worth_trying
+from fedcert.planning.plan import Replayed
+from fedcert.priors.base import FloatArray, Prior
+from fedcert.search.refinement import refine
+from fedcert.search.scores import Scorer, Scores
+
+__all__ = ["ClientReplay", "plan_client"]
+
+
+class ClientReplay:
+    """One client's examples, on which recipes of any kind and size can be replayed.
+
+    Support sets nest and candidates do not depend on n, so every candidate is scored once on
+    all examples, and what is refined on the first n1 serves every n above.
+
+    Parameters
+    ----------
+    prior : Prior
+        What candidates are drawn from.
+    scorer : Scorer
+        Counts errors.
+    examples : Examples
+        The client's, in the order in which they are spent.
+    seed : str
+        Of the candidates, 256 bits in hexadecimal.
+    candidates : int
+        Candidates that are drawn; recipes may use fewer.
+    tested : callable, optional
+        Returns which predictions of adapters ``(H, d)`` are wrong on test examples, bool of
+        shape ``(H, T)``; without it the outcomes' risks are NaN.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        scorer: Scorer,
+        examples: Examples,
+        *,
+        seed: str,
+        candidates: int,
+        tested: Callable[[FloatArray], npt.NDArray[np.bool_]] | None = None,
+    ) -> None:
+        self._prior, self._scorer, self._examples = prior, scorer, examples
+        self._seed, self._candidates = seed, candidates
+        self._tested = tested
+        self._known_risks: dict[int, float] = {}
+        self._refined: dict[str, tuple[FloatArray, Scores]] = {}
+
+    def outcome(self, recipe: Recipe, n: int) -> Outcome:
+        """Replay a recipe on the first n examples."""
+        refined = self._finalists(recipe, n) if recipe.refines else None
+        outcome = replay(recipe, self._table_for(recipe), n, refined)
+        if recipe.refines or outcome.index is None:
+            return outcome
+        return replace(outcome, risk=self._risk(outcome.index))
+
+    @cached_property
+    def _vectors(self) -> FloatArray:
+        return self._prior.sample(self._seed, count=self._candidates)
+
+    @cached_property
+    def _scores(self) -> Scores:
+        return self._scorer.score(self._vectors, self._examples)
+
+    @cached_property
+    def _tests(self) -> npt.NDArray[np.bool_] | None:
+        return None if self._tested is None else self._tested(self._vectors)
+
+    def _table_for(self, recipe: Recipe) -> ErrorTable:
+        # Testing all candidates takes a while, and only what certifies a mixture needs it.
+        tests = None if recipe.certifies == "adapter" else self._tests
+        return ErrorTable(
+            wrong=self._scores.wrong,
+            losses=self._scores.losses,
+            test_risk=np.full(self._candidates, np.nan)
+            if tests is None
+            else tests.mean(axis=1),
+            test_wrong=tests,
+        )
+
+    def _risk_of(self, adapters: FloatArray) -> FloatArray:
+        if self._tested is None:
+            return np.full(len(adapters), np.nan)
+        return np.asarray(self._tested(adapters).mean(axis=1))
+
+    def _risk(self, index: int) -> float:
+        if index not in self._known_risks:
+            self._known_risks[index] = float(self._risk_of(self._vectors[[index]])[0])
+        return self._known_risks[index]
+
+    def _finalists(self, recipe: Recipe, n: int) -> Refined:
+        """Return what the recipe refines from its choosing examples, on the others."""
+        assert isinstance(recipe, PosteriorSplitRecipe)
+        choosing, certifying = recipe.choosing(n), recipe.certifying(n)
+        key = f"{choosing.size} {recipe.refinement_config()}"
+        if key not in self._refined:
+            adapters = refine(
+                recipe,
+                self._prior,
+                self._scorer,
+                self._examples.take(choosing.as_slice()),
+                seed=self._seed,
+            )
+            self._refined[key] = adapters, self._scorer.score(adapters, self._examples)
+        adapters, scores = self._refined[key]
+        return Refined(
+            wrong=scores.wrong[:, certifying.as_slice()], test_risk=self._risk_of(adapters)
+        )
+
+
+def plan_client(
+    replays: ClientReplay, recipes: Sequence[Recipe], sizes: Sequence[int]
+) -> list[Replayed]:
+    """Replay recipes on one planning client at several n.
+
+    Parameters
+    ----------
+    replays : ClientReplay
+        The client's examples.
+    recipes : sequence of Recipe
+        What to try; refining on very many examples is left out.
+    sizes : sequence of int
+        Values of n, at most the client's number of examples.
+    """
+    return [
+        Replayed(index, n, replays.outcome(recipe, n).bound)
+        for n in sizes
+        for index, recipe in enumerate(recipes)
+        if worth_trying(recipe, n)
+    ]

@@ -1,0 +1,79 @@
+"""What planning clients answer: checked before it has a say in the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from fedcert.certificates import Recipe
+from fedcert.certificates.recipes.base import require_integer, require_number
+from fedcert.errors import CertificateError, ProtocolError
+from fedcert.planning.menu import worth_trying
+from fedcert.planning.plan import Replayed
+
+__all__ = ["replays_from_config", "replays_to_config"]
+
+_KEYS = {field.name for field in fields(Replayed)}
+
+
+def replays_to_config(replays: Iterable[Replayed]) -> list[dict[str, Any]]:
+    """Return replays as a JSON array."""
+    return [asdict(replayed) for replayed in replays]
+
+
+def replays_from_config(
+    config: object, recipes: Sequence[Recipe], sizes: Sequence[int]
+) -> list[Replayed]:
+    """Read a planning client's answer, all or nothing.
+
+    Parameters
+    ----------
+    config : object
+        What the client sent, JSON from `replays_to_config` if it is honest.
+    recipes : sequence of Recipe
+        What it was asked to replay.
+    sizes : sequence of int
+        Values of n that it was asked for.
+
+    Raises
+    ------
+    ProtocolError
+        If a row is malformed, was not asked for or comes twice, a bound is one that its
+        recipe cannot give, or a size lacks some of the recipes.
+    """
+    if not isinstance(config, list):
+        raise ProtocolError("its replays are not a list")
+    try:
+        found = [_row(entry, recipes, sizes) for entry in config]
+    except CertificateError as error:
+        raise ProtocolError(f"one of its replays is wrong: {error}") from error
+    pairs = {(row.n, row.recipe) for row in found}
+    # Whoever leaves out recipes would choose among the rest.
+    asked = {
+        (n, index)
+        for n in {row.n for row in found}
+        for index, recipe in enumerate(recipes)
+        if worth_trying(recipe, n)
+    }
+    if not found or len(pairs) != len(found) or pairs != asked:
+        raise ProtocolError("its replays are not each recipe once at every size")
+    return found
+
+
+def _row(entry: object, recipes: Sequence[Recipe], sizes: Sequence[int]) -> Replayed:
+    if not isinstance(entry, Mapping) or set(entry) != _KEYS:
+        raise CertificateError(f"a replay must hold {', '.join(sorted(_KEYS))} alone")
+    require_integer("recipe", entry["recipe"], 0, len(recipes) - 1)
+    require_integer("n", entry["n"], 1, max(sizes))
+    require_number("bound", entry["bound"])
+    replayed = Replayed(entry["recipe"], entry["n"], float(entry["bound"]))
+    if replayed.n not in sizes:
+        raise CertificateError(f"nobody asked for n = {replayed.n}")
+    lowest = recipes[replayed.recipe].lowest_bound(replayed.n)
+    if not lowest <= replayed.bound <= 1:
+        raise CertificateError(
+            f"the bound must be from {lowest:g} to 1 with {replayed.n} examples, not "
+            f"{replayed.bound:g}"
+        )
+    return replayed

@@ -1,0 +1,303 @@
+"""``make bench-certificates``: every recipe at every n, beside the limit; and coverage."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.adapters.finetune import finetune
+from fedcert.canonical import digest_tensors
+from fedcert.certificates import Recipe
+from fedcert.certificates.replay import limit
+from fedcert.data.examples import Examples
+from fedcert.errors import DataError, SettingsError
+from fedcert.machine import describe_machine, versions
+from fedcert.planning import ClientReplay, Plan, Replayed, menu, plan_client, worth_trying
+from fedcert.priors import DiffusionPrior, Prior
+from fedcert.priors.base import FloatArray
+from fedcert.randomness import derive_seed, small_seed
+from fedcert.search import BatchedScorer
+from fedcert.search.refinement import posterior_means
+from fedcert.simulations.benchmarks.certificates_page import certificates_page
+from fedcert.simulations.benchmarks.coverage import coverage
+from fedcert.simulations.benchmarks.federations import Federation, remembered
+from fedcert.simulations.benchmarks.publishing import publish
+
+__all__ = ["main"]
+
+# Raise it when a replay changes what it returns for the same recipe.
+_VERSION = 1
+SIZES = (16, 32, 64, 128, 256)
+SEEDS = (0, 1, 2)
+CANDIDATES, DELTA = 1000, 0.05
+POOL = 128
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scenario, and the options that it is built with."""
+
+    scenario: str
+    options: dict[str, Any]
+    planning: dict[str, Any]
+    """What planning clients' data differ in: they train no adapter and label more."""
+    new: int
+    """New clients per seed."""
+    planners: int
+    """Planning clients per seed."""
+
+
+CASES = (
+    Case("digits", {"upstream": 512, "new": 60}, {"training_size": 256}, 30, 16),
+    Case("intents", {"upstream": 512, "new": 60}, {"training_size": 256}, 16, 8),
+    Case("politeness", {"upstream": 0, "new": 30}, {"training_size": 0}, 16, 8),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One new client's outcome."""
+
+    recipe: str
+    n: int
+    bound: float
+    risk: float
+
+
+def main() -> None:
+    """Measure and render."""
+    missing, table = {}, []
+    for case in CASES:
+        try:
+            table += _table(case)
+        except SettingsError as error:  # data or base model are not on this machine
+            missing[case.scenario] = str(error)
+            sys.stdout.write(f"left out: {error}\n")
+    record = {
+        "command": "make bench-certificates",
+        "seeds": list(SEEDS),
+        "candidates": CANDIDATES,
+        "delta": DELTA,
+        "machine": describe_machine(),
+        "versions": versions(),
+        "missing": missing,
+        "table": table,
+        "coverage": list(coverage()),
+    }
+    publish("certificates", record, {"certificates.md": certificates_page(record)})
+
+
+def recipes() -> dict[str, Recipe]:
+    """Return the recipes of the table, by name."""
+    named = {_name(recipe): recipe for recipe in menu(candidates=CANDIDATES, delta=DELTA)}
+    terms = {"candidates": CANDIDATES, "delta": DELTA}
+    for kind in ("weighted_union", "gibbs", "vote", "steel"):
+        named[kind] = Recipe.from_config({"kind": kind, **terms})
+    return named
+
+
+def _name(recipe: Recipe) -> str:
+    share = getattr(recipe, "choose_fraction", None)
+    return recipe.kind if share is None else f"{recipe.kind} {share:g}"
+
+
+def _table(case: Case) -> list[dict[str, Any]]:
+    rows: list[Row] = []
+    best: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    labels = 0
+    for seed in SEEDS:
+        sys.stdout.write(f"{case.scenario}, seed {seed}\n")
+        bench = _Bench(case, seed)
+        labels = len(bench.scenario.labels)
+        plan = bench.plan()
+        for client in bench.scenario.new_clients[: case.new]:
+            identity = bench.identity(client) | {"plan": plan.to_config()}
+            found = remembered("outcomes", identity, partial(bench.measure, client, plan))
+            rows += [Row(*row) for row in found["certified"]]
+            for n, method, risk in found["uncertified"]:
+                best[n][method].append(risk)
+            sys.stdout.write(".")
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+    chance = 1 - 1 / labels
+    return [_summary(case.scenario, key, group, best[key[1]], chance)
+            for key, group in _grouped(rows).items()]  # fmt: skip
+
+
+def _grouped(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
+    groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.recipe, row.n].append(row)
+    return groups
+
+
+def _summary(
+    scenario: str,
+    key: tuple[str, int],
+    rows: list[Row],
+    best: dict[str, list[float]],
+    chance: float,
+) -> dict[str, Any]:
+    """Average over clients and seeds; the limit is that of the best method of a fixed list."""
+    method = min(best, key=lambda name: float(np.mean(best[name])))
+    bounds = np.array([row.bound for row in rows])
+    return {
+        "scenario": scenario,
+        "recipe": key[0],
+        "n": key[1],
+        "mean_certificate": float(bounds.mean()),
+        "mean_error": float(np.mean([row.risk for row in rows])),
+        "nonvacuous": float((bounds < chance).mean()),
+        "limit": limit(np.array(best[method]), key[1], DELTA),
+        "limit_method": method,
+        "se": float(bounds.std(ddof=1) / len(bounds) ** 0.5),
+        "clients": len(bounds),
+    }
+
+
+class _Bench:
+    """One scenario and seed: prior, plan and new clients."""
+
+    def __init__(self, case: Case, seed: int) -> None:
+        self._seed, self._planning_options = seed, case.planning
+        self.federation = Federation.of(case.scenario, seed=seed, **case.options)
+        self._planning = Federation.of(
+            case.scenario, seed=seed, **case.options, **case.planning
+        ).scenario
+        self.scenario = self.federation.scenario
+        pool = self.federation.pool()
+        count = min(POOL, len(pool) - case.planners)
+        # Planning clients come after those whose adapters the prior is fitted to.
+        self._planners = self.scenario.upstream_clients[count : count + case.planners]
+        self.prior: Prior = DiffusionPrior.fit(pool[:count], seed=small_seed("prior", seed))
+        self._scorer = BatchedScorer(
+            self.federation.model, self.scenario.inputs, margin_tolerance=1e-4
+        )
+        # All clients have the same candidates, and many the same test inputs.
+        self._predicted: dict[str, npt.NDArray[np.int64]] = {}
+        self._true = BatchedScorer(
+            self.federation.model, self.scenario.inputs, margin_tolerance=0.0
+        )
+
+    def plan(self) -> Plan:
+        """Plan on clients that neither trained for the prior nor are certified."""
+        chosen = menu(candidates=CANDIDATES, delta=DELTA)
+        replays = []
+        for client in self._planners:
+            examples = self._planning.training_examples(client)
+            sizes = [n for n in SIZES if n <= len(examples)]
+            play = partial(self._planned, client, examples, chosen, sizes)
+            rows = remembered("plans", self.identity(client), play)
+            replays.append([Replayed(*row) for row in rows])
+        return Plan.of(chosen, replays)
+
+    def _planned(
+        self, client: str, examples: Examples, chosen: Sequence[Recipe], sizes: Sequence[int]
+    ) -> list[tuple[Any, ...]]:
+        rows = plan_client(self._replay(client, examples), chosen, sizes)
+        return [astuple(row) for row in rows]
+
+    def identity(self, client: str) -> dict[str, Any]:
+        """Return what a client's figures follow from."""
+        return {
+            "client": client,
+            "prior": self.prior.digest,
+            "scenario": self.federation.settings.scenario.model_dump(),
+            "planning": self._planning_options,
+            "recipes": [recipe.to_config() for recipe in recipes().values()],
+            "sizes": list(SIZES),
+            "version": _VERSION,
+        }
+
+    def measure(self, client: str, plan: Plan) -> dict[str, Any]:
+        """Return a new client's outcomes with each recipe, and without certificates."""
+        return {
+            "certified": [astuple(row) for row in self.outcomes(client, plan)],
+            "uncertified": list(self.uncertified(client)),
+        }
+
+    def outcomes(self, client: str, plan: Plan) -> Iterator[Row]:
+        """Yield what each recipe, and the planned one, certifies for a new client."""
+        support = self._support(client)
+        replays = self._replay(client, support, tested=partial(self._wrong, client))
+        for n in (n for n in SIZES if n <= len(support)):
+            for name, recipe in recipes().items():
+                if worth_trying(recipe, n):
+                    outcome = replays.outcome(recipe, n)
+                    yield Row(name, n, outcome.bound, outcome.risk)
+            outcome = replays.outcome(plan.expected(n).recipe, n)
+            yield Row("planned", n, outcome.bound, outcome.risk)
+
+    def uncertified(self, client: str) -> Iterator[tuple[int, str, float]]:
+        """Yield true errors of methods that learn from all n: candidates for the limit."""
+        support = self._support(client)
+        for n in (n for n in SIZES if n <= len(support)):
+            part = support.take(slice(0, n))
+            (mean,) = posterior_means(
+                self.prior.sketch(), self._scorer, part, seed=self._candidates,
+                candidates=CANDIDATES, chains=32, steps=60,
+            )  # fmt: skip
+            yield n, "posterior mean", float(self._risks(client, mean[None])[0])
+            if len(np.unique(part.labels)) > 1:
+                tuned = self._tuned(part)
+                yield n, "local LoRA", float(self._risks(client, tuned[None])[0])
+
+    def _tuned(self, examples: Examples) -> FloatArray:
+        result = finetune(
+            self.federation.model,
+            examples,
+            spec=self.scenario.inputs,
+            seed=small_seed("bench", self._seed),
+            settings=self.federation.settings.finetune_settings(),
+        )
+        return result.vector.astype(np.float64)
+
+    @property
+    def _candidates(self) -> str:
+        # One for all clients: each certificate is valid by itself.
+        return derive_seed("bench certificates", self._seed)
+
+    def _support(self, client: str) -> Examples:
+        for n in reversed(SIZES):
+            try:
+                return self.scenario.support_examples(client, n)
+            except DataError:
+                continue
+        raise SettingsError(f"{self.scenario.name}: {client} has too few examples")
+
+    def _replay(self, client: str, examples: Examples, **kwargs: Any) -> ClientReplay:
+        return ClientReplay(
+            self.prior,
+            self._scorer,
+            examples,
+            seed=self._candidates,
+            candidates=CANDIDATES,
+            **kwargs,
+        )
+
+    def _risks(self, client: str, adapters: FloatArray) -> FloatArray:
+        return np.asarray(self._wrong(client, adapters).mean(axis=1))
+
+    def _wrong(self, client: str, adapters: FloatArray) -> npt.NDArray[np.bool_]:
+        test = self.scenario.test_examples(client)
+        assert test is not None
+        if len(adapters) < CANDIDATES:
+            return self._true.score(adapters, test).wrong
+        inputs = test.inputs
+        key = digest_tensors(
+            {"inputs": inputs.astype(str) if inputs.dtype == object else inputs}
+        )
+        if key not in self._predicted:
+            self._predicted = {key: self._true.predict(adapters, inputs)}
+        return np.asarray(self._predicted[key] != test.labels)
+
+
+if __name__ == "__main__":
+    main()

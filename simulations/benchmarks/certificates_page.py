@@ -1,0 +1,78 @@
+"""Renders docs/certificates.md from what ``make bench-certificates`` measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["certificates_page"]
+
+
+def certificates_page(record: dict[str, Any]) -> str:
+    """Return the page as Markdown."""
+    machine = record["machine"]
+    parts = [
+        "<!-- Rendered by `make bench-certificates`; do not edit. -->",
+        "# What each recipe certifies",
+        "",
+        f"Means over new clients and seeds {record['seeds']}; M = {record['candidates']:,}, "
+        f"delta = {record['delta']:g}. *planned* is the recipe that a plan on other clients "
+        "chose for that n before any new client was served. *limit* is what a certificate "
+        "would be if the best predictor came for free; *ratio* is the mean certificate over "
+        "it. *below chance*: the share of clients whose certificate says more than guessing "
+        "does. Gibbs certifies a randomized predictor and vote a majority vote; neither is "
+        "issued. A number after a name is the share of the examples that chooses.",
+        "",
+        f"Machine: {machine['cores']} cores ({machine['cpu']}).",
+        "",
+    ]
+    for scenario, reason in record["missing"].items():
+        parts += [f"Left out here: `{scenario}` ({reason}).", ""]
+    for scenario in dict.fromkeys(row["scenario"] for row in record["table"]):
+        parts += _scenario(scenario, [r for r in record["table"] if r["scenario"] == scenario])
+    parts += _coverage(record["coverage"])
+    return "\n".join(parts)
+
+
+def _scenario(scenario: str, rows: list[dict[str, Any]]) -> list[str]:
+    lines = [f"## `{scenario}`", ""]
+    for n in sorted({row["n"] for row in rows}):
+        group = sorted(
+            (row for row in rows if row["n"] == n), key=lambda row: row["mean_certificate"]
+        )
+        first = group[0]
+        lines += [
+            f"n = {n}: {first['clients']} clients; limit {first['limit']:.3f} "
+            f"({first['limit_method']})",
+            "",
+            "| recipe | mean certificate | ratio | mean true error | below chance |",
+            "|---|---|---|---|---|",
+            *(
+                f"| {_emphasized(row['recipe'])} | {row['mean_certificate']:.3f} ± "
+                f"{row['se']:.3f} | {row['mean_certificate'] / row['limit']:.2f} "
+                f"| {row['mean_error']:.3f} | {row['nonvacuous']:.0%} |"
+                for row in group
+            ),
+            "",
+        ]
+    return lines
+
+
+def _emphasized(name: str) -> str:
+    return f"**{name}**" if name == "planned" else name
+
+
+def _coverage(rows: list[dict[str, Any]]) -> list[str]:
+    return [
+        "## Coverage",
+        "",
+        "Episodes with exactly known risks; a violation is a risk above its certificate.",
+        "",
+        "| recipe | case | episodes | violations | delta x episodes |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row['recipe']} | {row['case']} | {row['episodes']:,} | {row['violations']:,} "
+            f"| {row['delta'] * row['episodes']:.0f} |"
+            for row in rows
+        ),
+        "",
+    ]

@@ -1,0 +1,141 @@
+"""Trained pools for benchmarks: upstream adapters, made once and kept in the cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from fedcert.adapters.finetune import FinetuneSettings, finetune
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.prefix_cache import PrefixCache
+from fedcert.adapters.space import AdapterSpace
+from fedcert.atomic import write_atomically
+from fedcert.cache import cache_folder
+from fedcert.canonical import digest_json
+from fedcert.models.base import load_base_model
+from fedcert.priors.base import FloatArray
+from fedcert.randomness import small_seed
+from fedcert.results import write_json
+from fedcert.scenarios import Scenario, load_scenario
+from fedcert.settings import RunSettings
+
+__all__ = ["Federation", "remembered"]
+
+# Raise it when training changes what it returns for the same settings.
+_VERSION = 1
+_SAVE_EVERY = 32
+# Enough for what the frozen layers make of all texts of a scenario.
+_CACHE_MIB = 1024
+
+
+def remembered(kind: str, identity: object, compute: Callable[[], Any]) -> Any:
+    """Return what was computed before for the same identity, or compute it.
+
+    Benchmarks take long, and one that died goes on where it stopped.
+
+    Parameters
+    ----------
+    kind : str
+        Folder in the cache.
+    identity : object
+        A JSON value that the result follows from.
+    compute : callable
+        Returns a JSON value.
+    """
+    path = cache_folder() / kind / f"{digest_json(identity)}.json"
+    if not path.is_file():
+        write_json(path, compute())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A scenario with its base model, as benchmarks use it: no Flower in between.
+
+    Clients train as in a run with the same settings, so the pool is the same up to rounding.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        Scenario, adapter, training and seed.
+    """
+
+    settings: RunSettings
+
+    @classmethod
+    def of(cls, scenario: str, *, seed: int, **options: object) -> Federation:
+        """Build the federation of a scenario's own default settings."""
+        values = {
+            "seed": seed,
+            "scenario": {"name": scenario, "options": {**options, "seed": seed}},
+        }
+        return cls(RunSettings.from_mapping(values))
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """Data and tasks."""
+        return load_scenario(self.settings.scenario.name, self.settings.scenario.options)
+
+    @cached_property
+    def model(self) -> AdaptedModel:
+        """The frozen base model in the adapter space of the settings."""
+        base = load_base_model(
+            str(self.scenario.base_model()), num_labels=len(self.scenario.labels)
+        )
+        adapter = self.settings.adapter
+        space = AdapterSpace.of(
+            base,
+            rank=adapter.rank,
+            last_layers=adapter.last_layers,
+            projections=self.settings.projections(),
+        )
+        return AdaptedModel(base, space, prefix_cache=PrefixCache())
+
+    def pool(self, *, on_step: Callable[[int], None] = lambda _count: None) -> FloatArray:
+        """Return the adapters of all upstream clients, ``(N, d)``, in their order.
+
+        What has been trained before comes from the cache; a run that died goes on.
+        """
+        path = self._pool_path
+        done = load_file(path)["pool"] if path.is_file() else self._empty
+        rows = list(done)
+        on_step(len(rows))
+        clients = self.scenario.upstream_clients
+        for index in range(len(rows), len(clients)):
+            rows.append(self.train(clients[index]))
+            on_step(1)
+            if (index + 1) % _SAVE_EVERY == 0 or index + 1 == len(clients):
+                write_atomically(path, save({"pool": np.stack(rows)}))
+        return np.stack(rows).astype(np.float64)
+
+    def train(self, client: str, training: FinetuneSettings | None = None) -> np.ndarray:
+        """Return the adapter that an upstream client uploads, float32 of shape ``(d,)``."""
+        return finetune(
+            self.model,
+            self.scenario.training_examples(client),
+            spec=self.scenario.inputs,
+            seed=small_seed("finetune", self.settings.seed, client),
+            settings=training or self.settings.finetune_settings(),
+        ).vector
+
+    @property
+    def _empty(self) -> np.ndarray:
+        return np.empty((0, self.model.space.dimension), dtype=np.float32)
+
+    @property
+    def _pool_path(self) -> Path:
+        identity = {
+            "version": _VERSION,
+            "scenario": self.settings.scenario.model_dump(),
+            "space": self.model.space.digest,
+            "training": asdict(self.settings.finetune_settings()),
+            "seed": self.settings.seed,
+        }
+        return cache_folder() / "pools" / f"{digest_json(identity)}.safetensors"

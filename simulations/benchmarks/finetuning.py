@@ -1,0 +1,232 @@
+"""A new client end to end, against fine-tuning a LoRA adapter of its own.
+
+The comparison is with a competent fine-tune: steps and learning rate are those with the lowest
+validation error on clients that are not measured, found with far more labeled examples than a
+new client has. All three adapt the same modules of the same model.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from torch.nn.functional import cross_entropy
+
+from fedcert.adapters import AdaptedModel, FinetuneSettings, finetune
+from fedcert.bundle import Bundle
+from fedcert.data.examples import Examples
+from fedcert.errors import SettingsError
+from fedcert.personalization import personalize
+from fedcert.randomness import keyed_generator
+from fedcert.search import BatchedScorer
+from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.dropping import fitted
+from fedcert.simulations.benchmarks.federations import Federation
+
+__all__ = ["measure_finetuning"]
+
+CANDIDATES, EXAMPLES, REPEATS = 1000, 64, 5
+BATCH, STEPS, EVERY = 16, 100, 10
+TUNING_CLIENTS = 2
+RATES, CACHED_RATES = (1e-3, 3e-3, 1e-2), (0.01, 0.03, 0.1)
+
+
+def measure_finetuning() -> dict[str, Any] | None:
+    """Time sampling, search and certificate against both ways to fine-tune, in turn."""
+    try:
+        federation, prior = fitted("intents")
+    except SettingsError as error:
+        sys.stdout.write(f"fine-tuning is left out: {error}\n")
+        return None
+    scenario = federation.scenario
+    tuning, measured = np.split(np.array(scenario.new_clients), [TUNING_CLIENTS])
+    sys.stdout.write("fine-tuning: looking for steps and learning rate\n")
+    rate, steps = _best_plain(federation, tuning.tolist())
+    # One for all: it keeps what it prepared of test texts that clients share.
+    scorer = BatchedScorer(federation.model, scenario.inputs, margin_tolerance=0.0)
+    cached_rate = _best_cached(federation, scorer, tuning.tolist(), steps)
+    bundle = _bundle(federation, prior)
+    turns: list[dict[str, tuple[float, float]]] = []
+    for client in measured[:REPEATS].tolist():
+        support = scenario.support_examples(client, EXAMPLES)
+        test = scenario.test_examples(client)
+        assert test is not None  # intents has them
+        turns.append(
+            {
+                "new_client": _personalized(federation, scorer, bundle, client),
+                "peft": _plain(federation, support, test, rate, steps),
+                "cached": _cached(federation, scorer, support, test, cached_rate, steps),
+            }
+        )
+    return {
+        "scenario": "intents",
+        "n": EXAMPLES,
+        "candidates": CANDIDATES,
+        "clients": REPEATS,
+        "steps": steps,
+        "batch_size": BATCH,
+        "learning_rate": rate,
+        "learning_rate_cached": cached_rate,
+        **{
+            f"{way}_{what}": statistics.median(turn[way][place] for turn in turns)
+            for way in turns[0]
+            for place, what in enumerate(("seconds", "test_error"))
+        },
+        "time_vs_peft": _ratio(turns, "peft"),
+        "time_vs_cached": _ratio(turns, "cached"),
+    }
+
+
+def _ratio(turns: list[dict[str, tuple[float, float]]], way: str) -> float:
+    return statistics.median(turn["new_client"][0] / turn[way][0] for turn in turns)
+
+
+def _bundle(federation: Federation, prior: Any) -> Bundle:
+    settings: RunSettings = federation.settings
+    base = federation.model.base
+    return Bundle(
+        base_name=base.name,
+        base_revision=base.revision,
+        base_digest=base.digest,
+        notes={},
+        prior=prior,
+        space=federation.model.space,
+        inputs=federation.scenario.inputs,
+        labels=tuple(federation.scenario.labels),
+        recipes=settings.recipe_table(),
+    )
+
+
+def _personalized(
+    federation: Federation, scorer: BatchedScorer, bundle: Bundle, client: str
+) -> tuple[float, float]:
+    """Sample, search, and certify as a device does, which has not seen any text before."""
+    model = AdaptedModel(federation.model.base, federation.model.space)
+    support = federation.scenario.support_examples(client, EXAMPLES)
+    test = federation.scenario.test_examples(client)
+    assert test is not None
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        result = personalize(
+            bundle,
+            model,
+            support,
+            client=client,
+            key=Ed25519PrivateKey.generate(),
+            folder=Path(folder),
+        )
+        seconds = time.perf_counter() - started
+    return seconds, _error(scorer, result.certificate.adapter_vector, test)
+
+
+def _cached(
+    federation: Federation,
+    scorer: BatchedScorer,
+    support: Examples,
+    test: Examples,
+    rate: float,
+    steps: int,
+) -> tuple[float, float]:
+    model = AdaptedModel(federation.model.base, federation.model.space)
+    settings = FinetuneSettings(steps=steps, batch_size=BATCH, learning_rate=rate)
+    started = time.perf_counter()
+    result = finetune(
+        model, support, spec=federation.scenario.inputs, seed=0, settings=settings
+    )
+    return time.perf_counter() - started, _error(scorer, result.vector, test)
+
+
+def _error(scorer: BatchedScorer, vector: Any, test: Examples) -> float:
+    return float(scorer.score(np.asarray(vector, np.float64)[None], test).wrong.mean())
+
+
+def _plain(
+    federation: Federation, support: Examples, test: Examples, rate: float, steps: int
+) -> tuple[float, float]:
+    started = time.perf_counter()
+    model = None
+    for _, trained in _peft_loop(federation, support, rate, steps):
+        model = trained
+    return time.perf_counter() - started, _peft_error(federation, model, test)
+
+
+def _peft_loop(
+    federation: Federation, support: Examples, rate: float, steps: int
+) -> Iterator[tuple[int, Any]]:
+    """Fine-tune with stock PEFT; yield the model after every few steps and at the end."""
+    from peft import LoraConfig, get_peft_model
+
+    base, space = federation.model.base, federation.model.space
+    spec, labels = federation.scenario.inputs.bound_to(base), torch.from_numpy(support.labels)
+    config = LoraConfig(
+        r=8,
+        lora_alpha=16,
+        target_modules=[target.name for target in space.targets],
+        modules_to_save=[space.head_module],
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = get_peft_model(copy.deepcopy(base.model), config)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=rate)
+    generator = keyed_generator("bench/peft")
+    for step in range(1, steps + 1):
+        rows = generator.choice(len(support), BATCH, replace=False)
+        logits = model(**spec.encode(support.inputs[rows])).logits
+        optimizer.zero_grad()
+        loss = cross_entropy(logits, labels[rows])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if step % EVERY == 0 or step == steps:
+            yield step, model
+
+
+@torch.inference_mode()
+def _peft_error(federation: Federation, model: Any, test: Examples) -> float:
+    spec = federation.scenario.inputs.bound_to(federation.model.base)
+    wrong = []
+    for start in range(0, len(test), 64):
+        part = test.take(slice(start, start + 64))
+        predicted = model(**spec.encode(part.inputs)).logits.argmax(-1).numpy()
+        wrong.append(predicted != part.labels)
+    return float(np.concatenate(wrong).mean())
+
+
+def _best_plain(federation: Federation, clients: list[str]) -> tuple[float, int]:
+    """Return learning rate and steps with the lowest validation error of the PEFT loop."""
+    found: dict[tuple[float, int], list[float]] = {}
+    for client in clients:
+        support, validation = _with_validation(federation, client)
+        for rate in RATES:
+            for step, model in _peft_loop(federation, support, rate, STEPS):
+                error = _peft_error(federation, model, validation)
+                found.setdefault((rate, step), []).append(error)
+    # The fewest steps among equals.
+    return min(found, key=lambda key: (float(np.mean(found[key])), key[1]))
+
+
+def _best_cached(
+    federation: Federation, scorer: BatchedScorer, clients: list[str], steps: int
+) -> float:
+    """Return the learning rate with the lowest validation error after so many steps."""
+    parts = [_with_validation(federation, client) for client in clients]
+    errors = {
+        rate: np.mean([_cached(federation, scorer, *part, rate, steps)[1] for part in parts])
+        for rate in CACHED_RATES
+    }
+    return min(errors, key=lambda rate: float(errors[rate]))
+
+
+def _with_validation(federation: Federation, client: str) -> tuple[Examples, Examples]:
+    """Return a support set, and further examples to validate on."""
+    examples = federation.scenario.support_examples(client, EXAMPLES + 200)
+    return examples.take(slice(0, EXAMPLES)), examples.take(slice(EXAMPLES, None))

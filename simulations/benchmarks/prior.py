@@ -1,0 +1,121 @@
+"""``make bench-prior``: every prior at equal M on unseen tasks, and what a fit costs."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedcert.errors import SettingsError
+from fedcert.machine import describe_machine, versions
+from fedcert.priors import PRIORS, Prior
+from fedcert.priors.base import FloatArray
+from fedcert.randomness import derive_seed, small_seed
+from fedcert.simulations.benchmarks.federations import Federation, remembered
+from fedcert.simulations.benchmarks.prior_page import prior_figures, prior_page
+from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.measuring import client_risks
+
+__all__ = ["main"]
+
+SEEDS = (0, 1, 2)
+POOLS = (32, 128, 512)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scenario, with the values of M at which its priors are compared."""
+
+    scenario: str
+    options: dict[str, Any]
+    counts: tuple[int, ...]
+
+
+CASES = (
+    Case("digits", {"upstream": 512, "new": 60}, (10, 100, 1000, 10000)),
+    Case("intents", {"upstream": 512, "new": 60}, (10, 100, 1000)),
+    Case("politeness", {"upstream": 0, "new": 30}, (10, 100, 1000)),
+)
+
+
+def main() -> None:
+    """Measure and render."""
+    risks: dict[tuple[str, int, str, int], list[FloatArray]] = defaultdict(list)
+    missing = {}
+    for case in CASES:
+        try:
+            for pool, kind, values in _measure(case):
+                for column, m in enumerate(case.counts):
+                    risks[case.scenario, pool, kind, m].append(values[:, column])
+        except SettingsError as error:  # data or base model are not on this machine
+            missing[case.scenario] = str(error)
+            sys.stdout.write(f"left out: {error}\n")
+    record = {
+        "command": "make bench-prior",
+        "seeds": list(SEEDS),
+        "machine": describe_machine(),
+        "versions": versions(),
+        "missing": missing,
+        "table": [_row(*key, values) for key, values in risks.items()],
+    }
+    publish("prior", record, {"prior.md": prior_page(record)} | prior_figures(record))
+
+
+def _measure(case: Case) -> Iterator[tuple[int, str, FloatArray]]:
+    """Yield pool size, prior, and its risks ``(unseen tasks, values of M)``, by seed."""
+    for seed in SEEDS:
+        federation = Federation.of(case.scenario, seed=seed, **case.options)
+        sys.stdout.write(f"{case.scenario}, seed {seed}: adapters of the upstream clients\n")
+        pool = federation.pool()
+        sizes = sorted({min(size, len(pool)) for size in POOLS})
+        for size in sizes:
+            for kind in PRIORS:
+                prior = PRIORS[kind].fit(pool[:size], seed=small_seed("prior", seed))
+                values = _risks(federation, prior, case.counts)
+                means = ", ".join(f"{value:.3f}" for value in values.mean(axis=0))
+                sys.stdout.write(f"  pool {size:4d}  {kind:10s} {means}\n")
+                sys.stdout.flush()
+                yield size, kind, values
+
+
+def _risks(federation: Federation, prior: Prior, counts: tuple[int, ...]) -> FloatArray:
+    """Return best-of-M risks by unseen task; what was measured before is in the cache."""
+    identity = {
+        "prior": prior.digest,
+        "scenario": federation.settings.scenario.model_dump(),
+        "space": federation.model.space.digest,
+        "counts": list(counts),
+    }
+
+    def measure() -> list[list[float]]:
+        vectors = prior.sample(
+            derive_seed("risk profile", federation.settings.seed), count=max(counts)
+        )
+        model, scenario = federation.model, federation.scenario
+        return client_risks(model, scenario, vectors, list(counts)).tolist()
+
+    return np.array(remembered("risks", identity, measure))
+
+
+def _row(
+    scenario: str, pool: int, kind: str, m: int, by_seed: list[FloatArray]
+) -> dict[str, Any]:
+    """Average over tasks and seeds; tasks are drawn anew by each seed."""
+    errors = [values.std(ddof=1) / len(values) ** 0.5 for values in by_seed]
+    return {
+        "scenario": scenario,
+        "pool": pool,
+        "prior": kind,
+        "m": m,
+        "risk": float(np.mean([values.mean() for values in by_seed])),
+        "se": float(np.sqrt(np.sum(np.square(errors))) / len(by_seed)),
+        "tasks": sum(len(values) for values in by_seed),
+    }
+
+
+if __name__ == "__main__":
+    main()
