@@ -56,8 +56,8 @@ class Case:
 
 CASES = (
     Case("digits", {"upstream": 512, "new": 60}, {"training_size": 256}, 30, 16),
-    Case("intents", {"upstream": 512, "new": 60}, {"training_size": 256}, 16, 8),
-    Case("politeness", {"upstream": 0, "new": 30}, {"training_size": 0}, 16, 8),
+    Case("intents", {"upstream": 512, "new": 60}, {"training_size": 256}, 12, 8),
+    Case("politeness", {"upstream": 0, "new": 30}, {"training_size": 0}, 12, 8),
 )
 
 
