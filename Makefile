@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # A file without an ending has to be named.
 SOURCES := . .ci/typecheck
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates test test-slow test-all lint format wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods test test-slow test-all lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,6 +40,9 @@ bench-prior: $(INSTALLED) ## measure every prior on unseen tasks and render docs
 
 bench-certificates: $(INSTALLED) ## measure every recipe and render docs/certificates.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.certificates
+
+bench-methods: $(INSTALLED) ## compare with every baseline and render docs/benchmarks.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.methods
 
 test: $(INSTALLED) ## run the tests that do not take minutes
 	$(PYTEST) -m "not slow"

@@ -77,6 +77,7 @@ def _support(node: Node) -> Examples:
 
 
 def check_base(bundle: Bundle, node: Node) -> None:
+    """Raise `BundleError` if a bundle is for another base model than the node's."""
     base = node.base_model()
     if base.digest != bundle.base_digest:
         raise BundleError(

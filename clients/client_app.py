@@ -20,7 +20,7 @@ from fedcert.messages import REPLY, ROLE
 from fedcert.settings import RunSettings
 from fedcert.threads import torch_threads
 
-__all__ = ["app", "make_client_app"]
+__all__ = ["app", "make_client_app", "node_here"]
 
 # Pinned, since the number of threads changes the last bits of results: a client gives the
 # same adapter on Ray, in the calling thread, and on a node of its own.
@@ -48,7 +48,7 @@ def make_client_app(
         """Run a handler; a failure becomes a reply with its cause in one line."""
         try:
             with torch_threads(_THREADS):
-                reply = handler(message, _node(context, settings, output))
+                reply = handler(message, node_here(context, settings, output))
         except FedcertError as error:
             reply = content({"failed": str(error)}, key=REPLY)
         except Exception as error:
@@ -89,7 +89,8 @@ def _introduce(_message: Message, node: Node) -> RecordDict:
     return content({"client": node.client, ROLE: node.role}, key=REPLY)
 
 
-def _node(context: Context, settings: RunSettings | None, output: Path | None) -> Node:
+def node_here(context: Context, settings: RunSettings | None, output: Path | None) -> Node:
+    """Find out who this node is; without settings they come from Flower's run config."""
     if settings is None:
         config = dict(context.run_config)
         output = Path(str(config.pop("output", "")))

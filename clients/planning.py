@@ -42,9 +42,7 @@ def plan(message: Message, node: Node) -> RecordDict:
     examples = node.scenario.training_examples(node.client)
     sizes = [int(n) for n in words["sizes"] if n <= len(examples)]
     if not sizes:
-        raise ProtocolError(
-            f"its {len(examples)} examples are fewer than any size to plan for"
-        )
+        raise ProtocolError(f"its {len(examples)} examples are fewer than any size to plan for")
     # Before anything can depend on them.
     node.state().spent.mark(examples, "planning")
     seed = derive_seed("planning", bundle.digest, node.client)

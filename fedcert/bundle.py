@@ -23,6 +23,7 @@ from fedcert.errors import BundleError, FedcertError
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning.plan import Plan
 from fedcert.priors.base import Prior
+from fedcert.priors.conditioning import Condition, ConditionalPrior
 from fedcert.priors.storage import prior_from_parts
 
 __all__ = ["FORMAT", "Bundle"]
@@ -184,6 +185,25 @@ class Bundle:
             num_labels=len(self.labels),
             revision=revision,
             digest=self.base_digest,
+        )
+
+    def given(self, condition: Condition) -> Bundle:
+        """Return the bundle for one client, with the prior that its condition makes.
+
+        The condition is part of its digest, so commitments and seeds are bound to it.
+
+        Raises
+        ------
+        BundleError
+            If the prior takes no conditions.
+        """
+        if not isinstance(self.prior, ConditionalPrior):
+            raise BundleError(f"the bundle's {self.prior.kind} prior takes no conditions")
+        said = {"condition": condition.digest, "condition_source": condition.source}
+        return replace(
+            self,
+            prior=self.prior.given(condition.vector),
+            notes={**self.notes, **said, "conditioned_from": self.digest},
         )
 
     def with_plan(self, plan: Plan) -> Bundle:

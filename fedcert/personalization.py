@@ -23,6 +23,7 @@ from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate, Digests, Recipe, issue
 from fedcert.data.examples import Examples
 from fedcert.errors import BundleError, DataError, ProtocolError, RefusalError
+from fedcert.priors.conditioning import Condition
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.merkle import content_order
@@ -88,6 +89,7 @@ def commit_to(
     key: Ed25519PrivateKey,
     state: DeviceState,
     retry: bool = False,
+    condition: Condition | None = None,
 ) -> Commitment:
     """Commit to a support set, for a server that will answer with a seed.
 
@@ -99,6 +101,8 @@ def commit_to(
         Where the client keeps what it has spent, and its salts.
     retry : bool (default: False)
         Ask for another seed for the same examples, at a smaller delta.
+    condition : Condition, optional
+        As in `personalize`; the commitment is to ``bundle.given(condition)``.
 
     Raises
     ------
@@ -107,6 +111,7 @@ def commit_to(
     RefusalError
         If they are too few or already spent.
     """
+    bundle = _conditioned(bundle, condition, examples)
     recipe = _recipe_for(bundle, examples)
     _check_size(bundle, recipe_for_attempt(recipe, 1), len(examples))
     return state.commit(
@@ -126,6 +131,7 @@ def personalize(
     compile_stacked: bool = False,
     state: DeviceState | None = None,
     grant: SeedGrant | None = None,
+    condition: Condition | None = None,
     on_scored: Callable[[int], None] = lambda _count: None,
 ) -> Personalization:
     """Choose the best candidate for a support set and certify it.
@@ -152,6 +158,9 @@ def personalize(
     grant : SeedGrant, optional
         The server's answer to `commit_to`; it needs `state`. Without it the certificate is
         unwitnessed.
+    condition : Condition, optional
+        What is known about the client's task without the support set. The certificate is for
+        ``bundle.given(condition)``, which whoever verifies it needs.
     on_scored : callable
         Told how many more candidates have been scored, now and then.
 
@@ -161,13 +170,14 @@ def personalize(
         If the examples are empty or of one class.
     RefusalError
         If there are too few examples for a certificate to say anything, or some of them
-        are already spent.
+        are already spent, or went into the condition.
     ProtocolError
         If the grant is for something else than these examples, this bundle, or this client.
     """
     started = time.perf_counter()
     if model.space.digest != bundle.space.digest:
         raise BundleError("the model was set up for another adapter space than the bundle's")
+    bundle = _conditioned(bundle, condition, examples)
     recipe = _recipe_for(bundle, examples)
     if grant is None:
         seed = candidate_seed(bundle.digest, client, len(examples))
@@ -230,6 +240,13 @@ def personalize(
         )
         certificate.write(folder / "certificate.json")
     return Personalization(certificate, folder / "adapter", time.perf_counter() - started)
+
+
+def _conditioned(bundle: Bundle, condition: Condition | None, examples: Examples) -> Bundle:
+    if condition is None:
+        return bundle
+    condition.check(examples)
+    return bundle.given(condition)
 
 
 def _recipe_for(bundle: Bundle, examples: Examples) -> Recipe:

@@ -310,7 +310,12 @@ class RunSettings(_Section):
         return tuple(int(size) for size in self.planning.sizes.split(","))
 
     def _check_planning(self) -> None:
-        """Raise `SettingsError` where a plan would break a promise of privacy."""
+        """Raise `SettingsError` where planning clients would reveal what others do not."""
+        if self.planned and self.prior.training == "federated":
+            raise SettingsError(
+                "setting 'certificate.recipe': 'planned' does not go with prior.training = "
+                "'federated'; name a recipe"
+            )
         if self.planned and self.privacy.epsilon > 0:
             raise SettingsError(
                 "setting 'certificate.recipe': planning clients answer without noise, so "

@@ -13,6 +13,7 @@ from fedcert.canonical import digest_tensors
 from fedcert.certificates import Recipe, SplitRecipe, SteelRecipe, UnionRecipe
 from fedcert.data.examples import Examples
 from fedcert.personalization import candidate_seed
+from fedcert.planning import ClientReplay
 from fedcert.priors import PRIORS, Prior, best_of
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
@@ -143,22 +144,18 @@ def bounds_by_size(
     scorer = BatchedScorer(model, scenario.inputs, margin_tolerance=recipes[0].margin_tolerance)
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for client in scenario.new_clients:
-        support = scenario.support_examples(client, largest)
-        seed = candidate_seed(bundle_digest, client, largest)
-        vectors = prior.sample(seed, count=candidates)
-        scores = scorer.score(vectors, support)
-        winners = {
-            (recipe, n): scores.best(recipe.choosing(n).as_slice())[0]
-            for recipe in recipes
-            for n in sizes
-        }
-        errors = _test_errors(
-            scorer, vectors, sorted(set(winners.values())), scenario.test_examples(client)
+        replays = ClientReplay(
+            prior,
+            scorer,
+            scenario.support_examples(client, largest),
+            seed=candidate_seed(bundle_digest, client, largest),
+            candidates=candidates,
+            tested=_tester(scorer, scenario.test_examples(client)),
         )
-        for (recipe, n), winner in winners.items():
-            wrong = scores.wrong[winner, recipe.certifying(n).as_slice()]
-            bound = recipe.bound(int(wrong.sum()), len(wrong))
-            found.setdefault((recipe.kind, n), []).append((bound, errors[winner]))
+        for recipe in recipes:
+            for n in sizes:
+                outcome = replays.outcome(recipe, n)
+                found.setdefault((recipe.kind, n), []).append((outcome.bound, outcome.risk))
         on_step(1)
     return [
         {"recipe": kind, "n": n, "bound": float(means[0]), "test_error": _number(means[1])}
@@ -167,14 +164,13 @@ def bounds_by_size(
     ]
 
 
-def _test_errors(
-    scorer: BatchedScorer, vectors: FloatArray, rows: list[int], examples: Examples | None
-) -> dict[int, float]:
-    """Measure the true error of some candidates, by row."""
+def _tester(
+    scorer: BatchedScorer, examples: Examples | None
+) -> Callable[[FloatArray], npt.NDArray[np.bool_]] | None:
+    """Return what tells which predictions of adapters are wrong, given test examples."""
     if examples is None:
-        return dict.fromkeys(rows, float("nan"))
-    wrong = scorer.score(vectors[rows], examples).wrong
-    return dict(zip(rows, wrong.mean(axis=1).tolist(), strict=True))
+        return None
+    return lambda adapters: scorer.score(adapters, examples).wrong
 
 
 def _number(value: float) -> float | None:

@@ -19,7 +19,9 @@ from fedcert.atomic import write_atomically
 from fedcert.certificates import verify_record
 from fedcert.clients.client_app import make_client_app
 from fedcert.errors import RunError, SettingsError
+from fedcert.fitting import FittedPrior
 from fedcert.machine import PeakMemory, describe_machine, versions
+from fedcert.planning import Plan, recipe_name
 from fedcert.priors import PRIORS, LatentSpace
 from fedcert.progress import Stopwatch
 from fedcert.randomness import derive_seed
@@ -27,6 +29,7 @@ from fedcert.reports import RESULTS_FORMAT, write_report
 from fedcert.results import write_json
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
+from fedcert.simulations.evidence import describe_prior, evidence_of
 from fedcert.simulations.measuring import bounds_by_size, fit_baselines, risk_curves
 from fedcert.simulations.runners import RUNNERS
 from fedcert.strategies.serving import Outcome, serve
@@ -151,10 +154,11 @@ def _measure(
     model = AdaptedModel(
         outcome.base, outcome.space, prefix_cache=PrefixCache(settings.client.cache_mib)
     )
+    evidence = evidence_of(outcome, settings, output)
     clients = [_client_row(outcome, client, output) for client in sorted(strategy.certificates)]
     observer.start("replay the recipes", len(scenario.new_clients))
     by_size = bounds_by_size(
-        outcome.fitted.prior,
+        evidence.prior,
         model,
         scenario,
         bundle_digest=bundle.digest,
@@ -166,9 +170,7 @@ def _measure(
     curves: list[dict[str, Any]] = []
     if settings.evaluation.baselines:
         observer.start("compare the priors", len(PRIORS))
-        priors = fit_baselines(
-            outcome.fitted.prior, outcome.fitted.fitted_on, seed=settings.seed
-        )
+        priors = fit_baselines(evidence.prior, evidence.fitted_on, seed=settings.seed)
         curves = risk_curves(
             priors,
             model,
@@ -191,7 +193,8 @@ def _measure(
         "delta": settings.certificate.delta,
         "clients": clients,
         "bound_by_n": by_size,
-        "prior": _prior_section(outcome, settings),
+        "plan": _plan_rows(bundle.plan),
+        "prior": _prior_section(outcome, evidence, settings),
         "profiles": curves,
         "communication": _communication(outcome),
         "failures": _grouped_failures(outcome),
@@ -234,8 +237,24 @@ def _client_row(outcome: Outcome, client: str, output: Path) -> dict[str, Any]:
     }
 
 
-def _prior_section(outcome: Outcome, settings: RunSettings) -> dict[str, Any]:
-    fitted = outcome.fitted
+def _plan_rows(plan: Plan | None) -> list[dict[str, Any]]:
+    rows = [] if plan is None else plan.rows
+    return [
+        {
+            "n": row.n,
+            "recipe": recipe_name(row.recipe),
+            "mean": row.mean,
+            "low": row.low,
+            "high": row.high,
+            "clients": row.clients,
+        }
+        for row in rows
+    ]
+
+
+def _prior_section(
+    outcome: Outcome, fitted: FittedPrior, settings: RunSettings
+) -> dict[str, Any]:
     plane = LatentSpace.of(fitted.fitted_on, size=2)
     samples = fitted.prior.sample(derive_seed("report", settings.seed), count=200)
     audit = fitted.audit
@@ -244,7 +263,7 @@ def _prior_section(outcome: Outcome, settings: RunSettings) -> dict[str, Any]:
         "adapter_dimension": fitted.prior.dimension,
         "latent_dimension": fitted.prior.noise_width,
         "pool_size": len(fitted.fitted_on) + len(fitted.held_out),
-        "choice": fitted.choice,
+        "choice": describe_prior(outcome, fitted),
         "projection": {
             "pool": plane.encode(fitted.fitted_on).tolist(),
             "held_out": plane.encode(fitted.held_out).tolist(),

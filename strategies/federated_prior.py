@@ -16,7 +16,7 @@ from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundle import Bundle
 from fedcert.errors import PriorError
-from fedcert.flower_records import arrays_of, content
+from fedcert.flower_records import arrays_of
 from fedcert.messages import CONTRIBUTE, UPSTREAM
 from fedcert.pool import Pool
 from fedcert.priors import Prior
@@ -68,9 +68,11 @@ class FederatedPrior(PooledPrior):
     judges : float (default: 0.2)
         Share of the clients that only say when to stop.
     min_pool : int (default: 20)
-        Fewest clients with which a prior is fitted.
+        Fewest clients with which a prior is fitted, judges included.
     timeout : float (default: 600)
         Seconds to wait for nodes to say who they are.
+    on_bundle : callable
+        As in `PooledPrior`.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class FederatedPrior(PooledPrior):
         judges: float = 0.2,
         min_pool: int = 20,
         timeout: float = 600.0,
+        on_bundle: Callable[[Bundle], object] = lambda _bundle: None,
     ) -> None:
         super().__init__(
             pool=pool,
@@ -96,6 +99,7 @@ class FederatedPrior(PooledPrior):
             seed=seed,
             min_pool=min_pool,
             timeout=timeout,
+            on_bundle=on_bundle,
         )
         self._publish, self._denoising, self._judges_share = publish, denoising, judges
         self._dialogue = federated_fit(dimension=space.dimension, seed=seed, training=denoising)
@@ -135,7 +139,8 @@ class FederatedPrior(PooledPrior):
         metrics = MetricRecord({"answers": count, "failed": len(self.failures)})
         if self._question is None or self.bundle is not None:
             return None, metrics
-        fewest = self._min_pool if self._question.of == "fit" else 1
+        judges = len(self.judges)
+        fewest = max(1, self._min_pool - judges) if self._question.of == "fit" else 1
         if count < fewest:
             log(WARNING, "\t%s answers are too few for a sum; it takes %s", count, fewest)
             return None, metrics
@@ -154,13 +159,12 @@ class FederatedPrior(PooledPrior):
 
     def _asked_clients(self, grid: Grid, question: Question) -> list[str]:
         """Split the clients that have not failed; who judges does not change."""
-        everyone = self.roster(grid).clients(UPSTREAM)
         judges = self.judges
-        failed = {failure.client for failure in self.failures}
+        left_out = {failure.client for failure in self.failures}
         return [
             client
-            for client in everyone
-            if client not in failed and (client in judges) == (question.of == "judges")
+            for client in self.roster(grid).clients(UPSTREAM)
+            if client not in left_out and (client in judges) == (question.of == "judges")
         ]
 
     @property
@@ -188,11 +192,8 @@ class FederatedPrior(PooledPrior):
             "memorization": "not audited: the server holds no adapters to compare with",
             "privacy": NO_PRIVACY,
         }
-        self.bundle = self._publish(prior, notes)
-        self._authority.publish(self.bundle.digest, self.bundle.recipes)
         log(INFO, "\t%s", notes["choice"])
-        record = content({}, self.bundle.tensors())["arrays"]
-        return record if isinstance(record, ArrayRecord) else None
+        return self._hand_out(self._publish(prior, notes))
 
 
 def _check_answer(answer: Arrays, question: Question) -> None:

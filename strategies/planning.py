@@ -78,9 +78,7 @@ class Planning:
         """
         # Clients replay what a new client's first attempt would certify.
         replayed = [recipe_for_attempt(recipe, 1) for recipe in self._recipes]
-        self._replays[client] = replays_from_config(
-            words.get("replays"), replayed, self._sizes
-        )
+        self._replays[client] = replays_from_config(words.get("replays"), replayed, self._sizes)
 
     def plan(self) -> Plan | None:
         """Return the plan, or None if nobody answered."""

@@ -128,7 +128,7 @@ class PooledPrior(Strategy):
         min_pool: int = 20,
         timeout: float = 600.0,
         planning: Planning | None = None,
-        on_bundle: Callable[[Bundle], None] = lambda _bundle: None,
+        on_bundle: Callable[[Bundle], object] = lambda _bundle: None,
     ) -> None:
         self._pool, self._space, self._fit = pool, space, fit
         self._authority = authority
@@ -220,7 +220,7 @@ class PooledPrior(Strategy):
         if self.bundle is not None or self._roster is None or self._pending_of(self._roster):
             return None, metrics
         if self._unplanned is not None:
-            return self._publish(self._planned(self._unplanned)), metrics
+            return self._hand_out(self._planned(self._unplanned)), metrics
         if len(self._pool) < self._min_pool:
             log(
                 INFO,
@@ -233,7 +233,7 @@ class PooledPrior(Strategy):
         if self.planners:
             self._unplanned = fitted
             return None, metrics
-        return self._publish(self._planned(fitted)), metrics
+        return self._hand_out(self._planned(fitted)), metrics
 
     def _planned(self, bundle: Bundle) -> Bundle:
         """Put the plan into the bundle, if there is one."""
@@ -245,7 +245,7 @@ class PooledPrior(Strategy):
             return bundle
         return bundle.with_plan(plan)
 
-    def _publish(self, bundle: Bundle) -> ArrayRecord | None:
+    def _hand_out(self, bundle: Bundle) -> ArrayRecord | None:
         self._on_bundle(bundle)
         self.bundle = bundle
         # In the log before the first client can commit to it.

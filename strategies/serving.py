@@ -19,6 +19,7 @@ from fedcert.errors import RunError, SettingsError
 from fedcert.fitting import FittedPrior, bundle_of, fit_prior, make_bundle
 from fedcert.messages import COMMIT, NEW, UPSTREAM
 from fedcert.models.base import BaseModel, load_base_model
+from fedcert.planning import menu
 from fedcert.pool import Pool
 from fedcert.priors import Prior
 from fedcert.priors.base import FloatArray
@@ -28,6 +29,7 @@ from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.strategies.federated_prior import FederatedPrior
 from fedcert.strategies.observed_grid import ObservedGrid
+from fedcert.strategies.planning import Planning
 from fedcert.strategies.pooled_prior import Failure, PooledPrior
 
 __all__ = ["Outcome", "causes_of", "serve"]
@@ -112,27 +114,22 @@ def serve(
             settings=settings,
             uploads=pooled.residuals(),
         )
-        return announced(bundle)
-
-    def publish(prior: Prior, notes: dict[str, Any]) -> Bundle:
-        return announced(
-            bundle_of(
-                prior,
-                notes,
-                base=base,
-                space=space,
-                inputs=scenario.inputs,
-                labels=scenario.labels,
-                settings=settings,
-            )
-        )
-
-    def announced(bundle: Bundle) -> Bundle:
         if strategy.planners:
             observer.start("plan the recipes", len(strategy.planners))
         return bundle
 
-    def on_bundle(bundle: Bundle) -> None:
+    def publish(prior: Prior, notes: dict[str, Any]) -> Bundle:
+        return bundle_of(
+            prior,
+            notes,
+            base=base,
+            space=space,
+            inputs=scenario.inputs,
+            labels=scenario.labels,
+            settings=settings,
+        )
+
+    def announced(bundle: Bundle) -> None:
         if settings.planned and bundle.plan is None:
             observer.say(
                 "WARNING: no client planned (see planning.clients), so the recipe table of the "
@@ -151,11 +148,17 @@ def serve(
         "seed": settings.seed,
         "min_pool": settings.server.min_pool,
         "timeout": min(_LONGEST_HELLO, settings.server.timeout),
+        "on_bundle": announced,
     }
     strategy = (
         FederatedPrior(publish=publish, **common)
         if federated
-        else PooledPrior(fit=fit, clients_per_round=settings.server.clients_per_round, **common)
+        else PooledPrior(
+            fit=fit,
+            clients_per_round=settings.server.clients_per_round,
+            planning=_planning(settings),
+            **common,
+        )
     )
     _wait_for_nodes(grid, len(scenario.upstream_clients) + len(scenario.new_clients), settings)
     roster = strategy.roster(grid)
@@ -176,7 +179,8 @@ def serve(
         # How many rounds it takes shows only in the end.
         observer.start("fit the prior with the clients")
     else:
-        observer.start("train upstream adapters", len(roster.clients(UPSTREAM)))
+        training = len(roster.clients(UPSTREAM)) - len(strategy.planners)
+        observer.start("train upstream adapters", training)
     strategy.start(
         ObservedGrid(grid, on_reply),
         ArrayRecord(),
@@ -187,6 +191,18 @@ def serve(
     if strategy.bundle is None or (wanted and not strategy.certificates):
         raise RunError(_why_nothing(strategy, settings))
     return Outcome(scenario, base, space, fits[-1] if fits else None, strategy)
+
+
+def _planning(settings: RunSettings) -> Planning | None:
+    if not settings.planned:
+        return None
+    certificate = settings.certificate
+    return Planning(
+        share=settings.planning.clients,
+        sizes=settings.planning_sizes(),
+        recipes=menu(candidates=certificate.candidates, delta=certificate.delta),
+        seed=settings.seed,
+    )
 
 
 def _authority(settings: RunSettings, output: Path) -> SeedAuthority:

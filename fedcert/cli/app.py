@@ -102,6 +102,7 @@ def _register_commands() -> None:
         device,
         keys,
         monitor,
+        plan,
         prior,
         report,
         server,

@@ -16,6 +16,7 @@ from fedcert.atomic import write_atomically
 from fedcert.canonical import canonical_json
 from fedcert.errors import PriorError
 from fedcert.priors.base import Prior
+from fedcert.priors.conditioning import ConditionalPrior
 from fedcert.priors.diffusion import DiffusionPrior
 from fedcert.priors.gaussian import GaussianPrior
 from fedcert.priors.resampling import JitterPrior, ResamplingPrior
@@ -38,10 +39,12 @@ def prior_from_parts(
     PriorError
         If the kind is unknown, or settings and arrays do not make up such a prior.
     """
-    if kind not in PRIORS:
+    # It cannot be fitted to a pool alone, so it is none of the priors to choose from.
+    variants = PRIORS | {ConditionalPrior.kind: ConditionalPrior}
+    if kind not in variants:
         raise PriorError(f"unknown prior {kind!r}; this version knows {', '.join(PRIORS)}")
     try:
-        return PRIORS[kind].from_parts(config, tensors)
+        return variants[kind].from_parts(config, tensors)
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise PriorError(f"the {kind} prior is damaged: {error}") from error
 

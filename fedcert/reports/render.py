@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedcert.atomic import write_atomically
-from fedcert.reports import figures, formats, prior_figures
+from fedcert.reports import figures, formats, plan_figure, prior_figures
 from fedcert.reports.results import Communication, Nearest, Results, read_results
 from fedcert.reports.summary import alerts, headline
 from fedcert.reports.svg import COLORS, NARROW, WIDE
@@ -122,6 +122,12 @@ def _two_width_drawings(results: Results) -> dict[str, _Drawing]:
             point = figures.SizeAndBound(row.n, row.bound, row.test_error)
             series.setdefault(row.recipe, []).append(point)
         drawings["sizes"] = partial(figures.bound_by_size, series, chance=chance)
+    if results.plan:
+        rows_by_n = [
+            plan_figure.PlannedBand(row.n, row.recipe, row.mean, row.low, row.high)
+            for row in results.plan
+        ]
+        drawings["plan"] = partial(plan_figure.planned_by_size, rows_by_n, chance=chance)
     curves = {
         profile.prior: [(point.m, point.risk, point.se) for point in profile.best_of]
         for profile in results.profiles

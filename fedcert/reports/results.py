@@ -21,6 +21,7 @@ __all__ = [
     "Communication",
     "Failure",
     "Nearest",
+    "PlannedSize",
     "Prior",
     "Profile",
     "Projection",
@@ -82,6 +83,17 @@ class BoundByN(_Record):
     n: int = Field(ge=1)
     bound: Share
     test_error: Share | None = None
+
+
+class PlannedSize(_Record):
+    """What planning clients lead one to expect of the planned recipe at one size."""
+
+    n: int = Field(ge=1)
+    recipe: Text
+    mean: Share
+    low: Share
+    high: Share
+    clients: int = Field(default=1, ge=1)
 
 
 class Projection(_Record):
@@ -167,6 +179,7 @@ class Results(_Record):
     chance: Share | None = None
     delta: Share | None = None
     bound_by_n: Rows[BoundByN] = ()
+    plan: Rows[PlannedSize] = ()
     prior: Prior | None = None
     profiles: Rows[Profile] = ()
     communication: Communication | None = None

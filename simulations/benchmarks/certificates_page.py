@@ -14,7 +14,7 @@ def certificates_page(record: dict[str, Any]) -> str:
         "<!-- Rendered by `make bench-certificates`; do not edit. -->",
         "# What each recipe certifies",
         "",
-        f"Means over new clients and seeds {record['seeds']}; M = {record['candidates']:,}, "
+        f"Means over new clients and seeds; M = {record['candidates']:,}, "
         f"delta = {record['delta']:g}. *planned* is the recipe that a plan on other clients "
         "chose for that n before any new client was served. *limit* is what a certificate "
         "would be if the best predictor came for free; *ratio* is the mean certificate over "
@@ -28,13 +28,14 @@ def certificates_page(record: dict[str, Any]) -> str:
     for scenario, reason in record["missing"].items():
         parts += [f"Left out here: `{scenario}` ({reason}).", ""]
     for scenario in dict.fromkeys(row["scenario"] for row in record["table"]):
-        parts += _scenario(scenario, [r for r in record["table"] if r["scenario"] == scenario])
+        rows = [row for row in record["table"] if row["scenario"] == scenario]
+        parts += _scenario(scenario, rows, seeds=record["seeds"][scenario])
     parts += _coverage(record["coverage"])
     return "\n".join(parts)
 
 
-def _scenario(scenario: str, rows: list[dict[str, Any]]) -> list[str]:
-    lines = [f"## `{scenario}`", ""]
+def _scenario(scenario: str, rows: list[dict[str, Any]], *, seeds: list[int]) -> list[str]:
+    lines = [f"## `{scenario}`", "", f"Seeds {', '.join(map(str, seeds))}.", ""]
     for n in sorted({row["n"] for row in rows}):
         group = sorted(
             (row for row in rows if row["n"] == n), key=lambda row: row["mean_certificate"]

@@ -21,8 +21,8 @@ def prior_page(record: dict[str, Any]) -> str:
         "",
         "Risk on unseen tasks of the best of M candidates. The best is picked on one half of "
         "the test examples and scored on the other, both ways. All priors are fitted to the "
-        f"same adapters and draw from the same noise; means over seeds {record['seeds']}, "
-        "each with pools, tasks and splits of its own, ± one standard error over tasks.",
+        "same adapters and draw from the same noise; means over seeds, each with pools, tasks "
+        "and splits of its own, ± one standard error over tasks.",
         "",
         f"Machine: {machine['cores']} cores ({machine['cpu']}).",
         "",
@@ -31,7 +31,7 @@ def prior_page(record: dict[str, Any]) -> str:
         parts += [f"Left out here: `{scenario}` ({reason}).", ""]
     for scenario in dict.fromkeys(row["scenario"] for row in record["table"]):
         rows = [row for row in record["table"] if row["scenario"] == scenario]
-        parts += _scenario(scenario, rows)
+        parts += _scenario(scenario, rows, seeds=record["seeds"][scenario])
     for title, text, rows in _sections(record):
         if rows:
             parts += [f"## {title}", "", text, "", *_table(rows), ""]
@@ -52,14 +52,14 @@ def prior_figures(record: dict[str, Any]) -> dict[str, str]:
     return figures
 
 
-def _scenario(scenario: str, rows: list[dict[str, Any]]) -> list[str]:
+def _scenario(scenario: str, rows: list[dict[str, Any]], *, seeds: list[int]) -> list[str]:
     counts = sorted({row["m"] for row in rows})
     cells = {(row["pool"], row["prior"], row["m"]): row for row in rows}
     tasks = rows[0]["tasks"]
     lines = [
         f"## `{scenario}`",
         "",
-        f"{tasks} unseen tasks over all seeds. *Ratio*: diffusion to the best other prior.",
+        f"Seeds {', '.join(map(str, seeds))}; {tasks} unseen tasks in all. *Ratio*: diffusion to the best other prior.",
         "",
         "| pool | prior | " + " | ".join(f"best of {m:,}" for m in counts) + " |",
         "|---|---|" + "---|" * len(counts),

@@ -1,0 +1,64 @@
+"""What fedcert is compared with, and fedcert itself, behind one interface."""
+
+from fedcert.baselines.fedavg import FedAvgLora
+from fedcert.baselines.fedavg_local import FedAvgLocal
+from fedcert.baselines.federated import FederatedSettings, federated_average
+from fedcert.baselines.fedprox import FedProxLocal
+from fedcert.baselines.fedrep import FedRep
+from fedcert.baselines.intercept import InterceptOnly
+from fedcert.baselines.local import LocalLora
+from fedcert.baselines.majority import Majority
+from fedcert.baselines.merging import Merging, MergingSplit
+from fedcert.baselines.method import Method, Personalized, SplitMethod, Traffic, Upstream
+from fedcert.baselines.mezo import MeZO
+from fedcert.baselines.pool_selection import PoolSelection
+from fedcert.baselines.searching import Planned, PosteriorSplit, Union
+from fedcert.baselines.steel import Steel
+from fedcert.baselines.tuning import Trial, tuned
+
+__all__ = [
+    "METHODS",
+    "FedAvgLocal",
+    "FedAvgLora",
+    "FedProxLocal",
+    "FedRep",
+    "FederatedSettings",
+    "InterceptOnly",
+    "LocalLora",
+    "Majority",
+    "MeZO",
+    "Merging",
+    "MergingSplit",
+    "Method",
+    "Personalized",
+    "Planned",
+    "PoolSelection",
+    "PosteriorSplit",
+    "SplitMethod",
+    "Steel",
+    "Traffic",
+    "Trial",
+    "Union",
+    "Upstream",
+    "federated_average",
+    "tuned",
+]
+
+METHODS: tuple[type[Method], ...] = (
+    Planned,
+    Union,
+    PosteriorSplit,
+    Majority,
+    InterceptOnly,
+    LocalLora,
+    FedAvgLora,
+    FedAvgLocal,
+    FedProxLocal,
+    FedRep,
+    Steel,
+    PoolSelection,
+    Merging,
+    MergingSplit,
+    MeZO,
+)
+"""Every method, in the order of the tables; a benchmark compares them all."""

@@ -1,0 +1,79 @@
+"""FedAvg-LoRA, then local fine-tuning from the global adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import ClassVar, Self
+
+from fedcert.baselines.fedavg import (
+    federated_settings,
+    federated_traffic,
+    global_adapter,
+)
+from fedcert.baselines.federated import FederatedSettings
+from fedcert.baselines.local_training import PersonalTraining
+from fedcert.baselines.method import SplitMethod, Traffic, Upstream, one_label
+from fedcert.data.examples import Examples
+from fedcert.priors.base import FloatArray
+
+__all__ = ["FedAvgLocal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAvgLocal(SplitMethod):
+    """Fine-tunes the global adapter on the client's choosing examples.
+
+    Parameters
+    ----------
+    federated : FederatedSettings
+        How the global adapter is trained.
+    personal : PersonalTraining
+        How the client goes on from there.
+    """
+
+    name: ClassVar[str] = "FedAvg-LoRA + local"
+    federated: FederatedSettings = field(default_factory=FederatedSettings)
+    personal: PersonalTraining = field(default_factory=PersonalTraining)
+
+    @classmethod
+    def variants(cls, upstream: Upstream) -> Sequence[Self]:
+        """Try two learning rates, two pulls and two shares."""
+        plain = replace(upstream.training, weight_decay=0.0)
+        rates = (plain, replace(plain, learning_rate=plain.learning_rate / 3))
+        return [
+            cls(
+                upstream=upstream,
+                federated=cls.federation(upstream),
+                personal=PersonalTraining(settings=settings, pull=pull),
+                choose_fraction=share,
+            )
+            for settings, pull, share in product(rates, (0.01, 0.1), (0.5, 0.25))
+        ]
+
+    @classmethod
+    def federation(cls, upstream: Upstream) -> FederatedSettings:
+        """Return how the global adapter is trained that variants start from."""
+        return federated_settings(upstream)
+
+    def prepare(self) -> None:
+        """Train the global adapter."""
+        global_adapter(self.upstream, self.federated)
+
+    def learn(self, examples: Examples) -> FloatArray:
+        """Fine-tune; from one label alone, keep the global adapter."""
+        start = global_adapter(self.upstream, self.federated)
+        if one_label(examples):
+            return start
+        return self.personal.adapter(
+            start,
+            self.upstream.model,
+            examples,
+            spec=self.upstream.inputs,
+            seed=self.upstream.seed,
+        )
+
+    def traffic(self) -> Traffic:
+        """Count the global adapter alone."""
+        return federated_traffic(self.upstream, self.federated)

@@ -1,0 +1,213 @@
+"""Federated averaging of adapters: rounds of several local steps each.
+
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data"
+(AISTATS 2017), in the adapter space, where equal vectors mean equal adapters and an average
+makes sense. With `pull` it is FedProx (Li et al., arXiv 1812.06127), with `head_steps`
+FedRep (Collins et al., "Exploiting Shared Representations for Personalized Federated
+Learning", ICML 2021). The Flower strategies of the same names run the same `local_round`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.adapters.finetune import FinetuneSettings
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.baselines.local_training import body_part, head_part, train_from
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.errors import SettingsError
+from fedcert.randomness import keyed_generator, small_seed
+
+__all__ = [
+    "FederatedSettings",
+    "drawn_clients",
+    "federated_average",
+    "local_round",
+    "round_seed",
+    "weighted_mean",
+]
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederatedSettings:
+    """How federated averaging goes.
+
+    Parameters
+    ----------
+    rounds : int (default: 30)
+        Times that clients train and the server averages.
+    clients_per_round : int (default: 16)
+        Clients drawn for each round; 0 takes all.
+    local : FinetuneSettings
+        What a client does in a round (default: 10 steps of 32 examples).
+    pull : float (default: 0)
+        mu of FedProx's proximal term.
+    head_steps : int (default: 0)
+        If positive, FedRep: each client trains a head of its own for so many steps, then
+        the low-rank part for `local.steps`, and only the latter is averaged.
+    """
+
+    rounds: int = 30
+    clients_per_round: int = 16
+    local: FinetuneSettings = field(
+        default_factory=lambda: FinetuneSettings(steps=10, batch_size=32)
+    )
+    pull: float = 0.0
+    head_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, self.local.steps, self.local.batch_size) < 1:
+            raise SettingsError(
+                "federated averaging needs rounds, local steps and a batch size of at least 1"
+            )
+        if min(self.clients_per_round, self.head_steps, self.pull) < 0:
+            raise SettingsError("clients_per_round, head_steps and pull must not be negative")
+
+    @property
+    def averages_head(self) -> bool:
+        """Whether the head is shared as well."""
+        return not self.head_steps
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the settings as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Rebuild settings from `to_config`.
+
+        Raises
+        ------
+        SettingsError
+            If a key is unknown or missing, or a value out of its range.
+        """
+        try:
+            values = dict(config)
+            return cls(**values | {"local": FinetuneSettings(**values["local"])})
+        except (KeyError, TypeError) as error:
+            raise SettingsError(
+                f"these are no settings of federated training: {error}"
+            ) from None
+
+
+def federated_average(
+    model: AdaptedModel,
+    spec: InputSpec,
+    clients: Mapping[str, Examples],
+    *,
+    settings: FederatedSettings,
+    seed: int,
+) -> Float32Array:
+    """Train one adapter for all clients, from zero.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        The frozen base model in the adapter space.
+    spec : InputSpec
+        How inputs are encoded.
+    clients : Mapping[str, Examples]
+        Each client's own examples; a client's weight is their number.
+    settings : FederatedSettings
+        Rounds, clients and local training.
+    seed : int
+        Of the draws of clients and of batches.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float32, shape ``(d,)``; the head is zero if it is not shared.
+    """
+    received = np.zeros(model.space.dimension, dtype=np.float32)
+    heads: dict[str, Float32Array] = {}
+    head = head_part(model.space)
+    for number in range(1, settings.rounds + 1):
+        names = drawn_clients(sorted(clients), settings.clients_per_round, seed, number)
+        trained = []
+        for name in names:
+            vector = local_round(
+                model, received, clients[name], spec=spec, settings=settings,
+                seed=round_seed(seed, number, name), own_head=heads.get(name),
+            )  # fmt: skip
+            if not settings.averages_head:
+                heads[name] = vector[head]
+            trained.append(vector)
+        received = weighted_mean(trained, [len(clients[name]) for name in names])
+        if not settings.averages_head:
+            received[head] = 0.0
+    return received
+
+
+def local_round(
+    model: AdaptedModel,
+    received: Float32Array,
+    examples: Examples,
+    *,
+    spec: InputSpec,
+    settings: FederatedSettings,
+    seed: int,
+    own_head: Float32Array | None = None,
+) -> Float32Array:
+    """Do one client's part of a round, and return its adapter.
+
+    Parameters
+    ----------
+    received : numpy.ndarray
+        The server's adapter, shape ``(d,)``.
+    own_head : numpy.ndarray, optional
+        FedRep: the head that this client ended its last round with.
+    model, examples, spec, settings, seed
+        As in `federated_average`; the seed is `round_seed`'s.
+    """
+    if settings.averages_head:
+        return train_from(
+            received, model, examples, spec=spec, seed=seed, settings=settings.local,
+            pull=settings.pull,
+        )  # fmt: skip
+    head = head_part(model.space)
+    start = received.copy()
+    if own_head is not None:
+        start[head] = own_head
+    for part, steps in (
+        (head, settings.head_steps),
+        (body_part(model.space), settings.local.steps),
+    ):
+        start = train_from(
+            start, model, examples, spec=spec, seed=seed,
+            settings=replace(settings.local, steps=steps), part=part,
+        )  # fmt: skip
+    return start
+
+
+def round_seed(seed: int, number: int, client: str) -> int:
+    """Return the seed of a client's batches in a round."""
+    return small_seed("federated averaging", seed, number, client)
+
+
+def weighted_mean(vectors: Sequence[Float32Array], weights: Sequence[int]) -> Float32Array:
+    """Return the mean with weights, added up in float32 as Flower's FedAvg does.
+
+    Adam divides a gradient by its own size, so where gradients vanish a last bit of the
+    average can become a visible step in the next round.
+    """
+    mean = np.zeros_like(vectors[0])
+    for vector, weight in zip(vectors, weights, strict=True):
+        mean += vector * (weight / sum(weights))
+    return mean
+
+
+def drawn_clients(names: Sequence[str], count: int, seed: int, number: int) -> list[str]:
+    """Return the clients of a round, in order; 0 takes all."""
+    if not count or count >= len(names):
+        return sorted(names)
+    generator = keyed_generator("federated clients", seed, number)
+    drawn = generator.choice(len(names), count, replace=False)
+    return sorted(sorted(names)[index] for index in drawn)

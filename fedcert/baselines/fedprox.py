@@ -1,0 +1,40 @@
+"""FedProx: federated averaging with a proximal term, then local training with the same.
+
+Li et al., "Federated Optimization in Heterogeneous Networks", arXiv 1812.06127.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import ClassVar, Self
+
+from fedcert.baselines.fedavg import federated_settings
+from fedcert.baselines.fedavg_local import FedAvgLocal
+from fedcert.baselines.local_training import PersonalTraining
+from fedcert.baselines.method import Upstream
+
+__all__ = ["FedProxLocal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedProxLocal(FedAvgLocal):
+    """Pulls clients to the global adapter, upstream and when a new client fine-tunes."""
+
+    name: ClassVar[str] = "FedProx + local"
+
+    @classmethod
+    def variants(cls, upstream: Upstream) -> Sequence[Self]:
+        """Try four weights of the proximal term, everywhere the same, and two shares."""
+        return [
+            cls(
+                upstream=upstream,
+                federated=replace(federated_settings(upstream), pull=pull),
+                personal=PersonalTraining(
+                    settings=replace(upstream.training, weight_decay=0.0), pull=pull
+                ),
+                choose_fraction=share,
+            )
+            for pull, share in product((0.003, 0.03, 0.1, 0.3), (0.5, 0.25))
+        ]

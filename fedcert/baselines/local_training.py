@@ -1,0 +1,133 @@
+"""Training an adapter from a given start, in whole or in part, maybe pulled to the start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedcert.adapters.finetune import FinetuneSettings, descend
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.space import AdapterSpace
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.errors import SettingsError
+
+__all__ = ["PersonalTraining", "body_part", "head_part", "train_from"]
+
+
+def train_from(
+    start: npt.NDArray[Any],
+    model: AdaptedModel,
+    examples: Examples,
+    *,
+    spec: InputSpec,
+    seed: int,
+    settings: FinetuneSettings,
+    pull: float = 0.0,
+    part: slice = slice(None),
+) -> npt.NDArray[np.float32]:
+    """Return an adapter trained from `start`.
+
+    The loss is cross-entropy + decay/2 ||w||^2 + pull/2 ||w - start||^2, the last being the
+    proximal term of FedProx (Li et al., arXiv 1812.06127, Eq. 2). Both squares together are
+    (decay + pull)/2 ||w - c||^2 with c = start * pull / (decay + pull), up to a constant, so
+    descending on w - c with one weight decay is the same.
+
+    Parameters
+    ----------
+    start : numpy.ndarray
+        Shape ``(d,)``.
+    pull : float (default: 0)
+        mu of the proximal term.
+    part : slice
+        Which coordinates are trained (default: all).
+    model, examples, spec, seed, settings
+        As in `fedcert.adapters.finetune.finetune`.
+
+    Raises
+    ------
+    DataError
+        If there are no examples, or they are all of one class.
+    """
+    decay = settings.weight_decay + pull
+    whole = torch.from_numpy(np.array(start, dtype=np.float32))[None]
+    center = whole * (pull / decay if decay else 0.0)
+    low, high, _ = part.indices(whole.shape[1])
+    offset = (whole - center)[:, low:high].clone().requires_grad_()
+
+    def vector() -> torch.Tensor:
+        trained = center[:, low:high] + offset
+        return torch.cat([whole[:, :low], trained, whole[:, high:]], dim=1)
+
+    descend(
+        model,
+        examples,
+        [offset],
+        vector,
+        spec=spec,
+        seed=seed,
+        settings=replace(settings, weight_decay=decay),
+    )
+    return vector().detach()[0].numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonalTraining:
+    """How a new client turns the federation's adapter into its own.
+
+    Parameters
+    ----------
+    settings : FinetuneSettings
+        How it trains.
+    pull : float (default: 0)
+        Weight of the squared distance from the federation's adapter in the loss.
+    keep : float (default: 0)
+        Share of the federation's adapter in the result, the rest being the trained one. It
+        is fixed before any example is seen, so a certificate stays valid; more of it forgets
+        less of what the federation knows.
+    head_only : bool (default: False)
+        Train the head alone, as in FedRep.
+    """
+
+    settings: FinetuneSettings = field(default_factory=FinetuneSettings)
+    pull: float = 0.0
+    keep: float = 0.0
+    head_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pull < 0 or not 0 <= self.keep <= 1:
+            raise SettingsError("pull must not be negative, and keep must lie between 0 and 1")
+
+    def adapter(
+        self,
+        start: npt.NDArray[Any],
+        model: AdaptedModel,
+        examples: Examples,
+        *,
+        spec: InputSpec,
+        seed: int,
+    ) -> npt.NDArray[np.float64]:
+        """Return a new client's adapter, shape ``(d,)``; see `train_from`."""
+        part = head_part(model.space) if self.head_only else slice(None)
+        trained = train_from(
+            start, model, examples, spec=spec, seed=seed, settings=self.settings,
+            pull=self.pull, part=part,
+        )  # fmt: skip
+        mixed: npt.NDArray[np.float64] = self.keep * start + (1 - self.keep) * trained.astype(
+            np.float64
+        )
+        return mixed
+
+
+def body_part(space: AdapterSpace) -> slice:
+    """Return where the low-rank parts stand in an adapter."""
+    return slice(0, len(space.targets) * space.rank**2)
+
+
+def head_part(space: AdapterSpace) -> slice:
+    """Return where the head stands in an adapter; empty if there is none."""
+    return slice(len(space.targets) * space.rank**2, space.dimension)

@@ -1,0 +1,40 @@
+"""The majority baseline: always predict the label that was most frequent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from fedcert.baselines.method import (
+    Method,
+    Personalized,
+    Traffic,
+    constant_adapters,
+)
+from fedcert.certificates import binomial_upper_bound
+from fedcert.data.examples import Examples
+
+__all__ = ["Majority"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Majority(Method):
+    """Predicts one label whatever the input; the K constant predictors share delta."""
+
+    name: ClassVar[str] = "majority"
+
+    def personalize(self, examples: Examples) -> Personalized:
+        """Take the most frequent label of all n, at a K-th of delta."""
+        constants = constant_adapters(self.upstream)
+        counts = np.bincount(examples.labels, minlength=len(constants))
+        errors, n = int(len(examples) - counts.max()), len(examples)
+        return Personalized(
+            adapters=constants[[int(counts.argmax())]],
+            certificate=binomial_upper_bound(errors, n, self.upstream.delta / len(constants)),
+        )
+
+    def traffic(self) -> Traffic:
+        """Return zeros: nothing is sent."""
+        return Traffic(0, 0)

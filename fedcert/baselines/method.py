@@ -1,0 +1,269 @@
+"""One interface for everything that personalizes and certifies, fedcert included.
+
+A method knows what the federation knows before a new client comes (`Upstream`), gets the
+client's labeled examples, and returns what it would hand out with the bound that holds for
+it. The bounds are those of certificates, but nothing is signed or committed to: methods are
+here to be compared.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.adapters.finetune import FinetuneSettings
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.certificates import SplitRecipe, binomial_upper_bound
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.errors import SettingsError
+from fedcert.priors.base import FloatArray, Prior
+from fedcert.search import BatchedScorer
+from fedcert.search.scores import Scores
+
+__all__ = ["Method", "Personalized", "SplitMethod", "Traffic", "Upstream"]
+
+BYTES_PER_NUMBER = 4
+"""Adapters travel in float32."""
+
+
+def _compute(_identity: object, compute: Callable[[], FloatArray]) -> FloatArray:
+    return compute()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Upstream:
+    """What there is before a new client comes; every method gets the same.
+
+    Attributes
+    ----------
+    model : AdaptedModel
+        The frozen base model in the adapter space.
+    inputs : InputSpec
+        How inputs are encoded.
+    clients : Mapping[str, Examples]
+        Training examples of the upstream clients, for federated training. They stay with
+        them: only adapters go to the server.
+    pool : numpy.ndarray
+        The adapters that the same clients uploaded, shape ``(N, d)``.
+    prior : Prior
+        Fitted to the pool.
+    training : FinetuneSettings
+        How the clients trained their adapters; what methods try lies around it.
+    delta : float
+        Probability with which each bound may fail.
+    candidates : int
+        M of the recipes that search.
+    steel_candidates : int
+        M of STEEL as published.
+    seed : int
+        Of all training and drawing.
+    remember : callable
+        Returns an array for an identity, a JSON value: computed by the callable that it is
+        given, or known from before (default: compute).
+    """
+
+    model: AdaptedModel
+    inputs: InputSpec
+    clients: Mapping[str, Examples]
+    pool: FloatArray
+    prior: Prior
+    training: FinetuneSettings
+    delta: float
+    candidates: int
+    steel_candidates: int
+    seed: int
+    remember: Callable[[object, Callable[[], FloatArray]], FloatArray] = _compute
+    drawn: dict[int, tuple[FloatArray, float]] = field(default_factory=dict, init=False)
+    """Candidates of the prior that clients share, and the seconds it took, by their number."""
+    _known: dict[str, FloatArray] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def scorer(self) -> BatchedScorer:
+        """Count errors as certificates do: a prediction too close to call is wrong."""
+        return BatchedScorer(self.model, self.inputs, margin_tolerance=1e-4)
+
+    @property
+    def dimension(self) -> int:
+        """d, the number of coordinates of an adapter."""
+        return self.model.space.dimension
+
+    def once(
+        self, identity: Mapping[str, Any], compute: Callable[[], FloatArray]
+    ) -> FloatArray:
+        """Compute an array that several methods or clients share, once."""
+        key = repr(sorted(identity.items()))
+        if key not in self._known:
+            self._known[key] = self.remember(dict(identity), compute)
+        return self._known[key]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Personalized:
+    """What a method hands out, and what it says about it.
+
+    Attributes
+    ----------
+    adapters : numpy.ndarray
+        Float64, shape ``(H, d)``. With H = 1 it is an adapter; otherwise each prediction
+        draws one of the H afresh, and the bound is on the risk of that.
+    certificate : float
+        Upper bound on the risk, with probability at least 1 - delta.
+    shared_seconds : float
+        Time that a device would spend alone and that clients here shared, such as drawing
+        candidates (default: 0).
+    """
+
+    adapters: FloatArray
+    certificate: float
+    shared_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that an upstream client sends in all, and that a new client receives."""
+
+    up: int
+    down: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Personalizes and certifies; its fields are its hyper-parameters.
+
+    A method of your own is a frozen dataclass in one file: give it a `name`, fields with
+    defaults, `personalize` and `traffic`; `variants` says what to try on tuning clients.
+
+    Parameters
+    ----------
+    upstream : Upstream
+        What there is before a new client comes.
+    """
+
+    name: ClassVar[str]
+    upstream: Upstream = field(repr=False, compare=False)
+
+    @classmethod
+    def variants(cls, upstream: Upstream) -> Sequence[Self]:
+        """Return what to try on tuning clients, at most eight; by default the defaults."""
+        return [cls(upstream=upstream)]
+
+    def tries(self, n: int) -> bool:
+        """Return whether it is worth trying with n examples; by default always."""
+        del n
+        return True
+
+    def prepare(self) -> None:  # noqa: B027 - most methods have nothing to do
+        """Do what the server does before a client comes, so that it is not the client's time.
+
+        By default nothing: what is needed is made, and kept, when it is first asked for.
+        """
+
+    @abstractmethod
+    def personalize(self, examples: Examples) -> Personalized:
+        """Learn from a new client's n examples, in the order in which they are spent."""
+
+    @abstractmethod
+    def traffic(self) -> Traffic:
+        """Return what upstream and new clients transfer."""
+
+    def config(self) -> dict[str, Any]:
+        """Return the hyper-parameters as a JSON object."""
+        return {"method": self.name} | {
+            entry.name: _json(getattr(self, entry.name))
+            for entry in fields(self)
+            if entry.name != "upstream"
+        }
+
+    def score(self, adapters: FloatArray, examples: Examples) -> Scores:
+        """Return errors and losses of adapters ``(H, d)``, as certificates count them."""
+        return self.upstream.scorer.score(np.atleast_2d(adapters), examples)
+
+    def fixed(self, adapter: FloatArray, examples: Examples) -> Personalized:
+        """Certify an adapter that owes nothing to these examples: B(k, n, delta, 1)."""
+        errors = int(self.score(adapter, examples).wrong.sum())
+        bound = binomial_upper_bound(errors, len(examples), self.upstream.delta)
+        return Personalized(adapters=np.atleast_2d(adapter), certificate=bound)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitMethod(Method):
+    """Learns from the first part of the examples; the rest certifies at all of delta.
+
+    Whatever the learning does, the bound is the test set bound of Langford (JMLR 6, 2005).
+
+    Parameters
+    ----------
+    choose_fraction : float (default: 0.5)
+        Share of the examples to learn from.
+    """
+
+    choose_fraction: float = 0.5
+
+    @abstractmethod
+    def learn(self, examples: Examples) -> FloatArray:
+        """Return an adapter, float64 of shape ``(d,)``, from these examples alone."""
+
+    def personalize(self, examples: Examples) -> Personalized:
+        """Learn from the first part, and certify on the rest."""
+        recipe = SplitRecipe(
+            candidates=1, delta=self.upstream.delta, choose_fraction=self.choose_fraction
+        )
+        n = len(examples)
+        adapter = self.learn(examples.take(recipe.choosing(n).as_slice()))
+        return self.fixed(adapter, examples.take(recipe.certifying(n).as_slice()))
+
+
+def constant_adapters(upstream: Upstream) -> FloatArray:
+    """Return one adapter for each label that always predicts it, shape ``(K, d)``.
+
+    Everything is zero but one number of the head's last bias.
+    """
+    place = head_bias(upstream)
+    labels = place.stop - place.start
+    adapters = np.zeros((labels, upstream.dimension))
+    adapters[:, place] = np.eye(labels)
+    return adapters
+
+
+def head_bias(upstream: Upstream) -> slice:
+    """Return where in an adapter the bias of the head's last layer stands.
+
+    Raises
+    ------
+    SettingsError
+        If the model has no such bias, as a label scorer.
+    """
+    space, labels = upstream.model.space, upstream.model.base.num_labels
+    end = space.dimension
+    for tensor in reversed(space.head):
+        size = int(np.prod(tensor.shape))
+        if tensor.name.endswith("bias") and tensor.shape == (labels,):
+            return slice(end - size, end)
+        end -= size
+    raise SettingsError(
+        f"the base model {upstream.model.base.name} has no head with a bias for its "
+        f"{labels} labels, so there is no intercept to learn; leave this method out"
+    )
+
+
+def one_label(examples: Examples) -> bool:
+    """Return whether there is at most one label, so that nothing can be learned by descent."""
+    return len(np.unique(examples.labels)) < 2
+
+
+def float64(vector: npt.NDArray[Any]) -> FloatArray:
+    """Return a vector in the precision that scorers take."""
+    return np.asarray(vector, dtype=np.float64)
+
+
+def _json(value: object) -> Any:
+    if is_dataclass(value):
+        return {entry.name: _json(getattr(value, entry.name)) for entry in fields(value)}
+    return value

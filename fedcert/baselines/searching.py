@@ -1,0 +1,165 @@
+"""fedcert's own recipes as methods: candidates drawn from the prior, chosen or refined.
+
+The bound of each is computed by the code that replays recipes for a plan, so a planned
+method is fedcert's planner: the recipe of the menu with the lowest mean certificate on the
+tuning clients, at each n.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from fedcert.baselines.method import (
+    BYTES_PER_NUMBER,
+    Method,
+    Personalized,
+    Traffic,
+    Upstream,
+)
+from fedcert.certificates import PosteriorSplitRecipe, Recipe
+from fedcert.certificates.replay import ErrorTable, Outcome, Refined, replay
+from fedcert.data.examples import Examples
+from fedcert.planning import menu, worth_trying
+from fedcert.priors.base import FloatArray
+from fedcert.randomness import derive_seed
+from fedcert.search.refinement import refine
+
+__all__ = ["Planned", "PosteriorSplit", "Searching", "Union"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching(Method):
+    """Spends the examples as a recipe says.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        One that certifies an adapter.
+    """
+
+    recipe: Recipe
+
+    @classmethod
+    def variants(cls, upstream: Upstream) -> Sequence[Self]:
+        """Try the recipes of this kind that a planner tries."""
+        recipes = menu(candidates=upstream.candidates, delta=upstream.delta)
+        return [cls(upstream=upstream, recipe=each) for each in recipes if cls.takes(each)]
+
+    @classmethod
+    def takes(cls, recipe: Recipe) -> bool:
+        """Return whether a recipe of the menu is one of this method's."""
+        raise NotImplementedError
+
+    def tries(self, n: int) -> bool:
+        """Return whether a planner would try the recipe with n examples."""
+        return worth_trying(self.recipe, n)
+
+    def config(self) -> dict[str, Any]:
+        """Return the recipe, and the prior; a recipe is the same under every name."""
+        return {
+            "method": "recipe",
+            "recipe": self.recipe.to_config(),
+            "prior": self.upstream.prior.digest,
+        }
+
+    def prepare(self) -> None:
+        """Draw the candidates that clients share; each answers for the seconds it took."""
+        if not self.recipe.refines:
+            self._candidates()
+
+    def personalize(self, examples: Examples) -> Personalized:
+        """Draw, choose or refine, and bound."""
+        if isinstance(self.recipe, PosteriorSplitRecipe):
+            return self._refined(self.recipe, examples)
+        vectors, seconds = self._candidates()
+        scores = self.score(vectors, examples)
+        table = ErrorTable(
+            wrong=scores.wrong, losses=scores.losses, test_risk=np.full(len(vectors), np.nan)
+        )
+        outcome = replay(self.recipe, table, len(examples))
+        return _handed_out(outcome, vectors, seconds)
+
+    def traffic(self) -> Traffic:
+        """Count an adapter of each upstream client, and the prior for a new one."""
+        prior = sum(array.nbytes for array in self.upstream.prior.tensors().values())
+        return Traffic(up=self.upstream.dimension * BYTES_PER_NUMBER, down=prior)
+
+    @property
+    def _seed(self) -> str:
+        # One for all clients: each certificate is valid by itself.
+        return derive_seed("bench methods", self.upstream.seed)
+
+    def _candidates(self) -> tuple[FloatArray, float]:
+        """Return the candidates, and the seconds that drawing them takes."""
+        known = self.upstream.drawn
+        if self.recipe.candidates not in known:
+            started = time.perf_counter()
+            vectors = self.upstream.prior.sample(self._seed, count=self.recipe.candidates)
+            known[self.recipe.candidates] = vectors, time.perf_counter() - started
+        return known[self.recipe.candidates]
+
+    def _refined(self, recipe: PosteriorSplitRecipe, examples: Examples) -> Personalized:
+        n = len(examples)
+        choosing, certifying = (
+            examples.take(span.as_slice())
+            for span in (recipe.choosing(n), recipe.certifying(n))
+        )
+        adapters = refine(
+            recipe, self.upstream.prior, self.upstream.scorer, choosing, seed=self._seed
+        )
+        refined = Refined(
+            wrong=self.score(adapters, certifying).wrong,
+            test_risk=np.full(len(adapters), np.nan),
+        )
+        # The recipe certifies what was made of the candidates, so no table is read.
+        empty = np.empty((0, n))
+        table = ErrorTable(wrong=empty.astype(np.bool_), losses=empty, test_risk=np.empty(0))
+        return _handed_out(replay(recipe, table, n, refined), adapters, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned(Searching):
+    """The planner's menu, whole."""
+
+    name: ClassVar[str] = "fedcert planned"
+
+    @classmethod
+    def takes(cls, recipe: Recipe) -> bool:
+        """Take every recipe."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Union(Searching):
+    """All n examples choose among M candidates, and certify."""
+
+    name: ClassVar[str] = "fedcert union"
+
+    @classmethod
+    def takes(cls, recipe: Recipe) -> bool:
+        """Take the union."""
+        return recipe.kind == "union"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PosteriorSplit(Searching):
+    """Some examples refine, the others certify."""
+
+    name: ClassVar[str] = "fedcert posterior split"
+
+    @classmethod
+    def takes(cls, recipe: Recipe) -> bool:
+        """Take posterior splits with any share."""
+        return recipe.kind == "posterior_split"
+
+
+def _handed_out(outcome: Outcome, adapters: FloatArray, seconds: float) -> Personalized:
+    assert outcome.index is not None  # these recipes choose one adapter
+    return Personalized(
+        adapters=adapters[[outcome.index]], certificate=outcome.bound, shared_seconds=seconds
+    )

@@ -1,0 +1,258 @@
+"""One scenario and seed for `make bench-methods`: what every method is given alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from fedcert.baselines import FedAvgLocal, LocalLora, Method, Trial, Upstream, tuned
+from fedcert.baselines.method import SplitMethod
+from fedcert.canonical import digest_tensors
+from fedcert.data.examples import Examples
+from fedcert.errors import DataError, SettingsError
+from fedcert.priors import DiffusionPrior
+from fedcert.priors.base import FloatArray
+from fedcert.randomness import derive_seed, small_seed
+from fedcert.search import BatchedScorer
+from fedcert.search.refinement import posterior_means
+from fedcert.simulations.benchmarks.certificates import CANDIDATES, DELTA, POOL, Case
+from fedcert.simulations.benchmarks.federations import Federation, remembered
+
+__all__ = ["LIMIT_METHODS", "MethodBench"]
+
+# Raise it when a method changes what it returns for the same configuration.
+_VERSION = 1
+STEEL_CANDIDATES = {"digits": 20_000}
+"""M of STEEL as published; on text it is 2,000, for the time it takes."""
+_STEEL_ON_TEXT = 2_000
+
+# Clients that are not measured lend their tests to say what personalizing forgets.
+_OTHERS, _OF_EACH = 8, 50
+
+LIMIT_METHODS = ("posterior mean", "local LoRA", "FedAvg-LoRA + local")
+"""The frozen list that *limit* takes the best of: each learns from all n, uncertified."""
+
+
+class MethodBench:
+    """Pool, prior, tuning clients and new clients of one scenario and seed.
+
+    Parameters
+    ----------
+    case : Case
+        The scenario.
+    seed : int
+        Of everything.
+    sizes : sequence of int
+        Values of n.
+    """
+
+    def __init__(self, case: Case, seed: int, sizes: Sequence[int]) -> None:
+        self.case, self._seed, self._sizes = case, seed, tuple(sizes)
+        self.federation = Federation.of(case.scenario, seed=seed, **case.options)
+        self.scenario = self.federation.scenario
+        self._planning = Federation.of(
+            case.scenario, seed=seed, **case.options, **case.planning
+        ).scenario
+        self._pool = self.federation.pool()
+        # Tuning clients come after those whose adapters and examples everything is made of.
+        self._count = min(POOL, len(self._pool) - case.planners)
+        self._true = BatchedScorer(
+            self.federation.model, self.scenario.inputs, margin_tolerance=0.0
+        )
+
+    @property
+    def tuning_clients(self) -> tuple[str, ...]:
+        """Upstream clients that choose hyper-parameters, and do nothing else."""
+        return self.scenario.upstream_clients[self._count : self._count + self.case.planners]
+
+    @cached_property
+    def upstream(self) -> Upstream:
+        """What all methods get."""
+        pool = self._pool[: self._count]
+        names = self.scenario.upstream_clients[: self._count]
+        steel = STEEL_CANDIDATES.get(self.case.scenario, _STEEL_ON_TEXT)
+        return Upstream(
+            model=self.federation.model,
+            inputs=self.scenario.inputs,
+            clients={name: self.scenario.training_examples(name) for name in names},
+            pool=pool,
+            prior=DiffusionPrior.fit(pool, seed=small_seed("prior", self._seed)),
+            training=self.federation.settings.finetune_settings(),
+            delta=DELTA,
+            candidates=CANDIDATES,
+            steel_candidates=steel,
+            seed=self._seed,
+            remember=self._remember,
+        )
+
+    def variants(self, method: type[Method]) -> Sequence[Method]:
+        """Return what a method tries."""
+        return method.variants(self.upstream)
+
+    def tune(
+        self, method: type[Method], *, on_client: Callable[[], None] = lambda: None
+    ) -> dict[int, Method]:
+        """Return the variant with the lowest mean certificate on tuning clients, by n."""
+        variants = self.variants(method)
+        if len(variants) == 1:
+            return dict.fromkeys(self._sizes, variants[0])
+        trials: list[Trial] = []
+        for client in self.tuning_clients:
+            examples = self._planning.training_examples(client)
+            sizes = [n for n in self._sizes if n <= len(examples)]
+            for index, variant in enumerate(variants):
+                tried = [n for n in sizes if variant.tries(n)]
+                rows = self.outcomes(variant, client, examples, tried, tests=False)
+                trials += [Trial(index, row["n"], row["certificate"]) for row in rows]
+            on_client()
+        return {n: variants[index] for n, index in tuned(trials, self._sizes).items()}
+
+    def measure(self, chosen: dict[int, Method], client: str) -> list[dict[str, Any]]:
+        """Return a new client's outcome at each n, with the variants chosen there."""
+        support = self.support(client)
+        rows: list[dict[str, Any]] = []
+        for variant in {id(each): each for each in chosen.values()}.values():
+            sizes = [n for n, each in chosen.items() if each is variant and n <= len(support)]
+            rows += self.outcomes(variant, client, support, sizes, tests=True)
+        return rows
+
+    def outcomes(
+        self,
+        method: Method,
+        client: str,
+        examples: Examples,
+        sizes: Sequence[int],
+        *,
+        tests: bool,
+    ) -> list[dict[str, Any]]:
+        """Return one row per n: certificate and seconds, and errors where there are tests."""
+        identity = self._identity | {
+            "client": client,
+            "sizes": list(sizes),
+            "method": method.config(),
+            "tests": tests,
+        }
+        compute = partial(self._computed, method, client, examples, sizes, tests)
+        found: list[dict[str, Any]] = remembered("methods", identity, compute)
+        return found
+
+    def risks(self, client: str) -> list[dict[str, Any]]:
+        """Return true errors of the list's methods, learned from all n, at each n."""
+        identity = self._identity | {"client": client, "sizes": list(self._sizes), "limit": 1}
+        found: list[dict[str, Any]] = remembered(
+            "methods", identity, lambda: list(self._uncertified(client))
+        )
+        return found
+
+    def support(self, client: str) -> Examples:
+        """Return the client's largest support set among the sizes."""
+        for n in sorted(self._sizes, reverse=True):
+            try:
+                return self.scenario.support_examples(client, n)
+            except DataError:
+                continue
+        raise SettingsError(f"{self.scenario.name}: {client} has too few examples")
+
+    def _computed(
+        self,
+        method: Method,
+        client: str,
+        examples: Examples,
+        sizes: Iterable[int],
+        tests: bool,
+    ) -> list[dict[str, Any]]:
+        rows = []
+        for n in sizes:
+            part = examples.take(slice(0, n))
+            # What a device does not do: training everybody's adapter, sampling for others.
+            self._warm(method)
+            started = time.perf_counter()
+            result = method.personalize(part)
+            seconds = time.perf_counter() - started + result.shared_seconds
+            row = {"n": n, "certificate": result.certificate, "seconds": seconds}
+            if tests:
+                row["error"] = self._error(result.adapters, self._tests(client))
+                row["global_error"] = self._error(result.adapters, self._others)
+            rows.append(row)
+        return rows
+
+    def _warm(self, method: Method) -> None:
+        """Have everything that clients share computed before the clock starts."""
+        key = repr(sorted(method.config().items(), key=str))
+        if key not in self._warmed:
+            self._warmed.add(key)
+            method.prepare()
+
+    @cached_property
+    def _warmed(self) -> set[str]:
+        return set()
+
+    def _uncertified(self, client: str) -> Iterable[dict[str, Any]]:
+        upstream, support = self.upstream, self.support(client)
+        tests = self._tests(client)
+        learners: dict[str, SplitMethod] = {
+            "local LoRA": LocalLora(upstream=upstream, settings=upstream.training),
+            "FedAvg-LoRA + local": FedAvgLocal.variants(upstream)[0],
+        }
+        for n in (n for n in self._sizes if n <= len(support)):
+            part = support.take(slice(0, n))
+            (mean,) = posterior_means(
+                upstream.prior.sketch(), upstream.scorer, part,
+                seed=derive_seed("bench methods", self._seed),
+                candidates=CANDIDATES, chains=32, steps=60,
+            )  # fmt: skip
+            yield {"n": n, "method": "posterior mean", "error": self._error(mean, tests)}
+            for name, learner in learners.items():
+                error = self._error(learner.learn(part), tests)
+                yield {"n": n, "method": name, "error": error}
+
+    def _error(self, adapters: FloatArray, tests: Examples) -> float:
+        return float(self._true.score(np.atleast_2d(adapters), tests).wrong.mean())
+
+    def _tests(self, client: str) -> Examples:
+        tests = self.scenario.test_examples(client)
+        if tests is None:
+            raise SettingsError(f"{self.scenario.name}: {client} has no test examples")
+        return tests
+
+    @cached_property
+    def _others(self) -> Examples:
+        """Tests of clients that are not measured: the federation's mixture, as far as seen."""
+        names = self.scenario.new_clients[self.case.new :][:_OTHERS]
+        parts = []
+        for place, name in enumerate(names):
+            tests = self._tests(name)
+            # Clients may share their inputs: each gives another part of them.
+            rows = (place * _OF_EACH + np.arange(min(_OF_EACH, len(tests)))) % len(tests)
+            parts.append(tests.take(rows))
+        return Examples(
+            np.concatenate([part.inputs for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+        )
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """Return what every outcome follows from."""
+        return {
+            "version": _VERSION,
+            "scenario": self.federation.settings.scenario.model_dump(),
+            "planning": self.case.planning,
+            "measured": self.case.new,
+            "space": self.federation.model.space.digest,
+            "pool": digest_tensors({"pool": self._pool[: self._count]}),
+            "training": asdict(self.federation.settings.finetune_settings()),
+            "prior": self.upstream.prior.digest,
+            "delta": DELTA,
+            "seed": self._seed,
+        }
+
+    def _remember(self, identity: object, compute: Callable[[], FloatArray]) -> FloatArray:
+        scenario = self.federation.settings.scenario.model_dump()
+        key = {"scenario": scenario, "identity": identity, "version": _VERSION}
+        found = remembered("federated", key, lambda: compute().tolist())
+        return np.array(found, dtype=np.float64)

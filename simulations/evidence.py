@@ -1,0 +1,76 @@
+"""What a simulation knows about its prior, the server's evidence or more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from fedcert.errors import RunError
+from fedcert.fitting import FittedPrior, audit_prior
+from fedcert.priors.base import FloatArray
+from fedcert.settings import RunSettings
+from fedcert.strategies.federated_prior import FederatedPrior
+from fedcert.strategies.serving import Outcome
+
+__all__ = ["describe_prior", "evidence_of"]
+
+
+def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> FittedPrior:
+    """Return the prior with the adapters behind it, and audits.
+
+    After a federated fit the server has neither. A simulation can look into its virtual
+    clients' folders: the clients that the prior was fitted to are the members, and the judges,
+    who said when to stop and nothing else, stand in for adapters that touched nothing.
+
+    Raises
+    ------
+    RunError
+        If the clients' adapters are not there.
+    """
+    if outcome.fitted is not None:
+        return outcome.fitted
+    strategy = outcome.strategy
+    assert isinstance(strategy, FederatedPrior)  # all others have evidence of their own
+    assert strategy.bundle is not None  # serve() raises otherwise
+    adapters = _kept_adapters(outcome, output)
+    judges = sorted(adapters.keys() & strategy.judges)
+    members = sorted(adapters.keys() - strategy.judges)
+    if not judges or not members:
+        raise RunError(f"{output / 'clients'}: the clients' adapters are gone")
+    return audit_prior(
+        strategy.bundle.prior,
+        fitted_on=np.array([adapters[client] for client in members]),
+        held_out=np.array([adapters[client] for client in judges]),
+        settings=settings.prior,
+        seed=settings.seed,
+    )
+
+
+def describe_prior(outcome: Outcome, evidence: FittedPrior) -> str:
+    """Say in a sentence or two how the prior came about."""
+    bundle = outcome.strategy.bundle
+    assert bundle is not None  # serve() raises otherwise
+    if outcome.fitted is None:
+        return (
+            f"{bundle.notes['choice']}, on the sums of {len(evidence.fitted_on)} clients. The "
+            "server saw no adapter; the simulation looked at them for this report"
+        )
+    if "residual_mean" not in bundle.notes:
+        return evidence.choice
+    return (
+        f"{evidence.choice}. {bundle.notes['projected_uploads']} uploads were projected from "
+        f"LoRA adapters, which lost {bundle.notes['residual_mean']:.1%} of their squared norm "
+        f"on average and {bundle.notes['residual_worst']:.1%} at worst"
+    )
+
+
+def _kept_adapters(outcome: Outcome, output: Path) -> dict[str, FloatArray]:
+    failed = {failure.client for failure in outcome.strategy.failures}
+    kept = {}
+    for client in outcome.scenario.upstream_clients:
+        files = sorted((output / "clients" / client / "federated").glob("*.safetensors"))
+        if files and client not in failed:
+            kept[client] = load_file(files[-1])["adapter"].astype(np.float64)
+    return kept

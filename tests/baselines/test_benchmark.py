@@ -1,0 +1,160 @@
+"""The benchmark of methods: a small run, what it keeps, and its page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pytest
+from simulations.federation import SCENARIO
+
+from fedcert.baselines import Majority, Method, Personalized, SplitMethod, Traffic, Upstream
+from fedcert.certificates import binomial_upper_bound
+from fedcert.certificates.replay import limit
+from fedcert.data import Examples
+from fedcert.priors.base import FloatArray
+from fedcert.simulations.benchmarks import methods, methods_bench
+from fedcert.simulations.benchmarks.certificates import Case
+from fedcert.simulations.benchmarks.methods import main, measure
+from fedcert.simulations.benchmarks.methods_page import methods_page
+
+KEYS = {
+    "scenario", "method", "n", "seed", "error", "worst_decile_error", "certificate",
+    "nonvacuous", "limit", "up_bytes", "down_bytes", "client_seconds",
+}  # fmt: skip
+CASE = Case(SCENARIO, {"upstream": 14, "new": 4}, {}, new=2, planners=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(SplitMethod):
+    """A user's method: the mean of some adapters; the second variant hands out nonsense."""
+
+    name: ClassVar[str] = "own"
+    sign: float = 1.0
+    calls: ClassVar[list[int]] = []
+
+    @classmethod
+    def variants(cls, upstream: Upstream) -> Sequence[Self]:
+        return [cls(upstream=upstream, sign=sign) for sign in (-1.0, 1.0)]
+
+    def learn(self, examples: Examples) -> FloatArray:
+        self.calls.append(len(examples))
+        return np.asarray(self.sign * self.upstream.pool.mean(axis=0))
+
+    def traffic(self) -> Traffic:
+        return Traffic(7, 11)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boastful(Method):
+    """Promises what it cannot keep."""
+
+    name: ClassVar[str] = "boastful"
+
+    def personalize(self, examples: Examples) -> Personalized:
+        nothing = np.zeros((1, self.upstream.dimension))
+        return Personalized(adapters=nothing, certificate=1e-6)
+
+    def traffic(self) -> Traffic:
+        return Traffic(0, 0)
+
+
+@pytest.fixture(autouse=True)
+def _few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods_bench, "CANDIDATES", 40)
+
+
+def _measured(*classes: type[Method], **changes: Any) -> dict[str, Any]:
+    return measure([CASE], classes, seeds=changes.get("seeds", [0]), sizes=[8, 16])
+
+
+def test_rows_have_the_agreed_keys_and_count_what_they_say() -> None:
+    record = _measured(Majority, Own, Boastful)
+    rows = record["table"]
+    assert {row["method"] for row in rows} == {"majority", "own", "boastful"}
+    assert len(rows) == 6
+    assert all(set(row) >= KEYS for row in rows)
+    own = next(row for row in rows if row["method"] == "own" and row["n"] == 16)
+    # Both clients' bounds are B(k, 8, delta): their mean is a mean of two of these.
+    bounds = [binomial_upper_bound(k, 8, 0.05) for k in range(9)]
+    means = {round((a + b) / 2, 9) for a in bounds for b in bounds}
+    assert round(own["certificate"], 9) in means
+    assert (own["up_bytes"], own["down_bytes"]) == (7, 11)
+    assert own["worst_decile_error"] >= own["error"]
+    boastful = [row for row in rows if row["method"] == "boastful"]
+    assert all(row["violations"] == 2 and row["nonvacuous"] == 1 for row in boastful)
+    assert all(row["violations"] == 0 for row in rows if row["method"] != "boastful")
+
+
+def test_the_limit_is_that_of_the_best_of_the_list() -> None:
+    record = _measured(Majority)
+    bench = methods_bench.MethodBench(CASE, 0, [8, 16])
+    found = {
+        name: [
+            row["error"]
+            for client in bench.scenario.new_clients[:2]
+            for row in bench.risks(client)
+            if row["method"] == name and row["n"] == 16
+        ]
+        for name in methods_bench.LIMIT_METHODS
+    }
+    assert all(len(errors) == 2 for errors in found.values())
+    best = min(found.values(), key=lambda errors: float(np.mean(errors)))
+    row = next(row for row in record["table"] if row["n"] == 16)
+    assert row["limit"] == pytest.approx(limit(np.array(best), 16, 0.05))
+
+
+def test_tuning_chooses_the_variant_with_the_lower_certificate() -> None:
+    record = _measured(Own)
+    assert {row["sign"] for row in record["chosen"]} == {1.0}
+
+
+def test_what_was_measured_is_not_measured_again() -> None:
+    first = _measured(Own)
+    Own.calls.clear()
+    assert _measured(Own)["table"] == first["table"]
+    assert Own.calls == []
+
+
+def test_tuning_clients_have_no_part_in_anything_else() -> None:
+    bench = methods_bench.MethodBench(CASE, 0, [8])
+    assert len(bench.tuning_clients) == CASE.planners
+    assert not set(bench.tuning_clients) & set(bench.upstream.clients)
+    assert len(bench.upstream.clients) == len(bench.upstream.pool)
+
+
+def test_the_page_shows_every_method_and_the_labels_needed() -> None:
+    page = methods_page(_measured(Majority, Own, seeds=[0, 1]))
+    assert f"## `{SCENARIO}`" in page
+    assert page.count("| majority |") == page.count("| own |") == 2
+    assert "Labels needed for a mean certificate of 20%:" in page
+    assert "4 clients; limit 0." in page
+    assert "nan" not in page
+
+
+def test_a_part_goes_to_a_folder_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "METHODS", (Majority,))
+    monkeypatch.setattr(methods, "CASES", (CASE,))
+    part = ["--scenario", SCENARIO, "--seeds", "0", "--sizes", "8", "--clients", "2"]
+    with pytest.raises(SystemExit):
+        main(part)
+    assert "does not go into docs/" in capsys.readouterr().err
+    main([*part, "--tuning", "2", "--output", str(tmp_path)])
+    record = json.loads((tmp_path / "methods.json").read_text())
+    assert [row["n"] for row in record["table"]] == [8]
+    assert (tmp_path / "benchmarks.md").read_text() == methods_page(record)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [("nowhere:Own", "there is no method"), ("fedcert.errors:RunError", "no subclass")],
+)
+def test_a_method_that_is_none_is_refused(name: str, cause: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=cause):
+        main(["--method", name, "--output", str(tmp_path)])

@@ -1,0 +1,257 @@
+"""Every method: what it certifies, and that it certifies nothing that it must not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedcert.baselines import (
+    METHODS,
+    FedAvgLocal,
+    FedAvgLora,
+    FederatedSettings,
+    FedProxLocal,
+    FedRep,
+    InterceptOnly,
+    LocalLora,
+    Majority,
+    Merging,
+    Method,
+    MeZO,
+    Planned,
+    PoolSelection,
+    PosteriorSplit,
+    SplitMethod,
+    Steel,
+    Union,
+    Upstream,
+)
+from fedcert.baselines.fedavg import federated_settings, global_adapter
+from fedcert.baselines.local_training import PersonalTraining, body_part, head_part, train_from
+from fedcert.certificates import binomial_upper_bound, hoeffding_upper_bound
+from fedcert.data import Examples
+from fedcert.errors import SettingsError
+
+N = 32
+QUICK = FederatedSettings(rounds=2, clients_per_round=4)
+Draw = Callable[..., Examples]
+
+
+def _quick(method: Method) -> Method:
+    """Cut federated training and walks short."""
+    if isinstance(method, MeZO):
+        return replace(method, federated=None, steps=30)
+    federated = getattr(method, "federated", None)
+    if federated is None:
+        return method
+    quick = replace(
+        federated,
+        rounds=2,
+        clients_per_round=4,
+        local=replace(federated.local, steps=4),
+        head_steps=min(federated.head_steps, 4),
+    )
+    return replace(method, federated=quick)  # type: ignore[call-arg]
+
+
+def _first(cls: type[Method], upstream: Upstream) -> Method:
+    return _quick(cls.variants(upstream)[0])
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.name)
+def test_a_method_hands_out_adapters_and_a_bound(
+    cls: type[Method], upstream: Upstream, client_of: Draw
+) -> None:
+    method = _first(cls, upstream)
+    examples = client_of(21, N)
+    found = method.personalize(examples)
+    assert found.adapters.shape[1] == upstream.dimension
+    assert found.adapters.dtype == np.float64
+    assert np.isfinite(found.adapters).all()
+    assert 0 < found.certificate <= 1
+    again = method.personalize(examples)
+    np.testing.assert_array_equal(again.adapters, found.adapters)
+    assert again.certificate == found.certificate
+    # Its bound lies above its error on many fresh examples of the same client.
+    fresh = client_of(21, 600)
+    risk = upstream.scorer.score(found.adapters[:50], fresh).wrong.mean()
+    assert risk < found.certificate + 0.05
+    traffic = method.traffic()
+    assert min(traffic.up, traffic.down) >= 0
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.name)
+def test_every_method_has_the_same_budget_of_variants(
+    cls: type[Method], upstream: Upstream
+) -> None:
+    variants = cls.variants(upstream)
+    configs = [variant.config() for variant in variants]
+    assert 1 <= len(variants) <= 8
+    assert all(configs.count(config) == 1 for config in configs)
+    assert len({variant.name for variant in variants}) == 1
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.name)
+def test_one_label_alone_is_no_obstacle(
+    cls: type[Method], upstream: Upstream, client_of: Draw
+) -> None:
+    examples = client_of(3, 16)
+    alike = Examples(examples.inputs, np.ones(16, dtype=np.int64))
+    found = _first(cls, upstream).personalize(alike)
+    assert np.isfinite(found.adapters).all()
+
+
+@pytest.mark.parametrize(
+    "cls", [cls for cls in METHODS if issubclass(cls, SplitMethod)], ids=lambda cls: cls.name
+)
+def test_a_split_never_learns_from_what_certifies(
+    cls: type[SplitMethod], upstream: Upstream, client_of: Draw
+) -> None:
+    method = _first(cls, upstream)
+    examples = client_of(5, N)
+    found = method.personalize(examples)
+    half = np.arange(N // 2, N)
+    changed = Examples(examples.inputs, examples.labels.copy())
+    changed.labels[half] = 1 - changed.labels[half]
+    other = method.personalize(changed)
+    np.testing.assert_array_equal(other.adapters, found.adapters)
+    errors = int(upstream.scorer.score(found.adapters, examples.take(half)).wrong.sum())
+    assert found.certificate == binomial_upper_bound(errors, N // 2, upstream.delta)
+    flipped = int(upstream.scorer.score(found.adapters, changed.take(half)).wrong.sum())
+    assert other.certificate == binomial_upper_bound(flipped, N // 2, upstream.delta)
+
+
+def test_the_global_adapter_is_certified_by_all_examples(
+    upstream: Upstream, client_of: Draw
+) -> None:
+    method = _first(FedAvgLora, upstream)
+    examples = client_of(5, N)
+    found = method.personalize(examples)
+    errors = int(upstream.scorer.score(found.adapters, examples).wrong.sum())
+    assert found.certificate == binomial_upper_bound(errors, N, upstream.delta)
+    np.testing.assert_array_equal(method.personalize(client_of(6, N)).adapters, found.adapters)
+
+
+@pytest.mark.parametrize("cls", [Majority, InterceptOnly, PoolSelection])
+def test_who_chooses_on_all_examples_pays_for_every_choice(
+    cls: type[Method], upstream: Upstream, client_of: Draw
+) -> None:
+    method = _first(cls, upstream)
+    count = {
+        Majority: lambda: 2,
+        InterceptOnly: lambda: len(method.shifted()),  # type: ignore[attr-defined]
+        PoolSelection: lambda: method.size,  # type: ignore[attr-defined]
+    }[cls]()
+    assert count > 1
+    examples = client_of(7, N)
+    found = method.personalize(examples)
+    errors = int(upstream.scorer.score(found.adapters, examples).wrong.sum())
+    assert found.certificate == binomial_upper_bound(errors, N, upstream.delta / count)
+
+
+def test_steel_is_as_published(upstream: Upstream, client_of: Draw) -> None:
+    (method,) = Steel.variants(upstream)
+    assert method.recipe.candidates == upstream.steel_candidates
+    examples = client_of(5, N)
+    found = method.personalize(examples)
+    errors = int(upstream.scorer.score(found.adapters, examples).wrong.sum())
+    budget = upstream.delta / upstream.steel_candidates
+    assert found.certificate == pytest.approx(
+        hoeffding_upper_bound(errors, N, budget), abs=2e-6
+    )
+
+
+def test_planned_tries_what_union_and_posterior_split_try(upstream: Upstream) -> None:
+    planned = [each.config() for each in Planned.variants(upstream)]
+    for cls in (Union, PosteriorSplit):
+        assert all(each.config() in planned for each in cls.variants(upstream))
+
+
+def test_shifts_move_one_label_and_include_none(upstream: Upstream) -> None:
+    method = _first(InterceptOnly, upstream)
+    assert isinstance(method, InterceptOnly)
+    adapters = method.shifted()
+    moved = adapters - global_adapter(upstream, method.federated)
+    assert not moved[0].any()
+    assert (moved[1:] != 0).sum() == 2 * method.steps
+    assert set(np.flatnonzero(moved.any(axis=0))) == {upstream.dimension - 1}
+    assert np.abs(moved).max() == pytest.approx(method.largest)
+
+
+def test_the_merge_pays_for_how_far_it_goes(upstream: Upstream, client_of: Draw) -> None:
+    """A narrow prior keeps the weights near the average; a wide one lets them go."""
+    examples = client_of(5, 64)
+    centers = []
+    for width in (0.02, 0.5):
+        method = Merging(upstream=upstream, parts=4, width=width, draws=300)
+        found = method.personalize(examples)
+        mean_errors = upstream.scorer.score(found.adapters, examples).wrong.mean()
+        # Above the empirical risk by at least what an unlearned merge would pay.
+        assert found.certificate > mean_errors
+        centers.append(found.adapters.mean(axis=0))
+    average = upstream.pool[:4].mean(axis=0)
+    near, far = (np.linalg.norm(center - average) for center in centers)
+    assert near < far
+
+
+def test_part_of_an_adapter_can_be_trained(upstream: Upstream, client_of: Draw) -> None:
+    space = upstream.model.space
+    start = upstream.pool[0]
+    for part, other in (
+        (head_part(space), body_part(space)),
+        (body_part(space), head_part(space)),
+    ):
+        moved = train_from(
+            start, upstream.model, client_of(3, N), spec=upstream.inputs, seed=0,
+            settings=upstream.training, part=part,
+        )  # fmt: skip
+        np.testing.assert_array_equal(moved[other], start[other].astype(np.float32))
+        assert np.abs(moved[part] - start[part]).max() > 0.01
+
+
+def test_pull_holds_the_adapter_at_its_start(upstream: Upstream, client_of: Draw) -> None:
+    start, distances = upstream.pool[0], []
+    for pull in (0.0, 1.0, 100.0):
+        moved = train_from(
+            start, upstream.model, client_of(3, N), spec=upstream.inputs, seed=0,
+            settings=replace(upstream.training, weight_decay=0.5), pull=pull,
+        )  # fmt: skip
+        distances.append(float(np.linalg.norm(moved - start)))
+    assert distances[0] > distances[1] > distances[2]
+
+
+def test_keep_interpolates_between_global_and_personal(
+    upstream: Upstream, client_of: Draw
+) -> None:
+    method = FedAvgLocal(upstream=upstream, federated=QUICK)
+    examples = client_of(5, N)
+    personal = method.learn(examples)
+    everyone = global_adapter(upstream, method.federated)
+    assert np.abs(personal - everyone).max() > 0.01
+    half_way = replace(method, personal=PersonalTraining(keep=0.25))
+    between = half_way.learn(examples)
+    np.testing.assert_allclose(between, 0.25 * everyone + 0.75 * personal)
+
+
+def test_learning_helps(upstream: Upstream, client_of: Draw) -> None:
+    """Half of the clients call dark what the others call bright: no global adapter serves."""
+    examples, fresh = client_of(5, 64), client_of(5, 600)
+
+    def error(method: Method) -> float:
+        adapters = method.personalize(examples).adapters
+        return float(upstream.scorer.score(adapters, fresh).wrong.mean())
+
+    everyone = error(_first(FedAvgLora, upstream))
+    assert everyone > 0.3
+    for cls in (LocalLora, FedAvgLocal, FedProxLocal, FedRep, Planned):
+        assert error(_first(cls, upstream)) < everyone - 0.1, cls.name
+    walked = MeZO(upstream=upstream, federated=None, rate=5.0, steps=200)
+    assert error(walked) < everyone - 0.1
+
+
+def test_fedrep_without_local_heads_is_refused(upstream: Upstream) -> None:
+    with pytest.raises(SettingsError, match="FedRep keeps heads local"):
+        FedRep(upstream=upstream, federated=federated_settings(upstream))

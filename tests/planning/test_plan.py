@@ -1,0 +1,182 @@
+"""A plan: the recipe with the lowest mean at each n, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from typing import Any
+
+import pytest
+
+from fedcert.certificates import Recipe
+from fedcert.errors import BundleError, CertificateError, RefusalError
+from fedcert.planning import Plan, PlanRow, Replayed, menu, recipe_name, worth_trying
+
+RECIPES = menu(candidates=50, delta=0.05)
+UNION, SPLIT = RECIPES[:2]
+
+
+def _client(**bounds: float) -> list[Replayed]:
+    """``r1n16=.3``: recipe 1 would have certified .3 on 16 examples."""
+    return [
+        Replayed(int(key[1 : key.index("n")]), int(key[key.index("n") + 1 :]), bound)
+        for key, bound in bounds.items()
+    ]
+
+
+def _row(n: int, recipe: Recipe, mean: float) -> PlanRow:
+    return PlanRow(n, recipe, mean, mean, mean, 1)
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return Plan(
+        (
+            _row(16, UNION, 0.5),
+            _row(32, UNION, 0.3),
+            _row(64, SPLIT, 0.3),
+            _row(128, SPLIT, 0.2),
+        )
+    )
+
+
+def test_the_lowest_mean_wins_with_its_own_quantiles() -> None:
+    clients = [_client(r0n16=0.2 + 0.01 * i, r1n16=0.1 if i else 0.99) for i in range(11)]
+    [row] = Plan.of(RECIPES, clients).rows
+    assert row.recipe == SPLIT  # its mean is lower, though not its worst client
+    assert row == PlanRow(16, SPLIT, 0.180909, 0.1, 0.1, 11)
+
+
+def test_of_equal_means_the_first_recipe_wins_whatever_the_order() -> None:
+    bounds = [0.1, 0.2, 0.3, 0.1 + 0.2, 0.7]
+    shuffled = list(bounds)
+    for seed in range(20):
+        random.Random(seed).shuffle(shuffled)
+        pairs = zip(bounds, shuffled, strict=True)
+        clients = [_client(r1n16=b, r0n16=a) for a, b in pairs]
+        assert Plan.of(RECIPES, clients).rows[0].recipe == UNION
+
+
+def test_each_size_counts_the_clients_that_have_it() -> None:
+    plan = Plan.of(
+        RECIPES,
+        [
+            _client(r0n32=0.4, r1n32=0.3, r0n16=0.5, r1n16=0.6),
+            _client(r0n16=0.7, r1n16=0.9),
+            [],
+        ],
+    )
+    assert [(row.n, row.recipe, row.mean, row.clients) for row in plan.rows] == [
+        (16, UNION, 0.6, 2),
+        (32, SPLIT, 0.3, 1),
+    ]
+
+
+def test_a_recipe_that_only_some_clients_replayed_does_not_win() -> None:
+    plan = Plan.of(RECIPES, [_client(r0n16=0.5, r1n16=0.01), _client(r0n16=0.5)])
+    assert plan.rows[0].recipe == UNION
+
+
+@pytest.mark.parametrize("replays", [[], [[]]])
+def test_nothing_to_plan_from(replays: list[list[Replayed]]) -> None:
+    with pytest.raises(CertificateError, match="there are no replays to plan from"):
+        Plan.of(RECIPES, replays)
+
+
+def test_the_table_serves_every_size_as_the_plan_says(plan: Plan) -> None:
+    table = plan.table()
+    assert [start for start, _ in table.rows] == [1, 64]
+    for n in range(1, 300):
+        expected = plan.expected(n).recipe if n >= 16 else UNION
+        assert table.recipe_for(n) == expected
+
+
+def test_a_plan_of_one_size_serves_all(plan: Plan) -> None:
+    only = Plan((plan.rows[-1],))
+    assert only.table().recipe_for(1) == only.table().recipe_for(10**6) == SPLIT
+
+
+def test_what_to_expect_is_that_of_the_size_below(plan: Plan) -> None:
+    assert [plan.expected(n).n for n in (16, 31, 32, 127, 128, 10**6)] == [
+        16, 16, 32, 64, 128, 128,
+    ]  # fmt: skip
+    with pytest.raises(
+        RefusalError, match=r"nothing was planned for 15 .* smallest size is 16"
+    ):
+        plan.expected(15)
+
+
+def test_how_many_are_needed_is_the_smallest_size_that_reaches_it(plan: Plan) -> None:
+    targets = (0.9, 0.5, 0.49, 0.3, 0.29, 0.2)
+    assert [plan.needed(target).n for target in targets] == [16, 16, 32, 32, 128, 128]
+    with pytest.raises(RefusalError, match=r"no planned size reaches 0.1.* 0.200, with 128"):
+        plan.needed(0.1)
+    with pytest.raises(RefusalError):
+        plan.needed(math.nan)
+
+
+def test_it_comes_back_from_json(plan: Plan) -> None:
+    full = Plan(tuple(_row(n, recipe, 0.5) for n, recipe in enumerate(RECIPES, start=1)))
+    for one in (plan, full):
+        again = Plan.from_config(json.loads(json.dumps(one.to_config())))
+        assert again == one
+        assert again.table() == one.table()
+
+
+def _with(plan: Plan, **changes: Any) -> list[dict[str, Any]]:
+    config = plan.to_config()
+    config[1] |= changes
+    return config
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"n": 16}, "sizes must increase"),
+        ({"n": 99}, "sizes must increase"),
+        ({"n": 0}, "n must be from 1"),
+        ({"n": 32.0}, "n must be an integer"),
+        ({"n": True}, "n must be an integer"),
+        ({"n": "32"}, "n must be an integer"),
+        ({"mean": 0}, r"mean must lie in \(0, 1\]"),
+        ({"mean": -0.1}, r"mean must lie in \(0, 1\]"),
+        ({"high": 1.1}, r"high must lie in \(0, 1\]"),
+        ({"mean": math.nan}, "mean must be finite"),
+        ({"high": math.inf}, "high must be finite"),
+        ({"mean": "0.5"}, "mean must be a number"),
+        ({"mean": None}, "mean must be a number"),
+        ({"low": 0.31}, "low must not exceed high"),
+        ({"clients": 0}, "clients must be from 1"),
+        ({"clients": None}, "clients must be an integer"),
+        ({"recipe": None}, "a recipe must be an object"),
+        ({"recipe": {"kind": "luck"}}, "unknown recipe kind 'luck'"),
+        ({"recipe": {"kind": "gibbs", "candidates": 9, "delta": 0.05}}, "no certificate of"),
+        ({"extra": 1}, "a row must hold clients, high, low, mean, n, recipe alone"),
+    ],
+)
+def test_a_damaged_plan_is_refused(plan: Plan, changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(BundleError, match=f"the plan in the bundle is damaged: .*{text}"):
+        Plan.from_config(_with(plan, **changes))
+
+
+@pytest.mark.parametrize("config", [None, 1, "rows", b"rows", {}, [], [1], [{}], ["row"], [[]]])
+def test_something_else_than_a_plan_is_refused(config: object) -> None:
+    with pytest.raises(BundleError, match="the plan in the bundle is damaged"):
+        Plan.from_config(config)
+
+
+# The menu
+
+
+def test_every_recipe_of_the_menu_may_stand_in_a_bundle_and_has_its_own_name() -> None:
+    for recipe in RECIPES:
+        recipe.require_exportable()
+        assert (recipe.candidates, recipe.delta) == (50, 0.05)
+    assert len({recipe_name(recipe) for recipe in RECIPES}) == len(RECIPES)
+
+
+def test_only_refining_on_many_examples_is_left_out() -> None:
+    left_out = {recipe_name(r) for r in RECIPES if not worth_trying(r, 256)}
+    assert left_out == {"posterior_split 0.375", "posterior_split 0.5"}
+    assert all(worth_trying(recipe, 128) for recipe in RECIPES)
