@@ -24,7 +24,7 @@ help: ## list the targets
 setup: $(INSTALLED) ## make .venv and install fedcert in it, with pinned versions
 
 demo: $(INSTALLED) ## simulate a small federation end to end into runs/demo
-	$(BIN)/fedcert simulate digits --output runs/demo
+	$(BIN)/fedcert simulate digits --set certificate.recipe=planned --output runs/demo
 
 bench-demo: $(INSTALLED) ## measure the demo and render docs/demo.md from it
 	$(BIN)/python -m fedcert.simulations.benchmarks.demo

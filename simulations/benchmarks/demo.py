@@ -20,8 +20,11 @@ __all__ = ["main"]
 def main() -> None:
     """Measure and render."""
     observer = RichObserver(Console())
+    settings = RunSettings.from_mapping(
+        {"certificate": {"recipe": "planned"}}
+    )  # as `make demo`
     with tempfile.TemporaryDirectory() as folder, observer.shown():
-        run = simulate(RunSettings(), output=Path(folder) / "run", observer=observer)
+        run = simulate(settings, output=Path(folder) / "run", observer=observer)
         results = run.results
     record = {
         "command": "make bench-demo",

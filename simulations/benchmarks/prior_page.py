@@ -59,7 +59,8 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], *, seeds: list[int]) ->
     lines = [
         f"## `{scenario}`",
         "",
-        f"Seeds {', '.join(map(str, seeds))}; {tasks} unseen tasks in all. *Ratio*: diffusion to the best other prior.",
+        f"Seeds {', '.join(map(str, seeds))}; {tasks} unseen tasks in all. *Ratio*: diffusion "
+        "to the best other prior.",
         "",
         "| pool | prior | " + " | ".join(f"best of {m:,}" for m in counts) + " |",
         "|---|---|" + "---|" * len(counts),
@@ -91,8 +92,15 @@ def _sections(record: dict[str, Any]) -> list[tuple[str, str, list[dict[str, Any
         ),
         (
             "Privacy",
-            "What differentially private uploads and the federated prior cost.",
+            "What locally private uploads cost: epsilon of one upload, replacing it by any "
+            "other. The first row is the pool without noise.",
             record.get("privacy", []),
+        ),
+        (
+            "Federated prior",
+            "Fitted from sums over clients; adapters stay where they are. Without secure "
+            "aggregation and noise it has no formal privacy.",
+            record.get("federated", []),
         ),
         (
             "Hostile uploads",
@@ -103,6 +111,13 @@ def _sections(record: dict[str, Any]) -> list[tuple[str, str, list[dict[str, Any
             "Mixed ranks",
             "Clients that train ordinary LoRA of their own rank, projected into the space.",
             record.get("mixed", []),
+        ),
+        (
+            "Poisoned pools and validity",
+            "Synthetic tasks with known risks. Certificates hold whatever is uploaded, as long "
+            "as it does not depend on the certifying examples; where a poisoner has seen "
+            "those, they break.",
+            record.get("poisoning", []),
         ),
         (
             "Scale",

@@ -12,10 +12,20 @@ import numpy as np
 import pytest
 from simulations.federation import SCENARIO
 
-from fedcert.baselines import Majority, Method, Personalized, SplitMethod, Traffic, Upstream
+from fedcert.baselines import (
+    FederatedSettings,
+    Majority,
+    Method,
+    Personalized,
+    SplitMethod,
+    Traffic,
+    Upstream,
+    fedavg_local,
+)
 from fedcert.certificates import binomial_upper_bound
 from fedcert.certificates.replay import limit
 from fedcert.data import Examples
+from fedcert.priors import GaussianPrior
 from fedcert.priors.base import FloatArray
 from fedcert.simulations.benchmarks import methods, methods_bench
 from fedcert.simulations.benchmarks.certificates import Case
@@ -64,8 +74,12 @@ class Boastful(Method):
 
 
 @pytest.fixture(autouse=True)
-def _few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prior that takes no training, and federated averaging that takes one round."""
+    settings = FederatedSettings(rounds=1, clients_per_round=3)
     monkeypatch.setattr(methods_bench, "CANDIDATES", 40)
+    monkeypatch.setattr(methods_bench, "DiffusionPrior", GaussianPrior)
+    monkeypatch.setattr(fedavg_local, "federated_settings", lambda _upstream: settings)
 
 
 def _measured(*classes: type[Method], **changes: Any) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def test_bad_uploads_are_left_out(federation: _Federation) -> None:
         federation.script[client] = answer
     strategy = FedAvgLora(space=federation.space, federated=settings, seed=3)
     found = strategy.adapter(strategy.run(federation.grid).arrays)
-    assert list(strategy.failures) == CLIENTS[: len(BAD)]
+    assert sorted(strategy.failures) == CLIENTS[: len(BAD)]
     for client, (_, cause) in zip(CLIENTS, BAD, strict=False):
         assert cause in strategy.failures[client]
         assert federation.trained.count(client) == 1  # a client that failed is asked no more

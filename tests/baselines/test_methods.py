@@ -238,18 +238,20 @@ def test_keep_interpolates_between_global_and_personal(
 
 def test_learning_helps(upstream: Upstream, client_of: Draw) -> None:
     """Half of the clients call dark what the others call bright: no global adapter serves."""
-    examples, fresh = client_of(5, 64), client_of(5, 600)
 
     def error(method: Method) -> float:
-        adapters = method.personalize(examples).adapters
-        return float(upstream.scorer.score(adapters, fresh).wrong.mean())
+        wrong = []
+        for client in (4, 5):
+            adapters = method.personalize(client_of(client, 64)).adapters
+            wrong.append(upstream.scorer.score(adapters, client_of(client, 600)).wrong.mean())
+        return float(np.mean(wrong))
 
     everyone = error(_first(FedAvgLora, upstream))
-    assert everyone > 0.3
-    for cls in (LocalLora, FedAvgLocal, FedProxLocal, FedRep, Planned):
-        assert error(_first(cls, upstream)) < everyone - 0.1, cls.name
+    assert everyone > 0.4
     walked = MeZO(upstream=upstream, federated=None, rate=5.0, steps=200)
-    assert error(walked) < everyone - 0.1
+    learned = [_first(cls, upstream) for cls in (LocalLora, FedAvgLocal, FedProxLocal, FedRep)]
+    for method in [*learned, _first(Planned, upstream), walked]:
+        assert error(method) < everyone - 0.1, method.name
 
 
 def test_fedrep_without_local_heads_is_refused(upstream: Upstream) -> None:
