@@ -146,8 +146,9 @@ def _train(asked: _Asked, context: Context) -> RecordDict:
         head = vector[head_part(asked.space)]
         context.state[_HEAD] = ArrayRecord({"head": Array(head)})
     sent = content({}, shared_tensors(asked.space, vector, asked.federated))[ARRAYS]
-    metrics = {"num-examples": len(examples), "seconds": time.perf_counter() - started}
-    return RecordDict({ARRAYS: sent, METRICS: MetricRecord(metrics)})
+    seconds = time.perf_counter() - started
+    metrics = MetricRecord({"num-examples": len(examples), "seconds": seconds})
+    return RecordDict({ARRAYS: sent, METRICS: metrics})
 
 
 def _certify(asked: _Asked) -> RecordDict:
@@ -166,8 +167,8 @@ def _certify(asked: _Asked) -> RecordDict:
     scorer = BatchedScorer(asked.model(), node.scenario.inputs, margin_tolerance=_MARGIN)
     errors = int(scorer.score(adapter[None], rest).wrong.sum())
     bound = binomial_upper_bound(errors, len(rest), certificate.delta)
-    metrics = {"num-examples": len(examples), "certificate": bound}
-    return RecordDict({METRICS: MetricRecord(metrics)})
+    metrics = MetricRecord({"num-examples": len(examples), "certificate": bound})
+    return RecordDict({METRICS: metrics})
 
 
 def _personalized(

@@ -23,7 +23,7 @@ from fedcert.baselines.method import (
     SplitMethod,
     Traffic,
     Upstream,
-    constant_adapters,
+    constant_adapter,
     one_label,
 )
 from fedcert.data.examples import Examples
@@ -80,7 +80,7 @@ class FedRep(SplitMethod):
     def learn(self, examples: Examples) -> FloatArray:
         """Train a head from zero; from one label alone, predict that label."""
         if one_label(examples):
-            return constant_adapters(self.upstream)[examples.labels[0]]
+            return constant_adapter(self.upstream, examples)
         return self.personal.adapter(
             global_adapter(self.upstream, self.federated),
             self.upstream.model,

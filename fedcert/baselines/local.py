@@ -12,7 +12,7 @@ from fedcert.baselines.method import (
     SplitMethod,
     Traffic,
     Upstream,
-    constant_adapters,
+    constant_adapter,
     float64,
     one_label,
 )
@@ -46,7 +46,7 @@ class LocalLora(SplitMethod):
     def learn(self, examples: Examples) -> FloatArray:
         """Fine-tune; from one label alone, predict that label."""
         if one_label(examples):
-            return constant_adapters(self.upstream)[examples.labels[0]]
+            return constant_adapter(self.upstream, examples)
         result = finetune(
             self.upstream.model,
             examples,

@@ -232,6 +232,12 @@ def constant_adapters(upstream: Upstream) -> FloatArray:
     return adapters
 
 
+def constant_adapter(upstream: Upstream, examples: Examples) -> FloatArray:
+    """Return the adapter that always predicts the first example's label, shape ``(d,)``."""
+    adapter: FloatArray = constant_adapters(upstream)[int(examples.labels[0])]
+    return adapter
+
+
 def head_bias(upstream: Upstream) -> slice:
     """Return where in an adapter the bias of the head's last layer stands.
 

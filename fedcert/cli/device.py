@@ -96,6 +96,7 @@ def personalize(
     from fedcert.personalization import personalize as run
     from fedcert.protocol.device import DeviceState
     from fedcert.protocol.seeds import SeedGrant
+    from fedcert.reports.certificate_page import write_certificate_page
 
     loaded = Bundle.load(bundle)
     examples = read_labeled(data, loaded, input_column, label_column)
@@ -117,6 +118,8 @@ def personalize(
         precision=precision,
     )
     certificate = result.certificate
+    page = output / "certificate.html"
+    write_certificate_page(certificate, page)
     if as_json:
         typer.echo(certificate.to_json(), nl=False)
         return
@@ -124,6 +127,7 @@ def personalize(
     say(f"bound:       {certificate.bound:.4f} (delta {certificate.delta:g})")
     say(f"adapter:     {result.adapter}")
     say(f"certificate: {output / 'certificate.json'}")
+    say(f"to read:     {page}")
 
 
 @app.command()

@@ -10,9 +10,10 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fedcert.cli.app import app, console
+from fedcert.cli.app import app, console, say
+from fedcert.cli.device import Base, InputColumn, LabelColumn, base_name, read_labeled
 
-__all__ = ["inspect", "prior"]
+__all__ = ["inspect", "prior", "profile"]
 
 prior = typer.Typer(no_args_is_help=True, help="Look into a bundle's prior.")
 app.add_typer(prior, name="prior")
@@ -51,3 +52,62 @@ def inspect(
         text = value if isinstance(value, str) else json.dumps(value)
         table.add_row(escape(name.replace("_", " ")), escape(text))
     console.print(table)
+
+
+@prior.command()
+def profile(
+    data: Annotated[Path, typer.Argument(help="Labeled examples of an unseen task.")],
+    bundle: Annotated[Path, typer.Option("--bundle", "-b", help="The federation's bundle.")],
+    base_model: Base = None,
+    candidates: Annotated[int, typer.Option(min=1, help="M, how many to draw.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the candidates.")] = 0,
+    input_column: InputColumn = "input",
+    label_column: LabelColumn = "label",
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show how good a prior's candidates are on a task: its risk profile.
+
+    The share of candidates with a risk of at most t, and the risk of the best of M. Examples
+    that were looked at here must not certify an adapter afterwards.
+    """
+    import numpy as np
+
+    from fedcert.adapters import AdaptedModel
+    from fedcert.bundle import Bundle
+    from fedcert.priors import best_of, risk_profile
+    from fedcert.randomness import derive_seed
+    from fedcert.search import BatchedScorer
+
+    loaded = Bundle.load(bundle)
+    examples = read_labeled(data, loaded, input_column, label_column)
+    model = AdaptedModel(loaded.load_base(base_name(bundle, base_model)), loaded.space)
+    scorer = BatchedScorer(model, loaded.inputs, margin_tolerance=0.0)
+    vectors = loaded.prior.sample(derive_seed("risk profile", seed), count=candidates)
+    wrong = scorer.score(vectors, examples).wrong
+    thresholds = np.linspace(0.05, 0.5, 10)
+    counts = sorted({m for m in (1, 10, 100, 1000, 10000) if m < candidates} | {candidates})
+    shares = risk_profile(wrong, thresholds)
+    facts = {
+        "examples": len(examples),
+        "candidates": candidates,
+        "share_at_most": [
+            {"risk": round(float(t), 2), "share": float(p)}
+            for t, p in zip(thresholds, shares, strict=True)
+        ],
+        "best_of": [
+            {"m": m, "risk": risk}
+            for m, risk in zip(counts, best_of(wrong, counts), strict=True)
+        ],
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    table = Table("risk at most", "share of candidates", box=None)
+    for t, p in zip(thresholds, shares, strict=True):
+        table.add_row(f"{t:.2f}", f"{p:.4f}")
+    console.print(table)
+    table = Table("best of", "risk", box=None)
+    for m, risk in zip(counts, best_of(wrong, counts), strict=True):
+        table.add_row(f"{m:,}", f"{risk:.4f}")
+    console.print(table)
+    say(f"measured on {len(examples)} examples; do not certify on them afterwards", wrap=True)

@@ -1,4 +1,4 @@
-"""``fedcert report``: the HTML report of a run folder."""
+"""``fedcert report``: the HTML report of a run folder, or a certificate as a page."""
 
 from __future__ import annotations
 
@@ -16,15 +16,24 @@ __all__ = ["report"]
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder with results.json.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder with results.json, or a certificate.json.")
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Default: report.html in the run folder."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Default: report.html in the run folder, or the page beside the certificate.",
+        ),
     ] = None,
 ) -> None:
-    """Render a run's report again, as one HTML file without external resources."""
+    """Render a run's report, or a certificate, as one HTML file without external resources."""
     from fedcert.reports import write_report
 
+    if run.is_file():
+        _certificate(run, output)
+        return
     source = run / "results.json"
     try:
         results = json.loads(source.read_text(encoding="utf-8"))
@@ -34,4 +43,13 @@ def report(
         raise FedcertError(f"{source}: damaged, not JSON ({error})") from error
     path = output or run / "report.html"
     write_report(results, path)
+    say(str(path))
+
+
+def _certificate(source: Path, output: Path | None) -> None:
+    from fedcert.certificates import Certificate
+    from fedcert.reports.certificate_page import write_certificate_page
+
+    path = output or source.with_suffix(".html")
+    write_certificate_page(Certificate.read(source), path)
     say(str(path))

@@ -17,7 +17,7 @@ from fedcert.reports.results import Communication, Nearest, Results, read_result
 from fedcert.reports.summary import alerts, headline
 from fedcert.reports.svg import COLORS, NARROW, WIDE
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["environment", "render_report", "write_report"]
 
 _Drawing = Callable[..., str]
 
@@ -44,7 +44,7 @@ def render_report(results: Mapping[str, Any]) -> str:
     """
     checked = read_results(results)
     facts = headline(checked)
-    template = _environment().get_template("report.html.jinja")
+    template = environment().get_template("report.html.jinja")
     page = template.render(
         results=checked,
         facts=facts,
@@ -68,8 +68,9 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> No
     write_atomically(Path(path), render_report(results).encode("utf-8"))
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return the templates' environment; it escapes all that is put in."""
+    templates = Environment(
         loader=PackageLoader("fedcert.reports", "."),
         autoescape=True,
         undefined=StrictUndefined,
@@ -84,8 +85,8 @@ def _environment() -> Environment:
         "plural",
         "relative_link",
     ):
-        environment.filters[name] = getattr(formats, name)
-    return environment
+        templates.filters[name] = getattr(formats, name)
+    return templates
 
 
 def _draw_all(results: Results) -> dict[str, str]:

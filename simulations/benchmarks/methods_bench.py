@@ -31,6 +31,9 @@ STEEL_CANDIDATES = {"digits": 20_000}
 """M of STEEL as published; on text it is 2,000, for the time it takes."""
 _STEEL_ON_TEXT = 2_000
 
+CHAIN_STEPS = 60
+"""Steps of the chains whose mean is a method of the limit's list."""
+
 # Clients that are not measured lend their tests to say what personalizing forgets.
 _OTHERS, _OF_EACH = 8, 50
 
@@ -204,7 +207,7 @@ class MethodBench:
             (mean,) = posterior_means(
                 upstream.prior.sketch(), upstream.scorer, part,
                 seed=derive_seed("bench methods", self._seed),
-                candidates=CANDIDATES, chains=32, steps=60,
+                candidates=CANDIDATES, chains=32, steps=CHAIN_STEPS,
             )  # fmt: skip
             yield {"n": n, "method": "posterior mean", "error": self._error(mean, tests)}
             for name, learner in learners.items():

@@ -26,6 +26,7 @@ COMMANDS = [
     ["report"],
     ["prior"],
     ["prior", "inspect"],
+    ["prior", "profile"],
     ["keys"],
     ["keys", "create"],
     ["keys", "show"],
@@ -225,6 +226,25 @@ def test_report_renders_again_what_the_run_wrote(
     shown = run("report", finished.output)
     assert (shown.code, shown.out) == (0, f"{finished.output}/report.html\n")
     assert (finished.output / "report.html").read_bytes() == first
+
+
+def test_prior_profile(run: Run, bundle: Path, data: Path) -> None:
+    words = ("prior", "profile", data, "--bundle", bundle, "--candidates", 200)
+    shown = run(*words, "--json")
+    assert (shown.code, shown.err) == (0, "")
+    facts = json.loads(shown.out)
+    assert (facts["examples"], facts["candidates"]) == (40, 200)
+    shares = [row["share"] for row in facts["share_at_most"]]
+    assert shares == sorted(shares)
+    assert 0 < shares[-1] <= 1
+    counts = [row["m"] for row in facts["best_of"]]
+    assert counts == [1, 10, 100, 200]
+    assert facts["best_of"][-1]["risk"] <= facts["best_of"][0]["risk"]
+    table = run(*words)
+    assert table.code == 0
+    assert "do not certify on them" in table.out
+    again = run(*words, "--json", "--seed", 1)
+    assert json.loads(again.out) != facts
 
 
 def test_prior_inspect(run: Run, bundle: Path) -> None:

@@ -1,0 +1,47 @@
+"""A certificate as a page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from fedcert.certificates import Certificate
+from fedcert.reports.certificate_page import render_certificate, write_certificate_page
+
+BLESSED = Path(__file__).parents[1] / "certificates" / "blessed"
+
+
+def _certificate(name: str = "posterior_split") -> Certificate:
+    return Certificate.read(BLESSED / f"{name}.json")
+
+
+def test_the_page_says_all_that_the_record_says() -> None:
+    certificate = _certificate()
+    page = render_certificate(certificate).replace("&#39;", "'")
+    for words in (
+        certificate.statement,
+        *certificate.assumptions,
+        *(entry.purpose for entry in certificate.ledger),
+        certificate.digests.bundle,
+        certificate.signature.public_key,
+        "unwitnessed",
+    ):
+        assert words in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_what_a_record_says_is_shown_and_not_run() -> None:
+    client = "<script>alert(1)</script>"
+    page = render_certificate(replace(_certificate(), client=client, labels=("<b>", "&")))
+    assert client not in page
+    assert "&lt;script&gt;" in page
+    assert "<b>" not in page
+
+
+def test_a_certificate_that_says_nothing_says_so(tmp_path: Path) -> None:
+    certificate = _certificate()
+    warning = "no more than guessing"
+    assert warning not in render_certificate(replace(certificate, bound=certificate.chance / 2))
+    path = tmp_path / "page.html"
+    write_certificate_page(replace(certificate, bound=1.0), path)
+    assert warning in path.read_text(encoding="utf-8")
