@@ -65,7 +65,7 @@ class Merging(Method):
         """Try few and many parts, each with four widths."""
         return [
             cls(upstream=upstream, parts=parts, width=width)
-            for parts, width in product(_parts(upstream, 8, 32), (0.03, 0.1, 0.2, 0.4))
+            for parts, width in product(_parts(upstream, 4, 16), (0.1, 0.2, 0.4, 0.8))
         ]
 
     def personalize(self, examples: Examples) -> Personalized:

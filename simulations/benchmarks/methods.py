@@ -39,6 +39,8 @@ __all__ = ["main", "measure"]
 
 SIZES = (16, 32, 64, 128, 256)
 SEEDS = (0, 1, 2)
+CLIENTS = {"digits": (20, 12), "intents": (12, 8), "politeness": (12, 8)}
+"""New clients that are measured, and clients that tune, per seed."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
-    known = {case.scenario: case for case in CASES}
+    known = {}
+    for case in CASES:
+        new, planners = CLIENTS.get(case.scenario, (case.new, case.planners))
+        known[case.scenario] = replace(case, new=new, planners=planners)
     names = options.scenario or list(known)
     cases = [known.get(name) or Case(name, {}, {}, 10, 8) for name in names]
     return [

@@ -138,7 +138,8 @@ def _risks(federation: Federation, prior: Prior, counts: tuple[int, ...]) -> Flo
             derive_seed("risk profile", federation.settings.seed), count=max(counts)
         )
         model, scenario = federation.model, federation.scenario
-        return client_risks(model, scenario, vectors, list(counts)).tolist()
+        risks: list[list[float]] = client_risks(model, scenario, vectors, list(counts)).tolist()
+        return risks
 
     return np.array(remembered("risks", identity, measure))
 
