@@ -64,6 +64,7 @@ CASES = (
         {"training_size": 256},
         10,
         6,
+        seeds=(0, 1),
         largest_posterior=64,
     ),
     Case(

@@ -1,0 +1,135 @@
+"""Every recipe that can be issued, from examples to a verified certificate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import Family
+
+from fedcert.adapters import AdaptedModel
+from fedcert.adapters.peft_format import write_peft_adapter
+from fedcert.bundle import Bundle
+from fedcert.certificates import Certificate, Recipe, RecipeTable, issue, verify_record
+from fedcert.certificates.recipes import HybridRecipe
+from fedcert.data import Examples
+from fedcert.personalization import in_drawn_order, personalize
+from fedcert.search import BatchedScorer, choose, exported_wrong
+from fedcert.verification import check_adapter, check_bundle, check_data
+from personalization.conftest import CANDIDATES, KEY, make_bundle, solvable_examples
+
+TERMS = {"candidates": CANDIDATES, "delta": 0.05}
+RECIPES = {
+    "union": {},
+    "split": {},
+    "weighted_union": {},
+    "hybrid": {},
+    "posterior_split": {"chains": 8, "steps": 10},
+    "two finalists": {"kind": "posterior_split", "chains": 8, "steps": 10, "finalists": 2},
+}
+
+
+def _bundle(family: Family, name: str) -> Bundle:
+    recipe = Recipe.from_config({"kind": name, **TERMS, **RECIPES[name]})
+    return make_bundle(family, recipes=RecipeTable(((1, recipe),)))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_certificate_of_each_kind_verifies(
+    vit: Family, model: AdaptedModel, name: str, tmp_path: Path
+) -> None:
+    bundle = _bundle(vit, name)
+    examples = solvable_examples(vit, bundle, model, 48)
+    result = personalize(bundle, model, examples, client="c", key=KEY, folder=tmp_path)
+    certificate = Certificate.read(tmp_path / "certificate.json")
+    assert certificate == result.certificate
+    assert certificate.nonvacuous
+    assert verify_record(certificate).passed
+    checks = check_bundle(certificate, bundle)
+    checks += check_adapter(certificate, bundle, result.adapter)
+    checks += check_data(certificate, bundle, model.base, result.adapter, examples)
+    assert [check.detail for check in checks if not check.passed] == []
+    made_again = {"weighted_union", "union", "split"}.isdisjoint({name})
+    assert any(check.name == "choice" for check in checks) == made_again
+
+
+def test_a_posterior_that_peeked_is_caught_with_the_data(
+    vit: Family, model: AdaptedModel, tmp_path: Path
+) -> None:
+    """Refined on all examples, the certifying ones included: the bound would not hold."""
+    bundle = _bundle(vit, "posterior_split")
+    examples = solvable_examples(vit, bundle, model, 48)
+    honest = personalize(bundle, model, examples, client="c", key=KEY, folder=tmp_path)
+    recipe, seed = honest.certificate.recipe, honest.certificate.candidate.seed
+    ordered = in_drawn_order(examples, seed)
+    scorer = BatchedScorer(model, bundle.inputs, margin_tolerance=recipe.margin_tolerance)
+    # Reversed, the recipe's choosing examples are its certifying ones.
+    order = np.arange(len(ordered))[::-1].copy()
+    peeked = choose(recipe, bundle.prior, scorer, ordered.take(order), seed=seed)
+    forged = _issued(bundle, model, examples, honest.certificate, peeked.vector, tmp_path)
+    assert verify_record(forged).passed  # the record alone cannot tell
+    checks = check_data(forged, bundle, model.base, tmp_path / "forged", examples)
+    assert [check.name for check in checks if not check.passed] == ["choice"]
+
+
+def test_a_first_stage_that_was_made_up_is_caught_with_the_data(
+    vit: Family, model: AdaptedModel, tmp_path: Path
+) -> None:
+    bundle = _bundle(vit, "hybrid")
+    examples = solvable_examples(vit, bundle, model, 48)
+    honest = personalize(bundle, model, examples, client="c", key=KEY, folder=tmp_path)
+    stage = honest.certificate.first_stage
+    assert stage is not None
+    assert isinstance(honest.certificate.recipe, HybridRecipe)
+    # The winner alone had few errors, and all others many: nearly all weight is its own.
+    profile = [0] * len(stage.profile)
+    profile[stage.errors], profile[-1] = 1, CANDIDATES - 1
+    better = replace(stage, profile=tuple(profile))
+    vector = honest.certificate.adapter_vector
+    forged = _issued(
+        bundle, model, examples, honest.certificate, vector, tmp_path, first_stage=better
+    )
+    assert forged.bound < honest.certificate.bound
+    checks = check_data(forged, bundle, model.base, tmp_path / "forged", examples)
+    assert [check.name for check in checks if not check.passed] == ["choice"]
+
+
+def _issued(
+    bundle: Bundle,
+    model: AdaptedModel,
+    examples: Examples,
+    honest: Certificate,
+    vector: np.ndarray,
+    folder: Path,
+    **changes: object,
+) -> Certificate:
+    """Sign what a cheating client would, with the right errors of its adapter."""
+    adapter = folder / "forged"
+    adapter.mkdir()
+    digest = write_peft_adapter(bundle.space, vector, adapter, base_name=model.base.name)
+    ordered = in_drawn_order(examples, honest.candidate.seed)
+    span = honest.recipe.certifying(len(examples)).as_slice()
+    wrong = exported_wrong(
+        model.base,
+        adapter,
+        ordered.take(span),
+        spec=bundle.inputs,
+        margin_tolerance=honest.recipe.margin_tolerance,
+    )
+    words = {
+        "client": honest.client,
+        "recipe": honest.recipe,
+        "errors": int(wrong.sum()),
+        "certified_on": len(wrong),
+        "support_size": len(examples),
+        "labels": bundle.labels,
+        "index": honest.candidate.index,
+        "seed": honest.candidate.seed,
+        "vector": vector,
+        "digests": replace(honest.digests, adapter=digest),
+        "first_stage": honest.first_stage,
+        "key": KEY,
+    }
+    return issue(**(words | changes))
