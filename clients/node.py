@@ -18,7 +18,8 @@ from fedcert.models.base import BaseModel, load_base_model
 from fedcert.protocol.device import DeviceState
 from fedcert.randomness import derive_seed
 from fedcert.scenarios import Scenario, load_scenario
-from fedcert.settings import RunSettings, ScenarioSettings
+from fedcert.settings import RunSettings
+from fedcert.settings_sections import ScenarioSettings
 
 __all__ = ["Node", "node_of"]
 

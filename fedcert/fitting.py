@@ -27,7 +27,8 @@ from fedcert.priors import (
 from fedcert.priors.base import FloatArray
 from fedcert.priors.membership import MembershipAudit, audit_membership
 from fedcert.randomness import derive_seed, keyed_generator, small_seed
-from fedcert.settings import PriorSettings, RunSettings
+from fedcert.settings import RunSettings
+from fedcert.settings_sections import PriorSettings
 
 __all__ = ["FittedPrior", "audit_prior", "bundle_of", "fit_prior", "make_bundle", "split_pool"]
 

@@ -26,15 +26,15 @@ class FedProxLocal(FedAvgLocal):
 
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
-        """Try four weights of the proximal term, everywhere the same, and two shares."""
+        """Try two weights of the proximal term, everywhere the same, two rates, two shares."""
+        plain = replace(upstream.training, weight_decay=0.0)
+        rates = (plain, replace(plain, learning_rate=plain.learning_rate / 3))
         return [
             cls(
                 upstream=upstream,
                 federated=replace(federated_settings(upstream), pull=pull),
-                personal=PersonalTraining(
-                    settings=replace(upstream.training, weight_decay=0.0), pull=pull
-                ),
+                personal=PersonalTraining(settings=settings, pull=pull),
                 choose_fraction=share,
             )
-            for pull, share in product((0.003, 0.03, 0.1, 0.3), (0.5, 0.25))
+            for settings, pull, share in product(rates, (0.03, 0.3), (0.5, 0.25))
         ]

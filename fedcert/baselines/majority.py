@@ -24,6 +24,7 @@ class Majority(Method):
     """Predicts one label whatever the input; the K constant predictors share delta."""
 
     name: ClassVar[str] = "majority"
+    runs_model: ClassVar[bool] = False
 
     def personalize(self, examples: Examples) -> Personalized:
         """Take the most frequent label of all n, at a K-th of delta."""

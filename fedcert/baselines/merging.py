@@ -62,10 +62,10 @@ class Merging(Method):
 
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
-        """Try few and many parts, each with four widths."""
+        """Try few and many parts, each with two widths."""
         return [
             cls(upstream=upstream, parts=parts, width=width)
-            for parts, width in product(_parts(upstream, 4, 16), (0.1, 0.2, 0.4, 0.8))
+            for parts, width in product(_parts(upstream, 4, 16), (0.2, 0.5))
         ]
 
     def personalize(self, examples: Examples) -> Personalized:

@@ -82,6 +82,10 @@ class Upstream:
     remember: Callable[[object, Callable[[], FloatArray]], FloatArray] = _compute
     drawn: dict[int, tuple[FloatArray, float]] = field(default_factory=dict, init=False)
     """Candidates of the prior that clients share, and the seconds it took, by their number."""
+    scored: dict[tuple[int, int], tuple[Examples, Scores, float]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    """Scores of candidates on the last few support sets, which recipes share."""
     _known: dict[str, FloatArray] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -147,6 +151,8 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    runs_model: ClassVar[bool] = True
+    """Whether a client has to run the base model to learn."""
     upstream: Upstream = field(repr=False, compare=False)
 
     @classmethod

@@ -28,8 +28,12 @@ from fedcert.planning import menu, worth_trying
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed
 from fedcert.search.refinement import refine
+from fedcert.search.scores import Scores
 
 __all__ = ["Planned", "PosteriorSplit", "Searching", "Union"]
+
+# Support sets whose scores are kept: the sizes of one client.
+_KEPT_SCORES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +80,13 @@ class Searching(Method):
         """Draw, choose or refine, and bound."""
         if isinstance(self.recipe, PosteriorSplitRecipe):
             return self._refined(self.recipe, examples)
-        vectors, seconds = self._candidates()
-        scores = self.score(vectors, examples)
+        vectors, drawing = self._candidates()
+        scores, scoring = self._scores(vectors, examples)
         table = ErrorTable(
             wrong=scores.wrong, losses=scores.losses, test_risk=np.full(len(vectors), np.nan)
         )
         outcome = replay(self.recipe, table, len(examples))
-        return _handed_out(outcome, vectors, seconds)
+        return _handed_out(outcome, vectors, drawing + scoring)
 
     def traffic(self) -> Traffic:
         """Count an adapter of each upstream client, and the prior for a new one."""
@@ -102,6 +106,19 @@ class Searching(Method):
             vectors = self.upstream.prior.sample(self._seed, count=self.recipe.candidates)
             known[self.recipe.candidates] = vectors, time.perf_counter() - started
         return known[self.recipe.candidates]
+
+    def _scores(self, vectors: FloatArray, examples: Examples) -> tuple[Scores, float]:
+        """Return the candidates' scores, and the seconds that they took if known before."""
+        known, key = self.upstream.scored, (len(vectors), id(examples))
+        if key in known:
+            return known[key][1:]
+        started = time.perf_counter()
+        scores = self.score(vectors, examples)
+        if len(known) >= _KEPT_SCORES:
+            known.pop(next(iter(known)))
+        # The examples are kept along, so that their id stays their own.
+        known[key] = examples, scores, time.perf_counter() - started
+        return scores, 0.0
 
     def _refined(self, recipe: PosteriorSplitRecipe, examples: Examples) -> Personalized:
         n = len(examples)

@@ -34,6 +34,7 @@ from fedcert.simulations.benchmarks.certificates import CANDIDATES, CASES, DELTA
 from fedcert.simulations.benchmarks.methods_bench import LIMIT_METHODS, MethodBench
 from fedcert.simulations.benchmarks.methods_page import methods_page
 from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.threads import torch_threads
 
 __all__ = ["main", "measure"]
 
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cases = _cases(options)
         methods = METHODS + tuple(_method(name) for name in options.method or ())
-        record = measure(cases, methods, seeds=options.seeds, sizes=options.sizes)
+        with torch_threads(1):  # for comparable times, and the same last bits everywhere
+            record = measure(cases, methods, seeds=options.seeds, sizes=options.sizes)
     except FedcertError as error:
         sys.exit(f"error: {error}")
     page = methods_page(record)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
+from fedcert.adapters import AdaptedModel
 from fedcert.baselines import FedAvgLocal, LocalLora, Method, Trial, Upstream, tuned
 from fedcert.baselines.method import SplitMethod
 from fedcert.canonical import digest_tensors
@@ -37,8 +38,26 @@ CHAIN_STEPS = 60
 # Clients that are not measured lend their tests to say what personalizing forgets.
 _OTHERS, _OF_EACH = 8, 50
 
+# Draws of a randomized predictor that are tested, which is enough for their mean error.
+_TESTED_DRAWS = 100
+
 LIMIT_METHODS = ("posterior mean", "local LoRA", "FedAvg-LoRA + local")
 """The frozen list that *limit* takes the best of: each learns from all n, uncertified."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Support:
+    """A client's examples, and their first n as objects that do not change."""
+
+    client: str
+    examples: Examples
+    frozen: dict[int, float] = field(default_factory=dict)
+    _parts: dict[int, Examples] = field(default_factory=dict)
+
+    def first(self, n: int) -> Examples:
+        if n not in self._parts:
+            self._parts[n] = self.examples.take(slice(0, n))
+        return self._parts[n]
 
 
 class MethodBench:
@@ -64,6 +83,7 @@ class MethodBench:
         self._pool = self.federation.pool()
         # Tuning clients come after those whose adapters and examples everything is made of.
         self._count = min(POOL, len(self._pool) - case.planners)
+        self._supports: dict[str, _Support] = {}
         self._true = BatchedScorer(
             self.federation.model, self.scenario.inputs, margin_tolerance=0.0
         )
@@ -106,42 +126,39 @@ class MethodBench:
             return dict.fromkeys(self._sizes, variants[0])
         trials: list[Trial] = []
         for client in self.tuning_clients:
-            examples = self._planning.training_examples(client)
-            sizes = [n for n in self._sizes if n <= len(examples)]
+            support = self._of(client, partial(self._planning.training_examples, client))
+            sizes = [n for n in self._sizes if n <= len(support.examples)]
             for index, variant in enumerate(variants):
                 tried = [n for n in sizes if variant.tries(n)]
-                rows = self.outcomes(variant, client, examples, tried, tests=False)
+                rows = self.outcomes(variant, support, tried, tests=False)
                 trials += [Trial(index, row["n"], row["certificate"]) for row in rows]
             on_client()
         return {n: variants[index] for n, index in tuned(trials, self._sizes).items()}
 
     def measure(self, chosen: dict[int, Method], client: str) -> list[dict[str, Any]]:
         """Return a new client's outcome at each n, with the variants chosen there."""
-        support = self.support(client)
-        rows: list[dict[str, Any]] = []
-        for variant in {id(each): each for each in chosen.values()}.values():
-            sizes = [n for n, each in chosen.items() if each is variant and n <= len(support)]
-            rows += self.outcomes(variant, client, support, sizes, tests=True)
-        return rows
+        support = self._of(client, partial(self.support, client))
+        return [
+            row
+            for n, variant in chosen.items()
+            if n <= len(support.examples)
+            for row in self.outcomes(variant, support, [n], tests=True)
+        ]
 
     def outcomes(
-        self,
-        method: Method,
-        client: str,
-        examples: Examples,
-        sizes: Sequence[int],
-        *,
-        tests: bool,
+        self, method: Method, support: _Support, sizes: Iterable[int], *, tests: bool
     ) -> list[dict[str, Any]]:
-        """Return one row per n: certificate and seconds, and errors where there are tests."""
-        identity = self._identity | {
-            "client": client,
-            "sizes": list(sizes),
-            "method": method.config(),
-            "tests": tests,
-        }
-        compute = partial(self._computed, method, client, examples, sizes, tests)
-        found: list[dict[str, Any]] = remembered("methods", identity, compute)
+        """Return one row per n: the certificate; with tests also errors and seconds."""
+        found = []
+        for n in sizes:
+            identity = self._identity | {
+                "client": support.client,
+                "n": n,
+                "method": method.config(),
+                "tests": tests,
+            }
+            compute = partial(self._outcome, method, support, n, tests)
+            found.append(remembered("methods", identity, compute))
         return found
 
     def risks(self, client: str) -> list[dict[str, Any]]:
@@ -152,6 +169,12 @@ class MethodBench:
         )
         return found
 
+    def _of(self, client: str, draw: Callable[[], Examples]) -> _Support:
+        """Return a client's support sets, the same objects each time."""
+        if client not in self._supports:
+            self._supports[client] = _Support(client, draw())
+        return self._supports[client]
+
     def support(self, client: str) -> Examples:
         """Return the client's largest support set among the sizes."""
         for n in sorted(self._sizes, reverse=True):
@@ -161,28 +184,38 @@ class MethodBench:
                 continue
         raise SettingsError(f"{self.scenario.name}: {client} has too few examples")
 
-    def _computed(
-        self,
-        method: Method,
-        client: str,
-        examples: Examples,
-        sizes: Iterable[int],
-        tests: bool,
-    ) -> list[dict[str, Any]]:
-        rows = []
-        for n in sizes:
-            part = examples.take(slice(0, n))
-            # What a device does not do: training everybody's adapter, sampling for others.
-            self._warm(method)
+    def _outcome(
+        self, method: Method, support: _Support, n: int, tests: bool
+    ) -> dict[str, Any]:
+        part = support.first(n)
+        if not tests:
+            return {"n": n, "certificate": method.personalize(part).certificate}
+        # What a device does not do: training everybody's adapter, sampling for others.
+        self._warm(method)
+        frozen = self._frozen_seconds(support, n) if method.runs_model else 0.0
+        started = time.perf_counter()
+        result = method.personalize(part)
+        seconds = time.perf_counter() - started + result.shared_seconds + frozen
+        return {
+            "n": n,
+            "certificate": result.certificate,
+            "seconds": seconds,
+            "error": self._error(result.adapters, self._tests(support.client)),
+            "global_error": self._error(result.adapters, self._others),
+        }
+
+    def _frozen_seconds(self, support: _Support, n: int) -> float:
+        """Time the frozen layers on a support set, which every method here finds done."""
+        if n not in support.frozen:
+            part = support.first(n)
+            inputs = self.scenario.inputs.bound_to(self.federation.model.base)
+            alone = AdaptedModel(self.federation.model.base, self.federation.model.space)
+            alone.prepare(inputs.encode(part.inputs[:2]))  # checks itself the first time
             started = time.perf_counter()
-            result = method.personalize(part)
-            seconds = time.perf_counter() - started + result.shared_seconds
-            row = {"n": n, "certificate": result.certificate, "seconds": seconds}
-            if tests:
-                row["error"] = self._error(result.adapters, self._tests(client))
-                row["global_error"] = self._error(result.adapters, self._others)
-            rows.append(row)
-        return rows
+            alone.prepare(inputs.encode(part.inputs))
+            support.frozen[n] = time.perf_counter() - started
+            self.federation.model.prepare(inputs.encode(part.inputs))
+        return support.frozen[n]
 
     def _warm(self, method: Method) -> None:
         """Have everything that clients share computed before the clock starts."""
@@ -215,7 +248,8 @@ class MethodBench:
                 yield {"n": n, "method": name, "error": error}
 
     def _error(self, adapters: FloatArray, tests: Examples) -> float:
-        return float(self._true.score(np.atleast_2d(adapters), tests).wrong.mean())
+        some = np.atleast_2d(adapters)[:_TESTED_DRAWS]
+        return float(self._true.score(some, tests).wrong.mean())
 
     def _tests(self, client: str) -> Examples:
         tests = self.scenario.test_examples(client)
@@ -226,7 +260,8 @@ class MethodBench:
     @cached_property
     def _others(self) -> Examples:
         """Tests of clients that are not measured: the federation's mixture, as far as seen."""
-        names = self.scenario.new_clients[self.case.new :][:_OTHERS]
+        new = self.scenario.new_clients
+        names = (new[self.case.new :] or new)[:_OTHERS]
         parts = []
         for place, name in enumerate(names):
             tests = self._tests(name)

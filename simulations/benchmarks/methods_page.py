@@ -41,7 +41,7 @@ def methods_page(record: dict[str, Any]) -> str:
         "personalizing forgets.",
         "* *sent*, *received*: KiB that an upstream client sends in all, and that a new client "
         "receives beside the base model and the adapter space.",
-        "* *seconds*: a new client's time, one thread.",
+        "* *seconds*: a new client's time with one thread, from its texts or images on.",
         "",
         f"Machine: {machine['cores']} cores ({machine['cpu']}).",
         "",

@@ -9,7 +9,7 @@ from fedcert.priors import PRIORS, audit_nearest_pool
 from fedcert.priors.base import FloatArray
 from fedcert.priors.membership import audit_membership
 from fedcert.randomness import derive_seed, keyed_generator, small_seed
-from fedcert.settings import PriorSettings
+from fedcert.settings_sections import PriorSettings
 
 __all__ = ["audit_rows"]
 

@@ -167,9 +167,13 @@ def test_a_part_goes_to_a_folder_of_its_own(
     with pytest.raises(SystemExit):
         main(part)
     assert "does not go into docs/" in capsys.readouterr().err
-    main([*part, "--tuning", "2", "--output", str(tmp_path)])
+    own = f"{__name__}:Own"
+    main([*part, "--tuning", "2", "--method", own, "--output", str(tmp_path)])
     record = json.loads((tmp_path / "methods.json").read_text())
-    assert [row["n"] for row in record["table"]] == [8]
+    assert [(row["method"], row["n"]) for row in record["table"]] == [
+        ("majority", 8),
+        ("own", 8),
+    ]
     assert (tmp_path / "benchmarks.md").read_text() == methods_page(record)
 
 

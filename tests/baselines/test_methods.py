@@ -31,7 +31,12 @@ from fedcert.baselines import (
 )
 from fedcert.baselines.fedavg import federated_settings, global_adapter
 from fedcert.baselines.local_training import PersonalTraining, body_part, head_part, train_from
-from fedcert.certificates import binomial_upper_bound, hoeffding_upper_bound
+from fedcert.certificates import (
+    binomial_upper_bound,
+    bounded_loss_upper_bound,
+    hoeffding_upper_bound,
+)
+from fedcert.certificates.kl_bounds import pac_bayes_kl
 from fedcert.data import Examples
 from fedcert.errors import SettingsError
 
@@ -195,6 +200,20 @@ def test_the_merge_pays_for_how_far_it_goes(upstream: Upstream, client_of: Draw)
     average = upstream.pool[:4].mean(axis=0)
     near, far = (np.linalg.norm(center - average) for center in centers)
     assert near < far
+
+
+def test_a_merge_that_learned_nothing_pays_for_draws_and_pac_bayes(
+    upstream: Upstream, client_of: Draw
+) -> None:
+    """From one label nothing is learned: the divergence is zero, and the bound is known."""
+    examples = client_of(5, N)
+    alike = Examples(examples.inputs, np.ones(N, dtype=np.int64))
+    found = Merging(upstream=upstream, parts=4, width=0.3, draws=200).personalize(alike)
+    errors = upstream.scorer.score(found.adapters, alike).wrong.mean(axis=1)
+    mean = bounded_loss_upper_bound(errors, 0.1 * 0.05)
+    expected = pac_bayes_kl(np.array([mean]), np.zeros(1), N, 0.9 * 0.05)
+    assert found.certificate == expected[0]
+    assert mean > errors.mean() + 0.01
 
 
 def test_part_of_an_adapter_can_be_trained(upstream: Upstream, client_of: Draw) -> None:

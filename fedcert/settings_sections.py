@@ -1,0 +1,209 @@
+"""The sections of a run's settings, each a table in TOML with defaults for every key."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from fedcert.models.layout import ATTENTION_PROJECTIONS
+from fedcert.priors import PRIORS
+
+__all__ = [
+    "PLANNED",
+    "SMALLEST_FIT",
+    "AdapterSettings",
+    "CertificateSettings",
+    "ClientSettings",
+    "EvaluationSettings",
+    "PlanningSettings",
+    "PriorSettings",
+    "PrivacySettings",
+    "ScenarioSettings",
+    "SearchSettings",
+    "Section",
+    "ServerSettings",
+    "TrainingSettings",
+]
+
+SMALLEST_FIT = 10
+"""Adapters that the diffusion prior needs."""
+PLANNED = "planned"
+"""What stands for a recipe in the settings if upstream clients are to find it out."""
+
+
+class Section(BaseModel):
+    """A table of settings: unknown keys are errors, and values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ScenarioSettings(Section):
+    """Which data, tasks and base model."""
+
+    name: str = "digits"
+    """A built-in scenario, or ``module:Class``."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the scenario, for instance ``upstream = 64``."""
+
+
+class AdapterSettings(Section):
+    """Which part of the base model adapters change."""
+
+    rank: int = Field(default=4, ge=1)
+    last_layers: int = Field(default=1, ge=1)
+    projections: str = ",".join(ATTENTION_PROJECTIONS)
+    """Names of the linear modules to adapt, separated by commas."""
+
+
+class TrainingSettings(Section):
+    """How upstream clients fine-tune."""
+
+    steps: int = Field(default=60, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=0.03, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    lora_ranks: str = ""
+    """Ranks of plain LoRA, separated by commas, that upstream clients take in turn; what they
+    trained is projected into the adapter space. Empty: they train in the space."""
+
+    @field_validator("lora_ranks", mode="before")
+    @classmethod
+    def _spelled(cls, ranks: object) -> object:
+        """Take a number or a list as well; Flower's run config has no lists."""
+        listed = ranks if isinstance(ranks, list | tuple) else [ranks]
+        text = ",".join(str(rank).strip() for rank in listed)
+        if text and not re.fullmatch(r"[1-9]\d*( *, *[1-9]\d*)*", text):
+            raise ValueError("give ranks of 1 or more, separated by commas")
+        return text
+
+
+class PriorSettings(Section):
+    """How the server fits the prior."""
+
+    kind: str = "diffusion"
+    """One of `fedcert.priors.PRIORS`."""
+    training: Literal["pooled", "federated"] = "pooled"
+    """``"federated"``: clients keep their adapters, and the denoiser is trained by federated
+    averaging."""
+    audit_share: float = Field(default=0.1, gt=0, lt=0.5)
+    """Share of the pool that the fit never sees; it is for the memorization audit."""
+    smallest_ratio: float = Field(default=0.5, ge=0)
+    """Smallest ratio of nearest-pool distances, samples to held-out, that passes."""
+    largest_advantage: float = Field(default=0.9, gt=0, le=1)
+    """Largest upper confidence limit of the membership attacks' advantage that passes."""
+    on_memorization: Literal["warn", "fail", "fallback"] = "fallback"
+    """What happens when an audit does not pass; ``"fallback"`` takes the Gaussian instead if
+    fewer audits object to it."""
+    robust: bool = True
+    """Leave copies and outliers among the uploads out of the fit."""
+
+    def held_out(self, pool: int) -> int:
+        """Return how many adapters of a pool are for the audit alone."""
+        return max(1, round(self.audit_share * pool))
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        if kind not in PRIORS:
+            raise ValueError(f"there is no such prior; choose {', '.join(PRIORS)}")
+        return kind
+
+
+class PrivacySettings(Section):
+    """Local differential privacy of uploads: each client adds noise to its own."""
+
+    epsilon: float = Field(default=0.0, ge=0)
+    """Of one upload; 0 means no noise and no promise."""
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    """The privacy delta, not that of certificates."""
+    clip: float = Field(default=3.0, gt=0)
+    """C, the largest norm of an adapter; longer ones are shortened."""
+    budget: float = Field(default=0.0, ge=0)
+    """Largest epsilon of all releases of one client together; 0 means no limit."""
+
+
+class CertificateSettings(Section):
+    """How new clients spend their labels. Fixed before any new client is served."""
+
+    support_size: int = Field(default=64, ge=1)
+    """Labeled examples of each new client, in simulation."""
+    candidates: int = Field(default=1000, ge=1)
+    delta: float = Field(default=0.05, gt=0, lt=1)
+    recipe: str = "union"
+    """Recipe for support sets below `split_from`; or ``"planned"``: upstream clients that train
+    no adapter measure which recipe suits which size."""
+    split_from: int = Field(default=64, ge=1)
+    """From this size on, one half chooses and the other certifies; without effect on a plan."""
+
+
+class PlanningSettings(Section):
+    """How recipes are planned; without effect unless ``certificate.recipe = "planned"``."""
+
+    clients: float = Field(default=0.15, gt=0, lt=1)
+    """Share of the upstream clients that plan instead of training an adapter. At least
+    ``server.min_pool`` clients train in any case."""
+    sizes: str = "16,32,64,128,256"
+    """Sizes of support sets to plan for, separated by commas."""
+
+    @field_validator("sizes", mode="before")
+    @classmethod
+    def _increasing(cls, sizes: Any) -> Any:
+        if isinstance(sizes, list | tuple):
+            sizes = ",".join(map(str, sizes))
+        if isinstance(sizes, str) and not _are_sizes(sizes):
+            raise ValueError("give sizes from 1 on in increasing order, separated by commas")
+        return sizes
+
+
+class SearchSettings(Section):
+    """How candidates are ranked. What is certified is counted apart from it."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``"bfloat16"`` ranks with a copy of the base model in bfloat16."""
+    compile: bool = False
+    """Compile the part that all candidates run through, with a C++ compiler."""
+
+
+class ClientSettings(Section):
+    """What a client's process may use."""
+
+    cache_mib: float = Field(default=256.0, ge=0)
+    """Most memory for what frozen layers made of texts; virtual clients of one process share
+    it. It decides the time, not the result."""
+
+
+class ServerSettings(Section):
+    """How the server runs."""
+
+    clients_per_round: int = Field(default=64, ge=1)
+    """Upstream clients asked at once; the pool is safe on disk after each of them."""
+    min_pool: int = Field(default=20, ge=SMALLEST_FIT)
+    """Fewest accepted adapters with which a prior is fitted."""
+    timeout: float = Field(default=3600.0, gt=0)
+    """Seconds to wait for the replies of one round."""
+    nodes: int = Field(default=0, ge=0)
+    """Nodes to wait for at the start; 0 means as many as the scenario has clients."""
+    registration_timeout: float = Field(default=60.0, gt=0)
+    """Seconds to wait for them; then the run begins with those that are there."""
+    state: str = ""
+    """Folder of the server's key, nonces, and log, an absolute path; it must outlive runs.
+    Without it key and nonces follow from the run's seed, as in a simulation."""
+
+
+class EvaluationSettings(Section):
+    """What a simulation measures beyond the protocol, on test examples."""
+
+    baselines: bool = True
+    """Compare the prior with Gaussian, jitter and pool resampling at equal M."""
+    candidates: int = Field(default=1000, ge=1)
+
+
+def _are_sizes(text: str) -> bool:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        return False
+    sizes = [int(part) for part in parts]
+    return sizes[0] >= 1 and all(one < other for one, other in pairwise(sizes))
