@@ -36,5 +36,5 @@ class FedProxLocal(FedAvgLocal):
                 personal=PersonalTraining(settings=settings, pull=pull),
                 choose_fraction=share,
             )
-            for settings, pull, share in product(rates, (0.03, 0.3), (0.5, 0.25))
+            for settings, pull, share in product(rates, (0.03, 0.003), (0.5, 0.25))
         ]

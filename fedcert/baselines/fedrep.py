@@ -61,7 +61,7 @@ class FedRep(SplitMethod):
 
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
-        """Try two learning rates, two weight decays and two shares."""
+        """Try four settings and two shares."""
         federated = replace(federated_settings(upstream, 5), head_steps=20)
         return [
             cls(

@@ -62,10 +62,10 @@ class Merging(Method):
 
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
-        """Try few and many parts, each with two widths."""
+        """Try few and many parts, each with three widths, narrower for many."""
         return [
-            cls(upstream=upstream, parts=parts, width=width)
-            for parts, width in product(_parts(upstream, 4, 16), (0.2, 0.5))
+            cls(upstream=upstream, parts=parts, width=spread / parts**0.5)
+            for parts, spread in product(_parts(upstream, 16, 64), (0.3, 0.6, 1.0))
         ]
 
     def personalize(self, examples: Examples) -> Personalized:
@@ -127,7 +127,7 @@ class MergingSplit(SplitMethod):
                 choose_fraction=share,
             )
             for parts, decay, share in product(
-                _parts(upstream, 16, 64), (0.01, 0.1), (0.5, 0.25)
+                _parts(upstream, 32, 128), (0.1, 1.0), (0.5, 0.25)
             )
         ]
 
