@@ -71,7 +71,7 @@ CASES = (
         "politeness",
         {"upstream": 0, "new": 30},
         {"training_size": 0},
-        16,
+        10,
         8,
         seeds=(0,),
         largest_posterior=64,
