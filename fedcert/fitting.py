@@ -112,7 +112,7 @@ class FittedPrior:
             )
         if isinstance(self.prior, DiffusionPrior):
             report = self.prior.report
-            text += f", {width} latent directions (largest gap of the spectrum)"
+            text += f", {width} latent directions (found from the spectrum)"
             if report.best_step == 0:
                 return text + "; training did not beat the Gaussian on held-out folds: Gaussian"
             return text + (
