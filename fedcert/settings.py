@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, ValidationError
 
 from fedcert.adapters.finetune import FinetuneSettings
+from fedcert.adapters.space import AdapterSpace
 from fedcert.certificates import Recipe, RecipeTable
 from fedcert.errors import CertificateError, SettingsError
 from fedcert.scenarios import scenario_defaults
@@ -34,6 +35,7 @@ from fedcert.settings_sections import (
 )
 
 if TYPE_CHECKING:
+    from fedcert.models.base import BaseModel
     from fedcert.privacy import UploadPrivacy
 
 __all__ = ["RunSettings"]
@@ -209,6 +211,15 @@ class RunSettings(Section):
     def projections(self) -> tuple[str, ...]:
         """Return the names of the adapted modules."""
         return tuple(name.strip() for name in self.adapter.projections.split(","))
+
+    def space_of(self, base: BaseModel) -> AdapterSpace:
+        """Return the adapter space that the adapter section describes for a base model."""
+        return AdapterSpace.of(
+            base,
+            rank=self.adapter.rank,
+            last_layers=self.adapter.last_layers,
+            projections=self.projections(),
+        )
 
 
 def _with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from fedcert.randomness import derive_seed, small_seed
 from fedcert.scenarios import Scenario
 from fedcert.search import BatchedScorer
 
-__all__ = ["bounds_by_size", "client_risks", "fit_baselines", "risk_curves"]
+__all__ = ["bounds_by_size", "client_risks", "fit_baselines", "inputs_digest", "risk_curves"]
 
 SIZES = (8, 16, 32, 64)
 
@@ -103,14 +103,17 @@ def client_risks(
         examples = scenario.test_examples(client)
         if examples is None:
             continue
-        inputs = examples.inputs
-        plain = inputs.astype(str) if inputs.dtype == object else inputs
-        key = digest_tensors({"inputs": plain})
         # Clients with the same test inputs share predictions.
+        key = inputs_digest(examples.inputs)
         if key not in shared:
-            shared[key] = scorer.predict(vectors, inputs)
+            shared[key] = scorer.predict(vectors, examples.inputs)
         risks.append(best_of(shared[key] != examples.labels, counts))
     return np.array(risks).reshape(-1, len(counts))
+
+
+def inputs_digest(inputs: npt.NDArray[Any]) -> str:
+    """Return what tells arrays of inputs apart, texts included."""
+    return digest_tensors({"inputs": inputs.astype(str) if inputs.dtype == object else inputs})
 
 
 def bounds_by_size(

@@ -92,12 +92,7 @@ def serve(
     base = load_base_model(
         str(scenario.base_model(on_step=observer.say)), num_labels=len(scenario.labels)
     )
-    space = AdapterSpace.of(
-        base,
-        rank=settings.adapter.rank,
-        last_layers=settings.adapter.last_layers,
-        projections=settings.projections(),
-    )
+    space = settings.space_of(base)
     fits: list[FittedPrior] = []
 
     def fit(pool: FloatArray) -> Bundle:

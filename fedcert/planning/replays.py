@@ -58,7 +58,7 @@ class ClientReplay:
         self._seed, self._candidates = seed, candidates
         self._tested = tested
         self._known_risks: dict[int, float] = {}
-        self._refined: dict[str, tuple[FloatArray, Scores]] = {}
+        self._refined: dict[str, tuple[FloatArray, Scores]] = {}  # risks and scores
 
     def outcome(self, recipe: Recipe, n: int) -> Outcome:
         """Replay a recipe on the first n examples."""
@@ -115,11 +115,10 @@ class ClientReplay:
                 self._examples.take(choosing.as_slice()),
                 seed=self._seed,
             )
-            self._refined[key] = adapters, self._scorer.score(adapters, self._examples)
-        adapters, scores = self._refined[key]
-        return Refined(
-            wrong=scores.wrong[:, certifying.as_slice()], test_risk=self._risk_of(adapters)
-        )
+            scores = self._scorer.score(adapters, self._examples)
+            self._refined[key] = self._risk_of(adapters), scores
+        risks, scores = self._refined[key]
+        return Refined(wrong=scores.wrong[:, certifying.as_slice()], test_risk=risks)
 
 
 def plan_client(

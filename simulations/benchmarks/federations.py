@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from fedcert.adapters.finetune import FinetuneSettings, finetune
+from fedcert.adapters.finetune import finetune
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.prefix_cache import PrefixCache
-from fedcert.adapters.space import AdapterSpace
 from fedcert.atomic import write_atomically
 from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
@@ -31,8 +30,6 @@ __all__ = ["Federation", "remembered"]
 # Raise it when training changes what it returns for the same settings.
 _VERSION = 1
 _SAVE_EVERY = 32
-# Enough for what the frozen layers make of all texts of a scenario.
-_CACHE_MIB = 1024
 
 
 def remembered(kind: str, identity: object, compute: Callable[[], Any]) -> Any:
@@ -89,14 +86,7 @@ class Federation:
         base = load_base_model(
             str(self.scenario.base_model()), num_labels=len(self.scenario.labels)
         )
-        adapter = self.settings.adapter
-        space = AdapterSpace.of(
-            base,
-            rank=adapter.rank,
-            last_layers=adapter.last_layers,
-            projections=self.settings.projections(),
-        )
-        return AdaptedModel(base, space, prefix_cache=PrefixCache())
+        return AdaptedModel(base, self.settings.space_of(base), prefix_cache=PrefixCache())
 
     def pool(self, *, on_step: Callable[[int], None] = lambda _count: None) -> FloatArray:
         """Return the adapters of all upstream clients, ``(N, d)``, in their order.
@@ -115,14 +105,14 @@ class Federation:
                 write_atomically(path, save({"pool": np.stack(rows)}))
         return np.stack(rows).astype(np.float64)
 
-    def train(self, client: str, training: FinetuneSettings | None = None) -> np.ndarray:
+    def train(self, client: str) -> np.ndarray:
         """Return the adapter that an upstream client uploads, float32 of shape ``(d,)``."""
         return finetune(
             self.model,
             self.scenario.training_examples(client),
             spec=self.scenario.inputs,
             seed=small_seed("finetune", self.settings.seed, client),
-            settings=training or self.settings.finetune_settings(),
+            settings=self.settings.finetune_settings(),
         ).vector
 
     @property

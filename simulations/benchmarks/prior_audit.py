@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fedcert.priors import PRIORS, audit_nearest_pool
+from fedcert.fitting import audit_prior
+from fedcert.priors import PRIORS
 from fedcert.priors.base import FloatArray
-from fedcert.priors.membership import audit_membership
-from fedcert.randomness import derive_seed, keyed_generator, small_seed
+from fedcert.randomness import keyed_generator, small_seed
 from fedcert.settings_sections import PriorSettings
 
 __all__ = ["audit_rows"]
@@ -48,7 +48,6 @@ def audit_rows(
         held-out; p-value of the replication test; the worst attack's advantage with its upper
         95% limit; and whether both audits pass at the default thresholds.
     """
-    defaults = PriorSettings()
     order = keyed_generator("audit rows", seed).permutation(len(pool))
     held = max(1, min(held_out, len(pool) // 4))
     fresh, rest = pool[order[:held]], pool[order[held:]]
@@ -56,20 +55,14 @@ def audit_rows(
     for size in sorted({min(size, len(rest)) for size in sizes}):
         for kind in kinds:
             prior = PRIORS[kind].fit(rest[:size], seed=small_seed("prior", seed))
-            nearest = audit_nearest_pool(
+            audited = audit_prior(
                 prior,
-                pool=rest[:size],
+                fitted_on=rest[:size],
                 held_out=fresh,
-                seed=derive_seed("audit", seed),
-                threshold=defaults.smallest_ratio,
+                settings=PriorSettings(),
+                seed=seed,
             )
-            membership = audit_membership(
-                prior,
-                members=rest[:size],
-                non_members=fresh,
-                seed=derive_seed("membership audit", seed),
-                limit=defaults.largest_advantage,
-            )
+            nearest, membership = audited.audit, audited.membership
             rows.append(
                 {
                     "scenario": scenario,
