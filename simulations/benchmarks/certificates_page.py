@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
+
 __all__ = ["certificates_page"]
 
 
 def certificates_page(record: dict[str, Any]) -> str:
     """Return the page as Markdown."""
-    machine = record["machine"]
     parts = [
         "<!-- Rendered by `make bench-certificates`; do not edit. -->",
         "# What each recipe certifies",
@@ -22,13 +23,11 @@ def certificates_page(record: dict[str, Any]) -> str:
         "does. Gibbs certifies a randomized predictor and vote a majority vote; neither is "
         "issued. A number after a name is the share of the examples that chooses.",
         "",
-        f"Machine: {machine['cores']} cores ({machine['cpu']}).",
+        machine_line(record),
         "",
     ]
-    for scenario, reason in record["missing"].items():
-        parts += [f"Left out here: `{scenario}` ({reason}).", ""]
-    for scenario in dict.fromkeys(row["scenario"] for row in record["table"]):
-        rows = [row for row in record["table"] if row["scenario"] == scenario]
+    parts += left_out(record)
+    for scenario, rows in by_scenario(record):
         parts += _scenario(scenario, rows, seeds=record["seeds"][scenario])
     parts += _coverage(record["coverage"])
     return "\n".join(parts)

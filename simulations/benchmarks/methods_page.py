@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
+
 __all__ = ["methods_page"]
 
 # The certificate that "labels needed" asks for.
@@ -20,7 +22,6 @@ _MEANS = (
 
 def methods_page(record: dict[str, Any]) -> str:
     """Return the page as Markdown."""
-    machine = record["machine"]
     parts = [
         "<!-- Rendered by `make bench-methods`; do not edit. -->",
         "# Every method, certified",
@@ -43,13 +44,11 @@ def methods_page(record: dict[str, Any]) -> str:
         "receives beside the base model and the adapter space.",
         "* *seconds*: a new client's time with one thread, from its texts or images on.",
         "",
-        f"Machine: {machine['cores']} cores ({machine['cpu']}).",
+        machine_line(record),
         "",
     ]
-    for scenario, reason in record["missing"].items():
-        parts += [f"Left out here: `{scenario}` ({reason}).", ""]
-    for scenario in dict.fromkeys(row["scenario"] for row in record["table"]):
-        rows = [row for row in record["table"] if row["scenario"] == scenario]
+    parts += left_out(record)
+    for scenario, rows in by_scenario(record):
         parts += _scenario(scenario, rows)
     return "\n".join(parts)
 

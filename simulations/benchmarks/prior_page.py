@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from fedcert.reports.figures import best_of_m
+from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
 
 __all__ = ["prior_figures", "prior_page"]
 
@@ -14,7 +15,6 @@ _COMMAND = "make bench-prior"
 
 def prior_page(record: dict[str, Any]) -> str:
     """Return the page as Markdown."""
-    machine = record["machine"]
     parts = [
         f"<!-- Rendered by `{_COMMAND}`; do not edit. -->",
         "# The prior's figures",
@@ -24,13 +24,11 @@ def prior_page(record: dict[str, Any]) -> str:
         "same adapters and draw from the same noise; means over seeds, each with pools, tasks "
         "and splits of its own, ± one standard error over tasks.",
         "",
-        f"Machine: {machine['cores']} cores ({machine['cpu']}).",
+        machine_line(record),
         "",
     ]
-    for scenario, reason in record["missing"].items():
-        parts += [f"Left out here: `{scenario}` ({reason}).", ""]
-    for scenario in dict.fromkeys(row["scenario"] for row in record["table"]):
-        rows = [row for row in record["table"] if row["scenario"] == scenario]
+    parts += left_out(record)
+    for scenario, rows in by_scenario(record):
         parts += _scenario(scenario, rows, seeds=record["seeds"][scenario])
     for title, text, rows in _sections(record):
         if rows:
@@ -41,8 +39,7 @@ def prior_page(record: dict[str, Any]) -> str:
 def prior_figures(record: dict[str, Any]) -> dict[str, str]:
     """Return a figure per scenario, by path below ``docs/``: its largest pool."""
     figures = {}
-    for scenario in dict.fromkeys(row["scenario"] for row in record["table"]):
-        rows = [row for row in record["table"] if row["scenario"] == scenario]
+    for scenario, rows in by_scenario(record):
         largest = max(row["pool"] for row in rows)
         curves: dict[str, list[tuple[int, float, float | None]]] = defaultdict(list)
         for row in rows:
