@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import threading
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +15,13 @@ from typing import Any, Self
 
 import psutil
 
-__all__ = ["PeakMemory", "describe_machine", "versions"]
+__all__ = [
+    "PeakMemory",
+    "describe_machine",
+    "give_back_memory",
+    "resident_mib",
+    "versions",
+]
 
 _PACKAGES = (
     "fedcert",
@@ -57,10 +66,12 @@ class PeakMemory:
     ----------
     peak_mib : float
         The largest sum seen, MiB.
+    own_peak_mib : float
+        The largest seen of this process alone, MiB.
     """
 
     def __init__(self, *, interval: float = 0.5) -> None:
-        self.peak_mib = 0.0
+        self.peak_mib = self.own_peak_mib = 0.0
         self._interval = interval
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -81,19 +92,30 @@ class PeakMemory:
     def _watch(self) -> None:
         process = psutil.Process()
         while True:
-            self.peak_mib = max(self.peak_mib, _resident(process) / 2**20)
+            self.peak_mib = max(self.peak_mib, resident_mib(process))
+            own = process.memory_info().rss / 2**20
+            self.own_peak_mib = max(self.own_peak_mib, own)
             if self._done.wait(self._interval):
                 return
 
 
-def _resident(process: psutil.Process) -> int:
+def resident_mib(process: psutil.Process | None = None) -> float:
+    """Return the resident memory of a process (by default this one) and its children, MiB."""
+    process = process or psutil.Process()
     total = 0
     for member in [process, *process.children(recursive=True)]:
         try:
             total += member.memory_info().rss
         except psutil.Error:  # it ended meanwhile
             continue
-    return total
+    return total / 2**20
+
+
+def give_back_memory() -> None:
+    """Collect garbage and hand free memory back to the system, where the C library can."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cpu_name() -> str:

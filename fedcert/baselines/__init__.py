@@ -3,7 +3,7 @@
 from fedcert.baselines.fedavg import FedAvgLora
 from fedcert.baselines.fedavg_local import FedAvgLocal
 from fedcert.baselines.federated import FederatedSettings, federated_average
-from fedcert.baselines.fedprox import FedProxLocal
+from fedcert.baselines.fedprox import FedProx, FedProxLocal
 from fedcert.baselines.fedrep import FedRep
 from fedcert.baselines.intercept import InterceptOnly
 from fedcert.baselines.local import LocalLora
@@ -20,6 +20,7 @@ __all__ = [
     "METHODS",
     "FedAvgLocal",
     "FedAvgLora",
+    "FedProx",
     "FedProxLocal",
     "FedRep",
     "FederatedSettings",
@@ -53,6 +54,7 @@ METHODS: tuple[type[Method], ...] = (
     LocalLora,
     FedAvgLora,
     FedAvgLocal,
+    FedProx,
     FedProxLocal,
     FedRep,
     Steel,

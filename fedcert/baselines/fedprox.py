@@ -1,4 +1,4 @@
-"""FedProx: federated averaging with a proximal term, then local training with the same.
+"""FedProx: federated averaging with a proximal term, alone or with local training after it.
 
 Li et al., "Federated Optimization in Heterogeneous Networks", arXiv 1812.06127.
 """
@@ -10,12 +10,29 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import ClassVar, Self
 
-from fedcert.baselines.fedavg import federated_settings
+from fedcert.baselines.fedavg import FedAvgLora, federated_settings
 from fedcert.baselines.fedavg_local import FedAvgLocal
 from fedcert.baselines.local_training import PersonalTraining
 from fedcert.baselines.method import Upstream
 
-__all__ = ["FedProxLocal"]
+__all__ = ["FedProx", "FedProxLocal"]
+
+_PULLS = (0.03, 0.003)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedProx(FedAvgLora):
+    """Hands out the global adapter that was trained with a proximal term, as it is."""
+
+    name: ClassVar[str] = "FedProx"
+
+    @classmethod
+    def variants(cls, upstream: Upstream) -> Sequence[Self]:
+        """Try two weights of the proximal term and two learning rates."""
+        return [
+            cls(upstream=upstream, federated=federated_settings(upstream, rate=rate, pull=pull))
+            for pull, rate in product(_PULLS, (1.0, 1 / 3))
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,5 +53,5 @@ class FedProxLocal(FedAvgLocal):
                 personal=PersonalTraining(settings=settings, pull=pull),
                 choose_fraction=share,
             )
-            for settings, pull, share in product(rates, (0.03, 0.003), (0.5, 0.25))
+            for settings, pull, share in product(rates, _PULLS, (0.5, 0.25))
         ]

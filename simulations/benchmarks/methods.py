@@ -13,27 +13,26 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import math
+import os
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedcert.atomic import write_atomically
 from fedcert.baselines import METHODS, Method
-from fedcert.certificates.bounds import chance_of
-from fedcert.certificates.replay import limit
 from fedcert.errors import FedcertError, SettingsError
 from fedcert.machine import describe_machine, versions
 from fedcert.results import write_json
 from fedcert.simulations.benchmarks.certificates import CANDIDATES, CASES, DELTA, Case
-from fedcert.simulations.benchmarks.methods_bench import LIMIT_METHODS, MethodBench
-from fedcert.simulations.benchmarks.methods_page import methods_page
+from fedcert.simulations.benchmarks.methods_bench import LIMIT_METHODS
+from fedcert.simulations.benchmarks.methods_page import methods_figures, methods_page
+from fedcert.simulations.benchmarks.methods_table import measured_case, measured_seed
 from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.workers import side_by_side
 from fedcert.threads import torch_threads
 
 __all__ = ["main", "measure"]
@@ -44,38 +43,26 @@ CLIENTS = {"digits": (20, 12), "intents": (12, 8), "politeness": (12, 8)}
 """New clients that are measured, and clients that tune, per seed."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One new client's outcome with one method at one n."""
-
-    method: str
-    n: int
-    seed: int
-    certificate: float
-    error: float
-    global_error: float
-    seconds: float
-    up_bytes: int
-    down_bytes: int
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and render; a part of the benchmark goes to a folder of its own."""
     options = _options(arguments)
     try:
         cases = _cases(options)
         methods = METHODS + tuple(_method(name) for name in options.method or ())
+        if options.workers > 1:
+            _fill(cases, methods, options)
         with torch_threads(1):  # for comparable times, and the same last bits everywhere
             record = measure(cases, methods, seeds=options.seeds, sizes=options.sizes)
     except FedcertError as error:
         sys.exit(f"error: {error}")
-    page = methods_page(record)
+    documents = {"benchmarks.md": methods_page(record)} | methods_figures(record)
     if options.output is None:
-        publish("methods", record, {"benchmarks.md": page})
+        publish("methods", record, documents)
         return
     write_json(options.output / "methods.json", record)
-    write_atomically(options.output / "benchmarks.md", page.encode())
-    sys.stdout.write(f"wrote {options.output}/methods.json and benchmarks.md\n")
+    for path, text in documents.items():
+        write_atomically(options.output / path, text.encode())
+    _say(f"wrote {options.output}/methods.json and benchmarks.md")
 
 
 def measure(
@@ -89,7 +76,7 @@ def measure(
     missing, table, chosen = {}, [], []
     for case in cases:
         try:
-            rows, configs = _measured(case, methods, seeds, sizes)
+            rows, configs = measured_case(case, methods, seeds, sizes)
         except SettingsError as error:  # data or base model are not on this machine
             missing[case.scenario] = str(error)
             sys.stdout.write(f"left out: {error}\n")
@@ -112,108 +99,32 @@ def measure(
     }
 
 
-def _measured(
-    case: Case, methods: Sequence[type[Method]], seeds: Sequence[int], sizes: Sequence[int]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    outcomes: list[Outcome] = []
-    chosen: list[dict[str, Any]] = []
-    risks: dict[tuple[int, str], list[float]] = defaultdict(list)
-    labels = 0
-    for seed in seeds:
-        bench = MethodBench(case, seed, sizes)
-        labels = len(bench.scenario.labels)
-        clients = bench.scenario.new_clients[: case.new]
-        for method in methods:
-            sys.stdout.write(f"{case.scenario}, seed {seed}, {method.name}: ")
-            try:
-                best = bench.tune(method, on_client=_dot)
-            except SettingsError as error:  # the model has no head, for instance
-                sys.stdout.write(f"left out: {error}\n")
-                continue
-            chosen += [
-                {"scenario": case.scenario, "seed": seed, "name": method.name, "n": n}
-                | best[n].config()
-                for n in sizes
-            ]
-            for client in clients:
-                outcomes += [
-                    _outcome(method.name, seed, row, best[row["n"]])
-                    for row in bench.measure(best, client)
-                ]
-                _dot()
-            sys.stdout.write("\n")
-        for client in clients:
-            for row in bench.risks(client):
-                risks[row["n"], row["method"]].append(row["error"])
-    limits = {n: _limit(n, risks) for n in {n for n, _ in risks}}
-    chance = chance_of(labels)
-    return [_row(case.scenario, key, group, limits[key[1]], chance)
-            for key, group in _grouped(outcomes).items()], chosen  # fmt: skip
-
-
-def _dot() -> None:
-    sys.stdout.write(".")
-    sys.stdout.flush()
-
-
-def _outcome(name: str, seed: int, row: dict[str, Any], variant: Method) -> Outcome:
-    traffic = variant.traffic()
-    return Outcome(
-        method=name,
-        n=row["n"],
-        seed=seed,
-        certificate=row["certificate"],
-        error=row["error"],
-        global_error=row["global_error"],
-        seconds=row["seconds"],
-        up_bytes=traffic.up,
-        down_bytes=traffic.down,
+def _fill(
+    cases: Sequence[Case], methods: Sequence[type[Method]], options: argparse.Namespace
+) -> None:
+    """Measure scenarios and seeds side by side; `measure` then finds them in the cache."""
+    parts = [
+        partial(_part, case, methods, seed, options.sizes)
+        for seed in options.seeds
+        for case in cases
+    ]
+    _say(f"{len(parts)} parts on {options.workers} workers")
+    side_by_side(
+        parts,
+        workers=options.workers,
+        on_part=lambda done: _say(f"{done} of {len(parts)} parts are done"),
     )
 
 
-def _grouped(outcomes: Sequence[Outcome]) -> dict[tuple[str, int, int], list[Outcome]]:
-    groups: dict[tuple[str, int, int], list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
-        groups[outcome.method, outcome.n, outcome.seed].append(outcome)
-    return groups
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
-def _limit(n: int, risks: dict[tuple[int, str], list[float]]) -> tuple[float, str]:
-    """Return the limit at n over all seeds, and the method of the list that gives it."""
-    means = {name: float(np.mean(found)) for (size, name), found in risks.items() if size == n}
-    name = min(means, key=lambda name: means[name])
-    return limit(np.array(risks[n, name]), n, DELTA), name
-
-
-def _row(
-    scenario: str,
-    key: tuple[str, int, int],
-    outcomes: Sequence[Outcome],
-    limited: tuple[float, str],
-    chance: float,
-) -> dict[str, Any]:
-    """Average over the clients of one seed."""
-    errors = np.sort([outcome.error for outcome in outcomes])
-    bounds = np.array([outcome.certificate for outcome in outcomes])
-    first = outcomes[0]
-    return {
-        "scenario": scenario,
-        "method": key[0],
-        "n": key[1],
-        "seed": key[2],
-        "error": float(errors.mean()),
-        "worst_decile_error": float(errors[-math.ceil(len(errors) / 10) :].mean()),
-        "certificate": float(bounds.mean()),
-        "nonvacuous": float((bounds < chance).mean()),
-        "limit": limited[0],
-        "limit_method": limited[1],
-        "violations": int(sum(o.error > o.certificate for o in outcomes)),
-        "global_error": float(np.mean([outcome.global_error for outcome in outcomes])),
-        "up_bytes": first.up_bytes,
-        "down_bytes": first.down_bytes,
-        "client_seconds": float(np.mean([outcome.seconds for outcome in outcomes])),
-        "clients": len(outcomes),
-    }
+def _part(case: Case, methods: Sequence[type[Method]], seed: int, sizes: Sequence[int]) -> None:
+    # A scenario that is missing here is reported by `measure`.
+    with suppress(SettingsError):
+        measured_seed(case, methods, seed, sizes)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -225,6 +136,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--clients", type=int, help="measure so many new clients per seed")
     parser.add_argument("--tuning", type=int, help="tune on so many clients per seed")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="scenarios and seeds run side by side on so many Ray workers (default: all cores)",
+    )
     parser.add_argument("--method", action="append", help="compare module:Class as well")
     parser.add_argument("--output", type=Path, help="folder for the record and the page")
     options = parser.parse_args(arguments)

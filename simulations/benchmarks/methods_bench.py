@@ -16,6 +16,7 @@ from fedcert.baselines.method import SplitMethod
 from fedcert.canonical import digest_tensors
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
+from fedcert.machine import PeakMemory, give_back_memory, resident_mib
 from fedcert.priors import DiffusionPrior
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
@@ -144,6 +145,29 @@ class MethodBench:
             if n <= len(support.examples)
             for row in self.outcomes(variant, support, [n], tests=True)
         ]
+
+    def memory(self, chosen: dict[int, Method], client: str) -> float:
+        """Return the memory that a client needs beside model and pool, MiB, at its largest n.
+
+        The difference of this process's resident memory before and at its peak: an estimate,
+        since memory that was freed before may be used again.
+        """
+        support = self._of(client, partial(self.support, client))
+        n = max(size for size in chosen if size <= len(support.examples))
+        method = chosen[n]
+        identity = self._identity | {"client": client, "n": n, "memory": method.config()}
+
+        def compute() -> float:
+            self._warm(method)
+            # Fresh objects, so that no score of them is known from before.
+            part = support.examples.take(slice(0, n))
+            give_back_memory()
+            before = resident_mib()
+            with PeakMemory(interval=0.01) as peak:
+                method.personalize(part)
+            return max(0.0, peak.peak_mib - before)
+
+        return float(remembered("methods", identity, compute))
 
     def outcomes(
         self, method: Method, support: _Support, sizes: Iterable[int], *, tests: bool

@@ -1,4 +1,4 @@
-"""Renders docs/benchmarks.md from what ``make bench-methods`` measured."""
+"""Renders docs/benchmarks.md and its figures from what ``make bench-methods`` measured."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from fedcert.reports.curves import Curve, draw_curves
+from fedcert.reports.svg import PALETTE, WIDE
 from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
 
-__all__ = ["methods_page"]
+__all__ = ["methods_figures", "methods_page"]
 
 # The certificate that "labels needed" asks for.
 _TARGET = 0.2
 _PLANNED = "fedcert planned"
 _MEANS = (
     "error", "worst_decile_error", "certificate", "nonvacuous", "limit", "global_error",
-    "client_seconds",
+    "client_seconds", "memory_mib",
 )  # fmt: skip
+# Certificates that decide which methods the figures show; more lines could not be told apart.
+_SHOWN, _SHOWN_AT = 6, 64
 
 
 def methods_page(record: dict[str, Any]) -> str:
@@ -43,6 +47,9 @@ def methods_page(record: dict[str, Any]) -> str:
         "* *sent*, *received*: KiB that an upstream client sends in all, and that a new client "
         "receives beside the base model and the adapter space.",
         "* *seconds*: a new client's time with one thread, from its texts or images on.",
+        "* *MiB*: memory that one new client needed beside the loaded model, at its largest n.",
+        "",
+        "Client seconds were taken while other seeds ran beside them on the other core.",
         "",
         machine_line(record),
         "",
@@ -53,27 +60,118 @@ def methods_page(record: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def methods_figures(record: dict[str, Any]) -> dict[str, str]:
+    """Return two figures per scenario, by path below ``docs/``: certificates and errors."""
+    figures = {}
+    for scenario, rows in by_scenario(record):
+        names = _shown(rows)
+        for key, title in (("certificate", "mean certificate"), ("error", "mean true error")):
+            figures[_figure_path(scenario, key)] = draw_curves(
+                _curves(rows, names, key),
+                name=f"methods-{scenario}-{key}",
+                label=f"{title} by the number of labels, one line per method",
+                x_title="n, a new client's labeled examples",
+                y_title=title,
+                base=2,
+                width=WIDE,
+            )
+    return figures
+
+
+def _figure_path(scenario: str, key: str) -> str:
+    return f"figures/methods-{scenario}-{key}.svg"
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the methods with the lowest certificates, fedcert's planned one among them."""
+    sizes = {row["n"] for row in rows}
+    at = _SHOWN_AT if _SHOWN_AT in sizes else max(sizes)
+    means = {name: _mean(own)["certificate"] for name, own in _by_method(rows, at).items()}
+    return sorted(means, key=lambda name: (name != _PLANNED, means[name]))[:_SHOWN]
+
+
+def _curves(rows: list[dict[str, Any]], names: Sequence[str], key: str) -> list[Curve]:
+    curves = []
+    for color, name in zip(PALETTE, names, strict=False):
+        own = [row for row in rows if row["method"] == name]
+        sizes = sorted({row["n"] for row in own})
+        points = [(n, _mean([row for row in own if row["n"] == n])[key]) for n in sizes]
+        curves.append(Curve(name, color, points))
+    if key == "certificate":
+        limits = sorted({(row["n"], row["limit"]) for row in rows})
+        curves.append(Curve("limit", "gray", limits, dotted=True))
+    return curves
+
+
+def _by_method(rows: list[dict[str, Any]], n: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each method at one n, a row per seed."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["n"] == n:
+            found.setdefault(row["method"], []).append(row)
+    return found
+
+
 def _scenario(scenario: str, rows: list[dict[str, Any]]) -> list[str]:
-    lines = [f"## `{scenario}`", "", *_needed(rows)]
+    lines = [
+        f"## `{scenario}`",
+        "",
+        f"![certificates by n]({_figure_path(scenario, 'certificate')})",
+        "",
+        f"![errors by n]({_figure_path(scenario, 'error')})",
+        "",
+        *_needed(rows),
+        *_behind(rows),
+    ]
     for n in sorted({row["n"] for row in rows}):
-        here = [row for row in rows if row["n"] == n]
-        names = dict.fromkeys(row["method"] for row in here)
-        means = [_mean([row for row in here if row["method"] == name]) for name in names]
+        found = _by_method(rows, n)
+        means = [_mean(own) for own in found.values()]
         means.sort(key=lambda row: row["certificate"])
         first = means[0]
+        limits = sorted({row["limit_method"] for row in rows if row["n"] == n})
         lines += [
             f"### n = {n}",
             "",
-            f"{first['clients']} clients; limit {first['limit']:.3f} "
-            f"({', '.join(sorted({row['limit_method'] for row in here}))}).",
+            f"{first['clients']} clients; limit {first['limit']:.3f} ({', '.join(limits)}).",
             "",
             "| method | certificate | ratio | gap | below chance | error | worst tenth "
-            "| elsewhere | sent | received | seconds |",
-            "|---|---|---|---|---|---|---|---|---|---|---|",
+            "| elsewhere | sent | received | seconds | MiB |",
+            "|---|---|---|---|---|---|---|---|---|---|---|---|",
             *(_line(row) for row in means),
             "",
         ]
     return lines
+
+
+def _behind(rows: list[dict[str, Any]]) -> list[str]:
+    """Say which methods are ahead of the planned recipe, and by how much."""
+    lines = []
+    for n in sorted({row["n"] for row in rows}):
+        found = _by_method(rows, n)
+        if _PLANNED in found:
+            cells = [_ahead(found, key) for key in ("certificate", "error", "global_error")]
+            lines.append(f"| {n} | {' | '.join(cells)} |")
+    if not lines:
+        return []
+    return [
+        f"Where *{_PLANNED}* is not first: methods with a lower mean, and by how much. A star: "
+        "in every seed.",
+        "",
+        "| n | certificate | error | error elsewhere |",
+        "|---|---|---|---|",
+        *lines,
+        "",
+    ]
+
+
+def _ahead(found: dict[str, list[dict[str, Any]]], key: str) -> str:
+    planned = {row["seed"]: row[key] for row in found[_PLANNED]}
+    ahead = []
+    for name, own in found.items():
+        lead = [planned[row["seed"]] - row[key] for row in own if row["seed"] in planned]
+        if lead and (mean := float(np.mean(lead))) > 0:
+            ahead.append((mean, f"{name} {mean:.3f}{'*' if min(lead) > 0 else ''}"))
+    return "; ".join(text for _, text in sorted(ahead, reverse=True)) or "none"
 
 
 def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -103,7 +201,7 @@ def _line(row: dict[str, Any]) -> str:
         f"| {bound - row['error']:.3f} | {row['nonvacuous']:.0%} "
         f"| {row['error']:.3f} | {row['worst_decile_error']:.3f} | {row['global_error']:.3f} "
         f"| {row['up_bytes'] / 1024:.1f} | {row['down_bytes'] / 1024:.1f} "
-        f"| {row['client_seconds']:.2f} |"
+        f"| {row['client_seconds']:.2f} | {row['memory_mib']:.0f} |"
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -25,12 +27,14 @@ from fedcert.baselines import (
 from fedcert.certificates import binomial_upper_bound
 from fedcert.certificates.replay import limit
 from fedcert.data import Examples
+from fedcert.errors import RunError
 from fedcert.priors import GaussianPrior
 from fedcert.priors.base import FloatArray
 from fedcert.simulations.benchmarks import methods, methods_bench
 from fedcert.simulations.benchmarks.certificates import Case
 from fedcert.simulations.benchmarks.methods import main, measure
-from fedcert.simulations.benchmarks.methods_page import methods_page
+from fedcert.simulations.benchmarks.methods_page import methods_figures, methods_page
+from fedcert.simulations.benchmarks.workers import side_by_side
 
 KEYS = {
     "scenario", "method", "n", "seed", "error", "worst_decile_error", "certificate",
@@ -155,6 +159,38 @@ def test_the_page_shows_every_method_and_the_labels_needed() -> None:
     assert "4 clients; limit 0." in page
     assert page.count(" ± 0.050 |") == 4
     assert "nan" not in page
+    figures = methods_figures(record)
+    assert all(f"]({path})" in page for path in figures)
+    assert all("own" in svg and "majority" in svg for svg in figures.values())
+
+
+def test_the_page_says_who_is_ahead_of_fedcert() -> None:
+    record = _measured(Majority, Own)
+    rows = [row for row in record["table"] if row["method"] == "majority"]
+    planned = [
+        row | {"method": "fedcert planned", "seed": seed, "certificate": bound}
+        for row in rows
+        for seed, bound in ((0, 0.5), (1, 0.6))
+    ]
+    ahead = [
+        row | {"method": "better", "seed": seed, "certificate": 0.4}
+        for row in rows
+        for seed in (0, 1)
+    ]
+    mixed = [
+        row | {"method": "mixed", "seed": seed, "certificate": 0.52}
+        for row in rows
+        for seed in (0, 1)
+    ]
+    worse = [row | {"method": "worse", "certificate": 0.7} for row in rows]
+    page = methods_page(record | {"table": [*planned, *ahead, *mixed, *worse]})
+    (line,) = [line for line in page.splitlines() if line.startswith("| 16 |")]
+    assert line == "| 16 | better 0.150*; mixed 0.030 | none | none |"
+    assert "is not first" not in methods_page(record | {"table": rows})
+
+
+def test_labels_from_one_seed_show_no_spread() -> None:
+    record = _measured(Majority, Own)
     assert "±" not in methods_page(record).partition("## `")[2]
 
 
@@ -164,6 +200,7 @@ def test_a_part_goes_to_a_folder_of_its_own(
     monkeypatch.setattr(methods, "METHODS", (Majority,))
     monkeypatch.setattr(methods, "CASES", (CASE,))
     part = ["--scenario", SCENARIO, "--seeds", "0", "--sizes", "8", "--clients", "2"]
+    part += ["--workers", "1"]
     with pytest.raises(SystemExit):
         main(part)
     assert "does not go into docs/" in capsys.readouterr().err
@@ -175,6 +212,37 @@ def test_a_part_goes_to_a_folder_of_its_own(
         ("own", 8),
     ]
     assert (tmp_path / "benchmarks.md").read_text() == methods_page(record)
+
+
+def test_memory_is_what_a_client_adds() -> None:
+    bench = methods_bench.MethodBench(CASE, 0, [8])
+    client = bench.scenario.new_clients[0]
+
+    @dataclass(frozen=True, kw_only=True)
+    class Greedy(Majority):
+        name: ClassVar[str] = "greedy"
+
+        def personalize(self, examples: Examples) -> Personalized:
+            self.held.append(np.ones(2**23))  # 64 MiB
+            time.sleep(0.05)
+            self.held.clear()
+            return super().personalize(examples)
+
+        held: ClassVar[list[FloatArray]] = []
+
+    found = bench.memory({8: Greedy(upstream=bench.upstream)}, client)
+    assert 60 < found < 100
+
+
+@pytest.mark.slow
+def test_parts_side_by_side_leave_their_results_and_report_failures(tmp_path: Path) -> None:
+    done: list[int] = []
+    parts = [partial((tmp_path / name).write_text, name) for name in "abc"]
+    side_by_side(parts, workers=2, on_part=done.append)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c"}
+    assert done == [1, 2, 3]
+    with pytest.raises(RunError, match=r"a part of the benchmark failed: .*nowhere"):
+        side_by_side([partial((tmp_path / "nowhere" / "x").write_text, "x")], workers=1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,169 @@
+"""From single outcomes to the rows of the table: means over the clients of a seed."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedcert.baselines import Method
+from fedcert.certificates.bounds import chance_of
+from fedcert.certificates.replay import limit
+from fedcert.errors import SettingsError
+from fedcert.simulations.benchmarks.certificates import DELTA, Case
+from fedcert.simulations.benchmarks.methods_bench import MethodBench
+
+__all__ = ["SeedResult", "measured_case", "measured_seed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One new client's outcome with one method at one n."""
+
+    method: str
+    n: int
+    certificate: float
+    error: float
+    global_error: float
+    seconds: float
+    up_bytes: int
+    down_bytes: int
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """What one seed of a scenario gave.
+
+    Attributes
+    ----------
+    outcomes : list of Outcome
+        Of every method, client and n.
+    chosen : list of dict
+        The configuration that tuning chose, by method and n.
+    risks : list of dict
+        True errors of the limit's methods, by client and n.
+    memory : dict
+        Peak memory of one client above what was in use before, MiB, by method.
+    labels : int
+        How many labels there are.
+    """
+
+    outcomes: list[Outcome]
+    chosen: list[dict[str, Any]]
+    risks: list[dict[str, Any]]
+    memory: dict[str, float]
+    labels: int
+
+
+def measured_case(
+    case: Case, methods: Sequence[type[Method]], seeds: Sequence[int], sizes: Sequence[int]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return a scenario's rows, and the configurations that tuning chose.
+
+    Raises
+    ------
+    SettingsError
+        If data or base model are not on this machine.
+    """
+    results = [measured_seed(case, methods, seed, sizes) for seed in seeds]
+    risks: dict[tuple[int, str], list[float]] = defaultdict(list)
+    for result in results:
+        for row in result.risks:
+            risks[row["n"], row["method"]].append(row["error"])
+    limits = {n: _limit(n, risks) for n in {n for n, _ in risks}}
+    table = []
+    for seed, result in zip(seeds, results, strict=True):
+        for (name, n), group in _grouped(result.outcomes).items():
+            row = _row(group, limits[n], chance_of(result.labels))
+            about = {"scenario": case.scenario, "method": name, "n": n, "seed": seed}
+            table.append(about | row | {"memory_mib": result.memory[name]})
+    return table, [entry for result in results for entry in result.chosen]
+
+
+def measured_seed(
+    case: Case, methods: Sequence[type[Method]], seed: int, sizes: Sequence[int]
+) -> SeedResult:
+    """Tune and measure every method on one seed; what is in the cache is not done again."""
+    bench = MethodBench(case, seed, sizes)
+    clients = bench.scenario.new_clients[: case.new]
+    outcomes: list[Outcome] = []
+    chosen: list[dict[str, Any]] = []
+    memory: dict[str, float] = {}
+    for method in methods:
+        sys.stdout.write(f"{case.scenario}, seed {seed}, {method.name}: ")
+        try:
+            best = bench.tune(method, on_client=_dot)
+        except SettingsError as error:  # the model has no head, for instance
+            sys.stdout.write(f"left out: {error}\n")
+            continue
+        about = {"scenario": case.scenario, "seed": seed, "name": method.name}
+        chosen += [about | {"n": n} | best[n].config() for n in sizes]
+        for client in clients:
+            outcomes += [_outcome(method.name, row, best[row["n"]])
+                         for row in bench.measure(best, client)]  # fmt: skip
+            _dot()
+        memory[method.name] = bench.memory(best, clients[0])
+        sys.stdout.write("\n")
+    risks = [row for client in clients for row in bench.risks(client)]
+    return SeedResult(outcomes, chosen, risks, memory, len(bench.scenario.labels))
+
+
+def _dot() -> None:
+    sys.stdout.write(".")
+    sys.stdout.flush()
+
+
+def _outcome(name: str, row: dict[str, Any], variant: Method) -> Outcome:
+    traffic = variant.traffic()
+    return Outcome(
+        method=name,
+        n=row["n"],
+        certificate=row["certificate"],
+        error=row["error"],
+        global_error=row["global_error"],
+        seconds=row["seconds"],
+        up_bytes=traffic.up,
+        down_bytes=traffic.down,
+    )
+
+
+def _grouped(outcomes: Sequence[Outcome]) -> dict[tuple[str, int], list[Outcome]]:
+    groups: dict[tuple[str, int], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        groups[outcome.method, outcome.n].append(outcome)
+    return groups
+
+
+def _limit(n: int, risks: dict[tuple[int, str], list[float]]) -> tuple[float, str]:
+    """Return the limit at n over all seeds, and the method of the list that gives it."""
+    means = {name: float(np.mean(found)) for (size, name), found in risks.items() if size == n}
+    name = min(means, key=lambda name: means[name])
+    return limit(np.array(risks[n, name]), n, DELTA), name
+
+
+def _row(
+    outcomes: Sequence[Outcome], limited: tuple[float, str], chance: float
+) -> dict[str, Any]:
+    """Average over the clients of one seed."""
+    errors = np.sort([outcome.error for outcome in outcomes])
+    bounds = np.array([outcome.certificate for outcome in outcomes])
+    first = outcomes[0]
+    return {
+        "error": float(errors.mean()),
+        "worst_decile_error": float(errors[-math.ceil(len(errors) / 10) :].mean()),
+        "certificate": float(bounds.mean()),
+        "nonvacuous": float((bounds < chance).mean()),
+        "limit": limited[0],
+        "limit_method": limited[1],
+        "violations": int(sum(o.error > o.certificate for o in outcomes)),
+        "global_error": float(np.mean([outcome.global_error for outcome in outcomes])),
+        "up_bytes": first.up_bytes,
+        "down_bytes": first.down_bytes,
+        "client_seconds": float(np.mean([outcome.seconds for outcome in outcomes])),
+        "clients": len(outcomes),
+    }
