@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ __all__ = ["Federation", "remembered"]
 # Raise it when training changes what it returns for the same settings.
 _VERSION = 1
 _SAVE_EVERY = 32
+_CACHE_MIB = 2048
 
 
 def remembered(kind: str, identity: object, compute: Callable[[], Any]) -> Any:
@@ -67,10 +68,18 @@ class Federation:
     settings: RunSettings
 
     @classmethod
-    def of(cls, scenario: str, *, seed: int, **options: object) -> Federation:
-        """Build the federation of a scenario's own default settings."""
+    def of(
+        cls,
+        scenario: str,
+        *,
+        seed: int,
+        adapter: Mapping[str, object] | None = None,
+        **options: object,
+    ) -> Federation:
+        """Build the federation of a scenario's own default settings, but for `adapter`."""
         values = {
             "seed": seed,
+            "adapter": dict(adapter or {}),
             "scenario": {"name": scenario, "options": {**options, "seed": seed}},
         }
         return cls(RunSettings.from_mapping(values))
@@ -86,7 +95,9 @@ class Federation:
         base = load_base_model(
             str(self.scenario.base_model()), num_labels=len(self.scenario.labels)
         )
-        return AdaptedModel(base, self.settings.space_of(base), prefix_cache=PrefixCache())
+        # Federated averaging comes back to every client's texts: what does not fit is lost.
+        cache = PrefixCache(budget_mib=_CACHE_MIB)
+        return AdaptedModel(base, self.settings.space_of(base), prefix_cache=cache)
 
     def pool(self, *, on_step: Callable[[int], None] = lambda _count: None) -> FloatArray:
         """Return the adapters of all upstream clients, ``(N, d)``, in their order.
