@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ from fedcert.adapters.prefix_cache import PrefixCache
 from fedcert.atomic import write_atomically
 from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
+from fedcert.errors import FedcertError
 from fedcert.models.base import load_base_model
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import small_seed
@@ -25,12 +28,14 @@ from fedcert.results import write_json
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 
-__all__ = ["Federation", "remembered"]
+__all__ = ["Federation", "NotMeasuredError", "only_remembered", "remembered"]
 
 # Raise it when training changes what it returns for the same settings.
 _VERSION = 1
 _SAVE_EVERY = 32
 _CACHE_MIB = 2048
+
+_frozen: ContextVar[bool] = ContextVar("frozen", default=False)
 
 
 def remembered(kind: str, identity: object, compute: Callable[[], Any]) -> Any:
@@ -49,8 +54,24 @@ def remembered(kind: str, identity: object, compute: Callable[[], Any]) -> Any:
     """
     path = cache_folder() / kind / f"{digest_json(identity)}.json"
     if not path.is_file():
+        if _frozen.get():
+            raise NotMeasuredError(f"{kind}: not measured yet")
         write_json(path, compute())
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+class NotMeasuredError(FedcertError):
+    """Something would have to be measured, and may not be."""
+
+
+@contextmanager
+def only_remembered() -> Iterator[None]:
+    """Have `remembered` raise `NotMeasuredError` for what is not in the cache."""
+    token = _frozen.set(True)
+    try:
+        yield
+    finally:
+        _frozen.reset(token)
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,8 @@ class Federation:
         rows = list(done)
         on_step(len(rows))
         clients = self.scenario.upstream_clients
+        if _frozen.get() and len(rows) < len(clients):
+            raise NotMeasuredError(f"{path.name}: the pool is not trained yet")
         for index in range(len(rows), len(clients)):
             rows.append(self.train(clients[index]))
             on_step(1)

@@ -15,8 +15,8 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,10 @@ from fedcert.errors import FedcertError, SettingsError
 from fedcert.machine import describe_machine, versions
 from fedcert.results import write_json
 from fedcert.simulations.benchmarks.certificates import CANDIDATES, CASES, DELTA, Case
+from fedcert.simulations.benchmarks.federations import NotMeasuredError, only_remembered
 from fedcert.simulations.benchmarks.methods_bench import LIMIT_METHODS
 from fedcert.simulations.benchmarks.methods_page import methods_figures, methods_page
-from fedcert.simulations.benchmarks.methods_table import measured_case, measured_seed
+from fedcert.simulations.benchmarks.methods_table import SeedResult, measured_seed, table_of
 from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.benchmarks.workers import side_by_side
 from fedcert.threads import torch_threads
@@ -49,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cases = _cases(options)
         methods = METHODS + tuple(_method(name) for name in options.method or ())
-        if options.workers > 1:
+        if options.workers > 1 and not options.finished:
             _fill(cases, methods, options)
-        with torch_threads(1):  # for comparable times, and the same last bits everywhere
+        # One thread: for comparable times, and the same last bits everywhere.
+        with torch_threads(1), only_remembered() if options.finished else nullcontext():
             record = measure(cases, methods, seeds=options.seeds, sizes=options.sizes)
     except FedcertError as error:
         sys.exit(f"error: {error}")
@@ -72,17 +74,24 @@ def measure(
     seeds: Sequence[int],
     sizes: Sequence[int],
 ) -> dict[str, Any]:
-    """Return the record of every case with every method."""
-    missing, table, chosen = {}, [], []
+    """Return the record of every case with every method.
+
+    Seeds that are not in the cache are left out where nothing may be measured.
+    """
+    missing, table, chosen, about = {}, [], [], []
     for case in cases:
         try:
-            rows, configs = measured_case(case, methods, seeds, sizes)
+            results = [*_results(case, methods, seeds, sizes)]
         except SettingsError as error:  # data or base model are not on this machine
             missing[case.scenario] = str(error)
-            sys.stdout.write(f"left out: {error}\n")
-        else:
-            table += rows
-            chosen += configs
+            _say(f"left out: {error}")
+            continue
+        rows, configs = table_of(case, results)
+        table += rows
+        chosen += configs
+        done = [seed for seed, _ in results]
+        about.append({"scenario": case.scenario, "new": case.new, "tuning": case.planners,
+                      "seeds": done})  # fmt: skip
     return {
         "command": "make bench-methods",
         "seeds": list(seeds),
@@ -90,13 +99,23 @@ def measure(
         "candidates": CANDIDATES,
         "delta": DELTA,
         "limit_methods": list(LIMIT_METHODS),
-        "cases": [{"scenario": c.scenario, "new": c.new, "tuning": c.planners} for c in cases],
+        "cases": about,
         "machine": describe_machine(),
         "versions": versions(),
         "missing": missing,
         "table": table,
         "chosen": chosen,
     }
+
+
+def _results(
+    case: Case, methods: Sequence[type[Method]], seeds: Sequence[int], sizes: Sequence[int]
+) -> Iterator[tuple[int, SeedResult]]:
+    for seed in seeds:
+        try:
+            yield seed, measured_seed(case, methods, seed, sizes)
+        except NotMeasuredError:
+            _say(f"{case.scenario}, seed {seed}: not finished")
 
 
 def _fill(
@@ -141,6 +160,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=os.cpu_count() or 1,
         help="scenarios and seeds run side by side on so many Ray workers (default: all cores)",
+    )
+    parser.add_argument(
+        "--finished",
+        action="store_true",
+        help="measure nothing: render the seeds that earlier runs have finished",
     )
     parser.add_argument("--method", action="append", help="compare module:Class as well")
     parser.add_argument("--output", type=Path, help="folder for the record and the page")

@@ -30,7 +30,7 @@ def methods_page(record: dict[str, Any]) -> str:
         "<!-- Rendered by `make bench-methods`; do not edit. -->",
         "# Every method, certified",
         "",
-        f"Means over seeds {record['seeds']} and each seed's new clients; delta = "
+        f"Means over seeds and each seed's new clients; delta = "
         f"{record['delta']:g}, M = {record['candidates']:,}. What each method is, how it was "
         "tuned and what its bound rests on: [baselines.md](baselines.md).",
         "",
@@ -56,7 +56,7 @@ def methods_page(record: dict[str, Any]) -> str:
     ]
     parts += left_out(record)
     for scenario, rows in by_scenario(record):
-        parts += _scenario(scenario, rows)
+        parts += _scenario(scenario, rows, wanted=record["seeds"])
     return "\n".join(parts)
 
 
@@ -112,9 +112,14 @@ def _by_method(rows: list[dict[str, Any]], n: int) -> dict[str, list[dict[str, A
     return found
 
 
-def _scenario(scenario: str, rows: list[dict[str, Any]]) -> list[str]:
+def _scenario(scenario: str, rows: list[dict[str, Any]], *, wanted: list[int]) -> list[str]:
+    seeds = sorted({row["seed"] for row in rows})
+    missing = sorted(set(wanted) - set(seeds))
     lines = [
         f"## `{scenario}`",
+        "",
+        f"Seeds {', '.join(map(str, seeds))}"
+        + (f"; not measured yet: {', '.join(map(str, missing))}." if missing else "."),
         "",
         f"![certificates by n]({_figure_path(scenario, 'certificate')})",
         "",

@@ -18,7 +18,7 @@ from fedcert.errors import SettingsError
 from fedcert.simulations.benchmarks.certificates import DELTA, Case
 from fedcert.simulations.benchmarks.methods_bench import MethodBench
 
-__all__ = ["SeedResult", "measured_case", "measured_seed"]
+__all__ = ["SeedResult", "measured_seed", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -60,29 +60,22 @@ class SeedResult:
     labels: int
 
 
-def measured_case(
-    case: Case, methods: Sequence[type[Method]], seeds: Sequence[int], sizes: Sequence[int]
+def table_of(
+    case: Case, results: Sequence[tuple[int, SeedResult]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return a scenario's rows, and the configurations that tuning chose.
-
-    Raises
-    ------
-    SettingsError
-        If data or base model are not on this machine.
-    """
-    results = [measured_seed(case, methods, seed, sizes) for seed in seeds]
+    """Return the rows of what was measured by seed, and the chosen configurations."""
     risks: dict[tuple[int, str], list[float]] = defaultdict(list)
-    for result in results:
+    for _, result in results:
         for row in result.risks:
             risks[row["n"], row["method"]].append(row["error"])
     limits = {n: _limit(n, risks) for n in {n for n, _ in risks}}
     table = []
-    for seed, result in zip(seeds, results, strict=True):
+    for seed, result in results:
         for (name, n), group in _grouped(result.outcomes).items():
             row = _row(group, limits[n], chance_of(result.labels))
             about = {"scenario": case.scenario, "method": name, "n": n, "seed": seed}
             table.append(about | row | {"memory_mib": result.memory[name]})
-    return table, [entry for result in results for entry in result.chosen]
+    return table, [entry for _, result in results for entry in result.chosen]
 
 
 def measured_seed(

@@ -32,6 +32,7 @@ from fedcert.priors import GaussianPrior
 from fedcert.priors.base import FloatArray
 from fedcert.simulations.benchmarks import methods, methods_bench
 from fedcert.simulations.benchmarks.certificates import Case
+from fedcert.simulations.benchmarks.federations import only_remembered
 from fedcert.simulations.benchmarks.methods import main, measure
 from fedcert.simulations.benchmarks.methods_page import methods_figures, methods_page
 from fedcert.simulations.benchmarks.workers import side_by_side
@@ -137,6 +138,15 @@ def test_what_was_measured_is_not_measured_again() -> None:
     Own.calls.clear()
     assert _measured(Own)["table"] == first["table"]
     assert Own.calls == []
+
+
+def test_what_is_not_finished_is_left_out_and_named() -> None:
+    first = _measured(Own)
+    with only_remembered():
+        again = measure([CASE], [Own], seeds=[0, 1], sizes=[8, 16])
+    assert again["table"] == first["table"]
+    assert [case["seeds"] for case in again["cases"]] == [[0]]
+    assert "Seeds 0; not measured yet: 1." in methods_page(again)
 
 
 def test_tuning_clients_have_no_part_in_anything_else() -> None:
