@@ -2,7 +2,7 @@
 
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import ImageInputs, InputSpec
-from fedcert.data.kinds import input_spec_from_config
+from fedcert.data.kinds import input_spec_from_config, register_inputs
 from fedcert.data.prompts import PromptInputs
 from fedcert.data.readers import read_examples
 from fedcert.data.text import TextInputs
@@ -15,4 +15,5 @@ __all__ = [
     "TextInputs",
     "input_spec_from_config",
     "read_examples",
+    "register_inputs",
 ]

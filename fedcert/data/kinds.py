@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fedcert.data.inputs import ImageInputs, InputSpec
 from fedcert.data.prompts import PromptInputs
 from fedcert.data.text import TextInputs
 from fedcert.errors import BundleError
+from fedcert.extensions import enter, unknown_kind
 
-__all__ = ["INPUT_KINDS", "input_spec_from_config"]
+__all__ = ["INPUT_KINDS", "input_spec_from_config", "register_inputs"]
+
+InputsType = TypeVar("InputsType", bound=type[InputSpec])
 
 # One line registers a kind.
 INPUT_KINDS: dict[str, Callable[..., InputSpec]] = {
@@ -18,6 +21,18 @@ INPUT_KINDS: dict[str, Callable[..., InputSpec]] = {
     PromptInputs.kind: PromptInputs,
     TextInputs.kind: TextInputs,
 }
+
+
+def register_inputs(cls: InputsType) -> InputsType:
+    """Let bundles of this process name a specification by its kind; a class decorator.
+
+    Raises
+    ------
+    ValueError
+        If the class is not complete, or another one has its kind.
+    """
+    enter(INPUT_KINDS, cls, what="input specification")
+    return cls
 
 
 def input_spec_from_config(config: dict[str, Any]) -> InputSpec:
@@ -31,9 +46,7 @@ def input_spec_from_config(config: dict[str, Any]) -> InputSpec:
     arguments = dict(config)
     kind = arguments.pop("kind", None)
     if kind not in INPUT_KINDS:
-        raise BundleError(
-            f"unknown input kind {kind!r}; this version knows {', '.join(sorted(INPUT_KINDS))}"
-        )
+        raise BundleError(unknown_kind("input kind", kind, sorted(INPUT_KINDS)))
     try:
         return INPUT_KINDS[kind](**arguments)
     except TypeError as error:

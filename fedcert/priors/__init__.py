@@ -3,17 +3,25 @@
 from fedcert.priors.base import Prior
 from fedcert.priors.diffusion import DiffusionPrior, DiffusionTraining
 from fedcert.priors.gaussian import GaussianPrior
+from fedcert.priors.interpolated import InterpolatedPrior
 from fedcert.priors.latent import LatentSpace
 from fedcert.priors.memorization import NearestPoolAudit, audit_nearest_pool
 from fedcert.priors.profile import best_of, risk_profile
 from fedcert.priors.resampling import JitterPrior, ResamplingPrior
-from fedcert.priors.storage import PRIORS, load_prior, prior_from_parts, save_prior
+from fedcert.priors.storage import (
+    PRIORS,
+    load_prior,
+    prior_from_parts,
+    register_prior,
+    save_prior,
+)
 
 __all__ = [
     "PRIORS",
     "DiffusionPrior",
     "DiffusionTraining",
     "GaussianPrior",
+    "InterpolatedPrior",
     "JitterPrior",
     "LatentSpace",
     "NearestPoolAudit",
@@ -23,6 +31,7 @@ __all__ = [
     "best_of",
     "load_prior",
     "prior_from_parts",
+    "register_prior",
     "risk_profile",
     "save_prior",
 ]

@@ -28,18 +28,14 @@ from fedcert.certificates import (
     binomial_upper_bound,
     budget_of,
 )
+from fedcert.certificates import coverage as harness
 from fedcert.certificates.counts import Counts, Selection
+from fedcert.certificates.coverage import CASES, Case, excess, false_certificates
 from fedcert.simulations.benchmarks import coverage
-from fedcert.simulations.benchmarks.coverage import (
-    CASES,
-    RECIPES,
-    Case,
-    excess,
-    false_certificates,
-)
+from fedcert.simulations.benchmarks.coverage import RECIPES
 
 EPISODES = 2_000
-N = coverage.SIZE
+N = harness.SIZE
 TERMS: dict[str, Any] = {"candidates": 20, "delta": coverage.DELTA}
 SIGNIFICANCE = 1e-4
 TIED_AT_0, TIED_AT_2 = CASES[:2]
@@ -94,7 +90,7 @@ def test_shared_examples_leave_every_risk_as_it_is() -> None:
     # The drawing itself: known risks are exact only if this holds.
     risks = np.array([0.1, 0.4, 0.8])
     recipe = UnionRecipe(candidates=3, delta=0.05)
-    counts = coverage._drawn(recipe, risks, 0.7, 5_000, np.random.default_rng(0))
+    counts = harness._drawn(recipe, risks, 0.7, 5_000, np.random.default_rng(0))
     spread = np.sqrt(risks * (1 - risks) / (5_000 * N))
     assert (np.abs(counts.choosing.mean(axis=0) / N - risks) < 4 * spread).all()
 
@@ -106,7 +102,7 @@ def test_the_risk_of_a_vote_is_summed_exactly() -> None:
     alone, together = 0.1 + 0.9 * 0.3 * 0.6, 0.3
     for shared in (0.0, 0.4, 1.0):
         expected = shared * together + (1 - shared) * alone
-        found = coverage._vote_risks(selection, risks, shared)
+        found = harness._vote_risks(selection, risks, shared)
         assert found == pytest.approx([expected])
 
 
@@ -224,7 +220,7 @@ MUTANTS: list[tuple[Recipe, Case]] = [
     (DoubleDelta(candidates=1, delta=coverage.DELTA), TIED_AT_2),
     (OneErrorForgotten(**TERMS), TIED_AT_2),
     # Hoeffding is so loose that near the ends even a cheat seldom errs.
-    (SteelWithoutUnionTerm(**TERMS), Case("tied", coverage._tied(12))),
+    (SteelWithoutUnionTerm(**TERMS), Case("tied", harness._tied(12))),
     (WeightsThatDoNotFall(**TERMS), just_above(2, N, 1 / 2)),
     (SplitDoubleDelta(**TERMS), TIED_AT_2),
     (SplitThatCertifiesOnAll(**TERMS), TIED_AT_2),

@@ -2,7 +2,8 @@
 
 A recipe's arguments are its saved form (`to_config`). Certificates carry that form and
 third parties recompute from it, so the meaning of an existing kind must not change; a
-change is a new kind in a new file, with one `register` line.
+change is a new kind in a new file, with one `register` line. A recipe of one's own registers
+in the same way, when whoever issues or verifies with it imports its module.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import numpy.typing as npt
 from fedcert.certificates.bounds import binomial_upper_bound, budget_of
 from fedcert.certificates.counts import Counts, ErrorTable, Refined, Selection, lowest
 from fedcert.certificates.recipes.parts import Choice, FirstStage, LedgerEntry, Span
-from fedcert.errors import CertificateError
+from fedcert.errors import CertificateError, UnknownKindError
+from fedcert.extensions import enter, unknown_kind
 
 __all__ = [
     "Choice",
@@ -321,19 +323,31 @@ _REGISTRY: dict[str, type[Recipe]] = {}
 RecipeType = TypeVar("RecipeType", bound=type[Recipe])
 
 
+class UnknownRecipeError(UnknownKindError, CertificateError):
+    """No recipe of this kind is registered."""
+
+
 def register(cls: RecipeType) -> RecipeType:
-    """Let `Recipe.from_config` find a class by its `kind`."""
-    if cls.kind in _REGISTRY:
-        raise ValueError(f"two recipes call themselves {cls.kind!r}")
-    _REGISTRY[cls.kind] = cls
+    """Let `Recipe.from_config` find a class by its `kind`; a class decorator.
+
+    Raises
+    ------
+    ValueError
+        If the class is not complete, or another one has its kind.
+    """
+    # Without a decorator of its own its new fields would not be part of its saved form.
+    if "__dataclass_params__" not in vars(cls):
+        raise ValueError(
+            f"the recipe {cls.__name__} must be a frozen dataclass: write "
+            "@dataclass(frozen=True, kw_only=True) between @register and class"
+        )
+    enter(_REGISTRY, cls, what="recipe")
     return cls
 
 
 def _class_of(kind: object) -> type[Recipe]:
     if not isinstance(kind, str) or kind not in _REGISTRY:
-        raise CertificateError(
-            f"unknown recipe kind {kind!r}; this version knows {', '.join(sorted(_REGISTRY))}"
-        )
+        raise UnknownRecipeError(unknown_kind("recipe kind", kind, sorted(_REGISTRY)))
     return _REGISTRY[kind]
 
 

@@ -1,0 +1,235 @@
+"""Playing a recipe out where every risk is known exactly, to see how often it is false.
+
+Synthetic candidates err with a given probability on every example, alone or together with
+the others, so that no finite test set blurs what is true. The cases are chosen to be hard:
+risks just above a value that the bound takes, candidates that are all bad or all alike, and
+clients that try several times. A recipe that passes is not proven; one that fails is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binom
+
+from fedcert.certificates.attempts import attempt_delta
+from fedcert.certificates.bounds import binomial_upper_bound
+from fedcert.certificates.counts import Counts, Selection
+from fedcert.certificates.recipes import (
+    CompressionRecipe,
+    GibbsRecipe,
+    HybridRecipe,
+    KnownBestRecipe,
+    Recipe,
+    WeightedUnionRecipe,
+)
+
+__all__ = ["CASES", "SIZE", "Case", "Played", "excess", "false_certificates", "play"]
+
+SIZE = 40
+"""Examples in every episode, n."""
+
+_BATCH = 2_000
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One world in which certificates are issued.
+
+    Parameters
+    ----------
+    name : str
+        For the results.
+    risks : callable
+        From a recipe and a number of candidates to their risks, shape (M,).
+    shared : float
+        Share of the examples on which all candidates err together, as far as their risks
+        allow: there one draw decides for all (default: 0.0).
+    attempts : int
+        How often a client may try; the attempts share delta, and one false certificate
+        among them is a violation (default: 1).
+    """
+
+    name: str
+    risks: Callable[[Recipe, int], FloatArray]
+    shared: float = 0.0
+    attempts: int = 1
+
+
+def hardest(recipe: Recipe, errors: int) -> float:
+    """Return a risk that makes certificates from up to `errors` errors just false."""
+    trials = recipe.certifying(SIZE).size
+    if isinstance(recipe, HybridRecipe | WeightedUnionRecipe | GibbsRecipe):
+        # Shares differ from candidate to candidate, or there are none: take an equal one.
+        bound = binomial_upper_bound(errors, trials, recipe.delta / recipe.candidates)
+    else:
+        bound = recipe.bound(errors, trials)
+    return min(bound + 1e-9, 1.0)
+
+
+def _tied(errors: int) -> Callable[[Recipe, int], FloatArray]:
+    return lambda recipe, count: np.full(count, hardest(recipe, errors))
+
+
+def _tied_on_first_attempt(recipe: Recipe, count: int) -> FloatArray:
+    return _tied(2)(recipe.with_delta(attempt_delta(recipe.delta, 1)), count)
+
+
+def _spread(low: float, high: float) -> Callable[[Recipe, int], FloatArray]:
+    return lambda _recipe, count: np.linspace(low, high, count)
+
+
+CASES = (
+    Case("all just above the bound at 0 errors", _tied(0)),
+    Case("all just above the bound at 2 errors", _tied(2)),
+    Case("all just above the bound at 2 errors, erring together", _tied(2), shared=0.7),
+    Case("risks from .15 to .6", _spread(0.15, 0.6), shared=0.5),
+    Case("a bad prior, risks from .85 to .95", _spread(0.85, 0.95)),
+    Case("hardly ever wrong", _spread(0.0, 0.01)),
+    Case("nearly always wrong", _spread(0.97, 1.0)),
+    Case("the best of 3 attempts", _tied_on_first_attempt, attempts=3),
+)
+"""What every recipe goes through."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """How one recipe fared in one case.
+
+    Attributes
+    ----------
+    case : str
+        The case's name.
+    episodes : int
+        How often it was played.
+    violations : int
+        Episodes in which a certificate was false.
+    p_value : float
+        Probability of so many, if each is false with probability delta. One near 0 means
+        that the recipe does not keep its promise.
+    """
+
+    case: str
+    episodes: int
+    violations: int
+    p_value: float
+
+
+def play(
+    recipe: Recipe, *, cases: Sequence[Case] = CASES, episodes: int = 2_000, seed: int = 0
+) -> list[Played]:
+    """Play a recipe in every case, with `SIZE` examples an episode.
+
+    Few candidates make it hard, such as 20: then a union over them is nearly tight.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What certifies.
+    cases : sequence of Case
+        The worlds (default: `CASES`).
+    episodes : int
+        How often each is played.
+    seed : int
+        Of the draws.
+    """
+    outcomes = []
+    for number, case in enumerate(cases):
+        violated = false_certificates(recipe, case, episodes, seed=(seed, number))
+        count = int(violated.sum())
+        p_value = excess(count, episodes, recipe.delta)
+        outcomes.append(Played(case.name, episodes, count, p_value))
+    return outcomes
+
+
+def excess(violations: int, episodes: int, delta: float) -> float:
+    """Return the probability of so many violations if each has the probability delta."""
+    return float(binom.sf(violations - 1, episodes, delta))
+
+
+def false_certificates(
+    recipe: Recipe, case: Case, episodes: int, *, seed: int | tuple[int, ...]
+) -> BoolArray:
+    """Return in which episodes a certificate was false, shape (episodes,)."""
+    rng = np.random.default_rng(seed)
+    count = 2**recipe.bits if isinstance(recipe, CompressionRecipe) else recipe.candidates
+    risks = case.risks(recipe, count)
+    violated = np.zeros(episodes, dtype=np.bool_)
+    for attempt in range(1, case.attempts + 1):
+        paid = recipe
+        if case.attempts > 1:
+            paid = recipe.with_delta(attempt_delta(recipe.delta, attempt))
+        for start in range(0, episodes, _BATCH):
+            batch = violated[start : start + _BATCH]
+            batch |= _false(paid, risks, case.shared, len(batch), rng)
+    return violated
+
+
+def _false(
+    recipe: Recipe, risks: FloatArray, shared: float, episodes: int, rng: np.random.Generator
+) -> BoolArray:
+    counts = _drawn(recipe, risks, shared, episodes, rng)
+    kept = _kept(recipe, counts, risks)
+    if kept is None:
+        selection = recipe.select(counts)
+        known = _vote_risks(selection, risks, shared) if recipe.kind == "vote" else None
+        return (selection.averaged(risks) if known is None else known) > selection.bounds
+    chosen = Counts(
+        choosing=np.take_along_axis(counts.choosing, kept, axis=1),
+        certifying=np.take_along_axis(counts.certifying, kept, axis=1),
+        losses=np.zeros(kept.shape),
+        chosen_on=counts.chosen_on,
+        certified_on=counts.certified_on,
+    )
+    selection = recipe.select(chosen)
+    return selection.averaged(risks[kept]) > selection.bounds
+
+
+def _drawn(
+    recipe: Recipe, risks: FloatArray, shared: float, episodes: int, rng: np.random.Generator
+) -> Counts:
+    draws = rng.random((episodes, len(risks), SIZE))
+    if shared:
+        together = rng.random((episodes, 1, SIZE)) < shared
+        draws = np.where(together, rng.random((episodes, 1, SIZE)), draws)
+    wrong = draws < risks[:, None]
+    choosing, certifying = recipe.choosing(SIZE), recipe.certifying(SIZE)
+    return Counts(
+        choosing=wrong[:, :, choosing.as_slice()].sum(axis=2),
+        certifying=wrong[:, :, certifying.as_slice()].sum(axis=2),
+        losses=np.zeros(wrong.shape[:2]),
+        chosen_on=choosing.size,
+        certified_on=certifying.size,
+    )
+
+
+def _kept(recipe: Recipe, counts: Counts, risks: FloatArray) -> npt.NDArray[np.int64] | None:
+    """Return which candidates get to the certifying stage, shape (E, H); None for all."""
+    if isinstance(recipe, KnownBestRecipe):
+        return np.full((len(counts.choosing), 1), risks.argmin())
+    if recipe.refines:
+        # The greediest refinement: whatever fits the choosing examples best.
+        order = counts.choosing.argsort(axis=1, kind="stable")
+        return order[:, : recipe.hypotheses]
+    return None
+
+
+def _vote_risks(selection: Selection, risks: FloatArray, shared: float) -> FloatArray:
+    """Sum over all patterns of right and wrong candidates, shape (E,)."""
+    patterns = np.array(list(product([False, True], repeat=len(risks))))
+    alone = np.where(patterns, risks, 1 - risks).prod(axis=1)
+    # Together, those are wrong whose risk exceeds one draw: the next risk above and below.
+    above = np.where(patterns, risks, 1.0).min(axis=1)
+    below = np.where(patterns, 0.0, risks).max(axis=1)
+    chances = shared * np.maximum(above - below, 0.0) + (1 - shared) * alone
+    assert selection.posterior is not None
+    lost: FloatArray = (selection.posterior @ patterns.T >= 0.5).astype(np.float64)
+    chance: FloatArray = lost @ chances
+    return chance
