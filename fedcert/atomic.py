@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replaced_folder", "write_atomically"]
+__all__ = ["naming", "replaced_folder", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -17,11 +17,16 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
     The content goes to a temporary file beside `path`, reaches the disk, and then takes
     the name in one step. On any error (a full disk, say) the old file stays.
+
+    Raises
+    ------
+    OSError
+        It names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with naming(path), os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -29,6 +34,17 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an `OSError` of the block name a file: Python's own, in writing, names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
         raise
 
 

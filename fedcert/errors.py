@@ -19,6 +19,7 @@ __all__ = [
     "RefusalError",
     "RunError",
     "SettingsError",
+    "UnknownKindError",
 ]
 
 
@@ -68,3 +69,7 @@ class RefusalError(FedcertError):
 
 class RunError(FedcertError):
     """A run could not do its job; the command exits non-zero."""
+
+
+class UnknownKindError(FedcertError):
+    """A prior or a recipe is of a kind that nothing in this process has registered."""

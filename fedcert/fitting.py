@@ -20,6 +20,7 @@ from fedcert.priors import (
     PRIORS,
     DiffusionPrior,
     GaussianPrior,
+    InterpolatedPrior,
     NearestPoolAudit,
     Prior,
     audit_nearest_pool,
@@ -30,7 +31,15 @@ from fedcert.randomness import derive_seed, keyed_generator, small_seed
 from fedcert.settings import RunSettings
 from fedcert.settings_sections import PriorSettings
 
-__all__ = ["FittedPrior", "audit_prior", "bundle_of", "fit_prior", "make_bundle", "split_pool"]
+__all__ = [
+    "FittedPrior",
+    "audit_again",
+    "audit_prior",
+    "bundle_of",
+    "fit_prior",
+    "make_bundle",
+    "split_pool",
+]
 
 _NO_PRIVACY = "no formal privacy: prior and directions were fitted to plain uploads"
 
@@ -172,12 +181,7 @@ def fit_prior(
     PriorError
         If the pool is too small, or an audit fails and the settings make that an error.
     """
-    fit, held = _split_rows(len(pool), held=settings.held_out(len(pool)), seed=seed)
-    screening = Screening(np.arange(len(pool)), {})
-    if settings.robust:
-        fit, held, screening = _screened(pool, fit, held)
-
-    fitted_on, held_out = pool[fit], pool[held]
+    fitted_on, held_out, screening = _parts(pool, settings, seed)
 
     def fitted(kind: str) -> FittedPrior:
         prior = _fit(kind, fitted_on, seed=small_seed("prior", seed), on_step=on_step)
@@ -193,6 +197,32 @@ def fit_prior(
         if len(other.complaints) < len(chosen.complaints):
             return replace(other, instead_of=chosen)
     return chosen
+
+
+def audit_again(
+    prior: Prior, pool: FloatArray, *, settings: PriorSettings, seed: int
+) -> FittedPrior:
+    """Return the evidence about a prior that `fit_prior` made, without fitting it anew.
+
+    Parameters
+    ----------
+    prior : Prior
+        What it returned.
+    pool, settings, seed
+        What it was given.
+    """
+    return _audited(prior, *_parts(pool, settings, seed), settings, seed)
+
+
+def _parts(
+    pool: FloatArray, settings: PriorSettings, seed: int
+) -> tuple[FloatArray, FloatArray, Screening]:
+    """Split a pool into what the fit sees and what it does not, without what is screened."""
+    fit, held = _split_rows(len(pool), held=settings.held_out(len(pool)), seed=seed)
+    screening = Screening(np.arange(len(pool)), {})
+    if settings.robust:
+        fit, held, screening = _screened(pool, fit, held)
+    return pool[fit], pool[held], screening
 
 
 def _split_rows(count: int, *, held: int, seed: int) -> tuple[_Rows, _Rows]:
@@ -296,12 +326,16 @@ def make_bundle(
     uploads: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Put together what devices download; `uploads` goes to the notes as well."""
-    privacy = settings.upload_privacy()
+    privacy, keep = settings.upload_privacy(), settings.prior.keep
+    prior = fitted.prior
+    if keep:
+        prior = InterpolatedPrior(prior, center=fitted.fitted_on.mean(axis=0), keep=keep)
     return bundle_of(
-        fitted.prior,
+        prior,
         {
             **fitted.notes(),
             **(uploads or {}),
+            **({"kept_of_mean": keep} if keep else {}),
             "privacy": privacy.notes() if privacy else _NO_PRIVACY,
         },
         base=base,

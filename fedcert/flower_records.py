@@ -22,6 +22,8 @@ __all__ = ["arrays_of", "content", "failure_cause", "reply_of", "size_of", "word
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST_CAUSE = 300
+# A certificate of a million coordinates takes 11 million characters.
+_LONGEST_WORDS = 64 * 2**20
 
 
 def content(
@@ -45,13 +47,19 @@ def words_of(records: RecordDict, key: str = MANIFEST) -> dict[str, Any]:
     Raises
     ------
     FedcertError
-        If there is none, as in a message of another library or version.
+        If there is none, as in a message of another library or version, or it is too long.
     """
     record = records.get(key)
     if not isinstance(record, ConfigRecord) or not isinstance(record.get("json"), str):
         raise FedcertError(f"the message has no {key!r} record; its sender is not fedcert")
+    text = str(record["json"])
+    if len(text) > _LONGEST_WORDS:
+        raise FedcertError(
+            f"the message's {key!r} record has {len(text):,} characters, more than "
+            f"{_LONGEST_WORDS:,}"
+        )
     try:
-        words = json.loads(str(record["json"]))
+        words = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FedcertError(f"the message's {key!r} record is not JSON") from error
     if not isinstance(words, dict):
@@ -59,17 +67,30 @@ def words_of(records: RecordDict, key: str = MANIFEST) -> dict[str, Any]:
     return words
 
 
-def arrays_of(records: RecordDict) -> dict[str, npt.NDArray[Any]]:
+def arrays_of(records: RecordDict, *, most: int | None = None) -> dict[str, npt.NDArray[Any]]:
     """Return the named arrays of a message; an empty dict if it has none.
+
+    Parameters
+    ----------
+    records : RecordDict
+        Of a message.
+    most : int, optional
+        Most bytes of all arrays together. It is compared before anything is decoded, since
+        decoding makes copies.
 
     Raises
     ------
     FedcertError
-        If the bytes of an array are damaged.
+        If they are too large, or the bytes of an array are damaged.
     """
     record = records.get(ARRAYS)
     if not isinstance(record, ArrayRecord):
         return {}
+    size = sum(len(array.data) for array in record.values())
+    if most is not None and size > most:
+        raise FedcertError(
+            f"the message's arrays have {size:,} bytes; at most {most:,} are taken"
+        )
     return {name: _array(name, array) for name, array in record.items()}
 
 

@@ -19,6 +19,8 @@ __all__ = [
     "METRICS",
     "NEW",
     "PLAN",
+    "PROTOCOL",
+    "PROTOCOL_VERSION",
     "REPLY",
     "ROLE",
     "TRAIN",
@@ -63,3 +65,9 @@ UPSTREAM, NEW = "upstream", "new"
 
 ROLE = "role"
 """Key of a client's part in its reply to `HELLO`."""
+
+PROTOCOL = "protocol"
+"""Key of a client's `PROTOCOL_VERSION` in its reply to `HELLO`."""
+
+PROTOCOL_VERSION = 1
+"""Raised by every change of the messages that the other side would misunderstand."""

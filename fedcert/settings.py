@@ -16,6 +16,7 @@ from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.certificates import Recipe, RecipeTable
 from fedcert.errors import CertificateError, SettingsError
+from fedcert.extensions import import_extensions
 from fedcert.scenarios import scenario_defaults
 from fedcert.settings_sections import (
     PLANNED,
@@ -48,6 +49,9 @@ class RunSettings(Section):
     """
 
     seed: int = Field(default=0, ge=0)
+    imports: str = ""
+    """Modules of your own, separated by commas, that register priors or recipes. Every process
+    of the run imports them."""
     scenario: ScenarioSettings = ScenarioSettings()
     adapter: AdapterSettings = AdapterSettings()
     training: TrainingSettings = TrainingSettings()
@@ -69,8 +73,12 @@ class RunSettings(Section):
         SettingsError
             Naming the key that is unknown or out of range.
         """
+        filled = _with_defaults(values)
+        if isinstance(filled.get("imports"), str):
+            # First: a prior or a recipe may be named below that is known only then.
+            import_extensions(_listed(filled["imports"]))
         try:
-            settings = cls.model_validate(_with_defaults(values))
+            settings = cls.model_validate(filled)
             settings.recipe_table()
             settings._check_min_pool()
             settings._check_federated()
@@ -119,7 +127,7 @@ class RunSettings(Section):
     def to_toml(self) -> str:
         """Write all settings, defaults included, as TOML that `read` takes back."""
         content = self.model_dump()
-        lines = [f"seed = {content.pop('seed')}"]
+        lines = [f"{name} = {_toml(content.pop(name))}" for name in ("seed", "imports")]
         for section, values in content.items():
             lines += ["", f"[{section}]"]
             tables = {k: v for k, v in values.items() if isinstance(v, dict)}
@@ -128,6 +136,16 @@ class RunSettings(Section):
                 lines += ["", f"[{section}.{name}]"]
                 lines += [f"{_toml_key(k)} = {_toml(v)}" for k, v in table.items()]
         return "\n".join(lines) + "\n"
+
+    def import_extensions(self) -> None:
+        """Import the modules of `imports`, in a process that got the settings ready made.
+
+        Raises
+        ------
+        SettingsError
+            If one of them cannot be imported.
+        """
+        import_extensions(_listed(self.imports))
 
     def recipe_table(self) -> RecipeTable:
         """Return which recipe serves which n, fixed before any new client is served.
@@ -185,6 +203,11 @@ class RunSettings(Section):
                 f"setting 'prior.training': the {self.prior.kind} prior cannot be trained "
                 'federated; choose prior.kind = "diffusion"'
             )
+        if self.prior.keep:
+            raise SettingsError(
+                "setting 'prior.keep': the federated prior has no adapters to average; choose "
+                'prior.training = "pooled"'
+            )
         if self.privacy.epsilon > 0:
             raise SettingsError(
                 "setting 'privacy.epsilon': the federated prior adds no noise and can make no "
@@ -233,6 +256,10 @@ def _with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(given, Mapping):
             filled[section] = {**defaults, **given}
     return filled
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _set(nested: dict[str, Any], dotted: str, value: Any) -> None:

@@ -84,7 +84,7 @@ class PriorSettings(Section):
     """How the server fits the prior."""
 
     kind: str = "diffusion"
-    """One of `fedcert.priors.PRIORS`."""
+    """One of `fedcert.priors.PRIORS`, where priors of your own register."""
     training: Literal["pooled", "federated"] = "pooled"
     """``"federated"``: clients keep their adapters, and the denoiser is trained by federated
     averaging."""
@@ -99,6 +99,9 @@ class PriorSettings(Section):
     fewer audits object to it."""
     robust: bool = True
     """Leave copies and outliers among the uploads out of the fit."""
+    keep: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the pool's mean adapter in every candidate: more of it forgets less of what the
+    federation knows, and personalizes less."""
 
     def held_out(self, pool: int) -> int:
         """Return how many adapters of a pool are for the audit alone."""
@@ -108,7 +111,10 @@ class PriorSettings(Section):
     @classmethod
     def _known_kind(cls, kind: str) -> str:
         if kind not in PRIORS:
-            raise ValueError(f"there is no such prior; choose {', '.join(PRIORS)}")
+            raise ValueError(
+                f"there is no such prior; choose {', '.join(PRIORS)}, or name the module that "
+                "registers yours in the setting imports"
+            )
         return kind
 
 
@@ -182,6 +188,9 @@ class ServerSettings(Section):
     """Upstream clients asked at once; the pool is safe on disk after each of them."""
     min_pool: int = Field(default=20, ge=SMALLEST_FIT)
     """Fewest accepted adapters with which a prior is fitted."""
+    refit_after: float = Field(default=0.25, ge=0)
+    """New adapters after which the prior is fitted again: a number from 1 on, or below 1 the
+    share of those behind the latest bundle. Until then that bundle serves as it is."""
     timeout: float = Field(default=3600.0, gt=0)
     """Seconds to wait for the replies of one round."""
     nodes: int = Field(default=0, ge=0)

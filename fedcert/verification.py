@@ -43,10 +43,10 @@ def check_bundle(certificate: Certificate, bundle: Bundle) -> list[Check]:
         Check(
             "bundle",
             same,
-            "the certificate names this bundle"
+            f"the certificate names this bundle{_version(bundle)}"
             if same
             else f"the certificate names another bundle ({digests.bundle[:12]}, "
-            f"this one is {bundle.digest[:12]})",
+            f"this one{_version(bundle)} is {bundle.digest[:12]})",
         )
     ]
     parts = {
@@ -66,6 +66,10 @@ def check_bundle(certificate: Certificate, bundle: Bundle) -> list[Check]:
         # Redrawing makes sense only from the right prior and seed.
         checks.append(_candidate(certificate, bundle))
     return checks
+
+
+def _version(bundle: Bundle) -> str:
+    return "" if bundle.version is None else f", version {bundle.version} of its federation"
 
 
 def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> list[Check]:

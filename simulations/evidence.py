@@ -1,4 +1,4 @@
-"""What a simulation knows about its prior, the server's evidence or more."""
+"""What a simulation knows about its prior: what the server knows, or more."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from fedcert.errors import RunError
-from fedcert.fitting import FittedPrior, audit_prior
+from fedcert.fitting import FittedPrior, audit_again, audit_prior
+from fedcert.pool import Pool
+from fedcert.priors import Prior
 from fedcert.priors.base import FloatArray
 from fedcert.settings import RunSettings
 from fedcert.strategies.federated_prior import FederatedPrior
 from fedcert.strategies.serving import Outcome
+from fedcert.versions import BundleVersions
 
 __all__ = ["describe_prior", "evidence_of"]
 
@@ -20,7 +23,8 @@ __all__ = ["describe_prior", "evidence_of"]
 def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> FittedPrior:
     """Return the prior with the adapters behind it, and audits.
 
-    After a federated fit the server has neither. A simulation can look into its virtual
+    If the bundle of an earlier run served, the pool is audited again as it was then. After a
+    federated fit the server has no evidence. A simulation can look into its virtual
     clients' folders: the clients that the prior was fitted to are the members, and the judges,
     who said when to stop and nothing else, stand in for adapters that touched nothing.
 
@@ -32,8 +36,9 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
     if outcome.fitted is not None:
         return outcome.fitted
     strategy = outcome.strategy
-    assert isinstance(strategy, FederatedPrior)  # all others have evidence of their own
     assert strategy.bundle is not None  # serve() raises otherwise
+    if not isinstance(strategy, FederatedPrior):
+        return _of_an_earlier_run(outcome, strategy.bundle.prior, settings, output)
     adapters = _kept_adapters(outcome, output)
     judges = sorted(adapters.keys() & strategy.judges)
     members = sorted(adapters.keys() - strategy.judges)
@@ -48,19 +53,29 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
     )
 
 
+def _of_an_earlier_run(
+    outcome: Outcome, prior: Prior, settings: RunSettings, output: Path
+) -> FittedPrior:
+    latest = BundleVersions(output).latest()
+    assert latest is not None  # it served
+    pool = Pool(output / "pool", outcome.space).matrix(latest[1].clients)
+    return audit_again(prior, pool, settings=settings.prior, seed=settings.seed)
+
+
 def describe_prior(outcome: Outcome, evidence: FittedPrior) -> str:
     """Say in a sentence or two how the prior came about."""
     bundle = outcome.strategy.bundle
     assert bundle is not None  # serve() raises otherwise
-    if outcome.fitted is None:
+    if isinstance(outcome.strategy, FederatedPrior):
         return (
             f"{bundle.notes['choice']}, on the sums of {len(evidence.fitted_on)} clients. The "
             "server saw no adapter; the simulation looked at them for this report"
         )
     if "residual_mean" not in bundle.notes:
-        return evidence.choice
+        return str(bundle.notes["choice"])
     return (
-        f"{evidence.choice}. {bundle.notes['projected_uploads']} uploads were projected from "
+        f"{bundle.notes['choice']}. "
+        f"{bundle.notes['projected_uploads']} uploads were projected from "
         f"LoRA adapters, which lost {bundle.notes['residual_mean']:.1%} of their squared norm "
         f"on average and {bundle.notes['residual_worst']:.1%} at worst"
     )

@@ -20,6 +20,7 @@ from fedcert.canonical import canonical_json
 from fedcert.errors import FedcertError, RunError
 from fedcert.flower_records import arrays_of, content, failure_cause
 from fedcert.messages import ARRAYS, NEW, UPSTREAM
+from fedcert.pool.validation import largest_upload
 from fedcert.priors.base import FloatArray
 from fedcert.strategies.observed_grid import ObservedGrid
 from fedcert.strategies.roster import Roster, call_roll
@@ -189,7 +190,7 @@ class FedAvgLora(FedAvg):
 
     def _check_upload(self, reply: Message) -> None:
         """Raise `FedcertError` unless a reply can be averaged."""
-        self._decoded(arrays_of(reply.content))
+        self._decoded(arrays_of(reply.content, most=largest_upload(self._space)))
         _check_records(reply)
 
     def _decoded(self, tensors: dict[str, Any]) -> FloatArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from logging import INFO, WARNING
 from typing import Any
 
@@ -16,6 +15,7 @@ from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundle import Bundle
 from fedcert.errors import PriorError
+from fedcert.events import EventSink
 from fedcert.flower_records import arrays_of
 from fedcert.messages import CONTRIBUTE, UPSTREAM
 from fedcert.pool import Pool
@@ -29,6 +29,7 @@ from fedcert.strategies.federated_fit import (
     federated_fit,
     most_questions,
 )
+from fedcert.strategies.latest import LatestBundle
 from fedcert.strategies.pooled_prior import PooledPrior
 
 __all__ = ["NO_PRIVACY", "FederatedPrior"]
@@ -71,8 +72,8 @@ class FederatedPrior(PooledPrior):
         Fewest clients with which a prior is fitted, judges included.
     timeout : float (default: 600)
         Seconds to wait for nodes to say who they are.
-    on_bundle : callable
-        As in `PooledPrior`.
+    latest, on_bundle, events
+        As in `PooledPrior`, where `latest` names the clients that were asked.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class FederatedPrior(PooledPrior):
         judges: float = 0.2,
         min_pool: int = 20,
         timeout: float = 600.0,
+        latest: LatestBundle | None = None,
         on_bundle: Callable[[Bundle], object] = lambda _bundle: None,
+        events: EventSink | None = None,
     ) -> None:
         super().__init__(
             pool=pool,
@@ -99,30 +102,36 @@ class FederatedPrior(PooledPrior):
             seed=seed,
             min_pool=min_pool,
             timeout=timeout,
+            latest=latest,
             on_bundle=on_bundle,
+            events=events,
         )
         self._publish, self._denoising, self._judges_share = publish, denoising, judges
+        self._seed = seed
         self._dialogue = federated_fit(dimension=space.dimension, seed=seed, training=denoising)
         self._question: Question | None = next(self._dialogue)
         self._answers: dict[str, Arrays] = {}
 
     def rounds_needed(self, grid: Grid) -> int:
         """Return how many rounds the longest fit takes, and one more to certify."""
-        return most_questions(self._denoising) + 1
+        return 2 if self.serves_latest(grid) else most_questions(self._denoising) + 1
+
+    def fitted_clients(self) -> frozenset[str]:
+        """Return the clients that are asked, which keep their adapters."""
+        return (
+            frozenset() if self._roster is None else frozenset(self._roster.clients(UPSTREAM))
+        )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask the next question."""
-        if self._question is None or self.bundle is not None:
+        self._events.record("round", number=server_round)
+        if self._serve_latest_first(grid) or self._question is None or self.bundle is not None:
             return []
         question = self._question
-        words = {
-            "space": self._space.to_config(),
-            "training": asdict(self._training),
-            "seed": self._seed,
-            "question": {"kind": question.kind, "words": dict(question.words)},
-        }
+        asked = {"question": {"kind": question.kind, "words": dict(question.words)}}
+        words = self._uploads.request() | asked
         sent = {f"basis.{name}": array for name, array in self._space.basis.items()}
         sent |= {f"question.{name}": array for name, array in question.arrays.items()}
         self._answers = {}
@@ -143,6 +152,8 @@ class FederatedPrior(PooledPrior):
         fewest = max(1, self._min_pool - judges) if self._question.of == "fit" else 1
         if count < fewest:
             log(WARNING, "\t%s answers are too few for a sum; it takes %s", count, fewest)
+            if self._latest is not None and not self._latest.outdated:
+                return self._hand_out(self._latest.bundle), metrics
             return None, metrics
         # In the clients' order, not in that of arrival: a sum's last bits depend on it.
         sums: Arrays = {}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from logging import WARNING
 from typing import Any
+
+from flwr.common.logger import log
 
 from fedcert.bundle import Bundle
 from fedcert.certificates import Recipe
@@ -37,28 +40,39 @@ class Planning:
         self._replays: dict[str, list[Replayed]] = {}
 
     def clients_among(
-        self, upstream: Sequence[str], *, pooled: Iterable[str], must_train: int
+        self,
+        upstream: Sequence[str],
+        *,
+        pooled: Collection[str],
+        must_train: int,
+        known: Collection[str] = (),
     ) -> frozenset[str]:
         """Choose the planning clients, before anything is trained.
 
         A client's rank depends on the seed and its own id alone, so a run that goes on after
-        a crash chooses the same ones, unless other clients take part.
+        a crash chooses the same ones. Those that were chosen in an earlier run stay, and
+        others join them as the federation grows.
 
         Parameters
         ----------
         upstream : sequence of str
-            Every upstream client.
-        pooled : iterable of str
-            Those whose adapters the server has: they cannot plan any more.
+            Every upstream client that is there.
+        pooled : collection of str
+            Those whose adapters the server has, of all runs: they cannot plan any more.
         must_train : int
             Clients that are left to train in any case.
+        known : collection of str
+            Those that were chosen in earlier runs, be they there or not.
         """
-        count = min(round(self._share * len(upstream)), len(upstream) - must_train)
+        known = {*known} - {*pooled}
+        everyone = {*upstream} | {*pooled} | known
+        count = min(round(self._share * len(everyone)), len(everyone) - must_train)
         free = sorted(
-            set(upstream) - set(pooled),
+            {*upstream} - {*pooled} - known,
             key=lambda client: derive_seed("planning client", self._seed, client),
         )
-        return frozenset(free[: max(0, count)])
+        joining = free[: max(0, count - len(known))]
+        return frozenset(joining) | (known & {*upstream})
 
     def question(self, bundle: Bundle) -> dict[str, Any]:
         """Return what a planning client is sent beside the bundle's arrays."""
@@ -87,3 +101,23 @@ class Planning:
         # In an order of their own: that of the answers differs from run to run.
         replays = [self._replays[client] for client in sorted(self._replays)]
         return Plan.of(self._recipes, replays)
+
+    def planned(self, bundle: Bundle, *, instead: Plan | None) -> Bundle:
+        """Put the plan into a bundle.
+
+        Parameters
+        ----------
+        bundle : Bundle
+            Without a plan.
+        instead : Plan or None
+            That of the bundle before, which holds if nobody answered: it, too, was made
+            without a look at a new client's example. Without it the table stays.
+        """
+        plan = self.plan()
+        if plan is None and instead is not None:
+            log(WARNING, "\tno client planned: the plan of the bundle before stays")
+            plan = instead
+        if plan is None:
+            log(WARNING, "\tno client planned: the recipe table of the settings stays")
+            return bundle
+        return bundle.with_plan(plan)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedcert import __version__
 from fedcert.errors import FedcertError
 from fedcert.flower_records import failure_cause, reply_of
-from fedcert.messages import CLIENT_ID, HELLO, NEW, ROLE, UPSTREAM
+from fedcert.messages import (
+    CLIENT_ID,
+    HELLO,
+    NEW,
+    PROTOCOL,
+    PROTOCOL_VERSION,
+    ROLE,
+    UPSTREAM,
+)
 
 __all__ = ["Roster", "call_roll"]
 
@@ -61,7 +71,9 @@ def call_roll(grid: Grid, node_ids: Iterable[int], *, timeout: float) -> Roster:
             failures[node] = failure_cause(str(error))
             continue
         client, role = words.get("client"), str(words.get(ROLE))
-        if not isinstance(client, str) or not CLIENT_ID.fullmatch(client):
+        if words.get(PROTOCOL) != PROTOCOL_VERSION:
+            failures[node] = _other_version(words)
+        elif not isinstance(client, str) or not CLIENT_ID.fullmatch(client):
             failures[node] = f"{_shown(client)} cannot be a client's id"
         elif role not in (UPSTREAM, NEW):
             failures[node] = f"it has no known part ({_shown(role)})"
@@ -71,6 +83,15 @@ def call_roll(grid: Grid, node_ids: Iterable[int], *, timeout: float) -> Roster:
             nodes[client], roles[client] = node, role
             del failures[node]
     return Roster(nodes, roles, failures)
+
+
+def _other_version(words: Mapping[str, Any]) -> str:
+    """Say that a node's fedcert does not go with this one; an early one names no protocol."""
+    theirs = f"protocol {_shown(words.get(PROTOCOL))} (fedcert {_shown(words.get('version'))})"
+    return (
+        f"it speaks {theirs}, and this server {PROTOCOL_VERSION} (fedcert {__version__}): "
+        "install the server's version of fedcert there"
+    )
 
 
 def _shown(value: object) -> str:

@@ -8,32 +8,68 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from fedcert.errors import SettingsError
+from fedcert.events import LoggedObserver, logged_run
+from fedcert.failures import causes_of
 from fedcert.progress import Stopwatch
 from fedcert.settings import RunSettings
-from fedcert.strategies.serving import causes_of, serve
+from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.serving import serve
 
-__all__ = ["app"]
-
-app = ServerApp()
+__all__ = ["app", "make_server_app"]
 
 
-@app.main()
-def main(grid: Grid, context: Context) -> None:
-    """Serve one run with the settings of Flower's run config.
+def make_server_app(
+    settings: RunSettings | None = None,
+    output: Path | None = None,
+    *,
+    strategy: type[PooledPrior] = PooledPrior,
+) -> ServerApp:
+    """Build the ServerApp.
 
-    The run config's ``output`` must be an absolute path: the working directory is that of
-    the SuperLink.
+    Parameters
+    ----------
+    settings : RunSettings, optional
+        The run's settings; by default they come from Flower's run config, which Flower's
+        Python API for simulations leaves empty.
+    output : Path, optional
+        The run folder, likewise. It must be an absolute path: the working directory is that
+        of the SuperLink.
+    strategy : type of PooledPrior
+        The class of the strategy, for one of your own.
     """
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        """Serve one run."""
+        resolved, folder = _settings_of(context) if settings is None else (settings, output)
+        if folder is None or not folder.is_absolute():
+            raise SettingsError(
+                f"output = {str(folder or '')!r} is not an absolute path; "
+                "give one with flwr run ... --run-config 'output=\"/path/to/run\"'"
+            )
+        # Flower's id of the run, so that `flwr list` and the event log speak of the same one.
+        with logged_run(folder, command="flwr run", run=str(context.run_id)) as events:
+            observer = LoggedObserver(_Log(), events)
+            outcome = serve(
+                grid,
+                resolved,
+                output=folder,
+                observer=observer,
+                events=events,
+                strategy=strategy,
+            )
+            observer.flush()
+        if failures := outcome.strategy.failures:
+            log(WARNING, "%s clients failed: %s", len(failures), causes_of(failures))
+
+    return server_app
+
+
+def _settings_of(context: Context) -> tuple[RunSettings, Path]:
     config = dict(context.run_config)
     output = Path(str(config.pop("output", "")))
-    if not output.is_absolute():
-        raise SettingsError(
-            f"output = {str(output)!r} is not an absolute path; "
-            "give one with flwr run ... --run-config 'output=\"/path/to/run\"'"
-        )
-    outcome = serve(grid, RunSettings.from_flat(config), output=output, observer=_Log())
-    if failures := outcome.strategy.failures:
-        log(WARNING, "%s clients failed: %s", len(failures), causes_of(failures))
+    return RunSettings.from_flat(config), output
 
 
 class _Log(Stopwatch):
@@ -47,3 +83,6 @@ class _Log(Stopwatch):
     def say(self, text: str) -> None:
         """Pass on what needs attention."""
         log(WARNING, text)
+
+
+app = make_server_app()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,14 @@ from flwr.serverapp import Grid
 
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundle import Bundle
-from fedcert.certificates import Certificate
 from fedcert.errors import RunError, SettingsError
-from fedcert.fitting import FittedPrior, bundle_of, fit_prior, make_bundle
-from fedcert.messages import COMMIT, NEW, UPSTREAM
+from fedcert.events import EventSink, NoEvents
+from fedcert.failures import causes_of
+from fedcert.fitting import FittedPrior, fit_prior
+from fedcert.messages import COMMIT, NEW, TRAIN
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning import menu
 from fedcert.pool import Pool
-from fedcert.priors import Prior
 from fedcert.priors.base import FloatArray
 from fedcert.progress import Observer, Stopwatch
 from fedcert.protocol.authority import SeedAuthority
@@ -30,9 +28,10 @@ from fedcert.settings import RunSettings
 from fedcert.strategies.federated_prior import FederatedPrior
 from fedcert.strategies.observed_grid import ObservedGrid
 from fedcert.strategies.planning import Planning
-from fedcert.strategies.pooled_prior import Failure, PooledPrior
+from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.publishing import Publisher, file_certificate
 
-__all__ = ["Outcome", "causes_of", "serve"]
+__all__ = ["Outcome", "serve"]
 
 _REGISTRATION_PAUSE = 0.2
 # Seconds; saying who one is takes a node no more than starting a process.
@@ -53,7 +52,7 @@ class Outcome:
         The coordinates of adapters.
     fitted : FittedPrior or None
         The prior and the evidence about it; None for a federated prior, of which the server
-        has no evidence.
+        has no evidence, and if the bundle of an earlier run served.
     strategy : PooledPrior
         Bundle, certificates, failures and traffic.
     """
@@ -66,7 +65,13 @@ class Outcome:
 
 
 def serve(
-    grid: Grid, settings: RunSettings, *, output: Path, observer: Observer | None = None
+    grid: Grid,
+    settings: RunSettings,
+    *,
+    output: Path,
+    observer: Observer | None = None,
+    events: EventSink | None = None,
+    strategy: type[PooledPrior] = PooledPrior,
 ) -> Outcome:
     """Pool adapters, fit the prior, and collect certificates.
 
@@ -77,115 +82,155 @@ def serve(
     settings : RunSettings
         What to do.
     output : Path
-        Gets ``pool/``, ``bundle/``, ``certificates/``, ``witnesses/``, and in a simulation
-        the server's log in ``protocol/``; a pool and a log that are there go on.
+        Gets ``pool/``, the versions of the bundle in ``bundles/`` with a link ``bundle`` to
+        the latest, ``certificates/``, ``witnesses/``, and in a simulation the server's log in
+        ``protocol/``; what is there goes on.
     observer : Observer, optional
         Told about progress.
+    events : EventSink, optional
+        Told about what happens to clients, uploads, bundles and certificates.
+    strategy : type of PooledPrior
+        The class of the strategy, for one of your own.
 
     Raises
     ------
+    SettingsError
+        If the scenario or a setting does not fit.
     RunError
-        If too few adapters came for a prior, or no new client was certified.
+        If too few adapters came for a prior, no new client was certified, or another run is
+        at work in the same folder.
+    BundleError
+        If the latest bundle is damaged.
     """
-    observer = observer or Stopwatch()
+    observer, events = observer or Stopwatch(), events or NoEvents()
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
     base = load_base_model(
         str(scenario.base_model(on_step=observer.say)), num_labels=len(scenario.labels)
     )
     space = settings.space_of(base)
-    fits: list[FittedPrior] = []
+    pool = Pool(output / "pool", space)
+    with pool.reserved():
+        publisher = Publisher(output, settings, scenario=scenario, base=base, space=space)
+        server = _Server(settings, output, pool, space, publisher, observer, events, strategy)
+        expected = len(scenario.upstream_clients) + len(scenario.new_clients)
+        _wait_for_nodes(grid, expected, settings)
+        server.run(grid)
+    return Outcome(scenario, base, space, server.fitted, server.strategy)
 
-    def fit(pool: FloatArray) -> Bundle:
+
+class _Server:
+    """One run: the strategy, and what it is told to do when."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        output: Path,
+        pool: Pool,
+        space: AdapterSpace,
+        publisher: Publisher,
+        observer: Observer,
+        events: EventSink,
+        strategy: type[PooledPrior],
+    ) -> None:
+        self._settings, self._output, self._pool = settings, output, pool
+        self._publisher, self._observer, self._events = publisher, observer, events
+        self.fitted: FittedPrior | None = None
+        self._new = self._training = 0
+        self._federated = settings.prior.training == "federated"
+        if self._federated and strategy is not PooledPrior:
+            raise SettingsError(
+                f"setting 'prior.training': the strategy {strategy.__name__} pools adapters; "
+                'choose "pooled"'
+            )
+        common: dict[str, Any] = {
+            "pool": pool,
+            "space": space,
+            "authority": _authority(settings, output),
+            "training": settings.finetune_settings(),
+            "seed": settings.seed,
+            "min_pool": settings.server.min_pool,
+            "timeout": min(_LONGEST_HELLO, settings.server.timeout),
+            "latest": publisher.latest(),
+            "on_bundle": self._keep,
+            "events": events,
+        }
+        self.strategy = (
+            FederatedPrior(publish=publisher.from_sums, **common)
+            if self._federated
+            else strategy(
+                fit=self._fit,
+                clients_per_round=settings.server.clients_per_round,
+                planning=_planning(settings),
+                **common,
+            )
+        )
+
+    def run(self, grid: Grid) -> None:
+        """Run all rounds.
+
+        Raises
+        ------
+        RunError
+            If the run could not do its job.
+        """
+        strategy = self.strategy
+        roster = strategy.roster(grid)
+        self._new, self._training = len(roster.clients(NEW)), len(strategy.pending(grid))
+        if not strategy.serves_latest(grid):
+            self._announce_training()
+        rounds = strategy.rounds_needed(grid)
+        self._events.record("round", number=0, total=rounds)
+        strategy.start(
+            ObservedGrid(grid, self._take),
+            ArrayRecord(),
+            num_rounds=rounds,
+            timeout=self._settings.server.timeout,
+        )
+        if strategy.bundle is None or (self._new and not strategy.certificates):
+            raise RunError(_why_nothing(strategy, self._settings))
+
+    def _announce_training(self) -> None:
+        if self._federated:
+            # How many rounds it takes shows only in the end.
+            self._observer.start("fit the prior with the clients")
+        elif self._training:
+            self._observer.start("train upstream adapters", self._training)
+        self._training = 0
+
+    def _take(self, reply: Message) -> None:
+        """Pass a reply on to the strategy; what came of it is on disk when this returns."""
+        strategy, kind = self.strategy, reply.metadata.message_type
+        if kind == TRAIN and self._training:
+            self._announce_training()  # not before new clients were served
+        before, failed = set(strategy.certificates), len(strategy.failures)
+        strategy.receive(reply)
+        for client in strategy.certificates.keys() - before:
+            file_certificate(
+                strategy.certificates[client], strategy.witnesses[client], self._output
+            )
+        # A client that has committed is not done yet.
+        if kind != COMMIT or len(strategy.failures) > failed:
+            self._observer.advance()
+
+    def _fit(self, pool: FloatArray) -> Bundle:
+        settings, observer = self._settings, self._observer
         observer.start("fit the prior")
-        fits.append(fit_prior(pool, settings=settings.prior, seed=settings.seed))
-        for warning in fits[-1].warnings:
+        self.fitted = fit_prior(pool, settings=settings.prior, seed=settings.seed)
+        for warning in self.fitted.warnings:
             observer.say(warning)
-        bundle = make_bundle(
-            fits[-1],
-            base=base,
-            space=space,
-            inputs=scenario.inputs,
-            labels=scenario.labels,
-            settings=settings,
-            uploads=pooled.residuals(),
-        )
-        if strategy.planners:
-            observer.start("plan the recipes", len(strategy.planners))
-        return bundle
+        if self.strategy.planners:
+            observer.start("plan the recipes", len(self.strategy.planners))
+        return self._publisher.from_pool(self.fitted, self._pool)
 
-    def publish(prior: Prior, notes: dict[str, Any]) -> Bundle:
-        return bundle_of(
-            prior,
-            notes,
-            base=base,
-            space=space,
-            inputs=scenario.inputs,
-            labels=scenario.labels,
-            settings=settings,
-        )
-
-    def announced(bundle: Bundle) -> None:
-        if settings.planned and bundle.plan is None:
-            observer.say(
+    def _keep(self, bundle: Bundle) -> None:
+        """Put a bundle on the disk before the strategy publishes it."""
+        if self._settings.planned and bundle.plan is None:
+            self._observer.say(
                 "WARNING: no client planned (see planning.clients), so the recipe table of the "
                 "settings stays"
             )
-        bundle.save(output / "bundle")
-        observer.start("certify new clients", expected_new)
-
-    pooled = Pool(output / "pool", space)
-    federated = settings.prior.training == "federated"
-    common: dict[str, Any] = {
-        "pool": pooled,
-        "space": space,
-        "authority": _authority(settings, output),
-        "training": settings.finetune_settings(),
-        "seed": settings.seed,
-        "min_pool": settings.server.min_pool,
-        "timeout": min(_LONGEST_HELLO, settings.server.timeout),
-        "on_bundle": announced,
-    }
-    strategy = (
-        FederatedPrior(publish=publish, **common)
-        if federated
-        else PooledPrior(
-            fit=fit,
-            clients_per_round=settings.server.clients_per_round,
-            planning=_planning(settings),
-            **common,
-        )
-    )
-    _wait_for_nodes(grid, len(scenario.upstream_clients) + len(scenario.new_clients), settings)
-    roster = strategy.roster(grid)
-    expected_new = len(roster.nodes) - len(roster.clients(UPSTREAM))
-
-    def on_reply(reply: Message) -> None:
-        before, failed = set(strategy.certificates), len(strategy.failures)
-        strategy.receive(reply)
-        # On disk at once: a run that dies later has lost none.
-        for client in strategy.certificates.keys() - before:
-            strategy.witnesses[client].write(output / "witnesses" / f"{client}.json")
-            _write_certificate(strategy.certificates[client], output)
-        # A client that has committed is not done yet.
-        if reply.metadata.message_type != COMMIT or len(strategy.failures) > failed:
-            observer.advance()
-
-    if federated:
-        # How many rounds it takes shows only in the end.
-        observer.start("fit the prior with the clients")
-    else:
-        training = len(roster.clients(UPSTREAM)) - len(strategy.planners)
-        observer.start("train upstream adapters", training)
-    strategy.start(
-        ObservedGrid(grid, on_reply),
-        ArrayRecord(),
-        num_rounds=strategy.rounds_needed(grid),
-        timeout=settings.server.timeout,
-    )
-    wanted = bool(roster.clients(NEW))
-    if strategy.bundle is None or (wanted and not strategy.certificates):
-        raise RunError(_why_nothing(strategy, settings))
-    return Outcome(scenario, base, space, fits[-1] if fits else None, strategy)
+        self._publisher.keep(bundle, clients=self.strategy.fitted_clients())
+        self._observer.start("certify new clients", self._new)
 
 
 def _planning(settings: RunSettings) -> Planning | None:
@@ -213,6 +258,10 @@ def _authority(settings: RunSettings, output: Path) -> SeedAuthority:
 def _wait_for_nodes(grid: Grid, expected: int, settings: RunSettings) -> None:
     """Wait until the nodes have registered; Flower starts the ServerApp before them."""
     wanted = settings.server.nodes or expected
+    if wanted == 0:
+        raise SettingsError(
+            "the scenario knows no clients: set server.nodes to the number of nodes to wait for"
+        )
     deadline = time.monotonic() + settings.server.registration_timeout
     while (count := len(list(grid.get_node_ids()))) < wanted:
         if time.monotonic() > deadline:
@@ -222,16 +271,6 @@ def _wait_for_nodes(grid: Grid, expected: int, settings: RunSettings) -> None:
                 )
             return
         time.sleep(_REGISTRATION_PAUSE)
-
-
-def _write_certificate(certificate: Certificate, output: Path) -> None:
-    certificate.write(output / "certificates" / f"{certificate.client}.json")
-
-
-def causes_of(failures: Iterable[Failure]) -> str:
-    """List how many clients failed in which phase and why, each cause once."""
-    causes = Counter((failure.phase, failure.cause) for failure in failures)
-    return "; ".join(f"{n} x {phase}: {cause}" for (phase, cause), n in causes.items())
 
 
 def _why_nothing(strategy: PooledPrior, settings: RunSettings) -> str:

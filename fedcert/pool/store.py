@@ -3,12 +3,13 @@
 Every accepted adapter is one safetensors file, written atomically and then listed in an
 SQLite index; a crash in between leaves a file that nobody lists and the next upload
 replaces. A run that dies therefore resumes with all it had, and no client uploads twice.
+The pool grows over many runs, one at a time (`Pool.reserved`).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from safetensors.numpy import load, save
 from fedcert.adapters.codec import decode, encode
 from fedcert.adapters.space import AdapterSpace
 from fedcert.atomic import write_atomically
-from fedcert.canonical import digest_tensors, sha256_hex
+from fedcert.canonical import digest_json, digest_tensors, sha256_hex
 from fedcert.errors import AdapterError, PoolError
+from fedcert.locking import only_one
 from fedcert.pool.validation import UploadLimits, check_upload
 from fedcert.priors.base import FloatArray
 
@@ -37,6 +39,7 @@ CREATE TABLE IF NOT EXISTS adapters (
     loss REAL NOT NULL,
     residual REAL NOT NULL DEFAULT 0
 );
+CREATE TABLE IF NOT EXISTS planners (client TEXT PRIMARY KEY);
 """
 
 
@@ -109,6 +112,36 @@ class Pool:
             query = "SELECT 1 FROM adapters WHERE client = ?"
             return index.execute(query, (client,)).fetchone() is not None
 
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Keep other runs out of this pool, and clear what a killed one had half-written.
+
+        Raises
+        ------
+        RunError
+            If another run has it.
+        """
+        with only_one(self._folder / "lock", what=f"the pool {self._folder}"):
+            for torn in (self._folder / "adapters").glob(".*"):
+                torn.unlink()
+            yield
+
+    def clients(self) -> frozenset[str]:
+        """Return whose adapters are in the pool."""
+        with self._index() as index:
+            return frozenset(row[0] for row in index.execute("SELECT client FROM adapters"))
+
+    def planners(self) -> frozenset[str]:
+        """Return the clients that `set_aside` was ever told about."""
+        with self._index() as index:
+            return frozenset(row[0] for row in index.execute("SELECT client FROM planners"))
+
+    def set_aside(self, clients: Iterable[str]) -> None:
+        """Remember clients that plan recipes, and are not to train in a later run either."""
+        rows = [(client,) for client in clients]
+        with self._index() as index:
+            index.executemany("INSERT OR IGNORE INTO planners VALUES (?)", rows)
+
     def add(
         self,
         client: str,
@@ -140,12 +173,14 @@ class Pool:
         with self._index() as index:
             # Locks out other writers from the check to the insertion.
             index.execute("BEGIN IMMEDIATE")
-            self._check_new(index, entry)
+            known = self._check_new(index, entry)
             # The client's name is untrusted: its digest makes the file's name.
             name = f"{sha256_hex(client.encode())[:32]}.safetensors"
-            write_atomically(
-                self._folder / "adapters" / name, save(encode(self._space, vector))
-            )
+            path = self._folder / "adapters" / name
+            content = save(encode(self._space, vector))
+            if known and path.is_file() and path.read_bytes() == content:
+                return entry  # a flood of repeated messages must not keep the disk busy
+            write_atomically(path, content)
             index.execute(
                 "INSERT OR IGNORE INTO adapters VALUES (?, ?, ?, ?, ?, ?)",
                 (entry.client, entry.digest, name, entry.examples, entry.loss, residual),
@@ -174,15 +209,24 @@ class Pool:
             "residual_worst": round(max(residuals), 6),
         }
 
-    def matrix(self) -> FloatArray:
+    def digest(self) -> str:
+        """Return a digest of all adapters, whatever their order; it names no client."""
+        return digest_json(sorted(entry.digest for entry in self.entries()))
+
+    def matrix(self, clients: Collection[str] | None = None) -> FloatArray:
         """Return the adapters as a matrix ``(N, d)``, in the order of `entries`.
+
+        Parameters
+        ----------
+        clients : collection of str, optional
+            Only theirs: what the pool was at some time.
 
         Raises
         ------
         PoolError
             If a file is missing or damaged.
         """
-        rows = self._files()
+        rows = [row for row in self._files() if clients is None or row[0] in clients]
         vectors = np.empty((len(rows), self._space.dimension))
         for index, row in enumerate(rows):
             vectors[index] = self._read(*row)
@@ -218,7 +262,8 @@ class Pool:
             raise PoolError(f"{path}: the adapter of {client!r} is damaged (digest)")
         return decode(self._space, tensors, space_digest=self._space.digest)
 
-    def _check_new(self, index: sqlite3.Connection, entry: PoolEntry) -> None:
+    def _check_new(self, index: sqlite3.Connection, entry: PoolEntry) -> bool:
+        """Return whether the same upload is there already; refuse one that collides."""
         known = index.execute(
             "SELECT client, digest FROM adapters WHERE client = ? OR digest = ?",
             (entry.client, entry.digest),
@@ -233,6 +278,7 @@ class Pool:
                     f"upload of {entry.client!r} refused: the very same adapter came from "
                     "another client"
                 )
+        return bool(known)
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedcert.atomic import write_atomically
+from fedcert.atomic import naming, write_atomically
 from fedcert.canonical import canonical_json, digest_json
 from fedcert.certificates.signing import public_hex
 from fedcert.certificates.strict_json import Fields, parse_json
@@ -128,7 +128,7 @@ class ServerLog:
         }
         members["signature"] = signature_of(members, self._key)
         line = canonical_json(members) + b"\n"
-        with self.path.open("ab") as file:
+        with naming(self.path), self.path.open("ab") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())

@@ -14,7 +14,10 @@ from fedcert.certificates.signing import sign, verify
 from fedcert.certificates.strict_json import parse_json
 from fedcert.errors import ProtocolError
 
-__all__ = ["is_signed_by", "read_object", "signature_of", "to_text"]
+__all__ = ["LARGEST", "is_signed_by", "read_object", "signature_of", "to_text"]
+
+LARGEST = 64 * 2**20
+"""Bytes of the largest file that is read; a vector of a million numbers takes 11 MB."""
 
 
 def signature_of(members: Mapping[str, Any], key: Ed25519PrivateKey) -> str:
@@ -38,14 +41,17 @@ def read_object(path: Path, what: str) -> Any:
     Raises
     ------
     ProtocolError
-        If it cannot be read.
+        If it cannot be read, or is larger than any message is.
     CertificateError
         If it is damaged.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
     except OSError as error:
         raise ProtocolError(f"cannot read the {what} {path}: {error.strerror}") from error
+    if len(content) > LARGEST:
+        raise ProtocolError(f"the {what} {path} has more than {LARGEST:,} bytes")
     return parse_json(content, what)
 
 

@@ -61,6 +61,9 @@ class SpentLedger:
     def mark(self, examples: Examples, purpose: str) -> None:
         """Note that something depends on examples; those spent before keep their purpose.
 
+        Examples of a certificate lose their right to a retry: another attempt would rest on
+        what has been used since. The certificates that they have stay as good as they were.
+
         Parameters
         ----------
         examples : Examples
@@ -69,7 +72,7 @@ class SpentLedger:
             In plain words: ``"training an upload"``.
         """
         with self._transaction() as connection:
-            self._insert(connection, examples, purpose, claim="")
+            self._used(connection, examples, purpose)
 
     def spend(self, examples: Examples, purpose: str, *, claim: str) -> None:
         """Spend examples on a certificate, unless something else has spent one of them.
@@ -121,7 +124,7 @@ class SpentLedger:
     ) -> None:
         """Mark examples and keep a JSON value about them, both or neither."""
         with self._transaction() as connection:
-            self._insert(connection, examples, purpose, claim="")
+            self._used(connection, examples, purpose)
             connection.execute(
                 "INSERT OR REPLACE INTO states VALUES (?, ?)", (name, json.dumps(dict(state)))
             )
@@ -158,6 +161,15 @@ class SpentLedger:
             if row is not None:
                 found[digest] = (row[0], row[1])
         return found
+
+    def _used(self, connection: sqlite3.Connection, examples: Examples, purpose: str) -> None:
+        self._insert(connection, examples, purpose, claim="")
+        rows = [(f", {purpose}", digest) for digest in set(self._digests(examples))]
+        connection.executemany(
+            "UPDATE spent SET purpose = purpose || ?, claim = '' WHERE digest = ? "
+            "AND claim != ''",
+            rows,
+        )
 
     def _insert(
         self, connection: sqlite3.Connection, examples: Examples, purpose: str, *, claim: str

@@ -48,7 +48,7 @@ def _settings(**changes: Any) -> RunSettings:
 def small_menu(monkeypatch: pytest.MonkeyPatch) -> Menu:
     """Replace the menu by the union and a quick posterior split, which wins at both sizes."""
     posterior = PosteriorSplitRecipe(
-        candidates=50, delta=0.05, choose_fraction=0.25, chains=4, steps=4
+        candidates=50, delta=0.05, choose_fraction=0.25, chains=8, steps=8
     )
     recipes = (menu(candidates=50, delta=0.05)[0], posterior)
     monkeypatch.setattr(serving, "menu", lambda **_: recipes)

@@ -29,7 +29,17 @@ from fedcert.certificates.signing import key_from_seed, public_hex, sign
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import node_of
 from fedcert.flower_records import arrays_of, content, words_of
-from fedcert.messages import ARRAYS, CERTIFY, COMMIT, HELLO, METRICS, REPLY, TRAIN
+from fedcert.messages import (
+    ARRAYS,
+    CERTIFY,
+    COMMIT,
+    HELLO,
+    METRICS,
+    PROTOCOL,
+    PROTOCOL_VERSION,
+    REPLY,
+    TRAIN,
+)
 from fedcert.personalization import candidate_seed, personalize
 from fedcert.protocol.commitment import Commitment
 from fedcert.randomness import derive_seed
@@ -502,7 +512,8 @@ def test_the_commitment_of_another_client_is_refused(
 
 
 def _says(client: object, role: object = "upstream") -> Handler:
-    return lambda _message: content({"client": client, "role": role}, key=REPLY)
+    words = {"client": client, "role": role, PROTOCOL: PROTOCOL_VERSION}
+    return lambda _message: content(words, key=REPLY)
 
 
 def _lacks(federation: Federation, node: int) -> tuple[PooledPrior, Failure]:

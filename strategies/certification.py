@@ -1,0 +1,114 @@
+"""The server's part for new clients: commitments, seeds, and certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from fedcert.bundle import Bundle
+from fedcert.certificates import Certificate, verify_record
+from fedcert.errors import CertificateError, ProtocolError
+from fedcert.events import EventSink
+from fedcert.protocol.authority import SeedAuthority
+from fedcert.protocol.commitment import Commitment
+from fedcert.protocol.seeds import SeedGrant
+from fedcert.protocol.witness import Countersignature
+from fedcert.verification import check_bundle
+
+__all__ = ["Certification"]
+
+
+class Certification:
+    """Takes commitments to one bundle, issues their seeds, and checks the certificates.
+
+    Parameters
+    ----------
+    authority : SeedAuthority
+        Issues the seeds, and keeps the log of them.
+    events : EventSink
+        Told about seeds and certificates.
+
+    Attributes
+    ----------
+    certificates : dict
+        Verified certificates by client id.
+    witnesses : dict
+        Countersignatures of the certificates, likewise.
+    """
+
+    def __init__(self, authority: SeedAuthority, events: EventSink) -> None:
+        self._authority, self._events = authority, events
+        self._commitments: dict[str, Commitment] = {}
+        self.certificates: dict[str, Certificate] = {}
+        self.witnesses: dict[str, Countersignature] = {}
+
+    def has_committed(self, client: str) -> bool:
+        """Whether the client's commitment is here."""
+        return client in self._commitments
+
+    def take_commitment(self, client: str, words: Mapping[str, Any], bundle: Bundle) -> None:
+        """Keep a client's commitment.
+
+        Raises
+        ------
+        ProtocolError
+            If it is forged, another client's, or for another bundle.
+        """
+        commitment = Commitment.from_object(words.get("commitment"))
+        if commitment.client != client:
+            raise ProtocolError(f"it sent the commitment of {commitment.client!r}")
+        if commitment.bundle != bundle.digest:
+            raise ProtocolError("it committed to another bundle than the one that it got")
+        self._commitments[client] = commitment
+
+    def grant(self, client: str) -> SeedGrant:
+        """Return the seed of the client's commitment; the attempt counts from here on.
+
+        Raises
+        ------
+        ProtocolError
+            If the commitment gets none.
+        """
+        grant = self._authority.issue(self._commitments[client])
+        self._events.record(
+            "seed-issued",
+            client=client,
+            attempt=grant.receipt.attempt,
+            commitment=self._commitments[client].root,
+        )
+        return grant
+
+    def take_certificate(self, client: str, words: Mapping[str, Any], bundle: Bundle) -> None:
+        """Verify a certificate, log it as the outcome of its attempt, and keep it.
+
+        Raises
+        ------
+        CertificateError
+            If it does not verify, or is another client's.
+        ProtocolError
+            If its seed was not issued here, or has another certificate.
+        """
+        certificate = Certificate.from_json(str(words.get("certificate")))
+        report = verify_record(certificate)
+        if report.passed:
+            report = report.extended(check_bundle(certificate, bundle))
+        if certificate.client != client:
+            raise CertificateError(f"it sent the certificate of {certificate.client!r}")
+        if not report.passed:
+            reasons = "; ".join(check.detail for check in report.failures)
+            raise CertificateError(f"its certificate does not verify: {reasons}")
+        self.witnesses[client] = self._authority.countersign(certificate)
+        self.certificates[client] = certificate
+        self._events.record(
+            "certificate-filed",
+            client=client,
+            bound=certificate.bound,
+            n=certificate.support_size,
+        )
+
+    def failed(self, client: str, cause: str) -> None:
+        """Log how an attempt ended whose seed was issued."""
+        if client in self._commitments:
+            with suppress(ProtocolError):
+                self._authority.abort(self._commitments[client].root, cause)

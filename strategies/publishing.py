@@ -1,0 +1,146 @@
+"""What the server publishes: numbered bundles, made from a prior and kept in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedcert.adapters.space import AdapterSpace
+from fedcert.atomic import write_atomically
+from fedcert.bundle import Bundle
+from fedcert.canonical import digest_json
+from fedcert.certificates import Certificate
+from fedcert.fitting import FittedPrior, bundle_of, make_bundle
+from fedcert.models.base import BaseModel
+from fedcert.pool import Pool
+from fedcert.priors import Prior
+from fedcert.protocol.signed import to_text
+from fedcert.protocol.witness import Countersignature
+from fedcert.scenarios import Scenario
+from fedcert.settings import RunSettings
+from fedcert.strategies.latest import LatestBundle
+from fedcert.versions import BundleVersions
+
+__all__ = ["Publisher", "file_certificate"]
+
+
+class Publisher:
+    """Makes the bundles of one run folder, numbers them, and keeps them.
+
+    Parameters
+    ----------
+    output : Path
+        The run folder.
+    settings : RunSettings
+        What the bundles are to be like.
+    scenario : Scenario
+        The task.
+    base : BaseModel
+        What the adapters are for.
+    space : AdapterSpace
+        Their coordinates.
+
+    Raises
+    ------
+    BundleError
+        If the latest bundle is damaged.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        settings: RunSettings,
+        *,
+        scenario: Scenario,
+        base: BaseModel,
+        space: AdapterSpace,
+    ) -> None:
+        self._versions = BundleVersions(output)
+        self._versions.restore()
+        self._made_for: dict[str, Any] = {
+            "base": base,
+            "space": space,
+            "inputs": scenario.inputs,
+            "labels": scenario.labels,
+            "settings": settings,
+        }
+        self._fingerprint = _fingerprint(settings, scenario)
+        self._refit_after = settings.server.refit_after
+        self._place = self._versions.next_notes()
+        self._digest = self._place.get("parent")
+
+    def latest(self) -> LatestBundle | None:
+        """Return the newest bundle, and the rule by which it serves or not."""
+        found = self._versions.latest()
+        if found is None:
+            return None
+        bundle, provenance = found
+        return LatestBundle(
+            bundle,
+            provenance.clients,
+            self._refit_after,
+            outdated=provenance.settings != self._fingerprint,
+        )
+
+    def from_pool(self, fitted: FittedPrior, pool: Pool) -> Bundle:
+        """Make the next version from a prior that was fitted to a pool."""
+        notes = pool.residuals() | self._place | {"pool_digest": pool.digest()}
+        return make_bundle(fitted, uploads=notes, **self._made_for)
+
+    def from_sums(self, prior: Prior, notes: Mapping[str, Any]) -> Bundle:
+        """Make the next version from a prior that was fitted without a pool."""
+        return bundle_of(prior, {**notes, **self._place}, **self._made_for)
+
+    def keep(self, bundle: Bundle, *, clients: Iterable[str]) -> None:
+        """Write a new version; one that is there already stays as it is.
+
+        Parameters
+        ----------
+        bundle : Bundle
+            Of `from_pool` or `from_sums`, maybe with a plan, or `latest`.
+        clients : iterable of str
+            Those behind it.
+        """
+        if bundle.digest != self._digest:
+            self._versions.add(bundle, settings=self._fingerprint, clients=clients)
+            self._digest = bundle.digest
+
+
+def _fingerprint(settings: RunSettings, scenario: Scenario) -> str:
+    """Return a digest of what a bundle depends on beside adapters and base model."""
+    certificate = settings.certificate.model_dump()
+    del certificate["support_size"]  # how many labels new clients have in a simulation
+    words = {
+        "seed": settings.seed,
+        "prior": settings.prior.model_dump(),
+        "privacy": settings.privacy.model_dump(),
+        "certificate": certificate,
+        "planning": settings.planning.model_dump() if settings.planned else None,
+        "inputs": scenario.inputs.to_config(),
+        "labels": list(scenario.labels),
+    }
+    return digest_json(words)
+
+
+def file_certificate(certificate: Certificate, witness: Countersignature, output: Path) -> None:
+    """Write a certificate and its countersignature into the run folder.
+
+    Those of an earlier attempt are kept in ``earlier``: they hold as before, for the bundle
+    that they name.
+
+    Parameters
+    ----------
+    certificate, witness
+        Of one attempt.
+    output : Path
+        The run folder.
+    """
+    texts = {"witnesses": to_text(witness.to_object()), "certificates": certificate.to_json()}
+    for folder, text in texts.items():
+        path = output / folder / f"{certificate.client}.json"
+        if path.is_file() and path.read_bytes() != text.encode():
+            earlier = path.parent / "earlier"
+            earlier.mkdir(exist_ok=True)
+            path.rename(earlier / f"{path.stem}.before-attempt-{witness.attempt}.json")
+        write_atomically(path, text.encode())
