@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,12 +15,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedcert.adapters.space import AdapterSpace
+from fedcert.archives import pack, read_archive
 from fedcert.atomic import replaced_folder, write_atomically
 from fedcert.canonical import canonical_json, digest_json, digest_tensors
 from fedcert.certificates.recipes import RecipeTable
 from fedcert.data.inputs import InputSpec
 from fedcert.data.kinds import input_spec_from_config
-from fedcert.errors import BundleError, FedcertError
+from fedcert.errors import BundleError, FedcertError, UnknownKindError
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning.plan import Plan
 from fedcert.priors.base import Prior
@@ -29,7 +31,7 @@ from fedcert.priors.storage import prior_from_parts
 __all__ = ["FORMAT", "Bundle"]
 
 FORMAT = "fedcert.bundle/1"
-_MANIFEST, _TENSORS = "bundle.json", "bundle.safetensors"
+_MANIFEST, _TENSORS, _SUMS = "bundle.json", "bundle.safetensors", "bundle.sha256"
 
 
 @dataclass(frozen=True)
@@ -99,34 +101,69 @@ class Bundle:
         """Identity of the bundle: a digest over everything in it."""
         return digest_json(self.manifest())
 
+    @property
+    def version(self) -> int | None:
+        """Its number among the versions of its federation; None if nobody numbered it."""
+        number = self.notes.get("version")
+        return number if isinstance(number, int) else None
+
     def save(self, folder: Path) -> None:
         """Write the bundle as a folder, in full or not at all."""
         with replaced_folder(folder) as staging:
-            write_atomically(staging / _TENSORS, save(_contiguous(self.tensors())))
-            write_atomically(staging / _MANIFEST, self.manifest_bytes())
+            for name, content in self.files().items():
+                write_atomically(staging / name, content)
+
+    def pack(self, archive: Path) -> str:
+        """Write the bundle as one file, in full or not at all; see `fedcert.archives`.
+
+        Returns
+        -------
+        str
+            The file's SHA-256 digest. The same bundle gives the same bytes.
+        """
+        return pack(self.files(), archive)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the files of the bundle's folder, by name.
+
+        ``bundle.sha256`` lists the two others, as the program ``sha256sum`` does. It names
+        the file that a download has damaged; whose bundle it is, the digest alone tells.
+        """
+        files = {_MANIFEST: self.manifest_bytes(), _TENSORS: save(_contiguous(self.tensors()))}
+        sums = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in files]
+        return files | {_SUMS: "".join(sums).encode()}
 
     def manifest_bytes(self) -> bytes:
         """Return the manifest as canonical JSON."""
         return canonical_json(self.manifest())
 
     @classmethod
-    def load(cls, folder: Path) -> Bundle:
-        """Read what `save` wrote, and check it.
+    def load(cls, path: Path) -> Bundle:
+        """Read what `save` or `pack` wrote, and check it.
+
+        Parameters
+        ----------
+        path : Path
+            A folder, or an archive.
 
         Raises
         ------
         BundleError
-            If a file is missing or damaged, or something does not fit.
+            If a file is missing or damaged, or something does not fit; the message names
+            the file.
         """
+        files = read_archive(path) if path.is_file() else _read_folder(path)
+        for name in (_MANIFEST, _TENSORS, _SUMS):
+            if name not in files:
+                raise BundleError(f"{path}: no {name}; this is not a bundle, or a part of one")
+        _check_sums(path, files)
         try:
-            manifest = (folder / _MANIFEST).read_bytes()
-            tensors = load((folder / _TENSORS).read_bytes())
-        except FileNotFoundError as error:
-            name = Path(error.filename).name
-            raise BundleError(f"{folder}: no {name}; this is not a bundle") from error
-        except (OSError, SafetensorError) as error:
-            raise BundleError(f"{folder}: the bundle is damaged ({error})") from error
-        return cls.from_parts(manifest, tensors)
+            tensors = load(files[_TENSORS])
+        except SafetensorError as error:
+            raise BundleError(
+                f"{path}: the bundle is damaged: {_TENSORS} cannot be read ({error})"
+            ) from error
+        return cls.from_parts(files[_MANIFEST], tensors)
 
     @classmethod
     def from_parts(cls, manifest: bytes, tensors: Mapping[str, npt.NDArray[Any]]) -> Bundle:
@@ -162,13 +199,18 @@ class Bundle:
                 notes=dict(content["notes"]),
                 plan=Plan.from_config(content["plan"]) if "plan" in content else None,
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            bundle._check_whole()
+            if bundle.digest != digest_json(content):
+                # What is skipped here would make another bundle of the same digest.
+                raise BundleError("the bundle is damaged: it holds something unknown")
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise BundleError(f"the bundle is damaged: {error}") from error
         except BundleError:
             raise
+        except UnknownKindError as error:
+            raise BundleError(f"the bundle cannot be used here: {error}") from error
         except FedcertError as error:
             raise BundleError(f"the bundle is damaged: {error}") from error
-        bundle._check_whole()
         return bundle
 
     def load_base(self, name: str | None = None) -> BaseModel:
@@ -220,6 +262,36 @@ class Bundle:
             )
         if self.plan is not None and self.plan.table() != self.recipes:
             raise BundleError("the bundle is damaged: its recipes are not those of its plan")
+
+
+def _read_folder(folder: Path) -> dict[str, bytes]:
+    files = {}
+    # A link to the latest version may change in between; all files must be of one version.
+    folder = folder.resolve()
+    for name in (_MANIFEST, _TENSORS, _SUMS):
+        try:
+            files[name] = (folder / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # `load` names what is missing
+        except OSError as error:
+            raise BundleError(
+                f"{folder}: the bundle is damaged: cannot read {name} ({error.strerror})"
+            ) from error
+    return files
+
+
+def _check_sums(path: Path, files: Mapping[str, bytes]) -> None:
+    """Raise `BundleError` unless every file is the one that the list of sums was made for."""
+    listed: dict[str, str] = {}
+    for line in files[_SUMS].decode(errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        listed[name] = digest
+    for name in (_MANIFEST, _TENSORS):
+        if listed.get(name) != hashlib.sha256(files[name]).hexdigest():
+            raise BundleError(
+                f"{path}: the bundle is damaged: {name} is not the file that {_SUMS} lists; "
+                "one of the two is broken or of another version. Get the bundle again"
+            )
 
 
 def _names(labels: object) -> tuple[str, ...]:

@@ -32,8 +32,7 @@ def sha256_hex(*parts: bytes) -> str:
     """
     state = hashlib.sha256()
     for part in parts:
-        state.update(len(part).to_bytes(8, "big"))
-        state.update(part)
+        _feed(state, part)
     return state.hexdigest()
 
 
@@ -65,11 +64,19 @@ def digest_tensors(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
     tensors : Mapping[str, numpy.ndarray]
         Any shapes and dtypes; the bytes are hashed in little-endian, C order.
     """
-    parts: list[bytes] = []
+    state = hashlib.sha256()
     for name in sorted(tensors):
         # Not np.ascontiguousarray, which turns a scalar into a vector of one.
         array = np.asarray(tensors[name], order="C")
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         header = {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
-        parts += [canonical_json(header), array.tobytes()]
-    return sha256_hex(*parts)
+        # One tensor after the other: a second copy of a whole model would not fit everywhere.
+        _feed(state, canonical_json(header))
+        _feed(state, array.tobytes())
+    return state.hexdigest()
+
+
+def _feed(state: hashlib._Hash, part: bytes) -> None:
+    """Hash a part, preceded by its length."""
+    state.update(len(part).to_bytes(8, "big"))
+    state.update(part)

@@ -23,6 +23,7 @@ from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate, Digests, Recipe, issue
 from fedcert.data.examples import Examples
 from fedcert.errors import BundleError, DataError, ProtocolError, RefusalError
+from fedcert.memory import MemoryPlan
 from fedcert.priors.conditioning import Condition
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
@@ -129,6 +130,7 @@ def personalize(
     folder: Path,
     precision: str = "float32",
     compile_stacked: bool = False,
+    memory: MemoryPlan = MemoryPlan(),  # noqa: B008
     state: DeviceState | None = None,
     grant: SeedGrant | None = None,
     condition: Condition | None = None,
@@ -153,6 +155,8 @@ def personalize(
         Gets ``adapter/`` and ``certificate.json``.
     precision, compile_stacked
         How candidates are ranked, see `BatchedScorer`.
+    memory : MemoryPlan
+        How much may be in memory at once; it does not change the result.
     state : DeviceState, optional
         Where the client keeps what it has spent; without it nothing is refused as spent.
     grant : SeedGrant, optional
@@ -198,11 +202,20 @@ def personalize(
         model,
         bundle.inputs,
         margin_tolerance=tolerance,
+        memory_mib=memory.activations_mib,
         # Refining is computed again by a verifier, who ranks in float32.
         precision="float32" if recipe.refines else precision,
         compile_stacked=compile_stacked,
     )
-    chosen = choose(recipe, bundle.prior, scorer, ordered, seed=seed, on_scored=on_scored)
+    chosen = choose(
+        recipe,
+        bundle.prior,
+        scorer,
+        ordered,
+        seed=seed,
+        chunk=memory.chunk,
+        on_scored=on_scored,
+    )
     # Adapter and certificate take their places together: on a full disk the old pair stays.
     with replaced_folder(folder / "adapter") as staging:
         adapter_digest = write_peft_adapter(

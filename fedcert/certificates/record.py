@@ -263,7 +263,12 @@ class Certificate:
             If the text is damaged, or a field is unknown, missing, repeated, ill-typed,
             or not finite; the message names the field.
         """
-        return _from_object(parse_json(content, "certificate"))
+        return Certificate.from_object(parse_json(content, "certificate"))
+
+    @staticmethod
+    def from_object(value: object) -> Certificate:
+        """Read a certificate from a JSON value; see `from_json`."""
+        return _from_object(value)
 
     def write(self, path: Path) -> None:
         """Write `to_json` to a file, in full or not at all."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
 
 from fedcert.certificates.bounds import binomial_upper_bound
 from fedcert.certificates.counts import ErrorTable, Refined
@@ -103,6 +102,8 @@ def limit(risks: npt.NDArray[np.floating[Any]], n: int, delta: float) -> float:
     CertificateError
         If there is no client, a risk is out of range, or as in `binomial_upper_bound`.
     """
+    from scipy.stats import binom  # takes half a second, which devices need not wait for
+
     values = np.asarray(risks, dtype=np.float64)
     if values.ndim != 1 or values.size == 0 or not ((values >= 0) & (values <= 1)).all():
         raise CertificateError("risks must be one or more numbers from 0 to 1")

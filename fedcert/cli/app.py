@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from fedcert import __version__
 from fedcert.errors import FedcertError
+from fedcert.reports.formats import clean_text
 
 __all__ = ["app", "console", "main", "say"]
 
@@ -53,16 +54,33 @@ def say(text: str, *, style: str | None = None, wrap: bool = False) -> None:
 
 
 def _print_line(to: Console, text: str, *, style: str | None, soft_wrap: bool = True) -> None:
-    to.print(text, style=style, markup=False, highlight=False, soft_wrap=soft_wrap)
+    # Names come from others: nothing that they hold may move the cursor or turn text around.
+    shown = clean_text(text)
+    to.print(shown, style=style, markup=False, highlight=False, soft_wrap=soft_wrap)
 
 
 @app.callback(invoke_without_command=True)
-def _version(
-    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+def _before_any_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.")
+    ] = False,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import a module that registers a prior or a recipe of somebody's own, "
+            "which runs its code; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     if version:
         say(f"fedcert {__version__}")
         raise typer.Exit
+    if imports:
+        from fedcert.extensions import import_extensions
+
+        import_extensions(imports)
 
 
 def main() -> None:
@@ -98,13 +116,18 @@ def _fail(reason: str) -> NoReturn:
 
 def _register_commands() -> None:
     from fedcert.cli import (  # noqa: F401
+        bundle,
         commit,
         device,
         keys,
         monitor,
+        new,
         plan,
         prior,
         report,
         server,
         simulate,
+        status,
+        submit,
+        verify,
     )

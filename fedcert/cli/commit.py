@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from fedcert.cli.app import app, say
-from fedcert.cli.device import InputColumn, LabelColumn, State, default_state, read_labeled
+from fedcert.cli.device import (
+    BundleDigest,
+    BundlePath,
+    InputColumn,
+    LabelColumn,
+    State,
+    default_state,
+    load_bundle,
+    read_labeled,
+)
 
 __all__ = ["commit"]
 
@@ -16,7 +25,7 @@ __all__ = ["commit"]
 @app.command()
 def commit(
     data: Annotated[Path, typer.Argument(help="Labeled examples: .csv, .jsonl or .npz.")],
-    bundle: Annotated[Path, typer.Option("--bundle", "-b", help="The federation's bundle.")],
+    bundle: BundlePath,
     client: Annotated[str, typer.Option(help="Your stable id, as the server knows it.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The commitment, for the server.")
@@ -25,6 +34,7 @@ def commit(
         Path,
         typer.Option(help="Your signing key; made, readable by you alone, if missing."),
     ] = Path("fedcert.key"),
+    bundle_digest: BundleDigest = None,
     state: State = None,
     retry: Annotated[
         bool,
@@ -39,12 +49,11 @@ def commit(
     that. Committing again to the same examples gives the same commitment, and so the same
     seed.
     """
-    from fedcert.bundle import Bundle
     from fedcert.certificates.signing import read_or_create_key
     from fedcert.personalization import commit_to
     from fedcert.protocol.device import DeviceState
 
-    loaded = Bundle.load(bundle)
+    loaded = load_bundle(bundle, bundle_digest)
     examples = read_labeled(data, loaded, input_column, label_column)
     commitment = commit_to(
         loaded,

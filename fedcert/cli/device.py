@@ -1,34 +1,34 @@
-"""``fedcert personalize`` and ``fedcert verify``: what a device and a third party run."""
+"""``fedcert personalize``: what a device runs, and what its other commands share with it."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Column, Table
 
-from fedcert.cli.app import app, console, say
-from fedcert.errors import ProtocolError, SettingsError
+from fedcert.cli.app import app, say
+from fedcert.errors import BundleError, ProtocolError
 
 if TYPE_CHECKING:
     from fedcert.bundle import Bundle
-    from fedcert.certificates import Certificate, Check
     from fedcert.data import Examples
+    from fedcert.memory import MemoryPlan
+    from fedcert.models import BaseModel
 
 __all__ = [
     "Base",
+    "BundleDigest",
+    "BundlePath",
     "InputColumn",
     "LabelColumn",
     "ServerKey",
     "State",
     "base_name",
     "default_state",
+    "load_bundle",
     "personalize",
     "read_labeled",
-    "verify",
 ]
 
 Base = Annotated[
@@ -46,6 +46,13 @@ State = Annotated[
         "beside the key, with the ending .state."
     ),
 ]
+BundlePath = Annotated[
+    Path, typer.Option("--bundle", "-b", help="The federation's bundle: a folder or archive.")
+]
+BundleDigest = Annotated[
+    str | None,
+    typer.Option(help="The bundle that you expect, 64 hexadecimal digits."),
+]
 ServerKey = Annotated[
     str | None,
     typer.Option(help="The server that you expect, 64 hexadecimal digits."),
@@ -57,7 +64,7 @@ LabelColumn = Annotated[str, typer.Option(help="Column or key of the labels.")]
 @app.command()
 def personalize(
     data: Annotated[Path, typer.Argument(help="Labeled examples: .csv, .jsonl or .npz.")],
-    bundle: Annotated[Path, typer.Option("--bundle", "-b", help="The federation's bundle.")],
+    bundle: BundlePath,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Gets adapter/ and certificate.json.")
     ],
@@ -72,11 +79,21 @@ def personalize(
             help="The server's answer to `commit`; without it the certificate is unwitnessed."
         ),
     ] = None,
+    bundle_digest: BundleDigest = None,
     server_key: ServerKey = None,
     state: State = None,
     base_model: Base = None,
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            metavar="MIB",
+            help="Most memory for the whole process; too little is refused before anything "
+            "is spent.",
+        ),
+    ] = None,
     precision: Annotated[
         str,
         typer.Option(help="Rank candidates in float32 or bfloat16; errors count in float32."),
@@ -91,24 +108,26 @@ def personalize(
     first, send the commitment to the server, and give its answer as `--seed`.
     """
     from fedcert.adapters import AdaptedModel
-    from fedcert.bundle import Bundle
     from fedcert.certificates.signing import read_or_create_key
+    from fedcert.memory import MemoryPlan
     from fedcert.personalization import personalize as run
     from fedcert.protocol.device import DeviceState
     from fedcert.protocol.seeds import SeedGrant
     from fedcert.reports.certificate_page import write_certificate_page
 
-    loaded = Bundle.load(bundle)
+    loaded = load_bundle(bundle, bundle_digest)
     examples = read_labeled(data, loaded, input_column, label_column)
     grant = None if seed is None else SeedGrant.read(seed)
     if server_key is not None and (grant is None or grant.receipt.server != server_key.lower()):
         issuer = "nobody: give --seed" if grant is None else grant.receipt.server
         raise ProtocolError(f"the seed is from {issuer}; you expect the server {server_key}")
     base = loaded.load_base(base_name(bundle, base_model))
+    model = AdaptedModel(base, loaded.space)
+    plan = MemoryPlan() if memory is None else _divided(memory, loaded, base)
     signer = read_or_create_key(key)
     result = run(
         loaded,
-        AdaptedModel(base, loaded.space),
+        model,
         examples,
         client=client,
         key=signer,
@@ -116,6 +135,7 @@ def personalize(
         state=DeviceState(state or default_state(key)),
         grant=grant,
         precision=precision,
+        memory=plan,
     )
     certificate = result.certificate
     page = output / "certificate.html"
@@ -130,146 +150,33 @@ def personalize(
     say(f"to read:     {page}")
 
 
-@app.command()
-def verify(
-    certificate: Annotated[Path, typer.Argument(help="A certificate.json.")],
-    bundle: Annotated[
-        Path | None,
-        typer.Option("--bundle", "-b", help="Check recipe, seed and candidate against it."),
-    ] = None,
-    adapter: Annotated[
-        Path | None,
-        typer.Option(
-            help="Adapter folder to check; by default `adapter` beside the certificate."
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Count the errors again on these examples.")
-    ] = None,
-    base_model: Base = None,
-    public_key: Annotated[
-        str | None, typer.Option(help="The signer you expect, 64 hexadecimal digits.")
-    ] = None,
-    server_key: ServerKey = None,
-    witness: Annotated[
-        Path | None, typer.Option(help="The server's countersignature of the certificate.")
-    ] = None,
-    log: Annotated[
-        Path | None, typer.Option(help="The server's log; it must hold the certificate.")
-    ] = None,
-    opening: Annotated[
-        Path | None,
-        typer.Option(help="The client's salts, from its state folder; needs --data."),
-    ] = None,
-    input_column: InputColumn = "input",
-    label_column: LabelColumn = "label",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
-) -> None:
-    """Recompute a certificate; exits with 0 if every check holds, and with 1 otherwise.
+def load_bundle(path: Path, digest: str | None) -> Bundle:
+    """Load a bundle, and make sure that it is the one that the user expects, if any.
 
-    Alone, the record shows that the bound follows from the stated counts and who signed it.
-    With the bundle, that the adapter is one of the candidates that were paid for. With the
-    data, that the errors were counted right. A signature proves who made the claim; only
-    recomputation proves the claim.
+    Raises
+    ------
+    BundleError
+        If it is damaged, or another one.
     """
-    from fedcert.certificates import Certificate, verify_record
+    from fedcert.bundle import Bundle
 
-    record = Certificate.read(certificate)
-    report = verify_record(record, public_key=public_key)
-    _refuse_incomplete(bundle, adapter, data, opening)
-    beside = certificate.parent / "adapter"
-    folder = adapter or (beside if bundle is not None and beside.is_dir() else None)
-    if bundle is not None:
-        from fedcert.bundle import Bundle
-        from fedcert.verification import check_adapter, check_bundle, check_data
-
-        loaded = Bundle.load(bundle)
-        report = report.extended(check_bundle(record, loaded))
-        if folder is not None:
-            report = report.extended(check_adapter(record, loaded, folder))
-        if data is not None:
-            if folder is None:
-                raise SettingsError("--data needs the adapter folder: give --adapter")
-            examples = read_labeled(data, loaded, input_column, label_column)
-            base = loaded.load_base(base_name(bundle, base_model))
-            report = report.extended(check_data(record, loaded, base, folder, examples))
-            report = report.extended(_opening_checks(record, opening, examples))
-    report = report.extended(_protocol_checks(record, server_key, witness, log))
-    if as_json:
-        checks = [
-            {"name": c.name, "passed": c.passed, "detail": c.detail} for c in report.checks
-        ]
-        typer.echo(json.dumps({"passed": report.passed, "checks": checks}))
-    else:
-        # Keys and digests are longer than the column; the default would cut them off.
-        fold = Column(overflow="fold")
-        table = Table(Column(), Column(), fold, show_header=False, box=None)
-        for check in report.checks:
-            mark = "[green]ok[/]" if check.passed else "[red]FAILED[/]"
-            table.add_row(mark, check.name, escape(check.detail))
-        console.print(table)
-        if report.passed:
-            say(record.statement, wrap=True)
-            if bundle is None or data is None:
-                say(f"not checked: {_unchecked(bundle, data)}", wrap=True)
-        else:
-            say("this certificate does not hold", style="red")
-    raise typer.Exit(0 if report.passed else 1)
+    loaded = Bundle.load(path)
+    if digest is not None and loaded.digest != digest.lower():
+        raise BundleError(
+            f"{path} is the bundle {loaded.digest}, not the expected {digest}; get it again "
+            "from your federation"
+        )
+    return loaded
 
 
-def _refuse_incomplete(
-    bundle: Path | None, adapter: Path | None, data: Path | None, opening: Path | None
-) -> None:
-    """Raise `SettingsError` for options that say nothing without others."""
-    if data is not None and bundle is None:
-        raise SettingsError("--data needs --bundle: the inputs are encoded as the bundle says")
-    if adapter is not None and bundle is None:
-        raise SettingsError("--adapter needs --bundle: the adapter space is in the bundle")
-    if opening is not None and data is None:
-        raise SettingsError("--opening needs --data: it opens a commitment to examples")
+def _divided(budget: float, bundle: Bundle, base: BaseModel) -> MemoryPlan:
+    """Plan the memory once everything that the work needs is in it."""
+    import peft  # noqa: F401
 
+    from fedcert.memory import plan_memory
 
-def _opening_checks(
-    record: Certificate, opening: Path | None, examples: Examples
-) -> list[Check]:
-    """Check that the examples are the committed ones, if the salts are at hand."""
-    from fedcert.protocol.commitment import Opening
-    from fedcert.protocol.witness import check_opening
-
-    return [] if opening is None else [check_opening(record, Opening.read(opening), examples)]
-
-
-def _protocol_checks(
-    record: Certificate, server_key: str | None, witness: Path | None, log: Path | None
-) -> list[Check]:
-    """Check what a server said about the certificate."""
-    from fedcert.protocol.log import read_log
-    from fedcert.protocol.witness import (
-        Countersignature,
-        check_log,
-        check_server,
-        check_witness,
-    )
-
-    checks = [] if server_key is None else [check_server(record, server_key)]
-    countersigned = None if witness is None else Countersignature.read(witness)
-    if countersigned is not None:
-        checks.append(check_witness(record, countersigned))
-    if log is not None:
-        issuer = server_key or (record.protocol.server if record.protocol else None)
-        if issuer is None:
-            raise SettingsError("--log needs a witnessed certificate: this one has no server")
-        checks += check_log(record, read_log(log, issuer.lower()), countersigned)
-    return checks
-
-
-def _unchecked(bundle: Path | None, data: Path | None) -> str:
-    missing = []
-    if bundle is None:
-        missing.append("whether the adapter is one of the candidates (give --bundle)")
-    if data is None:
-        missing.append("whether the errors were counted right (give --data)")
-    return "; ".join(missing)
+    bundle.prior.sample("0" * 64, count=1)  # some priors import more when they sample
+    return plan_memory(budget, model=base.model, dimension=bundle.space.dimension)
 
 
 def default_state(key: Path) -> Path:
@@ -279,7 +186,10 @@ def default_state(key: Path) -> Path:
 
 def base_name(bundle: Path, given: str | None) -> str | None:
     """Return where the base model is: as given, or beside the bundle."""
-    beside = bundle.resolve().parent / "base-model"
+    from fedcert.versions import VERSIONS
+
+    parent = bundle.resolve().parent
+    beside = (parent.parent if parent.name == VERSIONS else parent) / "base-model"
     return given or (str(beside) if beside.is_dir() else None)
 
 

@@ -28,7 +28,8 @@ def inspect(
     from fedcert.bundle import Bundle
 
     loaded = Bundle.load(bundle)
-    size = sum(file.stat().st_size for file in bundle.iterdir() if file.is_file())
+    files = bundle.iterdir() if bundle.is_dir() else [bundle]
+    size = sum(file.stat().st_size for file in files if file.is_file())
     facts: dict[str, Any] = {
         "prior": loaded.prior.kind,
         "adapter dimension": loaded.prior.dimension,

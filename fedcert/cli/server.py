@@ -11,6 +11,9 @@ import typer
 from fedcert.cli.app import app, say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fedcert.bundle import Bundle
     from fedcert.protocol.authority import SeedAuthority
 
 __all__ = ["server"]
@@ -30,7 +33,7 @@ _State = Annotated[
         "it: attempts that are missing from the log would count anew.",
     ),
 ]
-_BundleFolder = Annotated[Path, typer.Argument(help="A bundle's folder.")]
+_BundleFolder = Annotated[Path, typer.Argument(help="A bundle: a folder or an archive.")]
 
 
 def _authority(state: Path, *, enroll_new: bool = True) -> SeedAuthority:
@@ -107,6 +110,78 @@ def countersign(
     witness = _authority(state).countersign(record)
     witness.write(output)
     say(f"countersignature: {output} (log position {witness.position})")
+
+
+@server.command()
+def accept(
+    submissions: Annotated[
+        list[Path],
+        typer.Argument(help="What `fedcert submit` wrote: files, or folders of them."),
+    ],
+    bundle: Annotated[
+        list[Path],
+        typer.Option(
+            "--bundle",
+            "-b",
+            help="A bundle, a folder of bundles, or a run folder; may be repeated.",
+        ),
+    ],
+    state: _State,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what became of each.")] = False,
+) -> None:
+    """Verify certificates that were handed in, log and countersign them, and file both.
+
+    They go to `certificates/` and `witnesses/` in the server's folder, under the digest of
+    the certificate. What is refused is named with the reason and changes nothing; the exit
+    status is then 1. Handing in the same certificate again gives the same countersignature.
+    """
+    from fedcert.errors import FedcertError
+    from fedcert.submissions import Submission
+    from fedcert.submissions import accept as take
+
+    authority, bundles = _authority(state), _bundles(bundle)
+    rows = []
+    for path in _files(submissions):
+        row: dict[str, str | None] = {"submission": str(path), "refused": None}
+        rows.append(row)
+        try:
+            filed = take(Submission.read(path), authority, bundles, state)
+            row["outcome"] = "accepted before" if filed.again else "accepted"
+            row["client"] = filed.countersignature.client
+            row["certificate"], row["witness"] = str(filed.certificate), str(filed.witness)
+        except FedcertError as error:
+            row["outcome"], row["refused"] = "refused", str(error)
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        for row in rows:
+            say(f"{row['outcome']}: {row['submission']}: {row['refused'] or row['witness']}")
+    raise typer.Exit(any(row["refused"] for row in rows))
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    """Return files as they are, and what folders hold, by name."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        found += [file for file in inside if not file.name.startswith(".")]
+    return found
+
+
+def _bundles(paths: Iterable[Path]) -> dict[str, Bundle]:
+    """Load bundles, and those in folders of them, by digest."""
+    from fedcert.bundle import Bundle
+    from fedcert.versions import VERSIONS
+
+    loaded = {}
+    for path in paths:
+        folder = path / VERSIONS if (path / VERSIONS).is_dir() else path
+        several = folder.is_dir() and not (folder / "bundle.json").exists()
+        for each in sorted(folder.iterdir()) if several else [folder]:
+            if not several or not each.name.startswith("."):
+                found = Bundle.load(each)
+                loaded[found.digest] = found
+    return loaded
 
 
 @server.command()

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fedcert.cli.app import app, console, say
 from fedcert.errors import RunError, SettingsError
+from fedcert.failures import failure_line
 
 __all__ = ["simulate"]
 
@@ -71,8 +72,7 @@ def simulate(
         _print_results(simulation.output, simulation.results, simulation.summary)
     if failures := simulation.results["failures"]:
         count = sum(failure["clients"] for failure in failures)
-        causes = "; ".join(f"{f['clients']} x {f['phase']}: {f['cause']}" for f in failures)
-        raise RunError(f"{count} clients failed: {causes}")
+        raise RunError(f"{count} clients failed: {failure_line(failures)}")
 
 
 def _quiet() -> None:

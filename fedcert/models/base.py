@@ -173,12 +173,17 @@ def pretrained(
     if dtype not in _DTYPES:
         raise ModelError(f"there is no dtype {dtype!r} here; choose {' or '.join(_DTYPES)}")
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision, **changes)
+        # Neither code from a model's folder nor pickled weights, which are code as well.
+        config = AutoConfig.from_pretrained(
+            name, revision=revision, trust_remote_code=False, **changes
+        )
         causal = "phrases" in made_for(config) if causal is None else causal
         model, info = _auto_class(config, causal=causal).from_pretrained(
             name,
             revision=revision,
             config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
             dtype=_DTYPES[dtype],
             output_loading_info=True,
             ignore_mismatched_sizes=bool(changes),

@@ -153,7 +153,7 @@ def _content(name: str, revision: str | None) -> dict[str, str]:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"cannot load the hub model {name!r}: {reason}") from error

@@ -49,7 +49,9 @@ def read_tokenizer(name: str, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=False
+        )
     except Exception as error:  # transformers raises many types where files are missing
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(

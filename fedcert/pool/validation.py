@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedcert.adapters.space import AdapterSpace
 from fedcert.errors import PoolError
 from fedcert.priors.base import FloatArray
 
-__all__ = ["UploadLimits", "check_upload"]
+__all__ = ["UploadLimits", "check_upload", "largest_upload"]
+
+# What a tensor's name, shape, and format take in a message, generously.
+_OVERHEAD = 4096
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,15 @@ class UploadLimits:
     """
 
     max_norm: float = 1e3
+
+
+def largest_upload(space: AdapterSpace) -> int:
+    """Return the bytes that no adapter of a space exceeds in a message.
+
+    Twice what float32 takes: an adapter of the wrong precision is still decoded, so that its
+    client is told what is wrong with it.
+    """
+    return 8 * space.dimension + _OVERHEAD * (len(space.shapes()) + 1)
 
 
 def check_upload(

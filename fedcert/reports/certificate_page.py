@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fedcert.atomic import write_atomically
 from fedcert.certificates import Certificate
-from fedcert.reports.render import environment
-from fedcert.reports.svg import COLORS
+from fedcert.reports.colors import COLORS
+from fedcert.reports.templates import environment
 
 __all__ = ["render_certificate", "write_certificate_page"]
 

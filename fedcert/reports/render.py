@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedcert.atomic import write_atomically
@@ -16,6 +15,7 @@ from fedcert.reports import figures, formats, plan_figure, prior_figures
 from fedcert.reports.results import Communication, Nearest, Results, read_results
 from fedcert.reports.summary import alerts, headline
 from fedcert.reports.svg import COLORS, NARROW, WIDE
+from fedcert.reports.templates import environment
 
 __all__ = ["environment", "render_report", "write_report"]
 
@@ -66,27 +66,6 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> No
         As `render_report`; the file at `path` then stays as it was.
     """
     write_atomically(Path(path), render_report(results).encode("utf-8"))
-
-
-def environment() -> Environment:
-    """Return the templates' environment; it escapes all that is put in."""
-    templates = Environment(
-        loader=PackageLoader("fedcert.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
-    for name in (
-        "count",
-        "data_size",
-        "duration",
-        "percent",
-        "percent_brief",
-        "percent_up",
-        "plural",
-        "relative_link",
-    ):
-        templates.filters[name] = getattr(formats, name)
-    return templates
 
 
 def _draw_all(results: Results) -> dict[str, str]:

@@ -188,6 +188,7 @@ class Results(_Record):
     statement: Text | None = None
     assumptions: Rows[Text] = ()
     digests: Table[Text, AnyText] = {}
+    bundle_version: AnyText = ""
     peak_rss_mib: Amount | None = None
 
     @property

@@ -20,6 +20,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedcert.reports.colors import COLORS, PALETTE
+
 __all__ = [
     "COLORS",
     "NARROW",
@@ -33,22 +35,6 @@ __all__ = [
 
 WIDE = 760  # CSS pixels: the column of the page
 NARROW = 350  # half of it, and a phone
-
-# The light scheme. The page defines --fc-NAME for both schemes; the value here is the
-# fallback, so a figure also looks right on its own.
-COLORS = {
-    "ink": "#18222d",
-    "muted": "#5a6775",
-    "rule": "#dfe4ea",
-    "card": "#fefefe",
-    "blue": "#1a5fb4",
-    "orange": "#c4541a",
-    "green": "#26795a",
-    "purple": "#7b4ba6",
-    "ochre": "#927012",
-    "gray": "#8693a1",
-}
-PALETTE = ("blue", "orange", "green", "purple", "ochre", "gray")
 
 _FONT = "var(--fc-font, system-ui, sans-serif)"
 _NAMES = {value: name for name, value in COLORS.items()}

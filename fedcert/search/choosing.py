@@ -16,9 +16,10 @@ from fedcert.search.refinement import refine
 from fedcert.search.scores import Scorer
 from fedcert.search.search import search
 
-__all__ = ["Chosen", "choose"]
+__all__ = ["CHUNK", "Chosen", "choose"]
 
-_CHUNK = 1024
+CHUNK = 1024
+"""Candidates drawn at a time."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def choose(
     ordered: Examples,
     *,
     seed: str,
+    chunk: int = CHUNK,
     on_scored: Callable[[int], None] = lambda _count: None,
 ) -> Chosen:
     """Choose an adapter by a recipe.
@@ -64,6 +66,8 @@ def choose(
         The support set in the order in which the seed spends it.
     seed : str
         Of the candidates.
+    chunk : int (default: 1024)
+        Candidates drawn at a time, where the recipe compares many; the choice is the same.
     on_scored : callable
         Told how many more candidates have been scored, now and then.
     """
@@ -76,13 +80,16 @@ def choose(
         index = scorer.score(finalists, certifying).best()[0]
         return Chosen(index, finalists[index])
     if isinstance(recipe, HybridRecipe | WeightedUnionRecipe):
-        return _by_bound(recipe, prior, scorer, ordered, seed=seed, on_scored=on_scored)
+        return _by_bound(
+            recipe, prior, scorer, ordered, seed=seed, chunk=chunk, on_scored=on_scored
+        )
     winner = search(
         prior,
         scorer,
         choosing,
         seed=seed,
         candidates=recipe.candidates,
+        chunk=chunk,
         on_scored=on_scored,
     )
     return Chosen(winner.index, winner.vector)
@@ -95,13 +102,14 @@ def _by_bound(
     ordered: Examples,
     *,
     seed: str,
+    chunk: int,
     on_scored: Callable[[int], None],
 ) -> Chosen:
     """Count the errors of all candidates, and choose the lowest of their own bounds."""
     choosing, certifying = recipe.choosing(len(ordered)), recipe.certifying(len(ordered))
     parts = []
-    for first in range(0, recipe.candidates, _CHUNK):
-        count = min(_CHUNK, recipe.candidates - first)
+    for first in range(0, recipe.candidates, chunk):
+        count = min(chunk, recipe.candidates - first)
         scores = scorer.score(prior.sample(seed, start=first, count=count), ordered)
         parts.append(
             (

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle_sums import write_sums
 from simulations.federation import CLIENTS, SCENARIO
 from tiny_scenario import save_tiny_base
 
@@ -134,19 +135,23 @@ def _flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def _of_another_version(bundle: Path) -> None:
+    manifest = (bundle / "bundle.json").read_text()
+    (bundle / "bundle.json").write_text(manifest.replace("bundle/1", "bundle/2"))
+    write_sums(bundle)
+
+
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
-        (lambda b: _flip(b / "bundle.safetensors"), "its arrays do not match its manifest"),
+        (lambda b: _flip(b / "bundle.safetensors"), r"damaged: bundle\.safetensors is not the"),
         (lambda b: (b / "bundle.json").unlink(), r"no bundle\.json; this is not a bundle"),
         (lambda b: (b / "bundle.safetensors").unlink(), r"no bundle\.safetensors"),
         (lambda b: (b / "bundle.json").write_bytes(b"{}"), "the bundle is damaged"),
         (lambda b: (b / "bundle.json").write_bytes(b""), "the bundle is damaged"),
         (lambda b: (b / "bundle.safetensors").write_bytes(b""), "the bundle is damaged"),
         (
-            lambda b: (b / "bundle.json").write_text(
-                (b / "bundle.json").read_text().replace("bundle/1", "bundle/2")
-            ),
+            _of_another_version,
             r"the format 'fedcert\.bundle/2'; this version reads 'fedcert\.bundle/1'",
         ),
     ],
@@ -266,6 +271,7 @@ def test_another_bundle(run: Run, device: Path, bundle: Path, tmp_path: Path) ->
     manifest = json.loads((copy / "bundle.json").read_text())
     manifest["labels"] = ["bright", "dark"]
     (copy / "bundle.json").write_text(json.dumps(manifest))
+    write_sums(copy)
     failed = _failed(run("verify", device / "certificate.json", "-b", copy, "--json"))
     assert {"bundle", "labels", "seed"} <= set(failed)
 

@@ -73,6 +73,6 @@ def test_a_disk_quota_leaves_the_old_report(finished: Simulation) -> None:
     before, names = report.read_bytes(), sorted(finished.output.iterdir())
     done = _fedcert("report", finished.output, file_size=1000)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: File too large\n"
+    assert done.stderr == f"error: {report}: File too large\n"
     assert report.read_bytes() == before
     assert sorted(finished.output.iterdir()) == names

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -11,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle_sums import write_sums
 from safetensors.numpy import load_file, save_file
 from tiny_models import Family
 
+from fedcert.archives import pack
 from fedcert.bundle import FORMAT, Bundle
 from fedcert.canonical import digest_tensors
 from fedcert.errors import BundleError, ModelError
@@ -21,7 +25,7 @@ from fedcert.models.base import load_base_model
 
 from .conftest import make_bundle
 
-MANIFEST, TENSORS = "bundle.json", "bundle.safetensors"
+MANIFEST, TENSORS, SUMS = "bundle.json", "bundle.safetensors", "bundle.sha256"
 SEED = "0123456789abcdef" * 4
 
 
@@ -38,6 +42,61 @@ def test_round_trip(bundle: Bundle, tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         again.prior.sample(SEED, count=5), bundle.prior.sample(SEED, count=5)
     )
+
+
+def test_an_archive_is_the_bundle_too(bundle: Bundle, tmp_path: Path) -> None:
+    first = bundle.pack(tmp_path / "a.zip")
+    bundle.save(tmp_path / "bundle")
+    assert Bundle.load(tmp_path / "bundle").pack(tmp_path / "b.zip") == first
+    assert Bundle.load(tmp_path / "a.zip").digest == bundle.digest
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        packed = {name: archive.read(name) for name in archive.namelist()}
+    files = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
+    assert packed == files
+
+
+def test_an_archive_of_something_else_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:
+    files = bundle.files()
+    del files[TENSORS]
+    pack(files, tmp_path / "a.zip")
+    with pytest.raises(BundleError, match=f"no {TENSORS}; this is not a bundle"):
+        Bundle.load(tmp_path / "a.zip")
+
+
+def test_the_list_of_sums_is_that_of_sha256sum(bundle: Bundle, tmp_path: Path) -> None:
+    bundle.save(tmp_path / "bundle")
+    folder = tmp_path / "bundle"
+    kept = (folder / SUMS).read_bytes()
+    write_sums(folder)
+    assert (folder / SUMS).read_bytes() == kept
+
+
+@pytest.mark.parametrize("name", [MANIFEST, TENSORS, SUMS])
+def test_a_flipped_byte_of_any_file_is_refused(
+    bundle: Bundle, tmp_path: Path, name: str
+) -> None:
+    bundle.save(tmp_path / "bundle")
+    path = tmp_path / "bundle" / name
+    content = path.read_bytes()
+    named = {MANIFEST: MANIFEST, TENSORS: TENSORS, SUMS: r"bundle\.\w+ is not the file"}[name]
+    for position in range(0, len(content), max(1, len(content) // 40)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(BundleError, match=f"the bundle is damaged: {named}"):
+            Bundle.load(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("payload", [pickle.dumps(print), pickle.dumps({"a": 1}, 0)])
+def test_a_pickle_is_never_read(bundle: Bundle, tmp_path: Path, payload: bytes) -> None:
+    bundle.save(tmp_path / "bundle")
+    for name, text in ((TENSORS, f"{TENSORS} cannot be read"), (MANIFEST, "is damaged")):
+        kept = (tmp_path / "bundle" / name).read_bytes()
+        (tmp_path / "bundle" / name).write_bytes(payload)
+        write_sums(tmp_path / "bundle")
+        with pytest.raises(BundleError, match=text):
+            Bundle.load(tmp_path / "bundle")
+        (tmp_path / "bundle" / name).write_bytes(kept)
 
 
 def test_saving_replaces_a_bundle_as_a_whole(
@@ -87,7 +146,7 @@ def test_any_flipped_byte_of_the_arrays_is_found(bundle: Bundle, tmp_path: Path)
             Bundle.load(tmp_path / "bundle")
 
 
-@pytest.mark.parametrize("name", [MANIFEST, TENSORS])
+@pytest.mark.parametrize("name", [MANIFEST, TENSORS, SUMS])
 def test_a_missing_file_is_named(bundle: Bundle, tmp_path: Path, name: str) -> None:
     bundle.save(tmp_path / "bundle")
     (tmp_path / "bundle" / name).unlink()
@@ -104,11 +163,17 @@ def test_another_array_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     bundle.save(tmp_path / "bundle")
     tensors = load_file(tmp_path / "bundle" / TENSORS)
     save_file(tensors | {"extra": np.zeros(1)}, tmp_path / "bundle" / TENSORS)
+    text = f"{TENSORS} is not the file that {SUMS} lists"
+    with pytest.raises(BundleError, match=text):
+        Bundle.load(tmp_path / "bundle")
+    write_sums(tmp_path / "bundle")
     with pytest.raises(BundleError, match="its arrays do not match its manifest"):
         Bundle.load(tmp_path / "bundle")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"{}", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"3", b"{}", b"\xff\xfe", b"[" * 100_000], ids=str
+)
 def test_a_manifest_that_is_none_is_refused(bundle: Bundle, content: bytes) -> None:
     with pytest.raises(BundleError, match="the bundle is damaged"):
         Bundle.from_parts(content, bundle.tensors())
@@ -134,6 +199,8 @@ def _edited(bundle: Bundle, change: Callable[[dict[str, Any]], object]) -> bytes
         (lambda m: m["recipes"][0]["recipe"].update(kind="free"), "unknown recipe kind 'free'"),
         (lambda m: m["recipes"][0]["recipe"].update(delta=2), "delta must lie between"),
         (lambda m: m["base_model"].update(digest="0" * 64), "belongs to another base model"),
+        (lambda m: m.update(extra=1), "it holds something unknown"),
+        (lambda m: m["base_model"].update(extra=1), "it holds something unknown"),
     ],
 )
 def test_an_edited_manifest_is_refused(

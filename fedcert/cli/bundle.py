@@ -1,0 +1,49 @@
+"""``fedcert bundle``: a bundle as one file, for devices without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedcert.cli.app import app, say
+
+__all__ = ["bundle"]
+
+bundle = typer.Typer(no_args_is_help=True, help="Pack a bundle into one file, and unpack it.")
+app.add_typer(bundle, name="bundle")
+
+_Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write it.")]
+
+
+@bundle.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(help="A bundle.")],
+    output: _Output = Path("bundle.zip"),
+) -> None:
+    """Check a bundle and write it as one file; the same bundle gives the same bytes.
+
+    Every command that takes a bundle takes such a file as well. Tell devices the bundle's
+    digest by a way that you trust: `personalize` and `commit` compare it.
+    """
+    from fedcert.bundle import Bundle
+
+    loaded = Bundle.load(folder)
+    digest = loaded.pack(output)
+    say(f"archive: {output} ({output.stat().st_size:,} bytes, sha256 {digest})")
+    say(f"bundle:  {loaded.digest}")
+
+
+@bundle.command()
+def unpack(
+    archive: Annotated[Path, typer.Argument(help="What `pack` wrote.")],
+    output: _Output = Path("bundle"),
+) -> None:
+    """Check an archive and write its folder, as a whole or not at all."""
+    from fedcert.bundle import Bundle
+
+    loaded = Bundle.load(archive)
+    loaded.save(output)
+    say(f"folder: {output}")
+    say(f"bundle: {loaded.digest}")

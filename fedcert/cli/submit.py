@@ -1,0 +1,35 @@
+"""``fedcert submit``: hand a certificate back to whoever runs the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedcert.cli.app import app, say
+
+__all__ = ["submit"]
+
+
+@app.command()
+def submit(
+    certificate: Annotated[Path, typer.Argument(help="Your certificate.json.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The submission, for the server.")
+    ] = Path("submission.json"),
+    key: Annotated[Path, typer.Option(help="Your signing key.")] = Path("fedcert.key"),
+) -> None:
+    """Check your certificate and write it down for the server, under your signature.
+
+    The file holds what the certificate holds, and nothing else: no examples, no salts, no
+    key. Send it to whoever runs the server by any way; its answer to `server accept` is a
+    countersignature, which `verify --witness` takes.
+    """
+    from fedcert.certificates import Certificate
+    from fedcert.certificates.signing import read_key
+    from fedcert.submissions import Submission
+
+    submission = Submission.make(Certificate.read(certificate), read_key(key))
+    submission.write(output)
+    say(f"submission: {output} (certificate {submission.certificate.digest[:16]})")

@@ -1,0 +1,83 @@
+"""Keeping a device's personalization within a memory budget.
+
+Libraries and base model are in memory already when the budget is divided, so they are
+measured. What is left goes to the copy of the model that counts the errors, to candidates,
+and to activations; how many candidates run at once changes the time, never the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+from torch import nn
+
+from fedcert.errors import SettingsError
+from fedcert.search.choosing import CHUNK
+
+__all__ = ["MemoryPlan", "plan_memory", "resident_mib"]
+
+MIB = 2**20
+_MOST_ACTIVATIONS, _LEAST_ACTIVATIONS = 64.0, 4.0
+# A candidate's coordinates: noise, two steps of its way through the prior, itself, its half
+# as float32, what stays alive of the chunk before, and what sorting takes.
+_COPIES = 8
+_FEWEST = 16
+# Pages of libraries that the rest of a run touches for the first time, and the page writer.
+_RESERVE = 48.0
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How much may be in memory at once.
+
+    Attributes
+    ----------
+    activations_mib : float (default: 64)
+        For activations, see `fedcert.search.BatchedScorer`.
+    chunk : int (default: 1024)
+        Candidates drawn at a time.
+    """
+
+    activations_mib: float = _MOST_ACTIVATIONS
+    chunk: int = CHUNK
+
+
+def resident_mib() -> float:
+    """Return the resident memory of this process, MiB."""
+    return float(psutil.Process().memory_info().rss) / MIB
+
+
+def plan_memory(budget_mib: float, *, model: nn.Module, dimension: int) -> MemoryPlan:
+    """Divide what a budget for the whole process leaves.
+
+    Parameters
+    ----------
+    budget_mib : float
+        For the whole process, libraries and base model included.
+    model : torch.nn.Module
+        The base model, already in memory.
+    dimension : int
+        d, coordinates of a candidate.
+
+    Raises
+    ------
+    SettingsError
+        If it cannot be kept; the message says what it takes at least.
+    """
+    used = resident_mib()
+    tensors = [*model.parameters(), *model.buffers()]
+    copy = sum(tensor.nelement() * tensor.element_size() for tensor in tensors) / MIB
+    candidate = 8 * _COPIES * dimension / MIB
+    least = used + copy + _RESERVE + _LEAST_ACTIVATIONS + _FEWEST * candidate
+    if budget_mib < least:
+        raise SettingsError(
+            f"a budget of {budget_mib:.0f} MiB is too small: libraries, bundle and base model "
+            f"take {used:.0f} MiB, and the work at least {least - used:.0f} MiB more; give "
+            f"--memory {least + 1:.0f} or more, or take a smaller base model"
+        )
+    spare = budget_mib - least
+    return MemoryPlan(
+        activations_mib=min(_MOST_ACTIVATIONS, _LEAST_ACTIVATIONS + spare / 3),
+        chunk=min(CHUNK, _FEWEST + int(spare / 3 / candidate)),
+    )

@@ -1,0 +1,224 @@
+"""Handing a certificate back without Flower: one file from the device to the operator.
+
+A submission is a certificate under the signature of whoever hands it in, so that the server
+can tell a client's own certificate from one that somebody else found. It holds nothing that
+the certificate does not say: no example, no salt, no key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedcert.atomic import write_atomically
+from fedcert.bundle import Bundle
+from fedcert.certificates import Certificate, verify_record
+from fedcert.certificates.signing import public_hex
+from fedcert.certificates.strict_json import Fields
+from fedcert.errors import CertificateError, ProtocolError
+from fedcert.protocol.authority import SeedAuthority
+from fedcert.protocol.signed import is_signed_by, read_object, signature_of, to_text
+from fedcert.protocol.witness import Countersignature
+from fedcert.verification import check_bundle
+
+__all__ = ["FORMAT", "Filed", "Submission", "accept"]
+
+FORMAT = "fedcert.submission/1"
+"""Name and version of the JSON form."""
+
+_KEYS = ("format", "client", "public_key", "certificate", "signature")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A certificate, as its client hands it in.
+
+    Parameters
+    ----------
+    client : str
+        Who hands it in.
+    public_key : str
+        The client's key, 64 hexadecimal digits.
+    certificate : Certificate
+        What is handed in.
+    signature : str
+        The client's, over all the rest.
+    """
+
+    client: str
+    public_key: str
+    certificate: Certificate
+    signature: str
+
+    @staticmethod
+    def make(certificate: Certificate, key: Ed25519PrivateKey) -> Submission:
+        """Sign for one's own certificate.
+
+        Raises
+        ------
+        CertificateError
+            If it does not verify.
+        ProtocolError
+            If it is somebody else's, or no server issued its seed.
+        """
+        _check_record(certificate)
+        if certificate.signature.public_key != public_hex(key):
+            raise ProtocolError(
+                f"the certificate of {certificate.client!r} was signed with another key than "
+                "yours: hand in your own"
+            )
+        if certificate.protocol is None:
+            raise ProtocolError(
+                "no server issued this certificate's seed, so no server can countersign it; "
+                "for a witnessed one run `fedcert commit` first"
+            )
+        unsigned = Submission(
+            client=certificate.client,
+            public_key=public_hex(key),
+            certificate=certificate,
+            signature="",
+        )
+        return replace(unsigned, signature=signature_of(unsigned.to_object(), key))
+
+    def to_object(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return {
+            "format": FORMAT,
+            "client": self.client,
+            "public_key": self.public_key,
+            "certificate": self.certificate.to_object(),
+            "signature": self.signature,
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the JSON form, in full or not at all."""
+        write_atomically(path, to_text(self.to_object()).encode())
+
+    @staticmethod
+    def read(path: Path) -> Submission:
+        """Read a submission strictly, and check who signed it.
+
+        Raises
+        ------
+        CertificateError
+            If it, or its certificate, is malformed.
+        ProtocolError
+            If it is missing, too large, changed, or another client's certificate.
+        """
+        read = Fields(read_object(path, "submission"), "submission", _KEYS)
+        if read.text("format") != FORMAT:
+            raise CertificateError(f"submission.format must be {FORMAT!r}")
+        submission = Submission(
+            client=read.text("client"),
+            public_key=read.hexadecimal("public_key", 64),
+            certificate=Certificate.from_object(read.raw("certificate")),
+            signature=read.hexadecimal("signature", 128),
+        )
+        if not is_signed_by(submission.to_object(), submission.public_key):
+            raise ProtocolError(
+                f"the submission of {submission.client!r} was changed after signing, or not "
+                f"signed by {submission.public_key}"
+            )
+        submission._check_own()
+        return submission
+
+    def _check_own(self) -> None:
+        certified = self.certificate.client, self.certificate.signature.public_key
+        if certified != (self.client, self.public_key):
+            raise ProtocolError(
+                f"{self.client!r} handed in the certificate of {certified[0]!r} "
+                f"(key {certified[1][:12]})"
+            )
+
+
+@dataclass(frozen=True)
+class Filed:
+    """A certificate that a server has accepted.
+
+    Attributes
+    ----------
+    certificate, witness : Path
+        The files that the server keeps.
+    countersignature : Countersignature
+        The same as in the second file, for the client.
+    again : bool
+        Whether it had been accepted before: nothing was logged this time.
+    """
+
+    certificate: Path
+    witness: Path
+    countersignature: Countersignature
+    again: bool
+
+
+def accept(
+    submission: Submission,
+    authority: SeedAuthority,
+    bundles: Mapping[str, Bundle],
+    folder: Path,
+) -> Filed:
+    """Verify a submission, log and countersign its certificate, and file both.
+
+    The same submission again gives the same countersignature again, and is logged once: an
+    answer may get lost. Files are named by the certificate's digest, never by the client.
+
+    Parameters
+    ----------
+    submission : Submission
+        As `Submission.read` gives it.
+    authority : SeedAuthority
+        The server.
+    bundles : Mapping[str, Bundle]
+        The published bundles at hand, by digest.
+    folder : Path
+        Gets ``certificates/`` and ``witnesses/``.
+
+    Raises
+    ------
+    CertificateError
+        If the certificate does not follow from its counts or its bundle.
+    ProtocolError
+        If the client has another key here, the bundle was never published, the seed was
+        not issued for this, or the attempt has another certificate.
+    """
+    certificate, history = submission.certificate, authority.history
+    enrolled = history.keys.get(submission.client)
+    if enrolled != submission.public_key:
+        known = "not enrolled" if enrolled is None else "enrolled with another key"
+        raise ProtocolError(f"the client {submission.client!r} is {known} here")
+    named = certificate.digests.bundle
+    if named not in history.bundles:
+        raise ProtocolError(
+            f"the certificate is for the bundle {named[:12]}, which this server never published"
+        )
+    if named not in bundles:
+        raise ProtocolError(
+            f"the certificate is for the bundle {named[:12]}, which is not among those at "
+            "hand; give it with --bundle"
+        )
+    _check_record(certificate)
+    failed = [check.detail for check in check_bundle(certificate, bundles[named])
+              if not check.passed]  # fmt: skip
+    if failed:
+        raise CertificateError(f"the certificate does not verify: {'; '.join(failed)}")
+    logged = {attempt.certificate for attempt in history.attempts_of(submission.client)}
+    again = certificate.digest in logged
+    countersignature = authority.countersign(certificate)
+    name = f"{certificate.digest}.json"
+    filed = Filed(
+        folder / "certificates" / name, folder / "witnesses" / name, countersignature, again
+    )
+    # Logged first: of a crash in between, the same submission makes good what is missing.
+    certificate.write(filed.certificate)
+    countersignature.write(filed.witness)
+    return filed
+
+
+def _check_record(certificate: Certificate) -> None:
+    if failures := verify_record(certificate).failures:
+        reasons = "; ".join(check.detail for check in failures)
+        raise CertificateError(f"the certificate does not verify: {reasons}")
