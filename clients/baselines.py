@@ -32,7 +32,7 @@ from fedcert.clients.node import Node
 from fedcert.data.examples import Examples
 from fedcert.errors import ProtocolError
 from fedcert.flower_records import arrays_of, content
-from fedcert.messages import ARRAYS, METRICS, NEW, REPLY, ROLE, UPSTREAM
+from fedcert.messages import ARRAYS, METRICS, NEW, REPLY, UPSTREAM
 from fedcert.randomness import small_seed
 from fedcert.search import BatchedScorer
 from fedcert.settings import RunSettings
@@ -63,8 +63,7 @@ def make_baseline_app(
     @client_app.query("hello")
     def hello(message: Message, context: Context) -> Message:
         node = node_here(context, settings, output)
-        reply = content({"client": node.client, ROLE: node.role}, key=REPLY)
-        return Message(reply, reply_to=message)
+        return Message(content(node.introduction(), key=REPLY), reply_to=message)
 
     @client_app.train()
     def train(message: Message, context: Context) -> Message:

@@ -16,7 +16,7 @@ from fedcert.clients.planning import plan
 from fedcert.clients.training import train
 from fedcert.errors import FedcertError, SettingsError
 from fedcert.flower_records import content
-from fedcert.messages import REPLY, ROLE
+from fedcert.messages import REPLY
 from fedcert.settings import RunSettings
 from fedcert.threads import torch_threads
 
@@ -86,7 +86,7 @@ def make_client_app(
 
 
 def _introduce(_message: Message, node: Node) -> RecordDict:
-    return content({"client": node.client, ROLE: node.role}, key=REPLY)
+    return content(node.introduction(), key=REPLY)
 
 
 def node_here(context: Context, settings: RunSettings | None, output: Path | None) -> Node:
@@ -97,6 +97,8 @@ def node_here(context: Context, settings: RunSettings | None, output: Path | Non
         settings = RunSettings.from_flat(config)
     if output is None or not output.is_absolute():
         raise SettingsError("the run's output must be an absolute path")
+    # Settings that came ready made, as to Ray's workers, have imported nothing here.
+    settings.import_extensions()
     return node_of(context, settings, output)
 
 

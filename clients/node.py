@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context
 
+from fedcert import __version__
 from fedcert.adapters import AdaptedModel, AdapterSpace, PrefixCache, exported_digest
 from fedcert.certificates.signing import key_from_seed, read_or_create_key
+from fedcert.clients.node_data import NodeData
 from fedcert.errors import SettingsError
-from fedcert.messages import CLIENT_ID, NEW, UPSTREAM
+from fedcert.messages import CLIENT_ID, NEW, PROTOCOL, PROTOCOL_VERSION, ROLE, UPSTREAM
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.protocol.device import DeviceState
 from fedcert.randomness import derive_seed
@@ -22,6 +25,8 @@ from fedcert.settings import RunSettings
 from fedcert.settings_sections import ScenarioSettings
 
 __all__ = ["Node", "node_of"]
+
+_Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ class Node:
     def lora_rank(self) -> int | None:
         """Rank of the plain LoRA adapter that it trains; None if it trains in the space.
 
-        Upstream clients take the ranks of ``training.lora_ranks`` in turn.
+        Upstream clients take the ranks of ``training.lora_ranks`` in turn; a deployed node,
+        which knows of no other, takes the first.
         """
         ranks = self.settings.lora_ranks()
         if not ranks or self.client not in self.scenario.upstream_clients:
@@ -74,6 +80,15 @@ class Node:
         if self.adapter_path is not None:
             return {"brought": exported_digest(self.adapter_path)}
         return {} if self.lora_rank is None else {"lora_rank": self.lora_rank}
+
+    def introduction(self) -> dict[str, Any]:
+        """Return what the node says when the roll is called: a JSON object."""
+        return {
+            "client": self.client,
+            ROLE: self.role,
+            PROTOCOL: PROTOCOL_VERSION,
+            "version": __version__,
+        }
 
     def base_model(self) -> BaseModel:
         """Load the base model once per process; all virtual clients there share it."""
@@ -113,21 +128,58 @@ class Node:
 def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
     """Find out who this node is from Flower's context.
 
-    ``partition-id`` names the client: upstream clients come first, then the new ones. A
-    node's own configuration may set ``key-path``, ``state-path``, ``adapter-path``, and
-    ``output``.
+    With ``data-path`` the node is a deployed one: ``client-id`` and ``role`` say who it is,
+    it reads that file alone, and keeps key, state, and what it makes under ``output``.
+    Otherwise it is simulated: ``partition-id`` names the client of the run's scenario,
+    upstream clients first, then the new ones. Either way ``key-path``, ``state-path``,
+    ``adapter-path``, and ``output`` may name places, and ``base-model`` a folder or hub id
+    that takes the place of the scenario's option ``base``.
 
     Raises
     ------
     SettingsError
-        If the partition is missing or out of range.
+        If a key is missing or wrong; the message names it.
     """
-    scenario = _shared_scenario(settings.scenario)
+    config = context.node_config
+    scenario = _shared_scenario(settings.scenario, str(config.get("base-model", "")))
+    own = _path(config, "output")
+    if "data-path" not in config:
+        client, role = _partition(config, scenario)
+        folder = own or output / "clients" / client
+        key_path, state_path = _path(config, "key-path"), _path(config, "state-path")
+    else:
+        client, role, scenario = _own_data(config, scenario)
+        if own is None:
+            raise SettingsError(
+                "the node's configuration has a data-path and no output: add "
+                'output="/absolute/folder", where the node keeps what must outlive runs'
+            )
+        folder = own
+        # Keys that follow from the run's seed, as in a simulation, would be everybody's.
+        key_path = _path(config, "key-path") or own / "client.key"
+        state_path = _path(config, "state-path")
+    return Node(
+        client=client,
+        role=role,
+        scenario=scenario,
+        settings=settings,
+        folder=folder,
+        key_path=key_path,
+        state_path=state_path,
+        adapter_path=_path(config, "adapter-path"),
+    )
+
+
+def _partition(config: _Config, scenario: Scenario) -> tuple[str, str]:
+    """Return id and part of a simulated client."""
     clients = scenario.upstream_clients + scenario.new_clients
     try:
-        index = int(context.node_config["partition-id"])
+        index = int(config["partition-id"])
     except (KeyError, ValueError) as error:
-        raise SettingsError("the node's configuration has no partition-id") from error
+        raise SettingsError(
+            "the node's configuration has no partition-id, and no data-path either: a node "
+            "with data of its own needs client-id, role, data-path, and output"
+        ) from error
     if not 0 <= index < len(clients):
         raise SettingsError(
             f"partition-id {index} is out of range: {scenario.name} has {len(clients)} clients"
@@ -135,20 +187,49 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
     client = clients[index]
     if not CLIENT_ID.fullmatch(client):
         raise SettingsError(f"client id {client!r} cannot be the name of a folder")
-    key_path = context.node_config.get("key-path")
-    state_path = context.node_config.get("state-path")
-    adapter_path = context.node_config.get("adapter-path")
-    own_output = context.node_config.get("output")
-    return Node(
+    return client, UPSTREAM if index < len(scenario.upstream_clients) else NEW
+
+
+def _own_data(config: _Config, task: Scenario) -> tuple[str, str, NodeData]:
+    """Return id, part, and data of a deployed client."""
+    client, role = str(config.get("client-id", "")), str(config.get("role", ""))
+    if not CLIENT_ID.fullmatch(client):
+        raise SettingsError(
+            f"client-id = {client!r} in the node's configuration: give the client's stable "
+            "name, of at most 64 letters, digits, dots, dashes, and underscores, that begins "
+            "with a letter or digit"
+        )
+    if role not in (UPSTREAM, NEW):
+        raise SettingsError(
+            f"role = {role!r} in the node's configuration: give {UPSTREAM!r} for a node that "
+            f"trains an adapter, or {NEW!r} for one that is to be certified"
+        )
+    path = _path(config, "data-path")
+    if path is None or not path.is_file():
+        raise SettingsError(
+            f"data-path = {str(config['data-path'])!r} in the node's configuration is no file "
+            "on this machine"
+        )
+    data = NodeData(
+        task,
         client=client,
-        role=UPSTREAM if index < len(scenario.upstream_clients) else NEW,
-        scenario=scenario,
-        settings=settings,
-        folder=Path(str(own_output)) if own_output else output / "clients" / client,
-        key_path=Path(str(key_path)) if key_path else None,
-        state_path=Path(str(state_path)) if state_path else None,
-        adapter_path=Path(str(adapter_path)) if adapter_path else None,
+        role=role,
+        path=path,
+        input_column=str(config.get("input-column", "input")),
+        label_column=str(config.get("label-column", "label")),
     )
+    return client, role, data
+
+
+def _path(config: _Config, key: str) -> Path | None:
+    """Return a path of the node's configuration; None if it is not there."""
+    text = str(config.get(key, ""))
+    if text and not Path(text).is_absolute():
+        raise SettingsError(
+            f"{key} = {text!r} in the node's configuration is not an absolute path: the "
+            "working directory is that of the SuperNode"
+        )
+    return Path(text) if text else None
 
 
 # One scenario per process: all virtual clients there share its data. Its options may be
@@ -156,10 +237,11 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
 _scenarios: dict[str, Scenario] = {}
 
 
-def _shared_scenario(settings: ScenarioSettings) -> Scenario:
-    key = repr(settings)
+def _shared_scenario(settings: ScenarioSettings, base: str) -> Scenario:
+    options = {**settings.options, "base": base} if base else settings.options
+    key = repr((settings.name, options))
     if key not in _scenarios:
-        scenario = load_scenario(settings.name, settings.options)
+        scenario = load_scenario(settings.name, options)
         _scenarios.clear()
         _scenarios[key] = scenario
     return _scenarios[key]

@@ -1,4 +1,4 @@
-"""Reading a user's own labelled examples from CSV, JSON lines, or NPZ files."""
+"""Reading a user's own labelled examples from CSV, JSON lines, NPZ, or Parquet files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
+from fedcert.data.tables import read_columns
 from fedcert.errors import DataError
 
 __all__ = ["encode_labels", "read_examples"]
@@ -35,6 +36,7 @@ def read_examples(
         (a text) or one number per remaining column (an image, row by row).
         ``.jsonl``: one object per line with `input_column` and `label_column`.
         ``.npz``: arrays of these names, without pickled objects.
+        ``.parquet``: columns of these names; needs ``pip install 'fedcert[data]'``.
     spec : InputSpec
         What an input must look like.
     labels : Sequence[str]
@@ -45,7 +47,12 @@ def read_examples(
     DataError
         If the file is missing, empty, malformed, or holds an unknown label.
     """
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".npz": _read_npz}
+    readers = {
+        ".csv": _read_csv,
+        ".jsonl": _read_jsonl,
+        ".npz": _read_npz,
+        ".parquet": _read_parquet,
+    }
     if path.suffix not in readers:
         raise DataError(f"{path}: unknown file type; use one of {', '.join(readers)}")
     if not path.is_file():
@@ -137,6 +144,16 @@ def _read_npz(
         raise
     except Exception as error:  # NumPy raises many types on a damaged archive
         raise DataError(f"{path}: not a readable NPZ file ({error})") from error
+
+
+def _read_parquet(
+    path: Path, input_column: str, label_column: str
+) -> tuple[npt.NDArray[Any], list[Any]]:
+    columns = read_columns(str(path), [input_column, label_column])
+    inputs, names = columns[input_column], list(columns[label_column])
+    if isinstance(inputs[0], str):
+        return inputs, names
+    return _numbers(path, list(inputs)), names
 
 
 def _require(path: Path, column: str, present: Sequence[str]) -> None:

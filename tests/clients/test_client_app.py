@@ -11,6 +11,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from simulations.federation import CLIENTS, SCENARIO, UPSTREAM, Federation, tiny_settings
 
+from fedcert import __version__
 from fedcert.adapters import decode
 from fedcert.certificates import Certificate, verify_record
 from fedcert.certificates.signing import public_hex, read_key
@@ -19,7 +20,16 @@ from fedcert.clients.client_app import app, make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import DataError
 from fedcert.flower_records import arrays_of, content, words_of
-from fedcert.messages import ARRAYS, CERTIFY, COMMIT, HELLO, METRICS, REPLY, TRAIN
+from fedcert.messages import (
+    ARRAYS,
+    CERTIFY,
+    COMMIT,
+    HELLO,
+    METRICS,
+    PROTOCOL_VERSION,
+    REPLY,
+    TRAIN,
+)
 from fedcert.models.base import weight_digest
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Commitment
@@ -107,11 +117,16 @@ def _failure(records: RecordDict) -> str:
     return str(words["failed"])
 
 
-def test_hello_tells_id_and_part_and_nothing_else(ask: Ask) -> None:
+def test_hello_tells_id_part_and_version_and_nothing_else(ask: Ask) -> None:
+    version = {"protocol": PROTOCOL_VERSION, "version": __version__}
     for index, part in [(FIRST, "upstream"), (LAST, "new")]:
         records = ask(HELLO, index)
         assert set(records) == {REPLY}
-        assert words_of(records, REPLY) == {"client": CLIENTS[index], "role": part}
+        assert words_of(records, REPLY) == {
+            "client": CLIENTS[index],
+            "role": part,
+            **version,
+        }
 
 
 def test_training_uploads_an_adapter_of_the_servers_space(
@@ -360,7 +375,7 @@ def test_settings_come_from_the_run_config(requests: dict[str, RecordDict]) -> N
         "server.min-pool": 30,
     }
     words = words_of(app(message, _context(2, config)).content, REPLY)
-    assert words == {"client": CLIENTS[2], "role": "new"}
+    assert (words["client"], words["role"]) == (CLIENTS[2], "new")
     assert config["output"] == "/run"  # Flower's own is not changed
 
 

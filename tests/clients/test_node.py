@@ -41,7 +41,7 @@ def test_the_partition_may_be_text(settings: RunSettings) -> None:
 
 @pytest.mark.parametrize("config", [{}, {"partition_id": "x"}, {"num_partitions": 3}])
 def test_a_node_without_partition(settings: RunSettings, config: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=r"^the node's configuration has no partition-id$"):
+    with pytest.raises(SettingsError, match=r"has no partition-id, and no data-path either"):
         _node(settings, **config)
 
 

@@ -1,0 +1,113 @@
+"""The data of a deployed node: one labeled file of its own, which nobody else reads."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from fedcert.data import read_examples
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import InputSpec
+from fedcert.errors import DataError
+from fedcert.messages import NEW, UPSTREAM
+from fedcert.scenarios import Scenario
+
+__all__ = ["NodeData"]
+
+
+class NodeData(Scenario):
+    """A run's task, with the examples of a single client from its own file.
+
+    Parameters
+    ----------
+    task : Scenario
+        Gives labels, inputs, and the base model; its own examples, if any, are not read.
+    client : str
+        The node's client id.
+    role : str
+        ``"upstream"``: the file's examples train. ``"new"``: all of them are its support set.
+    path : Path
+        What `fedcert.data.read_examples` reads.
+    input_column, label_column : str
+        Names of its columns.
+    """
+
+    name = "node"
+    description = "A node's own data"
+
+    def __init__(
+        self,
+        task: Scenario,
+        *,
+        client: str,
+        role: str,
+        path: Path,
+        input_column: str,
+        label_column: str,
+    ) -> None:
+        self._task, self._client, self._role = task, client, role
+        self._path, self._columns = path, (input_column, label_column)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The task's."""
+        return self._task.labels
+
+    @property
+    def inputs(self) -> InputSpec:
+        """The task's."""
+        return self._task.inputs
+
+    @property
+    def upstream_clients(self) -> tuple[str, ...]:
+        """The node's client, if that is its part."""
+        return (self._client,) if self._role == UPSTREAM else ()
+
+    @property
+    def new_clients(self) -> tuple[str, ...]:
+        """The node's client, if that is its part."""
+        return (self._client,) if self._role == NEW else ()
+
+    def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
+        """Return the task's base model."""
+        return self._task.base_model(on_step=on_step)
+
+    def training_examples(self, client: str) -> Examples:
+        """Return the whole file of an upstream client."""
+        return self._of(client, UPSTREAM)
+
+    def support_examples(self, client: str, size: int) -> Examples:
+        """Return the whole file of a new client: it decides n, not the server's settings."""
+        del size
+        return self._of(client, NEW)
+
+    def test_examples(self, client: str) -> None:
+        """Return None: in a deployment nobody has labels to spare."""
+
+    def _of(self, client: str, role: str) -> Examples:
+        if (client, role) != (self._client, self._role):
+            raise DataError(
+                f"this node is the {self._role} client {self._client!r}, and its examples "
+                f"serve no {role} client {client!r}"
+            )
+        return self._examples
+
+    @cached_property
+    def _examples(self) -> Examples:
+        try:
+            return read_examples(
+                self._path,
+                spec=self.inputs,
+                labels=self.labels,
+                input_column=self._columns[0],
+                label_column=self._columns[1],
+            )
+        except DataError as error:
+            # The reason may quote a label or a value, which the server must not see.
+            print(f"data-path: {error}", file=sys.stderr, flush=True)
+            raise DataError(
+                "the file that the node's data-path names does not hold examples of this "
+                "task; the node's own log says why"
+            ) from None

@@ -1,0 +1,139 @@
+"""Scenario `own-data`: a task whose examples are on the nodes, each of which has its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from fedcert.data.examples import Examples
+from fedcert.data.inputs import ImageInputs, InputSpec
+from fedcert.errors import DataError, SettingsError
+from fedcert.models import with_task_head
+from fedcert.scenarios import Scenario
+from fedcert.simulations.sources import TextBase
+
+__all__ = ["OwnData"]
+
+
+class OwnData(Scenario):
+    """Labels, inputs, and base model of a deployment; no examples.
+
+    The server needs nothing more. A node's own configuration names its client, its part, and
+    its labeled file.
+
+    Parameters
+    ----------
+    labels : str or sequence of str
+        Names of the classes, separated by commas if a string.
+    base : str (default: "")
+        Folder or hub id of a pretrained model; by default MiniLM, for texts. A node's
+        ``base-model`` takes its place there.
+    image : str (default: "")
+        ``"channels x height x width"``, such as ``"1x28x28"``: the inputs are images of that
+        size. By default they are texts.
+    low, high : float (default: 0, 255)
+        Range of the values of images.
+    max_length : int (default: 128)
+        Tokens of the longest text.
+    template, phrases, quantization
+        See `fedcert.simulations.sources.TextBase`; images take `quantization` too.
+    """
+
+    name = "own-data"
+    description = "Every node has its own data"
+
+    def __init__(
+        self,
+        *,
+        labels: str | Sequence[str] = "",
+        base: str = "",
+        image: str = "",
+        low: float = 0.0,
+        high: float = 255.0,
+        max_length: int = 128,
+        template: str = "",
+        phrases: Mapping[str, str] | None = None,
+        quantization: str = "none",
+    ) -> None:
+        given = labels.split(",") if isinstance(labels, str) else labels
+        self._labels = tuple(str(label).strip() for label in given)
+        if not 2 <= len(set(self._labels)) == len(self._labels) or "" in self._labels:
+            raise SettingsError(
+                f"own-data: labels must name two classes or more, each once, not {labels!r}; "
+                "for instance scenario.options.labels = 'other,mine'"
+            )
+        if image and not base:
+            raise SettingsError("own-data: images need the option `base`, an image model")
+        self._images = _image_inputs(image, float(low), float(high)) if image else None
+        self._base, self._quantization = base, quantization
+        self._max_length, self._template, self._phrases = max_length, template, phrases
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self._labels
+
+    @property
+    def inputs(self) -> InputSpec:
+        """Images of the stated size, or texts for the base model's tokenizer."""
+        return self._text_base.inputs if self._images is None else self._images
+
+    @property
+    def upstream_clients(self) -> tuple[str, ...]:
+        """Nobody: nodes say themselves who they are."""
+        return ()
+
+    @property
+    def new_clients(self) -> tuple[str, ...]:
+        """Nobody: nodes say themselves who they are."""
+        return ()
+
+    def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
+        """Return the pretrained model with a zero head for the labels."""
+        on_step("preparing the base model")
+        if self._images is None:
+            return self._text_base.folder
+        return with_task_head(self._base, self.labels, quantization=self._quantization)
+
+    def training_examples(self, client: str) -> Examples:
+        """Refuse: there are none here."""
+        raise _no_examples(client)
+
+    def support_examples(self, client: str, size: int) -> Examples:
+        """Refuse: there are none here."""
+        raise _no_examples(client)
+
+    def test_examples(self, client: str) -> None:
+        """Return None: there are none."""
+
+    @cached_property
+    def _text_base(self) -> TextBase:
+        return TextBase(
+            "own-data",
+            self._base,
+            labels=self.labels,
+            max_length=self._max_length,
+            template=self._template,
+            phrases=self._phrases,
+            quantization=self._quantization,
+        )
+
+
+def _image_inputs(size: str, low: float, high: float) -> ImageInputs:
+    found = re.fullmatch(r"\s*(\d+)\s*x\s*(\d+)\s*x\s*(\d+)\s*", size)
+    if found is None or low >= high:
+        raise SettingsError(
+            "own-data: image must be channels x height x width, such as '1x28x28', and low "
+            f"be less than high (got image = {size!r}, low = {low:g}, high = {high:g})"
+        )
+    channels, height, width = (int(part) for part in found.groups())
+    return ImageInputs(channels, height, width, low, high)
+
+
+def _no_examples(client: str) -> DataError:
+    return DataError(
+        f"the scenario own-data has no examples of {client!r}: they are on its node, which "
+        "needs a data-path"
+    )

@@ -1,0 +1,213 @@
+"""A deployed node: who it is and what it reads are its own configuration's business."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, RecordDict
+from simulations.federation import tiny_settings
+
+from fedcert.certificates.signing import public_hex
+from fedcert.clients.node import Node, node_of
+from fedcert.errors import DataError, FedcertError, SettingsError
+from fedcert.messages import PROTOCOL_VERSION
+from fedcert.settings import RunSettings
+
+ROWS = "a,b,c,d,label\n0,.1,.2,.3,dark\n.4,.5,.6,.7,bright\n1,1,1,1,1\n"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> RunSettings:
+    return tiny_settings(
+        scenario__name="own-data",
+        scenario__options__labels="dark, bright",
+        scenario__options__base=str(tmp_path / "server-base"),
+        scenario__options__image="1x2x2",
+        scenario__options__low=0,
+        scenario__options__high=1,
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "data.csv").write_text(ROWS)
+    return {
+        "client-id": "hospital-3",
+        "role": "upstream",
+        "data-path": str(tmp_path / "data.csv"),
+        "output": str(tmp_path / "node"),
+    }
+
+
+def _node(settings: RunSettings, config: dict[str, Any]) -> Node:
+    return node_of(
+        Context(1, 1, config, RecordDict(), {}), settings, Path("/run-of-the-server")
+    )
+
+
+def test_an_upstream_node_trains_on_its_whole_file(
+    settings: RunSettings, config: dict[str, Any], tmp_path: Path
+) -> None:
+    node = _node(settings, config)
+    assert (node.client, node.role) == ("hospital-3", "upstream")
+    assert node.folder == tmp_path / "node"
+    examples = node.scenario.training_examples("hospital-3")
+    assert examples.inputs.shape == (3, 1, 2, 2)
+    assert examples.inputs[1].ravel() == pytest.approx([0.4, 0.5, 0.6, 0.7])
+    assert examples.labels.tolist() == [0, 1, 1]
+    assert node.introduction()["protocol"] == PROTOCOL_VERSION
+
+
+def test_all_examples_of_a_new_node_are_its_support_set(
+    settings: RunSettings, config: dict[str, Any]
+) -> None:
+    node = _node(settings, config | {"role": "new"})
+    assert len(node.scenario.support_examples("hospital-3", 64)) == 3
+    assert len(node.scenario.support_examples("hospital-3", 1)) == 3
+    assert node.scenario.test_examples("hospital-3") is None
+
+
+@pytest.mark.parametrize(("role", "other"), [("upstream", "new"), ("new", "upstream")])
+def test_a_node_serves_nothing_but_its_part(
+    settings: RunSettings, config: dict[str, Any], role: str, other: str
+) -> None:
+    scenario = _node(settings, config | {"role": role}).scenario
+    give = {
+        "upstream": scenario.training_examples,
+        "new": lambda client: scenario.support_examples(client, 2),
+    }
+    with pytest.raises(DataError, match=f"this node is the {role} client .*serve no {other}"):
+        give[other]("hospital-3")
+    with pytest.raises(DataError, match=r"serve no .* client 'hospital-4'"):
+        give[role]("hospital-4")
+
+
+def test_its_keys_are_its_own_and_not_derived_from_the_runs_seed(
+    settings: RunSettings, config: dict[str, Any], tmp_path: Path
+) -> None:
+    node = _node(settings, config)
+    key = public_hex(node.signing_key())
+    assert (tmp_path / "node" / "client.key").stat().st_mode & 0o777 == 0o600
+    assert public_hex(_node(settings, config).signing_key()) == key
+    moved = config | {"output": str(tmp_path / "other")}
+    assert public_hex(_node(settings, moved).signing_key()) != key
+    # Nor are its salts: a simulated state would make the same secret in both folders.
+    examples = node.scenario.training_examples("hospital-3")
+    secrets = [n.state().spent.keyed("x") for n in (node, _node(settings, moved))]
+    assert secrets[0] != secrets[1]
+    assert len(examples) == 3
+
+
+def test_paths_of_its_own(
+    settings: RunSettings, config: dict[str, Any], tmp_path: Path
+) -> None:
+    more = {"key-path": str(tmp_path / "k"), "state-path": str(tmp_path / "s")}
+    node = _node(settings, config | more)
+    assert (node.key_path, node.state_path) == (tmp_path / "k", tmp_path / "s")
+
+
+def test_its_base_model_takes_the_place_of_the_servers(
+    settings: RunSettings, config: dict[str, Any], tmp_path: Path
+) -> None:
+    wrong = config | {"base-model": str(tmp_path / "nodes-base")}
+    with pytest.raises(FedcertError, match="nodes-base"):
+        _node(settings, wrong).base_model()
+    with pytest.raises(FedcertError, match="server-base"):
+        _node(settings, config).base_model()
+
+
+def test_a_scenario_with_data_can_give_the_task(config: dict[str, Any], tmp_path: Path) -> None:
+    values = ",".join(f"v{i}" for i in range(16))
+    (tmp_path / "data.csv").write_text(f"{values},label\n{','.join(['.5'] * 16)},bright\n")
+    node = _node(tiny_settings(), config)
+    assert node.scenario.labels == ("dark", "bright")
+    assert len(node.scenario.training_examples("hospital-3")) == 1
+    assert node.base_model().num_labels == 2
+
+
+# Kinds of files
+
+
+def _write(path: Path, kind: str) -> None:
+    inputs, labels = [[0.0, 0.1, 0.2, 0.3], [1.0] * 4], ["dark", "bright"]
+    if kind == "jsonl":
+        rows = [{"x": x, "y": y} for x, y in zip(inputs, labels, strict=True)]
+        path.write_text("\n".join(map(json.dumps, rows)))
+    elif kind == "npz":
+        np.savez(path, x=np.array(inputs), y=np.array(labels))
+    else:
+        arrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(arrow.table({"x": inputs, "y": labels}), path)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "npz", "parquet"])
+def test_kinds_of_files_and_names_of_columns(
+    settings: RunSettings, config: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / f"data.{kind}"
+    _write(path, kind)
+    own = config | {"data-path": str(path), "input-column": "x", "label-column": "y"}
+    examples = _node(settings, own).scenario.training_examples("hospital-3")
+    assert examples.labels.tolist() == [0, 1]
+    assert examples.inputs[0].ravel() == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"client-id": ""}, r"^client-id = '' in the node's configuration: give the client's"),
+        ({"client-id": "../x"}, r"^client-id = '\.\./x'"),
+        ({"role": "upstreams"}, r"^role = 'upstreams' .* give 'upstream' .* or 'new'"),
+        ({"role": ""}, "^role = ''"),
+        ({"data-path": "data.csv"}, r"^data-path = 'data\.csv' .* not an absolute path"),
+        ({"data-path": "/nowhere/x.csv"}, "^data-path = '/nowhere/x.csv' .* is no file"),
+        ({"data-path": ""}, "^data-path = '' .* is no file"),
+        ({"output": ""}, "data-path and no output: add output="),
+        ({"output": "here"}, "^output = 'here' .* not an absolute path"),
+        ({"key-path": "k"}, "^key-path = 'k' .* not an absolute path"),
+        ({"state-path": "s"}, "^state-path = 's' .* not an absolute path"),
+        ({"adapter-path": "a"}, "^adapter-path = 'a' .* not an absolute path"),
+    ],
+)
+def test_a_mistake_in_the_configuration_names_its_key(
+    settings: RunSettings, config: dict[str, Any], change: dict[str, str], text: str
+) -> None:
+    with pytest.raises(SettingsError, match=text):
+        _node(settings, config | change)
+
+
+def test_a_client_id_may_be_a_number(settings: RunSettings, config: dict[str, Any]) -> None:
+    assert _node(settings, config | {"client-id": 7}).client == "7"
+
+
+def test_the_server_does_not_learn_what_is_wrong_with_the_file(
+    settings: RunSettings,
+    config: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "data.csv").write_text("a,b,c,d,label\n0,0,0,0,a-rare-disease\n")
+    with pytest.raises(DataError) as caught:
+        _node(settings, config).scenario.training_examples("hospital-3")
+    assert str(caught.value) == (
+        "the file that the node's data-path names does not hold examples of this task; "
+        "the node's own log says why"
+    )
+    # Nor by the error that a traceback would print along.
+    assert caught.value.__suppress_context__
+    said = capsys.readouterr().err
+    assert "data-path:" in said
+    assert "'a-rare-disease'; the labels of this task are dark, bright" in said
+
+
+def test_a_node_without_a_file_in_a_run_that_has_none(settings: RunSettings) -> None:
+    with pytest.raises(SettingsError, match="partition-id 0 is out of range: own-data has 0"):
+        _node(settings, {"partition-id": 0})
