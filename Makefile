@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # A file without an ending has to be named.
 SOURCES := . .ci/typecheck
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods test test-slow test-all lint format wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps test test-slow test-deploy test-all lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,11 +44,20 @@ bench-certificates: $(INSTALLED) ## measure every recipe and render docs/certifi
 bench-methods: $(INSTALLED) ## compare with every baseline and render docs/benchmarks.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.methods
 
+bench-sweeps: $(INSTALLED) ## vary M, d, pool and shift one at a time and render docs/sweeps.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.sweeps
+
+bench-deployment: $(INSTALLED) ## bring every fault about, measure scale, and render docs/reliability.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.deployment
+
 test: $(INSTALLED) ## run the tests that do not take minutes
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not deploy"
 
 test-slow: $(INSTALLED) ## run the tests that take minutes
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not deploy"
+
+test-deploy: $(INSTALLED) ## run the tests with a real SuperLink and SuperNodes, TLS on
+	$(PYTEST) -m deploy
 
 test-all: $(INSTALLED) ## run all tests
 	$(PYTEST)

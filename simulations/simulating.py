@@ -19,11 +19,13 @@ from fedcert.atomic import write_atomically
 from fedcert.certificates import verify_record
 from fedcert.clients.client_app import make_client_app
 from fedcert.errors import RunError, SettingsError
+from fedcert.events import EventLog, LoggedObserver, logged_run
+from fedcert.failures import failure_rows
 from fedcert.fitting import FittedPrior
 from fedcert.machine import PeakMemory, describe_machine, versions
 from fedcert.planning import Plan, recipe_name
 from fedcert.priors import PRIORS, LatentSpace
-from fedcert.progress import Stopwatch
+from fedcert.progress import Observer, Stopwatch
 from fedcert.randomness import derive_seed
 from fedcert.reports import RESULTS_FORMAT, write_report
 from fedcert.results import write_json
@@ -90,12 +92,22 @@ def simulate(
         raise SettingsError(f"there is no runner {runner!r}; choose {' or '.join(RUNNERS)}")
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
     _claim_folder(output, settings)
-    with PeakMemory() as memory:
-        outcome = _federate(scenario, settings, output, runner, observer)
-        observer.start("copy the base model")
-        shutil.copytree(outcome.base.name, output / "base-model", dirs_exist_ok=True)
-        results = _measure(outcome, settings, observer, output)
-        observer.stop()
+    with logged_run(output, command="fedcert simulate") as events:
+        logged = LoggedObserver(observer, events)
+        with PeakMemory() as memory:
+            outcome = _federate(scenario, settings, output, runner, logged, events)
+            logged.start("copy the base model")
+            shutil.copytree(outcome.base.name, output / "base-model", dirs_exist_ok=True)
+            results = _measure(outcome, settings, logged, output)
+            logged.flush()
+            observer.stop()
+        return _written(results, observer, memory, output)
+
+
+def _written(
+    results: dict[str, Any], observer: Stopwatch, memory: PeakMemory, output: Path
+) -> Simulation:
+    """Write results, summary, and report into the run folder."""
     results["timings"] = [{"phase": p, "seconds": s} for p, s in observer.seconds.items()]
     results["peak_rss_mib"] = round(memory.peak_mib)
     summary = _summary(results)
@@ -117,7 +129,12 @@ def _claim_folder(output: Path, settings: RunSettings) -> None:
 
 
 def _federate(
-    scenario: Scenario, settings: RunSettings, output: Path, runner: str, observer: Stopwatch
+    scenario: Scenario,
+    settings: RunSettings,
+    output: Path,
+    runner: str,
+    observer: Observer,
+    events: EventLog,
 ) -> Outcome:
     observer.start("prepare the base model")
     scenario.base_model(on_step=observer.say)
@@ -127,7 +144,8 @@ def _federate(
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        outcomes.append(serve(grid, settings, output=output, observer=observer))
+        outcome = serve(grid, settings, output=output, observer=observer, events=events)
+        outcomes.append(outcome)
 
     RUNNERS[runner](
         server_app,
@@ -140,7 +158,7 @@ def _federate(
 
 
 def _measure(
-    outcome: Outcome, settings: RunSettings, observer: Stopwatch, output: Path
+    outcome: Outcome, settings: RunSettings, observer: Observer, output: Path
 ) -> dict[str, Any]:
     """Gather everything that the report shows."""
     strategy, scenario = outcome.strategy, outcome.scenario
@@ -197,9 +215,10 @@ def _measure(
         "prior": _prior_section(outcome, evidence, settings),
         "profiles": curves,
         "communication": _communication(outcome),
-        "failures": _grouped_failures(outcome),
+        "failures": failure_rows(strategy.failures),
         "statement": example.statement,
         "assumptions": list(example.assumptions),
+        "bundle_version": bundle.version,
         "digests": {
             "bundle": bundle.digest,
             "base model": bundle.base_digest,
@@ -294,14 +313,6 @@ def _communication(outcome: Outcome) -> dict[str, Any]:
 def _mean_of(counts: Counter[str], clients: tuple[str, ...]) -> int:
     seen = [counts[client] for client in clients if client in counts]
     return round(float(np.mean(seen))) if seen else 0
-
-
-def _grouped_failures(outcome: Outcome) -> list[dict[str, Any]]:
-    causes = Counter((f.phase, f.cause) for f in outcome.strategy.failures)
-    return [
-        {"phase": phase, "cause": cause, "clients": count}
-        for (phase, cause), count in causes.most_common()
-    ]
 
 
 def _summary(results: dict[str, Any]) -> dict[str, Any]:

@@ -10,14 +10,16 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fedcert.atomic import write_atomically
 from fedcert.certificates import Recipe
+from fedcert.data.examples import Examples
 from fedcert.machine import describe_machine, versions
 from fedcert.planning import menu, recipe_name
 from fedcert.planning.replays import ClientReplay
@@ -155,11 +157,17 @@ class _Point:
                 self.prior, counted, self._scenario.support_examples(client, N),
                 seed=derive_seed("bench sweeps", self._seed),
                 candidates=self._setting.candidates,
-                tested=lambda vectors, tests=tests: true.score(vectors, tests).wrong,
+                tested=partial(_wrong, true, tests),
             )  # fmt: skip
             for name, recipe in _recipes(self._setting.candidates).items():
                 outcome = replays.outcome(recipe, N)
                 yield client, name, outcome.bound, outcome.risk
+
+
+def _wrong(
+    scorer: BatchedScorer, tests: Examples, adapters: FloatArray
+) -> npt.NDArray[np.bool_]:
+    return scorer.score(adapters, tests).wrong
 
 
 def _recipes(candidates: int) -> dict[str, Recipe]:

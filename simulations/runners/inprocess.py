@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from fedcert.simulations.runners.flower_internals import LocalGrid
+from fedcert.simulations.runners.flower_internals import LocalGrid, run_server
 
 __all__ = ["run_in_process"]
 
 
 def run_in_process(server_app: ServerApp, client_app: ClientApp, *, nodes: int) -> None:
     """Run both apps here; nothing is started and no port is opened."""
-    context = Context(1, 1, {}, RecordDict(), {})
-    server_app(LocalGrid(client_app, nodes=nodes), context)
+    run_server(server_app, LocalGrid(client_app, nodes=nodes))

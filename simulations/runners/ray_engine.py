@@ -1,4 +1,4 @@
-"""The Ray runner: Flower's simulation engine with as many actors as cores."""
+"""The Ray runner: Flower's simulation backend with as many actors as cores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedcert.errors import RunError
-from fedcert.simulations.runners.flower_internals import run_on_ray
+from fedcert.simulations.runners.flower_internals import RayGrid, ray_backend, run_server
 
 __all__ = ["run_with_ray"]
 
@@ -30,10 +30,9 @@ def run_with_ray(server_app: ServerApp, client_app: ClientApp, *, nodes: int) ->
     # An empty folder: Ray's workers put theirs first on the import path, where a user's own
     # `fedcert` or `clients` folder would shadow the package.
     with tempfile.TemporaryDirectory(prefix="fedcert-ray-") as folder:
-        run_on_ray(
-            server_app,
-            client_app,
-            nodes=nodes,
-            actors=min(os.cpu_count() or 1, nodes),
-            folder=Path(folder),
-        )
+        actors = min(os.cpu_count() or 1, nodes)
+        with (
+            ray_backend(client_app, actors=actors, folder=Path(folder)) as backend,
+            RayGrid(backend, nodes=nodes) as grid,
+        ):
+            run_server(server_app, grid)

@@ -28,7 +28,7 @@ FOLDERS = {
 
 # The Flower app is a project of its own, and benchmarks run from a checkout.
 LEFT_OUT = ("simulations/app/", "simulations/benchmarks/")
-PATTERNS = ("*.py", "py.typed", "*.html.jinja")
+PATTERNS = ("*.py", "py.typed", "*.jinja")
 
 
 def run(*command: str | Path, cwd: Path, path: str = "") -> str:
@@ -152,3 +152,12 @@ def test_the_console_command_runs_without_the_tree(
     script = target / "bin" / "fedcert"
     printed = run(sys.executable, "-S", script, "--help", cwd=tmp_path, path=installed_path)
     assert "simulate" in printed
+
+
+def test_the_wheel_makes_an_app_without_the_tree(
+    target: Path, installed_path: str, tmp_path: Path
+) -> None:
+    script = target / "bin" / "fedcert"
+    words = (sys.executable, "-S", script, "new", "my-app")
+    run(*words, cwd=tmp_path, path=installed_path)
+    assert (tmp_path / "my-app" / "my_app" / "data.py").is_file()

@@ -52,8 +52,10 @@ def test_the_run_folder_holds_what_the_documentation_says(finished: Simulation) 
     assert {path.name for path in finished.output.iterdir()} == {
         "base-model",
         "bundle",
+        "bundles",
         "certificates",
         "clients",
+        "events.jsonl",
         "protocol",
         "witnesses",
         "pool",
@@ -243,7 +245,7 @@ def test_clients_that_fail_are_counted_by_cause(
 def test_too_few_adapters_are_an_error_with_its_causes(tmp_path: Path) -> None:
     names = ",".join(CLIENTS[:5])
     broken = tiny_settings(scenario__options__broken=names)
-    expected = "fewer than 10 adapters came in, too few for a prior: 1 x training: Runtime"
+    expected = "fewer than 10 adapters came in, too few for a prior: 5 x training: Runtime"
     with pytest.raises(RunError, match=expected):
         simulate(broken, output=tmp_path / "run", runner="inprocess")
     assert not (tmp_path / "run" / "results.json").exists()
@@ -341,3 +343,21 @@ def test_a_run_does_not_touch_the_global_generators(tmp_path: Path) -> None:
     settings = tiny_settings(evaluation__baselines=False)
     simulate(settings, output=tmp_path / "run", runner="inprocess")
     assert list(np.random.uniform(size=3)) == list(expected)  # noqa: NPY002
+
+
+def test_every_candidate_keeps_a_share_of_the_mean_adapter(tmp_path: Path) -> None:
+    simulation = simulate(tiny_settings(prior__keep=0.25), output=tmp_path, runner="inprocess")
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.prior.kind == "interpolated"
+    assert bundle.notes["kept_of_mean"] == 0.25
+    certificates = [
+        Certificate.from_json(text.decode()) for text in _certificates(tmp_path).values()
+    ]
+    assert len(certificates) == simulation.summary["new_clients"] == NEW
+    for certificate in certificates:
+        assert verify_record(certificate).extended(check_bundle(certificate, bundle)).passed
+    # The prior of the same uploads without the share draws other candidates.
+    simulate(tiny_settings(), output=tmp_path / "plain", runner="inprocess")
+    rest = Bundle.load(tmp_path / "plain" / "bundle").prior.sample("ab" * 32, count=400)
+    mixed = bundle.prior.sample("ab" * 32, count=400)
+    assert np.var(mixed, axis=0).sum() == pytest.approx(0.75**2 * np.var(rest, axis=0).sum())

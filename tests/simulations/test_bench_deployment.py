@@ -1,0 +1,143 @@
+"""``make bench-deployment``: its parts, its table, and that no fault is left out."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+
+from fedcert.simulations.benchmarks import deployment
+from fedcert.simulations.benchmarks.deployment import FAULTS, main, overhead_of, run_fault
+from fedcert.simulations.benchmarks.deployment_page import reliability_page
+from fedcert.simulations.benchmarks.deployment_scale import TimedApp, pool_uploads
+from fedcert.simulations.benchmarks.publishing import page_of
+from fedcert.simulations.faults.fault import Fault, Outcome
+from fedcert.simulations.runners.flower_internals import LocalGrid
+from simulations.counting import ask, counting_app
+from simulations.federation import tiny_settings
+
+RUN = {
+    "clients": 1000,
+    "pooled": 999,
+    "train_seconds": 55.0,
+    "start_seconds": 10.0,
+    "client_seconds": 100.0,
+    "client_cpu_seconds": 80.0,
+    "server_cpu_seconds": 4.0,
+    "all_cpu_seconds": 92.0,
+}
+
+
+def _fault(outcome: str, lost: str = "nothing") -> Fault:
+    def inject(folder: Path) -> Outcome:
+        assert not any(folder.iterdir())
+        return Outcome(outcome, lost)
+
+    return Fault("the disk | fails", Outcome("refused"), inject)
+
+
+def test_every_fault_has_its_kind_and_a_name_of_its_own() -> None:
+    faults = [
+        fault
+        for kind, name in FAULTS.items()
+        for fault in getattr(import_module(f"fedcert.simulations.faults.{kind}"), name)
+    ]
+    assert faults
+    assert all(isinstance(fault, Fault) for fault in faults)
+    assert len({fault.name for fault in faults}) == len(faults)
+
+
+def test_a_fault_is_recorded_with_what_came_of_it() -> None:
+    row = run_fault("server", _fault("refused"))
+    assert (row["outcome"], row["lost"], row["as_expected"]) == ("refused", "nothing", True)
+    assert not run_fault("server", _fault("accepted"))["as_expected"]
+    assert not run_fault("server", _fault("refused", lost="the pool"))["as_expected"]
+
+
+def test_a_fault_that_raises_does_not_hide_the_others() -> None:
+    def inject(folder: Path) -> Outcome:
+        raise OSError("no space")
+
+    row = run_fault("server", Fault("x", Outcome("refused"), inject))
+    assert (row["outcome"], row["lost"]) == ("not handled: OSError: no space", "unknown")
+    assert not row["as_expected"]
+
+
+def test_overhead_is_wall_time_over_the_clients_work_per_core() -> None:
+    found = overhead_of(RUN, cores=2)
+    assert found["ratio"] == pytest.approx(55 / 50)
+    assert found["ratio_of_cpu"] == pytest.approx(55 / 40)
+    assert found["ratio_of_work"] == pytest.approx(92 / 80)
+    assert found["ratio_with_start"] == pytest.approx(65 / 50)
+
+
+def test_the_page_shows_what_came_and_marks_what_should_not_have() -> None:
+    rows = [run_fault("server", _fault("refused")), run_fault("nodes", _fault("accepted"))]
+    page = reliability_page(page_of("reliability.md"), {"faults": rows})
+    assert "| the disk \\| fails | refused | nothing |" in page
+    assert "| the disk \\| fails | **accepted** (expected: refused) | nothing |" in page
+    assert "1 of 2 faults" in page
+
+
+def test_a_part_that_was_not_measured_stays_on_the_page() -> None:
+    record: dict[str, Any] = {"simulation": overhead_of(RUN, 2), "machine": _machine()}
+    page = reliability_page(page_of("reliability.md"), record)
+    assert "| **wall time over ideal** | **1.10** |" in page
+    again = reliability_page(
+        page, {"peak_rss_by_clients": [{"clients": 50, "server_mib": 400, "total_mib": 900}]}
+    )
+    assert "| **wall time over ideal** | **1.10** |" in again
+    assert "| 50 | 400 | 900 |" in again
+
+
+def _machine() -> dict[str, Any]:
+    return {"cores": 2, "cpu": "a processor"}
+
+
+def test_a_part_alone_goes_to_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        deployment, "_all_faults", lambda kinds: [("server", _fault("refused"))]
+    )
+    main(["--part", "faults", "--output", str(tmp_path)])
+    record = json.loads((tmp_path / "deployment.json").read_text())
+    assert [row["fault"] for row in record["faults"]] == ["the disk | fails"]
+    assert "pooled_uploads" not in record
+    assert "disk \\| fails" in (tmp_path / "reliability.md").read_text()
+
+
+def test_an_unexpected_outcome_fails_the_benchmark_after_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "_all_faults", lambda kinds: [("server", _fault("lost"))])
+    with pytest.raises(SystemExit, match="the disk"):
+        main(["--part", "faults", "--output", str(tmp_path)])
+    assert (tmp_path / "deployment.json").is_file()
+
+
+def test_uploads_are_pooled_through_the_checks(tmp_path: Path) -> None:
+    found = pool_uploads(30, folder=tmp_path, settings=tiny_settings())
+    assert (found["uploads"], found["kept"]) == (30, 30)
+    assert found["seconds"] > 0
+    assert len(list((tmp_path / "pool" / "adapters").iterdir())) == 30
+
+
+def test_clients_note_their_own_time(tmp_path: Path) -> None:
+    times = tmp_path / "times.jsonl"
+    grid = LocalGrid(TimedApp(counting_app(), times), nodes=3)
+    list(grid.send_and_receive(ask(grid, "count")))
+    lines = [json.loads(line) for line in times.read_text().splitlines()]
+    assert [line["message"] for line in lines] == ["query.count"] * 3
+    assert all(0 < line["cpu"] <= line["wall"] + 0.05 for line in lines)
+
+
+def test_timing_changes_no_answer(tmp_path: Path) -> None:
+    message = Message(RecordDict(), dst_node_id=100, message_type="query.count")
+    context = Context(1, 100, {"partition-id": 0}, RecordDict(), {})
+    reply = TimedApp(counting_app(), tmp_path / "times")(message, context)
+    assert dict(reply.content["m"]) == {"partition": 0, "seen": 1}
