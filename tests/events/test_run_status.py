@@ -20,14 +20,12 @@ from fedcert.errors import RunError
 from fedcert.events import EVENTS_FILE, logged_run
 from fedcert.run_status import read_status
 
-NOW = time.time()
-
 
 def _log(folder: Path, *events: dict[str, Any], run: str = "r") -> None:
     """Write events; their times count from now, in seconds."""
     with (folder / EVENTS_FILE).open("a", encoding="utf-8") as file:
         for event in events:
-            when = datetime.fromtimestamp(NOW + event.get("at", -60.0), UTC).isoformat()
+            when = datetime.fromtimestamp(time.time() + event.get("at", -60.0), UTC).isoformat()
             fields = {key: value for key, value in event.items() if key != "at"}
             file.write(json.dumps({"time": when, "run": run, **fields}) + "\n")
 
