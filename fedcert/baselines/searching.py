@@ -1,8 +1,8 @@
 """fedcert's own recipes as methods: candidates drawn from the prior, chosen or refined.
 
 The bound of each is computed by the code that replays recipes for a plan, so a planned
-method is fedcert's planner: the recipe of the menu with the lowest mean certificate on the
-tuning clients, at each n.
+method is fedcert's planner: the recipe of the menu that does best on the tuning clients, by the
+planner's rule, at each n.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from fedcert.errors import SettingsError
+from fedcert.planning import cautious_mean
 
 __all__ = ["Trial", "tuned"]
 
@@ -33,7 +32,7 @@ class Trial:
 
 
 def tuned(trials: Iterable[Trial], sizes: Sequence[int]) -> Mapping[int, int]:
-    """Return the variant with the lowest mean certificate, by n.
+    """Return the variant with the lowest `cautious_mean` of its certificates, by n.
 
     The planner's rule (`fedcert.planning.Plan`), for any method. Only variants that were
     tried on all clients at that n take part; of equal ones the first wins. A size that no
@@ -64,7 +63,7 @@ def tuned(trials: Iterable[Trial], sizes: Sequence[int]) -> Mapping[int, int]:
 def _best(certificates: Mapping[int, Sequence[float]]) -> int:
     most = max(len(values) for values in certificates.values())
     rank: Callable[[int], tuple[float, int]] = lambda variant: (  # noqa: E731
-        round(float(np.mean(certificates[variant])), 6),
+        round(cautious_mean(certificates[variant]), 6),
         variant,
     )
     return min((v for v, values in certificates.items() if len(values) == most), key=rank)

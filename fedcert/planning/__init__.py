@@ -1,7 +1,7 @@
 """Planning: which recipe to expect the lowest certificate from, before any data is spent."""
 
 from fedcert.planning.menu import menu, recipe_name, worth_trying
-from fedcert.planning.plan import Plan, PlanRow, Replayed
+from fedcert.planning.plan import Plan, PlanRow, Replayed, cautious_mean
 from fedcert.planning.replays import ClientReplay, plan_client
 from fedcert.planning.replies import replays_from_config, replays_to_config
 
@@ -10,6 +10,7 @@ __all__ = [
     "Plan",
     "PlanRow",
     "Replayed",
+    "cautious_mean",
     "menu",
     "plan_client",
     "recipe_name",

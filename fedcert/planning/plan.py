@@ -14,7 +14,19 @@ from fedcert.certificates import Recipe, RecipeTable
 from fedcert.certificates.recipes.base import require_integer, require_number
 from fedcert.errors import BundleError, CertificateError, RefusalError
 
-__all__ = ["Plan", "PlanRow", "Replayed"]
+__all__ = ["Plan", "PlanRow", "Replayed", "cautious_mean"]
+
+
+def cautious_mean(bounds: Sequence[float]) -> float:
+    """Return the mean of bounds plus its standard error: what choices are made by.
+
+    Among several means of a few clients the lowest is often one that was lucky. Bounds of
+    recipes that learn from few examples vary most between clients, so luck favors them, and
+    the standard error is what luck is worth. With one client there is no telling.
+    """
+    if len(bounds) < 2:
+        return float(np.mean(bounds))
+    return float(np.mean(bounds) + np.std(bounds, ddof=1) / len(bounds) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class PlanRow:
     n : int
         Size of the support set.
     recipe : Recipe
-        The one with the lowest mean bound over the planning clients.
+        The one with the lowest `cautious_mean` of its bounds over the planning clients.
     mean, low, high : float
         Mean, and 10% and 90% quantiles over the planning clients, of its bound.
     clients : int
@@ -94,7 +106,7 @@ class Plan:
 
     @classmethod
     def of(cls, recipes: Sequence[Recipe], replays: Iterable[Sequence[Replayed]]) -> Self:
-        """Choose for each n the recipe with the lowest mean bound.
+        """Choose for each n the recipe with the lowest `cautious_mean` of its bounds.
 
         Parameters
         ----------
@@ -118,14 +130,15 @@ class Plan:
         for n in sorted({n for n, _ in bounds}):
             # A client that failed at one recipe must not make that recipe look good.
             most = max(len(values) for (size, _), values in bounds.items() if size == n)
-            means = {
-                index: _rounded(np.mean(values))
+            scores = {
+                index: _rounded(cautious_mean(values))
                 for (size, index), values in bounds.items()
                 if size == n and len(values) == most
             }
-            best = min(means, key=lambda index: (means[index], index))
+            best = min(scores, key=lambda index: (scores[index], index))
+            mean = _rounded(np.mean(bounds[n, best]))
             low, high = map(_rounded, np.quantile(bounds[n, best], (0.1, 0.9)))
-            rows.append(PlanRow(n, recipes[best], means[best], low, high, most))
+            rows.append(PlanRow(n, recipes[best], mean, low, high, most))
         return cls(tuple(rows))
 
     def table(self) -> RecipeTable:

@@ -1,9 +1,9 @@
 """``make bench-methods``: fedcert and what it is compared with, at every n.
 
 Every method gets the same upstream clients, the same tuning clients and at most eight
-variants, and what it tries is chosen by one rule: the lowest mean certificate on the tuning
-clients, at each n. Outcomes are kept in the cache, so a run that stopped goes on, and a
-scenario that was run alone before is not run again.
+variants, and what it tries is chosen by one rule: at each n the lowest mean certificate on the
+tuning clients, with its standard error on top. Outcomes are kept in the cache, so a run that
+stopped goes on, and a scenario that was run alone before is not run again.
 
 A method of your own takes part by ``--method module:Class``, a scenario of your own by
 ``--scenario module:Class``.
@@ -90,8 +90,9 @@ def measure(
         table += rows
         chosen += configs
         done = [seed for seed, _ in results]
+        waiting = {str(seed): result.unfinished for seed, result in results}
         about.append({"scenario": case.scenario, "new": case.new, "tuning": case.planners,
-                      "seeds": done})  # fmt: skip
+                      "seeds": done, "unfinished": waiting})  # fmt: skip
     return {
         "command": "make bench-methods",
         "seeds": list(seeds),

@@ -75,7 +75,7 @@ class MethodBench:
     """
 
     def __init__(self, case: Case, seed: int, sizes: Sequence[int]) -> None:
-        self.case, self._seed, self._sizes = case, seed, tuple(sizes)
+        self.case, self.seed, self._sizes = case, seed, tuple(sizes)
         self.federation = Federation.of(case.scenario, seed=seed, **case.options)
         self.scenario = self.federation.scenario
         self._planning = Federation.of(
@@ -105,12 +105,12 @@ class MethodBench:
             inputs=self.scenario.inputs,
             clients={name: self.scenario.training_examples(name) for name in names},
             pool=pool,
-            prior=DiffusionPrior.fit(pool, seed=small_seed("prior", self._seed)),
+            prior=DiffusionPrior.fit(pool, seed=small_seed("prior", self.seed)),
             training=self.federation.settings.finetune_settings(),
             delta=DELTA,
             candidates=CANDIDATES,
             steel_candidates=steel,
-            seed=self._seed,
+            seed=self.seed,
             remember=self._remember,
         )
 
@@ -121,7 +121,7 @@ class MethodBench:
     def tune(
         self, method: type[Method], *, on_client: Callable[[], None] = lambda: None
     ) -> dict[int, Method]:
-        """Return the variant with the lowest mean certificate on tuning clients, by n."""
+        """Return the variant with the best certificates on tuning clients, by n (`tuned`)."""
         variants = self.variants(method)
         if len(variants) == 1:
             return dict.fromkeys(self._sizes, variants[0])
@@ -263,7 +263,7 @@ class MethodBench:
             part = support.take(slice(0, n))
             (mean,) = posterior_means(
                 upstream.prior.sketch(), upstream.scorer, part,
-                seed=derive_seed("bench methods", self._seed),
+                seed=derive_seed("bench methods", self.seed),
                 candidates=CANDIDATES, chains=32, steps=CHAIN_STEPS,
             )  # fmt: skip
             yield {"n": n, "method": "posterior mean", "error": self._error(mean, tests)}
@@ -310,7 +310,7 @@ class MethodBench:
             "training": asdict(self.federation.settings.finetune_settings()),
             "prior": self.upstream.prior.digest,
             "delta": DELTA,
-            "seed": self._seed,
+            "seed": self.seed,
         }
 
     def _remember(self, identity: object, compute: Callable[[], FloatArray]) -> FloatArray:

@@ -56,7 +56,8 @@ def methods_page(record: dict[str, Any]) -> str:
     ]
     parts += left_out(record)
     for scenario, rows in by_scenario(record):
-        parts += _scenario(scenario, rows, wanted=record["seeds"])
+        (about,) = [case for case in record["cases"] if case["scenario"] == scenario]
+        parts += _scenario(scenario, rows, _unfinished(record["seeds"], about))
     return "\n".join(parts)
 
 
@@ -112,15 +113,23 @@ def _by_method(rows: list[dict[str, Any]], n: int) -> dict[str, list[dict[str, A
     return found
 
 
-def _scenario(scenario: str, rows: list[dict[str, Any]], *, wanted: list[int]) -> list[str]:
-    seeds = sorted({row["seed"] for row in rows})
-    missing = sorted(set(wanted) - set(seeds))
+def _unfinished(wanted: list[int], about: dict[str, Any]) -> list[str]:
+    """Say which seeds, and which methods of a seed, are not measured yet."""
+    seeds = about["seeds"]
+    lines = [f"Seeds {', '.join(map(str, seeds))}."]
+    if missing := sorted(set(wanted) - set(seeds)):
+        lines[0] += f" Not measured yet: {', '.join(map(str, missing))}."
+    for seed, names in about["unfinished"].items():
+        if names:
+            lines.append(f"Not measured yet at seed {seed}: {', '.join(names)}.")
+    return [*lines, ""]
+
+
+def _scenario(scenario: str, rows: list[dict[str, Any]], about: list[str]) -> list[str]:
     lines = [
         f"## `{scenario}`",
         "",
-        f"Seeds {', '.join(map(str, seeds))}"
-        + (f"; not measured yet: {', '.join(map(str, missing))}." if missing else "."),
-        "",
+        *about,
         f"![certificates by n]({_figure_path(scenario, 'certificate')})",
         "",
         f"![errors by n]({_figure_path(scenario, 'error')})",

@@ -6,7 +6,7 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from fedcert.certificates.bounds import chance_of
 from fedcert.certificates.replay import limit
 from fedcert.errors import SettingsError
 from fedcert.simulations.benchmarks.certificates import DELTA, Case
+from fedcert.simulations.benchmarks.federations import NotMeasuredError
 from fedcert.simulations.benchmarks.methods_bench import MethodBench
 
 __all__ = ["SeedResult", "measured_seed", "table_of"]
@@ -51,6 +52,8 @@ class SeedResult:
         Peak memory of one client above what was in use before, MiB, by method.
     labels : int
         How many labels there are.
+    unfinished : list of str
+        Methods that are not in the cache where nothing may be measured.
     """
 
     outcomes: list[Outcome]
@@ -58,6 +61,7 @@ class SeedResult:
     risks: list[dict[str, Any]]
     memory: dict[str, float]
     labels: int
+    unfinished: list[str] = field(default_factory=list)
 
 
 def table_of(
@@ -84,26 +88,43 @@ def measured_seed(
     """Tune and measure every method on one seed; what is in the cache is not done again."""
     bench = MethodBench(case, seed, sizes)
     clients = bench.scenario.new_clients[: case.new]
-    outcomes: list[Outcome] = []
-    chosen: list[dict[str, Any]] = []
-    memory: dict[str, float] = {}
+    # First, since nothing can be shown without the limit.
+    risks = [row for client in clients for row in bench.risks(client)]
+    result = SeedResult([], [], risks, {}, len(bench.scenario.labels))
     for method in methods:
         sys.stdout.write(f"{case.scenario}, seed {seed}, {method.name}: ")
         try:
-            best = bench.tune(method, on_client=_dot)
+            _measure(result, bench, method, clients, sizes)
         except SettingsError as error:  # the model has no head, for instance
-            sys.stdout.write(f"left out: {error}\n")
-            continue
-        about = {"scenario": case.scenario, "seed": seed, "name": method.name}
-        chosen += [about | {"n": n} | best[n].config() for n in sizes]
-        for client in clients:
-            outcomes += [_outcome(method.name, row, best[row["n"]])
-                         for row in bench.measure(best, client)]  # fmt: skip
-            _dot()
-        memory[method.name] = bench.memory(best, clients[0])
+            sys.stdout.write(f"left out: {error}")
+        except NotMeasuredError:
+            sys.stdout.write("not finished")
+            result.unfinished.append(method.name)
         sys.stdout.write("\n")
-    risks = [row for client in clients for row in bench.risks(client)]
-    return SeedResult(outcomes, chosen, risks, memory, len(bench.scenario.labels))
+    if len(result.unfinished) == len(methods):
+        raise NotMeasuredError(f"{case.scenario}, seed {seed}: no method is finished")
+    return result
+
+
+def _measure(
+    result: SeedResult,
+    bench: MethodBench,
+    method: type[Method],
+    clients: Sequence[str],
+    sizes: Sequence[int],
+) -> None:
+    """Add a method's outcomes, all of them or none."""
+    best = bench.tune(method, on_client=_dot)
+    outcomes = []
+    for client in clients:
+        outcomes += [
+            _outcome(method.name, row, best[row["n"]]) for row in bench.measure(best, client)
+        ]
+        _dot()
+    result.memory[method.name] = bench.memory(best, clients[0])
+    about = {"scenario": bench.case.scenario, "seed": bench.seed, "name": method.name}
+    result.chosen.extend(about | {"n": n} | best[n].config() for n in sizes)
+    result.outcomes.extend(outcomes)
 
 
 def _dot() -> None:

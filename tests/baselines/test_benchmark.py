@@ -141,12 +141,21 @@ def test_what_was_measured_is_not_measured_again() -> None:
 
 
 def test_what_is_not_finished_is_left_out_and_named() -> None:
+    class Later(Majority):
+        """Nobody measures it."""
+
+        name: ClassVar[str] = "later"
+
     first = _measured(Own)
     with only_remembered():
         again = measure([CASE], [Own], seeds=[0, 1], sizes=[8, 16])
     assert again["table"] == first["table"]
     assert [case["seeds"] for case in again["cases"]] == [[0]]
-    assert "Seeds 0; not measured yet: 1." in methods_page(again)
+    assert "Seeds 0. Not measured yet: 1." in methods_page(again)
+    with only_remembered():
+        more = measure([CASE], [Own, Later], seeds=[0], sizes=[8, 16])
+    assert more["table"] == first["table"]
+    assert "Not measured yet at seed 0: later." in methods_page(more)
 
 
 def test_tuning_clients_have_no_part_in_anything_else() -> None:

@@ -7,11 +7,20 @@ import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedcert.certificates import Recipe
 from fedcert.errors import BundleError, CertificateError, RefusalError
-from fedcert.planning import Plan, PlanRow, Replayed, menu, recipe_name, worth_trying
+from fedcert.planning import (
+    Plan,
+    PlanRow,
+    Replayed,
+    cautious_mean,
+    menu,
+    recipe_name,
+    worth_trying,
+)
 
 RECIPES = menu(candidates=50, delta=0.05)
 UNION, SPLIT = RECIPES[:2]
@@ -42,10 +51,27 @@ def plan() -> Plan:
 
 
 def test_the_lowest_mean_wins_with_its_own_quantiles() -> None:
-    clients = [_client(r0n16=0.2 + 0.01 * i, r1n16=0.1 if i else 0.99) for i in range(11)]
+    clients = [_client(r0n16=0.2 + 0.01 * i, r1n16=0.1 if i else 0.5) for i in range(11)]
     [row] = Plan.of(RECIPES, clients).rows
     assert row.recipe == SPLIT  # its mean is lower, though not its worst client
-    assert row == PlanRow(16, SPLIT, 0.180909, 0.1, 0.1, 11)
+    assert row == PlanRow(16, SPLIT, 0.136364, 0.1, 0.1, 11)
+
+
+def test_a_mean_that_is_lower_by_luck_does_not_win() -> None:
+    # 0.25 +- 0.01 against 0.24 +- 0.08: nobody knows which is lower.
+    spread = [0.12] * 8 + [0.55, 0.57, 0.56]
+    clients = [_client(r0n16=0.2 + 0.01 * i, r1n16=spread[i]) for i in range(11)]
+    assert np.mean(spread) < 0.25
+    [row] = Plan.of(RECIPES, clients).rows
+    assert (row.recipe, row.mean) == (UNION, 0.25)
+
+
+@pytest.mark.parametrize("count", [2, 5, 40])
+def test_the_cautious_mean_is_the_mean_and_its_standard_error(count: int) -> None:
+    values = np.linspace(0.1, 0.9, count)
+    expected = values.mean() + values.std(ddof=1) / np.sqrt(count)
+    assert cautious_mean(list(values)) == pytest.approx(expected)
+    assert cautious_mean([0.3]) == 0.3
 
 
 def test_of_equal_means_the_first_recipe_wins_whatever_the_order() -> None:
