@@ -9,10 +9,12 @@ import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
 
 from fedcert.adapters import AdaptedModel
+from fedcert.atomic import replaced_folder
 from fedcert.bundle import Bundle
+from fedcert.certificates import Certificate
 from fedcert.clients.node import Node
 from fedcert.data.examples import Examples
-from fedcert.errors import BundleError
+from fedcert.errors import BundleError, CertificateError
 from fedcert.flower_records import arrays_of, content, words_of
 from fedcert.messages import METRICS, REPLY
 from fedcert.personalization import Personalization, commit_to, personalize
@@ -48,6 +50,7 @@ def certify(message: Message, node: Node) -> RecordDict:
     bundle = Bundle.load(_kept(node))
     check_base(bundle, node)
     model = node.adapted_model(bundle.space)
+    _keep_earlier(node, grant)
     result = personalize(
         bundle,
         model,
@@ -65,6 +68,23 @@ def certify(message: Message, node: Node) -> RecordDict:
     reply[METRICS] = MetricRecord({"seconds": result.seconds, **measured})
     shutil.rmtree(_kept(node))
     return reply
+
+
+def _keep_earlier(node: Node, grant: SeedGrant) -> None:
+    """Put aside what an earlier attempt left: it holds as before, and has more of delta.
+
+    The server has its certificate, if that arrived; the adapter is nowhere but here.
+    """
+    made, adapter = node.folder / "certificate.json", node.folder / "adapter"
+    try:
+        earlier = Certificate.read(made)
+    except CertificateError:  # there is none, or nothing that could be kept
+        return
+    if earlier.protocol == grant.receipt or not adapter.is_dir():
+        return
+    with replaced_folder(node.folder / "earlier" / earlier.digest[:16]) as staging:
+        shutil.copytree(adapter, staging / "adapter")
+        shutil.copy(made, staging)
 
 
 def _kept(node: Node) -> Path:

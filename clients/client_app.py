@@ -54,8 +54,7 @@ def make_client_app(
         except Exception as error:
             # The node's own log gets the whole story, the server a line.
             traceback.print_exc()
-            cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            reply = content({"failed": cause}, key=REPLY)
+            reply = content({"failed": _cause(error, context)}, key=REPLY)
         return Message(reply, reply_to=message)
 
     @client_app.query("hello")
@@ -83,6 +82,14 @@ def make_client_app(
         return answer(certify, message, context)
 
     return client_app
+
+
+def _cause(error: Exception, context: Context) -> str:
+    """Say in a line what went wrong; an unforeseen error may quote a deployed node's data."""
+    kind = type(error).__name__
+    if "data-path" in context.node_config:
+        return f"{kind}; the node's own log says more"
+    return f"{kind}: {error}" if str(error) else kind
 
 
 def _introduce(_message: Message, node: Node) -> RecordDict:

@@ -104,7 +104,7 @@ class NodeData(Scenario):
                 input_column=self._columns[0],
                 label_column=self._columns[1],
             )
-        except DataError as error:
+        except Exception as error:
             # The reason may quote a label or a value, which the server must not see.
             print(f"data-path: {error}", file=sys.stderr, flush=True)
             raise DataError(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save
 
 from fedcert.atomic import write_atomically
+from fedcert.canonical import digest_json
 from fedcert.clients.node import Node
 from fedcert.privacy import ReleaseLedger, UploadPrivacy
 from fedcert.privacy.ledger import Release
@@ -41,6 +42,8 @@ def private_release(
     RefusalError
         If the client's budget does not allow another release.
     """
+    # A state folder may have several clients.
+    purpose = digest_json({"client": node.client, "purpose": purpose})
     folder = (node.state_path or node.folder / "state") / "releases"
     path = folder / f"{purpose}.safetensors"
     if path.is_file():

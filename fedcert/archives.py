@@ -178,7 +178,8 @@ def _content(
                 if size > member.file_size:
                     break
                 yield part
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        # OSError: its place in the file is before the beginning, for instance.
         raise BundleError(
             f"{archive}: its member {name!r} is damaged ({error}); get the archive again"
         ) from error

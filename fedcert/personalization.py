@@ -17,12 +17,18 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.adapters.forward import AdaptedModel
-from fedcert.adapters.peft_format import write_peft_adapter
+from fedcert.adapters.peft_format import exported_digest, write_peft_adapter
 from fedcert.atomic import replaced_folder
 from fedcert.bundle import Bundle
-from fedcert.certificates import Certificate, Digests, Recipe, issue
+from fedcert.certificates import Certificate, Digests, Recipe, issue, verify_record
 from fedcert.data.examples import Examples
-from fedcert.errors import BundleError, DataError, ProtocolError, RefusalError
+from fedcert.errors import (
+    BundleError,
+    DataError,
+    FedcertError,
+    ProtocolError,
+    RefusalError,
+)
 from fedcert.memory import MemoryPlan
 from fedcert.priors.conditioning import Condition
 from fedcert.protocol.commitment import Commitment
@@ -161,7 +167,7 @@ def personalize(
         Where the client keeps what it has spent; without it nothing is refused as spent.
     grant : SeedGrant, optional
         The server's answer to `commit_to`; it needs `state`. Without it the certificate is
-        unwitnessed.
+        unwitnessed. If `folder` holds the certificate that it gave, that one is returned.
     condition : Condition, optional
         What is known about the client's task without the support set. The certificate is for
         ``bundle.given(condition)``, which whoever verifies it needs.
@@ -195,6 +201,8 @@ def personalize(
         state.accept(grant, examples, bundle=bundle.digest, client=client)
         recipe, seed = grant.recipe, grant.seed
         _check_size(bundle, recipe, len(examples))
+        if (made := _made_before(folder, grant)) is not None:
+            return Personalization(made, folder / "adapter", time.perf_counter() - started)
     ordered = in_drawn_order(examples, seed)
     certifying = recipe.certifying(len(examples)).as_slice()
     tolerance = recipe.margin_tolerance
@@ -255,6 +263,24 @@ def personalize(
     return Personalization(certificate, folder / "adapter", time.perf_counter() - started)
 
 
+def _made_before(folder: Path, grant: SeedGrant) -> Certificate | None:
+    """Return the certificate that a seed has given already, if it is whole.
+
+    One seed gives one certificate: a search with other settings, or on another machine, may
+    rank candidates otherwise, and somebody could choose between two.
+    """
+    try:
+        made = Certificate.read(folder / "certificate.json")
+        same = made.protocol == grant.receipt and verify_record(made).passed
+        return (
+            made
+            if same and exported_digest(folder / "adapter") == made.digests.adapter
+            else None
+        )
+    except FedcertError:
+        return None
+
+
 def _conditioned(bundle: Bundle, condition: Condition | None, examples: Examples) -> Bundle:
     if condition is None:
         return bundle
@@ -267,9 +293,9 @@ def _recipe_for(bundle: Bundle, examples: Examples) -> Recipe:
     if size == 0:
         raise DataError("the support set is empty; a certificate needs labeled examples")
     if len(np.unique(examples.labels)) < 2:
-        name = bundle.labels[int(examples.labels[0])]
+        # Not which one: a node's server gets these words.
         raise DataError(
-            f"all {size} support examples have the label {name!r}; label a random sample of "
+            f"all {size} support examples have the same label; label a random sample of "
             "what the model will meet, in which every class can occur"
         )
     recipe = bundle.recipes.recipe_for(size)

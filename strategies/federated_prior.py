@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from logging import INFO, WARNING
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,10 @@ NO_PRIVACY = (
     "secure aggregation the server could read an adapter off its terms, and without noise "
     "the sums themselves may tell who took part"
 )
+
+
+# What an array's name, shape, and format take in a message, generously.
+_OVERHEAD = 4096
 
 
 class FederatedPrior(PooledPrior):
@@ -151,10 +156,8 @@ class FederatedPrior(PooledPrior):
         judges = len(self.judges)
         fewest = max(1, self._min_pool - judges) if self._question.of == "fit" else 1
         if count < fewest:
-            log(WARNING, "\t%s answers are too few for a sum; it takes %s", count, fewest)
-            if self._latest is not None and not self._latest.outdated:
-                return self._hand_out(self._latest.bundle), metrics
-            return None, metrics
+            few = f"{count} answers are too few for a sum; it takes {fewest}"
+            return self._serve_latest(few), metrics
         # In the clients' order, not in that of arrival: a sum's last bits depend on it.
         sums: Arrays = {}
         for client in sorted(self._answers):
@@ -166,7 +169,17 @@ class FederatedPrior(PooledPrior):
         except StopIteration as end:
             self._question = None
             return self._finish(end.value), metrics
+        except (PriorError, np.linalg.LinAlgError) as error:
+            self._question = None
+            return self._serve_latest(f"the sums make no prior: {error}"), metrics
         return None, metrics
+
+    def _serve_latest(self, reason: str) -> ArrayRecord | None:
+        """Hand out the latest bundle instead of a fit, if it is what the settings ask for."""
+        log(WARNING, "\t%s", reason)
+        if self._latest is None or self._latest.outdated:
+            return None
+        return self._hand_out(self._latest.bundle)
 
     def _asked_clients(self, grid: Grid, question: Question) -> list[str]:
         """Split the clients that have not failed; who judges does not change."""
@@ -190,9 +203,9 @@ class FederatedPrior(PooledPrior):
 
     def _take_adapter(self, client: str, words: dict[str, Any], reply: Message) -> None:
         """Keep an answer until the round's sum is made."""
-        answer = arrays_of(reply.content)
         if self._question is None:
             raise PriorError("nothing was asked")
+        answer = arrays_of(reply.content, most=_largest_answer(self._question))
         _check_answer(answer, self._question)
         self._answers[client] = answer
 
@@ -205,6 +218,11 @@ class FederatedPrior(PooledPrior):
         }
         log(INFO, "\t%s", notes["choice"])
         return self._hand_out(self._publish(prior, notes))
+
+
+def _largest_answer(question: Question) -> int:
+    """Return the bytes that no answer exceeds in a message, in double precision."""
+    return sum(8 * prod(shape) + _OVERHEAD for shape in question.expects.values())
 
 
 def _check_answer(answer: Arrays, question: Question) -> None:

@@ -117,6 +117,17 @@ def test_what_is_not_a_plain_file_is_refused(archive: Path, kind: int) -> None:
     _refused(archive, "its member 'evil' is a link, a device, or a folder")
 
 
+def test_a_member_that_begins_before_the_file_is_refused(archive: Path) -> None:
+    pack(FILES, archive)
+    content = bytearray(archive.read_bytes())
+    # The end of the archive says that its directory begins a kilobyte later than it does.
+    place = content.rindex(b"PK\x05\x06") + 16
+    content[place : place + 4] = (int.from_bytes(content[place : place + 4], "little") + 1024
+                                  ).to_bytes(4, "little")  # fmt: skip
+    archive.write_bytes(content)
+    _refused(archive, "its member 'bundle.json' is damaged")
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("second", ["bundle.json", "Bundle.JSON"])
 def test_a_name_that_is_there_twice_is_refused(archive: Path, second: str) -> None:

@@ -15,10 +15,11 @@ import pytest
 from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate
 from fedcert.certificates.signing import generate_key, public_hex
+from fedcert.certificates.strict_json import LARGEST
 from fedcert.errors import CertificateError, FedcertError, ProtocolError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.log import read_log
-from fedcert.protocol.signed import LARGEST, signature_of
+from fedcert.protocol.signed import signature_of
 from fedcert.protocol.witness import check_log, check_witness
 from fedcert.simulations.faults.device_rig import CLIENT, Parties, make_bundle, signed_anew
 from fedcert.submissions import Submission, accept

@@ -22,7 +22,7 @@ from fedcert.certificates.bounds import chance_of
 from fedcert.certificates.receipt import SeedReceipt, seed_payload
 from fedcert.certificates.recipes import Choice, FirstStage, LedgerEntry, Recipe
 from fedcert.certificates.signing import ALGORITHM
-from fedcert.certificates.strict_json import Fields, parse_json
+from fedcert.certificates.strict_json import LARGEST, Fields, parse_json
 from fedcert.errors import CertificateError
 
 __all__ = ["FORMAT", "Candidate", "Certificate", "Digests", "Signature", "encode_vector"]
@@ -281,14 +281,18 @@ class Certificate:
         Raises
         ------
         CertificateError
-            Also if there is no such file, or it cannot be read.
+            Also if there is no such file, it cannot be read, or it is larger than any
+            certificate is.
         """
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                content = file.read(LARGEST + 1)
         except OSError as error:
             raise CertificateError(
                 f"cannot read the certificate {path}: {error.strerror}"
             ) from error
+        if len(content) > LARGEST:
+            raise CertificateError(f"the certificate {path} has more than {LARGEST:,} bytes")
         return Certificate.from_json(content)
 
 

@@ -15,7 +15,10 @@ from typing import Any, NoReturn
 from fedcert.canonical import canonical_json
 from fedcert.errors import CertificateError
 
-__all__ = ["Fields", "parse_json"]
+__all__ = ["LARGEST", "Fields", "parse_json"]
+
+LARGEST = 64 * 2**20
+"""Bytes of the largest file that is read; a vector of a million numbers takes 11 MB."""
 
 _LARGEST_INTEGER = 2**53 - 1  # the largest that every JSON reader keeps exactly (RFC 8785)
 

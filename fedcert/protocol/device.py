@@ -105,8 +105,7 @@ class DeviceState:
             claim=claim,
         )
         # On the disk before it leaves: without the salts nothing can be opened.
-        self._openings.mkdir(parents=True, exist_ok=True, mode=0o700)
-        opening.write(self._openings / f"{len(openings):06d}.json")
+        self._keep(opening, number=len(openings))
         return opening.commitment
 
     def accept(
@@ -135,6 +134,8 @@ class DeviceState:
         ------
         ProtocolError
             If the seed is forged or for something else, or the examples have changed.
+        RefusalError
+            If these examples have had this attempt already, with another seed.
         """
         root = grant.receipt.commitment
         opening = self.opening(root)
@@ -151,6 +152,9 @@ class DeviceState:
         if grant.client != client:
             raise ProtocolError(f"the seed was issued to {grant.client!r}, not to {client!r}")
         opening.check(examples)
+        self.spent.take_attempt(
+            opening.commitment.claim, grant.receipt.attempt, seed=grant.seed
+        )
         return opening
 
     def spend_unwitnessed(
@@ -173,6 +177,23 @@ class DeviceState:
             if opening.commitment.root == root:
                 return opening
         return None
+
+    def _keep(self, opening: Opening, *, number: int) -> None:
+        """Write an opening under the next free number; the folder may have other users."""
+        self._openings.mkdir(parents=True, exist_ok=True, mode=0o700)
+        aside = self._openings / f".{os.urandom(8).hex()}"
+        opening.write(aside)
+        try:
+            while True:
+                try:
+                    # A hard link, unlike a rename, replaces nothing.
+                    os.link(aside, self._openings / f"{number:06d}.json")
+                except FileExistsError:
+                    number += 1
+                else:
+                    return
+        finally:
+            aside.unlink()
 
     def _claim(
         self, kind: str, examples: Examples, client: str, recipe: Recipe, bundle: str = ""

@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.canonical import canonical_json
 from fedcert.certificates.signing import sign, verify
-from fedcert.certificates.strict_json import parse_json
+from fedcert.certificates.strict_json import LARGEST, parse_json
 from fedcert.errors import ProtocolError
 
-__all__ = ["LARGEST", "is_signed_by", "read_object", "signature_of", "to_text"]
+__all__ = ["is_signed_by", "read_object", "signature_of", "to_text"]
 
-LARGEST = 64 * 2**20
-"""Bytes of the largest file that is read; a vector of a million numbers takes 11 MB."""
+# Where the format has another name than messages have.
+_FORMATS = {"countersignature": "witness"}
 
 
 def signature_of(members: Mapping[str, Any], key: Ed25519PrivateKey) -> str:
@@ -52,7 +52,12 @@ def read_object(path: Path, what: str) -> Any:
         raise ProtocolError(f"cannot read the {what} {path}: {error.strerror}") from error
     if len(content) > LARGEST:
         raise ProtocolError(f"the {what} {path} has more than {LARGEST:,} bytes")
-    return parse_json(content, what)
+    found = parse_json(content, what)
+    said = found.get("format") if isinstance(found, dict) else None
+    # Files of the protocol look alike: say which one this is before its members are judged.
+    if isinstance(said, str) and not said.startswith(f"fedcert.{_FORMATS.get(what, what)}/"):
+        raise ProtocolError(f"{path} is no {what}: it says that its format is {said!r}")
+    return found
 
 
 def _payload(members: Mapping[str, Any]) -> bytes:

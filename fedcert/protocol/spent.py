@@ -105,6 +105,42 @@ class SpentLedger:
                 )
             self._insert(connection, examples, purpose, claim=claim)
 
+    def take_attempt(self, claim: str, attempt: int, *, seed: str) -> None:
+        """Note which seed an attempt at a certificate was made with.
+
+        A log that begins anew, or that of another server, counts attempts from one again.
+        The shares of delta add up only if each of them is taken once.
+
+        Parameters
+        ----------
+        claim : str
+            As in `spend`.
+        attempt : int
+            Its number, by the server's count.
+        seed : str
+            The one that was issued for it.
+
+        Raises
+        ------
+        RefusalError
+            If the attempt was made with another seed.
+        """
+        name = f"attempt {attempt} at {claim}"
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO states VALUES (?, ?)", (name, json.dumps(seed))
+            )
+            [known] = connection.execute(
+                "SELECT content FROM states WHERE name = ?", (name,)
+            ).fetchone()
+        if json.loads(known) != seed:
+            raise RefusalError(
+                f"these examples have had their attempt {attempt} already, with another seed: "
+                "the server's log began anew, or this is another server. A second certificate "
+                "from the same share of delta would be false more often than it says; use the "
+                "seed that came first, or collect fresh examples"
+            )
+
     def purposes(self, examples: Examples) -> list[str | None]:
         """Return what each example was spent on; None if nothing."""
         with self._transaction() as connection:

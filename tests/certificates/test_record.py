@@ -24,6 +24,7 @@ from fedcert.certificates import (
     WeightedUnionRecipe,
     verify_record,
 )
+from fedcert.certificates.strict_json import LARGEST
 from fedcert.errors import CertificateError
 
 from .conftest import KEY, Issuer
@@ -258,6 +259,14 @@ def test_other_content_is_damaged(content: bytes | str) -> None:
 def test_other_json_is_not_a_certificate(content: str) -> None:
     with pytest.raises(CertificateError, match="certificate must be an object"):
         Certificate.from_json(content)
+
+
+def test_a_file_that_no_certificate_fills_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.json"
+    with path.open("wb") as file:
+        file.truncate(LARGEST + 1)  # nothing but a hole: it takes no space on the disk
+    with pytest.raises(CertificateError, match=r"huge\.json has more than [0-9,]+ bytes"):
+        Certificate.read(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

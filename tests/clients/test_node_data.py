@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from simulations.federation import tiny_settings
 
 from fedcert.certificates.signing import public_hex
+from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import DataError, FedcertError, SettingsError
-from fedcert.messages import PROTOCOL_VERSION
+from fedcert.flower_records import words_of
+from fedcert.messages import PROTOCOL_VERSION, REPLY, TRAIN
 from fedcert.settings import RunSettings
 
 ROWS = "a,b,c,d,label\n0,.1,.2,.3,dark\n.4,.5,.6,.7,bright\n1,1,1,1,1\n"
@@ -171,6 +173,9 @@ def test_kinds_of_files_and_names_of_columns(
         ({"data-path": "/nowhere/x.csv"}, "^data-path = '/nowhere/x.csv' .* is no file"),
         ({"data-path": ""}, "^data-path = '' .* is no file"),
         ({"output": ""}, "data-path and no output: add output="),
+        ({"base-model": "/nowhere/base"}, "^base-model = '/nowhere/base' .* is no folder"),
+        ({"state_path": "/x"}, "^state_path is no key .*; write state-path instead"),
+        ({"label-colum": "y"}, "^label-colum is no key .*; write label-column instead"),
         ({"output": "here"}, "^output = 'here' .* not an absolute path"),
         ({"key-path": "k"}, "^key-path = 'k' .* not an absolute path"),
         ({"state-path": "s"}, "^state-path = 's' .* not an absolute path"),
@@ -206,6 +211,42 @@ def test_the_server_does_not_learn_what_is_wrong_with_the_file(
     said = capsys.readouterr().err
     assert "data-path:" in said
     assert "'a-rare-disease'; the labels of this task are dark, bright" in said
+
+
+def test_nor_when_reading_the_file_fails_in_a_way_that_nobody_foresaw(
+    settings: RunSettings,
+    config: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def read(*_args: object, **_options: object) -> None:
+        raise ValueError("could not convert string to float: 'a-rare-disease'")
+
+    monkeypatch.setattr("fedcert.clients.node_data.read_examples", read)
+    with pytest.raises(DataError, match="does not hold examples of this task") as caught:
+        _node(settings, config).scenario.training_examples("hospital-3")
+    assert "disease" not in str(caught.value)
+    assert caught.value.__suppress_context__
+    assert "'a-rare-disease'" in capsys.readouterr().err
+
+
+def test_nor_what_an_unforeseen_error_says_later(
+    settings: RunSettings,
+    config: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def handler(*_args: object) -> RecordDict:
+        raise KeyError("a-rare-disease")
+
+    monkeypatch.setattr("fedcert.clients.client_app.train", handler)
+    app = make_client_app(settings, tmp_path / "run")
+    message = Message(RecordDict(), dst_node_id=1, message_type=TRAIN)
+    message.metadata.__dict__["_message_id"] = "1"
+    reply = app(message, Context(1, 1, config, RecordDict(), {}))
+    assert words_of(reply.content, REPLY)["failed"] == "KeyError; the node's own log says more"
+    assert "a-rare-disease" in capsys.readouterr().err
 
 
 def test_a_node_without_a_file_in_a_run_that_has_none(settings: RunSettings) -> None:

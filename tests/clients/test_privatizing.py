@@ -42,6 +42,16 @@ def test_a_repeated_request_gets_the_same_noise_and_costs_nothing(tmp_path: Path
         private_release(vector, node=node, privacy=terms, purpose="b" * 64)
 
 
+def test_clients_that_share_a_state_folder_get_releases_of_their_own(tmp_path: Path) -> None:
+    one = replace(_node(tmp_path), state_path=tmp_path / "state")
+    two = replace(one, client=CLIENTS[1])
+    first, second = (
+        private_release(np.ones(20), node=node, privacy=_terms(node), purpose="a" * 64)
+        for node in (one, two)
+    )
+    assert np.all(first != second)
+
+
 def test_noise_is_secret_outside_of_simulations(tmp_path: Path) -> None:
     def released(folder: str, key: Path | None) -> np.ndarray:
         node = replace(_node(tmp_path / folder), key_path=key)

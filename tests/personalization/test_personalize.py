@@ -14,8 +14,11 @@ from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate, RecipeTable, SplitRecipe, verify_record
 from fedcert.data import Examples
 from fedcert.errors import CertificateError, DataError, RefusalError
-from fedcert.personalization import candidate_seed, in_drawn_order, personalize
+from fedcert.personalization import candidate_seed, commit_to, in_drawn_order, personalize
+from fedcert.protocol.authority import SeedAuthority
+from fedcert.protocol.device import DeviceState
 from fedcert.search import BatchedScorer
+from fedcert.search.choosing import Chosen
 
 from .conftest import CANDIDATES, KEY, SPLIT, UNION, Serve, Served, shuffled, with_label
 
@@ -124,6 +127,43 @@ def test_the_drawn_order_follows_from_seed_and_content(served: Served) -> None:
     np.testing.assert_allclose(*sums)
 
 
+@pytest.mark.parametrize("count", [UNION, SPLIT])
+def test_one_seed_gives_one_certificate_on_the_device_as_well(
+    serve: Serve,
+    bundle: Bundle,
+    model: AdaptedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+) -> None:
+    """A search with other settings, after a crash say, may rank candidates otherwise."""
+    examples, state = serve(count).examples, DeviceState(tmp_path / "state")
+    authority = SeedAuthority(tmp_path / "server")
+    authority.publish(bundle.digest, bundle.recipes)
+    common = {"client": "c-1", "key": KEY, "state": state}
+    grant = authority.issue(commit_to(bundle, examples, **common))
+
+    def certificate() -> Certificate:
+        folder = tmp_path / "client"
+        result = personalize(bundle, model, examples, folder=folder, grant=grant, **common)
+        assert result.certificate == Certificate.read(folder / "certificate.json")
+        assert exported_digest(result.adapter) == result.certificate.digests.adapter
+        return result.certificate
+
+    first = certificate()
+
+    def another(*_args: object, **_options: object) -> Chosen:
+        index = (first.candidate.index + 1) % CANDIDATES
+        return Chosen(index, bundle.prior.sample(grant.seed, start=index, count=1)[0])
+
+    monkeypatch.setattr("fedcert.personalization.choose", another)
+    assert certificate() == first
+    assert authority.countersign(first).certificate == first.digest
+    # What was torn is made anew.
+    (tmp_path / "client" / "certificate.json").write_text("{")
+    assert certificate() != first
+
+
 def _personalize(bundle: Bundle, model: AdaptedModel, examples: Examples, to: Path) -> None:
     personalize(bundle, model, examples, client="c-1", key=KEY, folder=to)
 
@@ -141,8 +181,9 @@ def test_one_class_is_refused(
 ) -> None:
     examples = vit.examples(30)
     alike = Examples(examples.inputs, np.ones(30, dtype=np.int64))
-    with pytest.raises(DataError, match="all 30 support examples have the label 'mine'"):
+    with pytest.raises(DataError, match="all 30 support examples have the same") as caught:
         _personalize(bundle, model, alike, tmp_path)
+    assert "mine" not in str(caught.value)  # a node tells its server why it failed
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.canonical import canonical_json
 from fedcert.certificates import verify_record
@@ -111,6 +112,36 @@ def test_retrying_after_an_aborted_attempt_is_the_second_attempt(
     server.issue(made)
     server.abort(made.root, "the certificate was not good enough")
     assert server.issue(commit(device, examples, retry=True)).receipt.attempt == 2
+
+
+@pytest.mark.parametrize("bundle", [BUNDLE, OTHER_BUNDLE], ids=["same bundle", "other bundle"])
+@pytest.mark.parametrize("key", [SERVER, MALLORY], ids=["same server", "other server"])
+def test_a_log_that_begins_anew_gives_no_second_first_attempt(
+    server: SeedAuthority,
+    device: DeviceState,
+    tmp_path: Path,
+    bundle: str,
+    key: Ed25519PrivateKey,
+) -> None:
+    examples = draw(30)
+    first = server.issue(commit(device, examples))
+    device.accept(first, examples, bundle=BUNDLE, client="alice")
+    # Its state folder was lost, or the same examples are taken to another federation.
+    anew = SeedAuthority(tmp_path / "anew", key=key)
+    anew.publish(bundle, RECIPES)
+    second = anew.issue(commit(device, examples, bundle=bundle))
+    assert (first.receipt.attempt, second.receipt.attempt) == (1, 1)
+    assert first.seed != second.seed
+    with pytest.raises(RefusalError, match="had their attempt 1 already, with another seed"):
+        device.accept(second, examples, bundle=bundle, client="alice")
+    # What they had holds, and the attempts that follow it are as good as ever.
+    device.accept(first, examples, bundle=BUNDLE, client="alice")
+    third = anew.issue(commit(device, examples, bundle=bundle, retry=True))
+    device.accept(third, examples, bundle=bundle, client="alice")
+    assert Fraction(first.recipe.delta) + Fraction(third.recipe.delta) <= Fraction(0.05)
+    fresh = draw(30, seed=8)
+    made = commit(DeviceState(tmp_path / "alice"), fresh, bundle=bundle)
+    device.accept(anew.issue(made), fresh, bundle=bundle, client="alice")
 
 
 @pytest.mark.parametrize(

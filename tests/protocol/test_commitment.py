@@ -5,12 +5,13 @@ from __future__ import annotations
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fedcert.data import Examples
-from fedcert.errors import CertificateError, ProtocolError
+from fedcert.errors import CertificateError, ProtocolError, RefusalError
 from fedcert.protocol.commitment import Commitment, Opening
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.merkle import tree_root
@@ -109,6 +110,25 @@ def test_a_device_commits_with_fresh_salts_that_stay_private(tmp_path: Path) -> 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(set(Opening.read(path).salts)) == 10
     assert all(salt.hex() not in str(one.to_object()) for salt in Opening.read(path).salts)
+
+
+def test_clients_that_share_a_state_folder_lose_no_salts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = DeviceState(tmp_path), DeviceState(tmp_path)
+    make, others = Opening.make, []
+
+    def later(*arguments: Any, **options: Any) -> Opening:
+        monkeypatch.undo()
+        others.append(commit(two, draw(10, seed=1), client="bob", key=MALLORY))
+        return make(*arguments, **options)
+
+    monkeypatch.setattr("fedcert.protocol.device.Opening.make", later)
+    made = [commit(one, draw(10)), *others]
+    assert [one.opening(each.root) is not None for each in made] == [True, True]
+    # And what one of them has spent, the other knows.
+    with pytest.raises(RefusalError, match="10 of the 10 examples are already spent"):
+        commit(two, draw(10), client="bob", key=MALLORY)
 
 
 def test_committing_again_gives_the_same_commitment_even_after_a_restart(

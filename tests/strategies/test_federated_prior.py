@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -152,11 +153,20 @@ def test_a_client_with_a_bad_answer_is_left_out(tmp_path: Path) -> None:
     def wrong_shape(_message: Message) -> RecordDict:
         return content({}, {"sum": np.ones((3, 3))}, key=REPLY)
 
-    first, second = CLIENTS[0], CLIENTS[1]
+    def too_large(_message: Message) -> RecordDict:
+        return content({}, {"sum": bad, "more": np.zeros(2**20)}, key=REPLY)
+
+    first, second, third = CLIENTS[0], CLIENTS[1], CLIENTS[2]
     federation.on(CONTRIBUTE, first, not_finite)
     federation.on(CONTRIBUTE, second, wrong_shape)
+    federation.on(CONTRIBUTE, third, too_large)
     strategy = _run(federation)
     causes = {failure.client: failure.cause for failure in strategy.failures}
-    assert set(causes) == {first, second}
+    assert set(causes) == {first, second, third}
+    # Found out before anything is decoded, which makes copies.
+    assert re.fullmatch(
+        r"the message's arrays have 8,[0-9,]+ bytes; at most [0-9,]{5,7} are taken",
+        causes[third],
+    )
     assert strategy.bundle is not None
     assert len(strategy.certificates) == NEW

@@ -6,16 +6,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation, tiny_settings
 
+from fedcert.adapters import exported_digest
 from fedcert.bundle import Bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.clients.node import node_of
 from fedcert.errors import BundleError, RunError
+from fedcert.flower_records import arrays_of, content, words_of
 from fedcert.locking import only_one
-from fedcert.messages import CERTIFY, COMMIT, PLAN, TRAIN
+from fedcert.messages import CERTIFY, COMMIT, PLAN, REPLY, TRAIN
 from fedcert.progress import Stopwatch
 from fedcert.settings import RunSettings
 from fedcert.simulations.faults.device_rig import fedcert
@@ -145,6 +148,24 @@ def test_enough_newcomers_make_another_version(tmp_path: Path) -> None:
             assert certificate.protocol is not None
             assert certificate.protocol.attempt == attempt
         assert two.delta < one.delta / 10
+
+
+def test_a_client_keeps_what_it_was_certified_under_an_earlier_version(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    _, before = _run(output, [*EARLY, *NEWCOMERS])
+    _, after = _run(output, [*CLIENTS[:UPSTREAM], *NEWCOMERS])
+    for client in NEWCOMERS:
+        first, second = before.certificates[client], after.certificates[client]
+        # The later attempt has less delta; the adapter is nowhere but with its client.
+        assert first.delta > second.delta
+        folder = output / "clients" / client
+        assert Certificate.read(folder / "certificate.json") == second
+        kept = folder / "earlier" / first.digest[:16]
+        assert Certificate.read(kept / "certificate.json") == first
+        assert exported_digest(kept / "adapter") == first.digests.adapter
+    # The same attempt once more is no earlier one.
+    _run(output, [*NEWCOMERS])
+    assert len(list((output / "clients" / NEWCOMERS[0] / "earlier").iterdir())) == 1
 
 
 def test_uploads_that_fail_are_not_new(tmp_path: Path) -> None:
@@ -295,6 +316,21 @@ def test_a_federated_prior_is_fitted_again_only_when_clients_join(
     for client in CLIENTS[:8]:
         failing.on("train.contribute", client, lambda _: RecordDict())
     assert _bundle(failing.serve().strategy).digest == _bundle(first).digest
+    # So does one whose sums are so large that nothing can be computed from them.
+    hostile = _federation(tmp_path / "run", everyone, **how, server__refit_after=2)
+
+    def huge(message: Message) -> Message:
+        context = hostile.grid._contexts[message.metadata.dst_node_id]
+        honest = hostile.clients.honest(message, context)
+        if words_of(message.content)["question"]["kind"] == "gram":
+            arrays = arrays_of(honest.content)
+            most = {name: np.full_like(array, 1.7e308) for name, array in arrays.items()}
+            return Message(content({}, most, key=REPLY), reply_to=message)
+        return honest
+
+    for client in CLIENTS[:UPSTREAM]:
+        hostile.on("train.contribute", client, huge)
+    assert _bundle(hostile.serve().strategy).digest == _bundle(first).digest
     _, third = _run(tmp_path / "run", everyone, **how, server__refit_after=2)
     assert _bundle(third).version == 2
 
