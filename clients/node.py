@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,13 @@ from fedcert.settings_sections import ScenarioSettings
 __all__ = ["Node", "node_of"]
 
 _Config = Mapping[str, Any]
+
+_KEYS = (
+    *("client-id", "role", "data-path", "input-column", "label-column"),
+    *("output", "key-path", "state-path", "base-model", "adapter-path"),
+)
+# Alike enough to be meant: a letter too many, or an underscore for a dash.
+_ALIKE = 0.85
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,13 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
         If a key is missing or wrong; the message names it.
     """
     config = context.node_config
-    scenario = _shared_scenario(settings.scenario, str(config.get("base-model", "")))
+    _refuse_misspelt(config)
+    base = str(config.get("base-model", ""))
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise SettingsError(
+            f"base-model = {base!r} in the node's configuration is no folder on this machine"
+        )
+    scenario = _shared_scenario(settings.scenario, base)
     own = _path(config, "output")
     if "data-path" not in config:
         client, role = _partition(config, scenario)
@@ -168,6 +182,15 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
         state_path=state_path,
         adapter_path=_path(config, "adapter-path"),
     )
+
+
+def _refuse_misspelt(config: _Config) -> None:
+    """Raise `SettingsError` for a key that would be ignored; other apps' keys are theirs."""
+    for key in config.keys() - set(_KEYS):
+        if meant := get_close_matches(key, _KEYS, n=1, cutoff=_ALIKE):
+            raise SettingsError(
+                f"{key} is no key of the node's configuration; write {meant[0]} instead"
+            )
 
 
 def _partition(config: _Config, scenario: Scenario) -> tuple[str, str]:

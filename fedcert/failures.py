@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Failure", "FailureGroup", "causes_of", "failure_line", "failure_rows", "grouped"]
+__all__ = [
+    "Failure",
+    "FailureGroup",
+    "causes_of",
+    "failed_line",
+    "failure_line",
+    "failure_rows",
+    "grouped",
+]
 
 # Figures and digests, which differ between clients that failed for one reason.
 _VARYING = r"\b[0-9a-f]{8,}\b|\d+(?:[.,]\d+)*(?:e[+-]?\d+)?"
@@ -68,6 +76,12 @@ def grouped(failures: Iterable[Failure]) -> list[FailureGroup]:
 def causes_of(failures: Iterable[Failure]) -> str:
     """List in one line how many clients failed in which phase and why, each cause once."""
     return failure_line(failure_rows(failures))
+
+
+def failed_line(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many clients failed, then the rows of `failure_rows`, in one line."""
+    count = sum(row["clients"] for row in rows)
+    return f"{count} client{'s' * (count != 1)} failed: {failure_line(rows)}"
 
 
 def failure_line(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -74,8 +74,8 @@ def package_of(name: str) -> str:
     package = name.replace("-", "_").lower()
     if keyword.iskeyword(package) or package in _RESERVED or _is_installed(package):
         raise SettingsError(
-            f"the package of an app named {name!r} would be {package!r}, which hides or is "
-            "something else; give another name with --name"
+            f"the package of an app named {name!r} would be {package!r}, a name that Python or "
+            "an installed package has already; give another one with --name"
         )
     return package
 

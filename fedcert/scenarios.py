@@ -129,6 +129,11 @@ def _find_class(name: str) -> type[Scenario]:
                 f"scenario {name!r} needs the package {error.name!r}; install it, "
                 "for instance with pip install 'fedcert[simulation]'"
             ) from error
+        if attribute:
+            raise SettingsError(
+                f"there is no scenario {name!r}: Python finds no module {error.name!r}; put "
+                "its folder on the import path, with export PYTHONPATH=/path/to/folder"
+            ) from error
         raise SettingsError(
             f"there is no scenario {name!r}; name a file of {_PACKAGE} "
             "or give your own as module:Class"

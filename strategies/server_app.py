@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcert.errors import SettingsError
 from fedcert.events import LoggedObserver, logged_run
-from fedcert.failures import causes_of
+from fedcert.failures import failed_line, failure_rows
 from fedcert.progress import Stopwatch
 from fedcert.settings import RunSettings
 from fedcert.strategies.pooled_prior import PooledPrior
@@ -61,7 +61,7 @@ def make_server_app(
             )
             observer.flush()
         if failures := outcome.strategy.failures:
-            log(WARNING, "%s clients failed: %s", len(failures), causes_of(failures))
+            log(WARNING, "%s", failed_line(failure_rows(failures)))
 
     return server_app
 

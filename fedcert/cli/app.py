@@ -12,15 +12,24 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from typer.models import CommandInfo, TyperInfo
 
 from fedcert import __version__
 from fedcert.errors import FedcertError
 from fedcert.reports.formats import clean_text
 
-__all__ = ["app", "console", "main", "say"]
+__all__ = ["app", "console", "main", "reason_of", "say"]
+
+# What `fedcert --help` shows under which heading, in this order, groups of commands last.
+_HEADINGS = {
+    "Run a federation": ("new", "simulate", "status", "report", "server"),
+    "On a device": ("plan", "commit", "personalize", "submit", "monitor"),
+    "For everybody": ("verify", "bundle", "prior", "keys"),
+}
 
 # What typer makes of Ctrl-C.
 _INTERRUPTED = 130
+_WIDTH_OF_FILES = 200
 
 app = typer.Typer(
     name="fedcert",
@@ -36,6 +45,9 @@ app = typer.Typer(
     ),
 )
 console = Console()
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    # In a file or a pipe, 80 columns would break keys and digests in two.
+    console = Console(width=_WIDTH_OF_FILES)
 
 
 def say(text: str, *, style: str | None = None, wrap: bool = False) -> None:
@@ -99,13 +111,19 @@ def main() -> None:
     except FedcertError as error:
         _fail(str(error))
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}")
+        _fail(reason_of(error))
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
             text = "interrupted; what was finished is kept, and the same command goes on"
             _print_line(Console(stderr=True), text, style=None)
         raise
+
+
+def reason_of(error: OSError) -> str:
+    """Say in a line which file or folder a system call failed on, and why."""
+    # Where something was to be renamed, the second name is the one that the user gave.
+    name = error.filename2 or error.filename
+    return f"{name}: {error.strerror or error}" if name else str(error.strerror or error)
 
 
 def _fail(reason: str) -> NoReturn:
@@ -131,3 +149,14 @@ def _register_commands() -> None:
         submit,
         verify,
     )
+
+    order = [name for names in _HEADINGS.values() for name in names]
+    heading_of = {name: heading for heading, names in _HEADINGS.items() for name in names}
+    app.registered_commands.sort(key=lambda info: order.index(_name(info)))
+    infos: list[CommandInfo | TyperInfo] = [*app.registered_commands, *app.registered_groups]
+    for info in infos:
+        info.rich_help_panel = heading_of[_name(info)]
+
+
+def _name(info: CommandInfo | TyperInfo) -> str:
+    return str(info.name or getattr(info.callback, "__name__", ""))

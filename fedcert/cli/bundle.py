@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedcert.cli.app import app, say
+from fedcert.errors import SettingsError
 
 __all__ = ["bundle"]
 
@@ -40,10 +41,20 @@ def unpack(
     archive: Annotated[Path, typer.Argument(help="What `pack` wrote.")],
     output: _Output = Path("bundle"),
 ) -> None:
-    """Check an archive and write its folder, as a whole or not at all."""
+    """Check an archive and write its folder, as a whole or not at all.
+
+    A bundle that is there is replaced; a folder that holds something else is refused.
+    """
     from fedcert.bundle import Bundle
 
     loaded = Bundle.load(archive)
+    inside = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if inside and "bundle.json" not in inside:
+        # It would be replaced as a whole, with everything in it.
+        raise SettingsError(
+            f"{output} holds something that is no bundle, and nothing was written; name an "
+            "empty or a new folder with --output"
+        )
     loaded.save(output)
     say(f"folder: {output}")
     say(f"bundle: {loaded.digest}")

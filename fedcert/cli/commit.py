@@ -11,6 +11,7 @@ from fedcert.cli.app import app, say
 from fedcert.cli.device import (
     BundleDigest,
     BundlePath,
+    DataPath,
     InputColumn,
     LabelColumn,
     State,
@@ -24,7 +25,7 @@ __all__ = ["commit"]
 
 @app.command()
 def commit(
-    data: Annotated[Path, typer.Argument(help="Labeled examples: .csv, .jsonl or .npz.")],
+    data: DataPath,
     bundle: BundlePath,
     client: Annotated[str, typer.Option(help="Your stable id, as the server knows it.")],
     output: Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from fedcert.cli.app import app, say
 from fedcert.errors import BundleError, ProtocolError
+from fedcert.reports.formats import decimal_up
 
 if TYPE_CHECKING:
     from fedcert.bundle import Bundle
@@ -20,6 +21,7 @@ __all__ = [
     "Base",
     "BundleDigest",
     "BundlePath",
+    "DataPath",
     "InputColumn",
     "LabelColumn",
     "ServerKey",
@@ -46,6 +48,9 @@ State = Annotated[
         "beside the key, with the ending .state."
     ),
 ]
+DataPath = Annotated[
+    Path, typer.Argument(help="Labeled examples: .csv, .jsonl, .npz, or .parquet.")
+]
 BundlePath = Annotated[
     Path, typer.Option("--bundle", "-b", help="The federation's bundle: a folder or archive.")
 ]
@@ -63,7 +68,7 @@ LabelColumn = Annotated[str, typer.Option(help="Column or key of the labels.")]
 
 @app.command()
 def personalize(
-    data: Annotated[Path, typer.Argument(help="Labeled examples: .csv, .jsonl or .npz.")],
+    data: DataPath,
     bundle: BundlePath,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Gets adapter/ and certificate.json.")
@@ -144,7 +149,7 @@ def personalize(
         typer.echo(certificate.to_json(), nl=False)
         return
     say(certificate.statement, wrap=True)
-    say(f"bound:       {certificate.bound:.4f} (delta {certificate.delta:g})")
+    say(f"bound:       {decimal_up(certificate.bound, 4)} (delta {certificate.delta:g})")
     say(f"adapter:     {result.adapter}")
     say(f"certificate: {output / 'certificate.json'}")
     say(f"to read:     {page}")

@@ -19,6 +19,7 @@ from fedcert.cli.device import (
     read_labeled,
 )
 from fedcert.errors import CertificateError
+from fedcert.reports.formats import decimal_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,10 +100,11 @@ def monitor(
             say(f"left out: {found.seen} counted before, {found.spent} spent on other things")
         if watch.alarmed:
             say(
-                f"ALARM at example {watch.alarm_at}: a risk of at most {watch.bound:.4f} is no "
-                f"longer tenable (false alarms: at most {alpha:g}, ever)",
+                f"ALARM at example {watch.alarm_at}: a risk of at most "
+                f"{decimal_up(watch.bound, 4)} is no longer tenable "
+                f"(false alarms: at most {alpha:g}, ever)",
                 style="red",
             )
         else:
-            say(f"no evidence against a risk of at most {watch.bound:.4f}")
+            say(f"no evidence against a risk of at most {decimal_up(watch.bound, 4)}")
     raise typer.Exit(1 if watch.alarmed else 0)

@@ -29,16 +29,23 @@ _State = Annotated[
     typer.Option(
         "--state",
         "-s",
-        help="The server's folder: key, nonces, and log.jsonl; made if it is missing. Keep "
-        "it: attempts that are missing from the log would count anew.",
+        help="The server's folder: key, nonces, and log.jsonl; made by `publish` or `enroll`. "
+        "Keep it: attempts that are missing from the log would count anew.",
     ),
 ]
 _BundleFolder = Annotated[Path, typer.Argument(help="A bundle: a folder or an archive.")]
 
 
-def _authority(state: Path, *, enroll_new: bool = True) -> SeedAuthority:
+def _authority(state: Path, *, enroll_new: bool = True, new: bool = False) -> SeedAuthority:
+    from fedcert.errors import ProtocolError
     from fedcert.protocol.authority import SeedAuthority
 
+    # Another server than the one that was meant would count attempts from the beginning.
+    if not new and not (state / "log.jsonl").is_file():
+        raise ProtocolError(
+            f"{state} is no server's folder: it has no log.jsonl; give the --state that "
+            "`fedcert server publish` was given"
+        )
     return SeedAuthority(state, enroll_new=enroll_new)
 
 
@@ -47,7 +54,8 @@ def publish(bundle: _BundleFolder, state: _State) -> None:
     """Log a bundle and the hash of its nonce; do it before the bundle goes out."""
     from fedcert.bundle import Bundle
 
-    authority, loaded = _authority(state), Bundle.load(bundle)
+    loaded = Bundle.load(bundle)
+    authority = _authority(state, new=True)
     authority.publish(loaded.digest, loaded.recipes)
     say(f"published:  {loaded.digest}")
     say(f"server key: {authority.public_key}")
@@ -60,7 +68,7 @@ def enroll(
     state: _State,
 ) -> None:
     """Let a client take part under a key; attempts count per enrolled client."""
-    _authority(state).enroll(client, public_key.lower())
+    _authority(state, new=True).enroll(client, public_key.lower())
     say(f"enrolled: {client}")
 
 
@@ -79,8 +87,8 @@ def issue_seed(
     """Issue the seed of a commitment; the same commitment gets the same seed."""
     from fedcert.protocol.commitment import Commitment
 
-    authority = _authority(state, enroll_new=enroll_new)
-    grant = authority.issue(Commitment.read(commitment))
+    made = Commitment.read(commitment)
+    grant = _authority(state, enroll_new=enroll_new).issue(made)
     grant.write(output)
     say(
         f"seed: {output} (attempt {grant.receipt.attempt} of {grant.client}, delta "

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from fedcert.cli.app import app, console, say
 from fedcert.errors import RunError, SettingsError
-from fedcert.failures import failure_line
+from fedcert.failures import failed_line
+from fedcert.reports.formats import decimal_up
 
 __all__ = ["simulate"]
 
@@ -71,8 +72,7 @@ def simulate(
             simulation = run(resolved, output=output, runner=runner, observer=observer)
         _print_results(simulation.output, simulation.results, simulation.summary)
     if failures := simulation.results["failures"]:
-        count = sum(failure["clients"] for failure in failures)
-        raise RunError(f"{count} clients failed: {failure_line(failures)}")
+        raise RunError(failed_line(failures))
 
 
 def _quiet() -> None:
@@ -94,7 +94,9 @@ def _print_results(output: Path, results: dict[str, Any], summary: dict[str, Any
     table.add_column(
         "test error", justify="right", footer="-" if error is None else f"{error:.3f}"
     )
-    table.add_column("certified", justify="right", footer=f"{summary['mean_certificate']:.3f}")
+    table.add_column(
+        "certified", justify="right", footer=decimal_up(summary["mean_certificate"])
+    )
     table.add_column("verified")
     for row in results["clients"]:
         table.add_row(
@@ -103,7 +105,7 @@ def _print_results(output: Path, results: dict[str, Any], summary: dict[str, Any
             row["recipe"],
             f"{row['errors']} of {row['certified_on']}",
             "-" if row["test_error"] is None else f"{row['test_error']:.3f}",
-            f"{row['bound']:.3f}",
+            decimal_up(row["bound"]),
             "yes" if row["verified"] else "NO",
         )
     console.print(table)

@@ -114,12 +114,13 @@ def verify(
             mark = "[green]ok[/]" if check.passed else "[red]FAILED[/]"
             table.add_row(mark, check.name, escape(clean_text(check.detail)))
         console.print(table)
+        failed = [check.name for check in report.checks if not check.passed]
         if report.passed:
             say(record.statement, wrap=True)
             if bundle is None or data is None:
                 say(f"not checked: {_unchecked(bundle, data)}", wrap=True)
         else:
-            say("this certificate does not hold", style="red")
+            say(f"this certificate does not hold: {', '.join(failed)}", style="red")
     raise typer.Exit(0 if report.passed else 1)
 
 

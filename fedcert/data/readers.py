@@ -18,6 +18,9 @@ from fedcert.errors import DataError
 
 __all__ = ["encode_labels", "read_examples"]
 
+# An image has a column for each value; nobody wants to read all of them in a message.
+_MOST_NAMED = 10
+
 
 def read_examples(
     path: Path,
@@ -158,8 +161,10 @@ def _read_parquet(
 
 def _require(path: Path, column: str, present: Sequence[str]) -> None:
     if column not in present:
+        shown = ", ".join(present[:_MOST_NAMED]) or "none at all"
+        more = len(present) - _MOST_NAMED
         raise DataError(
-            f"{path}: no column {column!r}; it has {', '.join(present) or 'none at all'}"
+            f"{path}: no column {column!r}; it has {shown}{f' and {more} more' * (more > 0)}"
         )
 
 

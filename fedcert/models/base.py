@@ -189,8 +189,10 @@ def pretrained(
             ignore_mismatched_sizes=bool(changes),
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        kind = "folder" if Path(name).exists() else "folder or hub id"
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if not Path(name).exists():
+            reason = f"there is no such folder here, and the hub does not give it ({reason})"
+        kind = "folder" if Path(name).exists() else "folder or hub id"
         raise ModelError(
             f"cannot load a base model from the {kind} {name!r}: {reason}"
         ) from error

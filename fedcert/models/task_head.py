@@ -156,5 +156,7 @@ def _content(name: str, revision: str | None) -> dict[str, str]:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"cannot load the hub model {name!r}: {reason}") from error
+        raise ModelError(
+            f"there is no folder {name!r}, and it cannot be loaded from the hub: {reason}"
+        ) from error
     return {name: str(getattr(config, "_commit_hash", None) or revision)}

@@ -11,6 +11,7 @@ __all__ = [
     "clean_text",
     "count",
     "data_size",
+    "decimal_up",
     "duration",
     "percent",
     "percent_brief",
@@ -66,6 +67,12 @@ def percent_up(bound: float | None) -> str:
     A bound that is a tenth of a percent up to floating-point noise stays as it is.
     """
     return MISSING if bound is None else f"{math.ceil(1000 * bound - 1e-9) / 10:.1f}%"
+
+
+def decimal_up(bound: float, places: int = 3) -> str:
+    """Print an upper bound as a decimal fraction, rounded up as in `percent_up`."""
+    scale = 10**places
+    return f"{math.ceil(scale * bound - 1e-9) / scale:.{places}f}"
 
 
 def count(number: float | None) -> str:

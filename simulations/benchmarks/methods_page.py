@@ -55,6 +55,8 @@ def methods_page(record: dict[str, Any]) -> str:
         "",
     ]
     parts += left_out(record)
+    if waiting := [f"`{case['scenario']}`" for case in record["cases"] if not case["seeds"]]:
+        parts += [f"Not measured yet: {', '.join(waiting)}.", ""]
     for scenario, rows in by_scenario(record):
         (about,) = [case for case in record["cases"] if case["scenario"] == scenario]
         parts += _scenario(scenario, rows, _unfinished(record["seeds"], about))

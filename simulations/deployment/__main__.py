@@ -8,17 +8,22 @@ import sys
 import tomllib
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from fedcert.certificates import Certificate
-from fedcert.errors import FedcertError, SettingsError
+from fedcert.cli.app import reason_of
+from fedcert.errors import FedcertError, RunError, SettingsError
 from fedcert.protocol.authority import SeedAuthority
+from fedcert.reports.formats import decimal_up
 from fedcert.simulations.deployment.example import Example, digits_on_nodes, grow_pool
 from fedcert.simulations.deployment.federation import Deployment
 
 __all__ = ["deploy"]
+
+# What typer makes of Ctrl-C.
+_INTERRUPTED = 130
 
 
 def deploy(
@@ -43,7 +48,8 @@ def deploy(
     """Bring up a SuperLink and SuperNodes on this machine, and certify the new clients.
 
     TLS and node authentication are on, every node has its own data file, and nothing is left
-    running in the end.
+    running in the end. Exits with 1 if the run fails or a new client is left without a
+    certificate.
     """
     overrides = dict(map(_setting, override or []))
     _quiet()
@@ -75,13 +81,14 @@ def _tell(output: Path, example: Example) -> None:
     new = [node.client for node in example.nodes if node.role == "new"]
     paths = {client: run / "certificates" / f"{client}.json" for client in new}
     there = {client: path for client, path in paths.items() if path.is_file()}
-    _say(f"{len(there)} of {len(new)} new clients certified")
+    _say(f"{len(there)} of {len(new)} new clients have a certificate")
     for client, path in there.items():
         certificate = Certificate.read(path)
         _say(
             f"  {client}: n = {certificate.support_size}, error at most "
-            f"{certificate.bound:.3f} with probability {1 - certificate.delta:g}"
+            f"{decimal_up(certificate.bound)} with probability {1 - certificate.delta:g}"
         )
+    _say(f"run:          {run} (fedcert status tells how it went)")
     _say(f"bundle:       {run / 'bundle'}")
     _say(f"certificates: {run / 'certificates'}, countersigned in {run / 'witnesses'}")
     _say(f"adapters:     {output / 'nodes'}/<client>/adapter")
@@ -94,6 +101,12 @@ def _tell(output: Path, example: Example) -> None:
         command += ["--log", str(server / "log.jsonl")]
         command += ["--adapter", str(output / "nodes" / client / "adapter")]
         _say(f"  {shlex.join(command)}")
+    if len(there) < len(new):
+        missing = ", ".join(client for client in new if client not in there)
+        raise RunError(
+            f"no certificate for {missing}: fedcert status {run} has the causes, and the logs "
+            f"of the nodes in {output / 'logs'} say more"
+        )
 
 
 def _quiet() -> None:
@@ -110,17 +123,29 @@ def _say(text: str) -> None:
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:
     """Unwind, so that whatever was started is stopped."""
-    raise SystemExit(1)
+    raise KeyboardInterrupt
 
 
 def main() -> None:
     """Run the command; a user's mistake ends it with one line."""
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)
     try:
         typer.run(deploy)
     except FedcertError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        _fail(reason_of(error))
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            text = "interrupted; what was started is stopped, and the same command goes on"
+            print(text, file=sys.stderr)
+        raise
+
+
+def _fail(reason: str) -> NoReturn:
+    print(f"error: {' '.join(reason.split())}", file=sys.stderr)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from fedcert.simulations.scenarios.digits import Digits
 __all__ = ["Example", "digits_on_nodes", "grow_pool", "write_table"]
 
 _SUPPORT = 64
+# Who is who must not depend on how many there are: then a folder can get further nodes.
+_NODES, _SIMULATED = 100, 900
 
 Config = dict[str, str | bool | int | float]
 
@@ -67,7 +69,7 @@ def digits_on_nodes(
     """Deal out the digits to nodes, and write each node's file and copy of the base model.
 
     Half of the nodes train, the others are new clients. The server gets a copy of the base
-    model and none of the files.
+    model and none of the files. With more nodes those that were there keep id, part, and file.
 
     Parameters
     ----------
@@ -86,14 +88,20 @@ def digits_on_nodes(
     """
     if nodes < 2:
         raise SettingsError(f"{nodes} nodes are too few: one has to train, another to certify")
-    upstream = nodes // 2
-    digits = Digits(upstream=simulated + upstream, new=nodes - upstream)
+    upstream, new = nodes // 2, nodes - nodes // 2
+    if new > _NODES or simulated > _SIMULATED:
+        raise SettingsError(
+            f"the digits are dealt out to at most {2 * _NODES} nodes and {_SIMULATED} "
+            f"simulated clients, not {nodes} and {simulated}"
+        )
+    digits = Digits(upstream=_NODES + _SIMULATED, new=_NODES)
+    others = digits.upstream_clients[_NODES:][:simulated]
     say("prepare the base model")
     # With the task's head: what is handed out is the very model that bundles name.
     made = with_task_head(base or digits.base_model(on_step=say), digits.labels)
     server_base = _copy(made, folder / "base-model")
     setups = []
-    for client in digits.upstream_clients[simulated:] + digits.new_clients:
+    for client in digits.upstream_clients[:upstream] + digits.new_clients[:new]:
         own = folder / "nodes" / client
         if client in digits.upstream_clients:
             role, examples = "upstream", digits.training_examples(client)
@@ -116,7 +124,7 @@ def digits_on_nodes(
         "server.state": str(folder.resolve() / "server"),
         **(overrides or {}),
     }
-    examples_of = {c: digits.training_examples(c) for c in digits.upstream_clients[:simulated]}
+    examples_of = {client: digits.training_examples(client) for client in others}
     return Example(tuple(setups), config, folder / "run", examples_of)
 
 

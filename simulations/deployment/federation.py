@@ -18,7 +18,7 @@ from fedcert.atomic import write_atomically
 from fedcert.errors import RunError, SettingsError
 from fedcert.simulations.deployment.credentials import make_node_key, make_tls
 from fedcert.simulations.deployment.nodes import NodeSetup
-from fedcert.simulations.deployment.processes import Service, free_ports, marked
+from fedcert.simulations.deployment.processes import Service, free_ports, kill_marked, marked
 from fedcert.simulations.deployment.runs import FinishedRun, Submission
 from fedcert.simulations.deployment.toml import flat_toml
 
@@ -88,7 +88,8 @@ class Deployment:
         if others := marked(self._mark()):
             raise RunError(
                 f"{self.folder}: a deployment runs there already (processes "
-                f"{', '.join(str(process.pid) for process in others)})"
+                f"{', '.join(str(process.pid) for process in others)}); stop it, or take "
+                "another folder"
             )
         try:
             self._write_connection()
@@ -106,8 +107,12 @@ class Deployment:
 
     def close(self) -> None:
         """Stop the nodes and then the SuperLink, with everything that they started."""
-        for name in reversed(list(self.services)):
-            self.services.pop(name).stop()
+        try:
+            for name in reversed(list(self.services)):
+                self.services.pop(name).stop()
+        finally:
+            # An interrupt may have come while one of them was being started or stopped.
+            kill_marked(self._mark())
 
     def stop(self, name: str) -> None:
         """Stop one service in order."""

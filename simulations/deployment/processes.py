@@ -15,7 +15,7 @@ import psutil
 
 from fedcert.errors import RunError
 
-__all__ = ["Service", "free_ports", "marked"]
+__all__ = ["Service", "free_ports", "kill_marked", "marked"]
 
 _MARK = "FEDCERT_DEPLOYED_AS"
 _PAUSE = 0.1
@@ -116,6 +116,14 @@ class Service:
 def marked(mark: str) -> list[psutil.Process]:
     """Return the running processes whose mark begins with `mark`."""
     return [process for process in psutil.process_iter() if _has_mark(process, mark)]
+
+
+def kill_marked(mark: str) -> None:
+    """Kill the processes whose mark begins with `mark`, and all that they start meanwhile."""
+    while left := marked(mark):
+        for process in left:
+            _send(process, signal.SIGKILL)
+        time.sleep(_PAUSE)
 
 
 def _has_mark(process: psutil.Process, mark: str) -> bool:

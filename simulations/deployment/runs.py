@@ -21,7 +21,7 @@ _RUN_ID = re.compile(r"started run (\d+)", re.IGNORECASE)
 # The last line of a traceback.
 _ERROR = re.compile(r"^((?:\w+\.)*\w*(?:Error|Exception)\b.*)$", re.MULTILINE)
 # The phases that the server names, and its warnings.
-_SAID = re.compile(r"(?:INFO *: +(?=.*\.\.\.$)|WARNING *: +(?!preparing))(.*)$")
+_SAID = re.compile(r"(?:INFO *: +(?=.*\.\.\.$)|WARNING *: +(?! |preparing))(.*)$")
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 

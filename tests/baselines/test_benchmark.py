@@ -156,6 +156,10 @@ def test_what_is_not_finished_is_left_out_and_named() -> None:
         more = measure([CASE], [Own, Later], seeds=[0], sizes=[8, 16])
     assert more["table"] == first["table"]
     assert "Not measured yet at seed 0: later." in methods_page(more)
+    with only_remembered():
+        none = measure([CASE], [Later], seeds=[0], sizes=[8, 16])
+    assert none["table"] == []
+    assert f"Not measured yet: `{SCENARIO}`." in methods_page(none)
 
 
 def test_tuning_clients_have_no_part_in_anything_else() -> None:

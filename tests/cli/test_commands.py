@@ -169,7 +169,9 @@ def test_personalize_says_what_it_certified(
     certificate = Certificate.read(output / "certificate.json")
     lines = shown.out.splitlines()
     assert certificate.statement in lines
-    assert f"bound:       {certificate.bound:.4f} (delta 0.05)" in lines
+    [line] = [line for line in lines if line.startswith("bound: ")]
+    assert line.endswith(" (delta 0.05)")
+    assert 0 <= float(line.split()[1]) - certificate.bound < 1e-4
     assert f"adapter:     {output}/adapter" in lines
     assert f"certificate: {output}/certificate.json" in lines
     assert stat.S_IMODE(key.stat().st_mode) == 0o600

@@ -96,6 +96,23 @@ def test_pack_and_unpack(run: Run, parties: Parties) -> None:
     assert json.loads(shown.out)["bytes"] == archive.stat().st_size
 
 
+def test_unpacking_replaces_a_bundle_and_nothing_else(run: Run, parties: Parties) -> None:
+    archive, mine = parties.folder / "b.zip", parties.folder / "mine"
+    assert run("bundle", "pack", parties.bundle, "-o", archive).code == 0
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("three years")
+    shown = run("bundle", "unpack", archive, "-o", mine)
+    assert (shown.code, shown.out) == (1, "")
+    assert "holds something that is no bundle, and nothing was written" in shown.err
+    assert tree(mine) == {"thesis.txt": b"three years"}
+    (mine / "thesis.txt").unlink()
+    for _ in range(2):  # into an empty folder, and over a bundle
+        assert run("bundle", "unpack", archive, "-o", mine).code == 0
+        assert tree(mine) == tree(parties.bundle)
+    shown = run("bundle", "pack", parties.bundle, "-o", mine)
+    assert (shown.code, shown.out, shown.err) == (1, "", f"error: {mine}: Is a directory\n")
+
+
 def test_a_damaged_bundle_is_not_packed(run: Run, parties: Parties) -> None:
     (parties.bundle / "bundle.sha256").unlink()
     shown = run("bundle", "pack", parties.bundle, "-o", parties.folder / "b.zip")

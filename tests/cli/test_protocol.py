@@ -143,6 +143,39 @@ def test_the_state_is_private_and_lies_beside_the_key(parties: Parties, data: Pa
     _mistake(shown, "is open to other users (mode 644); run: chmod 600")
 
 
+def test_only_publishing_and_enrolling_make_a_server(
+    parties: Parties, data: Path, run: Run
+) -> None:
+    """Another server than the one that was meant would count attempts anew."""
+    parties.publish()
+    commitment, other = parties.commit(data), parties.folder / "sever"
+    for words in (
+        ("issue-seed", commitment),
+        ("abort", commitment, "--reason", "why not"),
+        ("close", parties.bundle),
+        ("accept", commitment, "--bundle", parties.bundle),
+    ):
+        _mistake(
+            run("server", *words, "--state", other), "is no server's folder: it has no log"
+        )
+        assert not other.exists()
+    assert run("server", "enroll", "device", "00" * 32, "--state", other).code == 0
+
+
+def test_one_file_in_the_place_of_another(parties: Parties, data: Path) -> None:
+    parties.publish()
+    commitment = parties.commit(data)
+    _mistake(
+        parties.personalize(data, commitment),
+        f"{commitment} is no seed: it says that its format is 'fedcert.commitment/1'",
+    )
+    seed = parties.issue(commitment)
+    _mistake(
+        parties.server("issue-seed", seed),
+        f"{seed} is no commitment: it says that its format is 'fedcert.seed/1'",
+    )
+
+
 def test_a_retry_is_the_second_attempt(parties: Parties, data: Path, run: Run) -> None:
     server_key = parties.publish()
     first = parties.commit(data)

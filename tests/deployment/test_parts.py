@@ -31,6 +31,7 @@ from fedcert.simulations.deployment.credentials import (
 )
 from fedcert.simulations.deployment.example import digits_on_nodes, grow_pool
 from fedcert.simulations.deployment.processes import Service, free_ports, marked
+from fedcert.simulations.deployment.runs import Submission
 from fedcert.simulations.deployment.toml import flat_toml
 
 # Keys
@@ -171,6 +172,28 @@ def test_a_deployment_that_cannot_start_leaves_nothing_behind(tmp_path: Path) ->
     assert marked(f"{tmp_path.resolve()}|") == []
 
 
+def test_what_was_started_and_never_noted_is_ended_too(tmp_path: Path) -> None:
+    """An interrupt between the start of a process and the note of it leaves such a one."""
+    folder = tmp_path.resolve()
+    deployment = Deployment(folder)
+    lost = _service(folder, "lost", _STUBBORN)
+    while "started" not in lost.log.read_text():
+        time.sleep(0.05)
+    assert deployment.services == {}
+    deployment.close()
+    assert marked(f"{folder}|") == []
+
+
+def test_warnings_are_passed_on_but_preparing(tmp_path: Path) -> None:
+    said: list[str] = []
+    deployment = Deployment(tmp_path, say=said.append)
+    program = "print('WARNING :   preparing it'); print('WARNING :   1 client failed')"
+    service = _service(tmp_path, "run", f"{program}; print('INFO :   fit ...')")
+    assert service.wait(20) == 0
+    Submission(deployment, service)._pass_on()
+    assert said == ["server: 1 client failed", "server: fit"]
+
+
 def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:
     service = _service(tmp_path.resolve(), "superlink", "import time; time.sleep(60)")
     try:
@@ -228,6 +251,23 @@ def test_each_node_gets_its_own_digits(tmp_path: Path, vit: Family) -> None:
     assert len(example.simulated) == 2
     assert not {node.client for node in example.nodes} & example.simulated.keys()
     assert example.settings.scenario.name == "own-data"
+
+
+def test_more_nodes_change_nothing_for_those_that_are_there(
+    tmp_path: Path, vit: Family
+) -> None:
+    def deal(nodes: int, simulated: int) -> dict[str, tuple[str, bytes]]:
+        dealt = digits_on_nodes(tmp_path, nodes=nodes, simulated=simulated, base=vit.folder)
+        return {node.client: (node.role, node.data.read_bytes()) for node in dealt.nodes}
+
+    few, many = deal(3, 2), deal(6, 5)
+    assert len(many) == 6
+    assert {client: many.get(client) for client in few} == few
+
+
+def test_digits_are_not_dealt_out_without_end(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="at most 200 nodes and 900 simulated clients"):
+        digits_on_nodes(tmp_path, nodes=201, simulated=24)
 
 
 def test_a_pool_is_grown_once(tmp_path: Path, vit: Family) -> None:

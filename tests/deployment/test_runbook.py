@@ -58,7 +58,8 @@ def test_the_run_and_the_node_of_the_page_go_together(tmp_path: Path) -> None:
     settings = RunSettings.from_flat(run)
     data = tmp_path / "data.csv"
     data.write_text("input,label\nhello,mine\n")
-    context = Context(1, 1, node | {"data-path": str(data)}, RecordDict(), {})
+    here = {"data-path": str(data), "base-model": str(tmp_path)}
+    context = Context(1, 1, node | here, RecordDict(), {})
     found = node_of(context, settings, output)
     assert (found.client, found.role) == ("hospital-1", "upstream")
     assert found.folder == Path("/var/lib/fedcert")

@@ -149,7 +149,7 @@ def test_it_is_clean(app: Path) -> None:
     ],
 )
 def test_a_name_that_would_not_do_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"cannot name a Flower app|give another name"):
+    with pytest.raises(SettingsError, match=r"cannot name a Flower app|one with --name"):
         make_app(tmp_path / "fine" / "app-1", name=name or " ")
     assert list(tmp_path.iterdir()) == []
 

@@ -117,6 +117,9 @@ def test_labels_keep_their_distance_and_order(places: list[float]) -> None:
 def test_a_printed_bound_is_never_below_the_bound(bound: float) -> None:
     printed = float(formats.percent_up(bound).rstrip("%")) / 100
     assert bound - 1e-11 <= printed <= bound + 0.001 + 1e-11
+    for places in (3, 4):
+        printed = float(formats.decimal_up(bound, places))
+        assert bound - 1e-11 <= printed <= bound + 10**-places + 1e-11
 
 
 @pytest.mark.parametrize(

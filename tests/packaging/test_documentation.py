@@ -1,0 +1,153 @@
+"""README.md and docs/: links lead somewhere, and commands have the options shown."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import typer.main
+from click import Command, Context, Group
+
+from fedcert.cli import app as cli
+from fedcert.errors import SettingsError
+from fedcert.settings import RunSettings
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`[^`\n]*`")
+_LINK = re.compile(r"\]\(([^()\s]+)\)")  # of an image, too
+
+
+def _id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _prose(page: Path) -> str:
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def _links(page: Path) -> list[str]:
+    return [link for link in _LINK.findall(_CODE.sub("", _prose(page))) if "://" not in link]
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return what GitHub makes of the headings."""
+    found: list[str] = []
+    for title in re.findall(r"^#+ +(.+?)\s*$", _prose(page), re.MULTILINE):
+        shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title)
+        slug = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
+        # The second heading of the same name gets -1.
+        found.append(f"{slug}-{found.count(slug)}" if slug in found else slug)
+    return set(found)
+
+
+def _leads_somewhere(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    if not target.exists() or not target.is_relative_to(ROOT):
+        return False
+    return not anchor or anchor in _anchors(target)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert [link for link in _links(page) if not _leads_somewhere(page, link)] == []
+
+
+def test_a_dead_link_is_noticed(tmp_path: Path) -> None:
+    page = DOCS / "index.md"
+    assert _leads_somewhere(page, "flower.md#over-time")
+    assert not _leads_somewhere(page, "flower.md#over-there")
+    assert not _leads_somewhere(page, "flowers.md")
+    assert not _leads_somewhere(page, str(tmp_path))
+
+
+def test_every_page_can_be_reached_from_the_overview() -> None:
+    linked = {link.partition("#")[0] for link in _links(DOCS / "index.md")}
+    assert {page.name for page in DOCS.glob("*.md")} - linked == {"index.md"}
+
+
+def _commands(page: Path) -> Iterator[list[str]]:
+    for language, text in _FENCE.findall(page.read_text(encoding="utf-8")):
+        if language == "sh":
+            for line in text.replace("\\\n", " ").splitlines():
+                yield shlex.split(line, comments=True)
+
+
+def _resolved(words: list[str]) -> tuple[Command, list[str]]:
+    """Find the command that the words call; return it with the words after its name."""
+    cli._register_commands()
+    command: Command = typer.main.get_command(cli.app)
+    if words[0] == "--import":
+        words = words[2:]
+    while isinstance(command, Group):
+        name, *words = words
+        found = command.get_command(Context(command), name)
+        assert found is not None, f"there is no command {name!r}"
+        command = found
+    return command, words
+
+
+CALLS = [
+    pytest.param(words[at + 1 :], id=f"{_id(page)}: {' '.join(words)[:60]}")
+    for page in PAGES
+    for words in _commands(page)
+    for at, word in enumerate(words)
+    if Path(word).name == "fedcert" and (at == 0 or "=" in words[0])
+]
+
+
+@pytest.mark.parametrize("words", CALLS)
+def test_a_command_has_the_options_that_a_page_gives_it(words: list[str]) -> None:
+    command, given = _resolved(words)
+    known = {option for param in command.params for option in param.opts}
+    assert {word for word in given if word.startswith("-")} <= known
+    settings = [word for option, word in pairwise(given) if option == "--set"]
+    for setting in settings:
+        assert "there is no such setting" not in _complaint(setting.partition("=")[0])
+
+
+def _complaint(setting: str) -> str:
+    """Return what is wrong with a setting that has a value which suits none."""
+    try:
+        RunSettings.from_flat({setting: "?"})
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
+def test_commands_were_found() -> None:
+    assert len(CALLS) > 30
+    assert "there is no such setting" in _complaint("prior.kid")
+
+
+def _all_commands(command: Command, path: str = "") -> Iterator[tuple[str, Command]]:
+    if isinstance(command, Group):
+        for name, inner in command.commands.items():
+            yield from _all_commands(inner, f"{path} {name}".strip())
+    else:
+        yield path, command
+
+
+def test_the_page_on_the_command_line_names_every_command_and_no_other() -> None:
+    cli._register_commands()
+    every = dict(_all_commands(typer.main.get_command(cli.app)))
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`fedcert ([a-z][a-z -]*[a-z])`", page))
+    assert named <= every.keys()
+    assert {path for path in every if not path.startswith("server ")} <= named
+
+
+def test_help_explains_every_argument_and_option() -> None:
+    cli._register_commands()
+    for path, command in _all_commands(typer.main.get_command(cli.app)):
+        assert command.help, path
+        for param in command.params:
+            assert getattr(param, "help", None), f"fedcert {path}: {param.name} has no help"
