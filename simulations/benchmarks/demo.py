@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fedcert.progress import RichObserver
 from fedcert.reports.figures import ClientBar, certificates_by_client
+from fedcert.reports.formats import decimal_up
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.simulating import Simulation, simulate
@@ -46,7 +47,7 @@ def _page(run: Simulation, record: dict[str, Any]) -> str:
     priors = [f"| {kind} | {risk:.3f} |" for kind, risk in summary["best_of_1000"].items()]
     clients = [
         f"| {row['client']} | {row['n']} | {row['recipe']} | {row['test_error']:.3f} "
-        f"| {row['bound']:.3f} |"
+        f"| {decimal_up(row['bound'])} |"
         for row in record["clients"]
     ]
     worst = max(row["bound"] for row in record["clients"])
@@ -59,7 +60,8 @@ def _page(run: Simulation, record: dict[str, Any]) -> str:
             "",
             f"* new clients: {summary['new_clients']}, each with "
             f"{record['clients'][0]['n']} labeled examples",
-            f"* mean certificate: {summary['mean_certificate']:.3f} (largest {worst:.3f})",
+            f"* mean certificate: {decimal_up(summary['mean_certificate'])} "
+            f"(largest {decimal_up(worst)})",
             f"* mean test error: {summary['mean_test_error']:.3f}",
             f"* time: {summary['seconds']:g} s on {machine['cores']} cores ({machine['cpu']}); "
             f"peak memory {summary['peak_rss_mib']} MiB, all processes together",
