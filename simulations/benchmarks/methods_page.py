@@ -171,7 +171,7 @@ def _behind(rows: list[dict[str, Any]]) -> list[str]:
         return []
     return [
         f"Where *{_PLANNED}* is not first: methods with a lower mean, and by how much. A star: "
-        "in every seed.",
+        "in every seed, of several.",
         "",
         "| n | certificate | error | error elsewhere |",
         "|---|---|---|---|",
@@ -186,7 +186,9 @@ def _ahead(found: dict[str, list[dict[str, Any]]], key: str) -> str:
     for name, own in found.items():
         lead = [planned[row["seed"]] - row[key] for row in own if row["seed"] in planned]
         if lead and (mean := float(np.mean(lead))) > 0:
-            ahead.append((mean, f"{name} {mean:.3f}{'*' if min(lead) > 0 else ''}"))
+            ahead.append(
+                (mean, f"{name} {mean:.3f}{'*' if len(lead) > 1 and min(lead) > 0 else ''}")
+            )
     return "; ".join(text for _, text in sorted(ahead, reverse=True)) or "none"
 
 
