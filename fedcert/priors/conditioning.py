@@ -21,6 +21,7 @@ from fedcert.data.examples import Examples
 from fedcert.errors import PriorError, RefusalError
 from fedcert.priors.base import FloatArray, Prior, check_pool
 from fedcert.priors.latent import LatentSpace
+from fedcert.priors.nesting import nested_config, nested_prior, nested_tensors
 
 if TYPE_CHECKING:
     from fedcert.protocol.spent import SpentLedger
@@ -252,29 +253,22 @@ class ConditionalPrior(Prior):
 
     def config(self) -> dict[str, Any]:
         """Return kind and settings of the prior of the rest."""
-        return {"rest": {"kind": self._rest.kind, "config": self._rest.config()}}
+        return nested_config(self._rest)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the regression, the condition if there is one, and the rest's arrays."""
         own = {"center": self._center, "scale": self._scale, "slope": self._slope}
         if self._condition is not None:
             own["condition"] = self._condition
-        return own | {f"rest.{name}": array for name, array in self._rest.tensors().items()}
+        return own | nested_tensors(self._rest)
 
     @classmethod
     def from_parts(
         cls, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
     ) -> Self:
         """Rebuild from `config` and `tensors`."""
-        from fedcert.priors.storage import prior_from_parts
-
-        rest = {
-            name.removeprefix("rest."): array
-            for name, array in tensors.items()
-            if name.startswith("rest.")
-        }
         return cls(
-            prior_from_parts(config["rest"]["kind"], config["rest"]["config"], rest),
+            nested_prior(config, tensors),
             center=tensors["center"],
             scale=tensors["scale"],
             slope=tensors["slope"],

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fedcert.errors import PriorError
 from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.nesting import nested_config, nested_prior, nested_tensors
 
 __all__ = ["InterpolatedPrior"]
 
@@ -76,28 +77,19 @@ class InterpolatedPrior(Prior):
 
     def config(self) -> dict[str, Any]:
         """Return the share, and kind and settings of the other prior."""
-        rest = {"kind": self._rest.kind, "config": self._rest.config()}
-        return {"keep": self._keep, "rest": rest}
+        return {"keep": self._keep} | nested_config(self._rest)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the global adapter and the other prior's arrays."""
-        rest = {f"rest.{name}": array for name, array in self._rest.tensors().items()}
-        return {"center": self._center} | rest
+        return {"center": self._center} | nested_tensors(self._rest)
 
     @classmethod
     def from_parts(
         cls, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
     ) -> Self:
         """Rebuild from `config` and `tensors`."""
-        from fedcert.priors.storage import prior_from_parts
-
-        rest = {
-            name.removeprefix("rest."): array
-            for name, array in tensors.items()
-            if name.startswith("rest.")
-        }
         return cls(
-            prior_from_parts(config["rest"]["kind"], config["rest"]["config"], rest),
+            nested_prior(config, tensors),
             center=tensors["center"],
             keep=config["keep"],
         )

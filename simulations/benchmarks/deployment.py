@@ -19,9 +19,7 @@ from typing import Any
 
 import transformers
 
-from fedcert.atomic import write_atomically
 from fedcert.machine import describe_machine, versions
-from fedcert.results import write_json
 from fedcert.simulations.benchmarks.deployment_page import reliability_page
 from fedcert.simulations.benchmarks.deployment_scale import in_own_process
 from fedcert.simulations.benchmarks.publishing import page_of, publish, record_of
@@ -57,12 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "versions": versions(),
     }
     page = reliability_page(page_of(_PAGE), record)
-    if options.output is None:
-        publish("deployment", record, {_PAGE: page})
-    else:
-        write_json(options.output / "deployment.json", record)
-        write_atomically(options.output / _PAGE, page.encode())
-        sys.stdout.write(f"wrote {options.output}/deployment.json and {_PAGE}\n")
+    publish("deployment", record, {_PAGE: page}, folder=options.output)
     if unexpected := [r["fault"] for r in record.get("faults", []) if not r["as_expected"]]:
         sys.exit(f"error: not what was expected came of: {'; '.join(unexpected)}")
 

@@ -22,11 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedcert.atomic import write_atomically
 from fedcert.baselines import METHODS, Method
 from fedcert.errors import FedcertError, SettingsError
 from fedcert.machine import describe_machine, versions
-from fedcert.results import write_json
 from fedcert.simulations.benchmarks.certificates import CANDIDATES, CASES, DELTA, Case
 from fedcert.simulations.benchmarks.federations import NotMeasuredError, only_remembered
 from fedcert.simulations.benchmarks.methods_bench import LIMIT_METHODS
@@ -58,13 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FedcertError as error:
         sys.exit(f"error: {error}")
     documents = {"benchmarks.md": methods_page(record)} | methods_figures(record)
-    if options.output is None:
-        publish("methods", record, documents)
-        return
-    write_json(options.output / "methods.json", record)
-    for path, text in documents.items():
-        write_atomically(options.output / path, text.encode())
-    _say(f"wrote {options.output}/methods.json and benchmarks.md")
+    publish("methods", record, documents, folder=options.output)
 
 
 def measure(

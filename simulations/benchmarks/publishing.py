@@ -16,7 +16,13 @@ __all__ = ["between_markers", "page_of", "publish", "record_of"]
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def publish(name: str, record: Mapping[str, Any], documents: Mapping[str, str]) -> None:
+def publish(
+    name: str,
+    record: Mapping[str, Any],
+    documents: Mapping[str, str],
+    *,
+    folder: Path | None = None,
+) -> None:
     """Write ``results/NAME.json`` and what is rendered from it, and say where.
 
     Parameters
@@ -27,14 +33,17 @@ def publish(name: str, record: Mapping[str, Any], documents: Mapping[str, str]) 
         What was measured: a JSON object.
     documents : Mapping[str, str]
         Content by path below ``docs/``.
+    folder : Path, optional
+        Takes all of it instead, for a part of a benchmark.
     """
-    results = _results(name)
+    results = _results(name) if folder is None else folder / f"{name}.json"
     write_json(results, dict(record))
     written = [results]
     for path, text in documents.items():
-        written.append(_ROOT / "docs" / path)
+        written.append((folder or _ROOT / "docs") / path)
         write_atomically(written[-1], text.encode())
-    sys.stdout.write(f"wrote {', '.join(str(p.relative_to(_ROOT)) for p in written)}\n")
+    shown = [path.relative_to(_ROOT) if folder is None else path for path in written]
+    sys.stdout.write(f"wrote {', '.join(map(str, shown))}\n")
 
 
 def record_of(name: str) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.atomic import write_atomically
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
 from fedcert.machine import describe_machine, versions
@@ -26,7 +25,6 @@ from fedcert.planning.replays import ClientReplay
 from fedcert.priors import PRIORS, Prior
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
-from fedcert.results import write_json
 from fedcert.search import BatchedScorer
 from fedcert.simulations.benchmarks.federations import Federation, remembered
 from fedcert.simulations.benchmarks.publishing import publish
@@ -232,11 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "missing": {},
         "table": table,
     }
-    if options.output is None:
-        publish("sweeps", record, {"sweeps.md": sweeps_page(record)})
-        return
-    write_json(options.output / "sweeps.json", record)
-    write_atomically(options.output / "sweeps.md", sweeps_page(record).encode())
+    publish("sweeps", record, {"sweeps.md": sweeps_page(record)}, folder=options.output)
 
 
 if __name__ == "__main__":
