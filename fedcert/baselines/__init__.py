@@ -9,7 +9,14 @@ from fedcert.baselines.intercept import InterceptOnly
 from fedcert.baselines.local import LocalLora
 from fedcert.baselines.majority import Majority
 from fedcert.baselines.merging import Merging, MergingSplit
-from fedcert.baselines.method import Method, Personalized, SplitMethod, Traffic, Upstream
+from fedcert.baselines.method import (
+    FiniteMethod,
+    Method,
+    Personalized,
+    SplitMethod,
+    Traffic,
+    Upstream,
+)
 from fedcert.baselines.mezo import MeZO
 from fedcert.baselines.pool_selection import PoolSelection
 from fedcert.baselines.searching import Planned, PosteriorSplit, Union
@@ -24,6 +31,7 @@ __all__ = [
     "FedProxLocal",
     "FedRep",
     "FederatedSettings",
+    "FiniteMethod",
     "InterceptOnly",
     "LocalLora",
     "Majority",

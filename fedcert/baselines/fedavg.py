@@ -11,20 +11,18 @@ from fedcert.baselines.federated import FederatedSettings, federated_average
 from fedcert.baselines.local_training import body_part
 from fedcert.baselines.method import (
     BYTES_PER_NUMBER,
-    Method,
-    Personalized,
+    FiniteMethod,
     Traffic,
     Upstream,
     float64,
 )
-from fedcert.data.examples import Examples
 from fedcert.priors.base import FloatArray
 
 __all__ = ["FedAvgLora", "federated_settings", "federated_traffic", "global_adapter"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedAvgLora(Method):
+class FedAvgLora(FiniteMethod):
     """Hands out the global adapter as it is.
 
     It owes nothing to the new client's examples, so all n of them certify it.
@@ -51,9 +49,9 @@ class FedAvgLora(Method):
         """Train the global adapter."""
         global_adapter(self.upstream, self.federated)
 
-    def personalize(self, examples: Examples) -> Personalized:
-        """Certify the global adapter."""
-        return self.fixed(global_adapter(self.upstream, self.federated), examples)
+    def adapters(self) -> FloatArray:
+        """Return the global adapter."""
+        return global_adapter(self.upstream, self.federated)[None]
 
     def traffic(self) -> Traffic:
         """Count an adapter for each round of a client, and one for a new client."""

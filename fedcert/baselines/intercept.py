@@ -17,16 +17,14 @@ from fedcert.baselines.fedavg import (
     global_adapter,
 )
 from fedcert.baselines.federated import FederatedSettings
-from fedcert.baselines.method import Method, Personalized, Traffic, Upstream, head_bias
-from fedcert.certificates import binomial_upper_bound
-from fedcert.data.examples import Examples
+from fedcert.baselines.method import FiniteMethod, Traffic, Upstream, head_bias
 from fedcert.priors.base import FloatArray
 
 __all__ = ["InterceptOnly"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterceptOnly(Method):
+class InterceptOnly(FiniteMethod):
     """Chooses a shift from a fixed grid on all n examples; all shifts share delta.
 
     Parameters
@@ -63,18 +61,8 @@ class InterceptOnly(Method):
         """Train the global adapter."""
         global_adapter(self.upstream, self.federated)
 
-    def personalize(self, examples: Examples) -> Personalized:
-        """Take the shift with the fewest errors, the lowest loss among equals."""
-        adapters = self.shifted()
-        winner, errors, _ = self.score(adapters, examples).best()
-        budget = self.upstream.delta / len(adapters)
-        return Personalized(
-            adapters=adapters[[winner]],
-            certificate=binomial_upper_bound(errors, len(examples), budget),
-        )
-
-    def shifted(self) -> FloatArray:
-        """Return every adapter that can be handed out; the first is the global one."""
+    def adapters(self) -> FloatArray:
+        """Return the global adapter, and after it each shift of it."""
         adapter = global_adapter(self.upstream, self.federated)
         place = head_bias(self.upstream)
         sizes = self.largest * np.arange(1, self.steps + 1) / self.steps

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.certificates import SplitRecipe, binomial_upper_bound
+from fedcert.certificates.replay import disjoint_parts
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.errors import SettingsError
@@ -27,7 +28,9 @@ from fedcert.priors.base import FloatArray, Prior
 from fedcert.search import BatchedScorer
 from fedcert.search.scores import Scores
 
-__all__ = ["Method", "Personalized", "SplitMethod", "Traffic", "Upstream"]
+__all__ = ["FiniteMethod", "Method", "Personalized", "SplitMethod", "Traffic", "Upstream"]
+
+T = TypeVar("T")
 
 BYTES_PER_NUMBER = 4
 """Adapters travel in float32."""
@@ -87,6 +90,9 @@ class Upstream:
     )
     """Scores of candidates on the last few support sets, which recipes share."""
     _known: dict[str, FloatArray] = field(default_factory=dict, init=False, repr=False)
+    _trials: dict[int, tuple[Examples, dict[str, Any]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @cached_property
     def scorer(self) -> BatchedScorer:
@@ -97,6 +103,20 @@ class Upstream:
     def dimension(self) -> int:
         """d, the number of coordinates of an adapter."""
         return self.model.space.dimension
+
+    def during_trials(self, examples: Examples, key: object, compute: Callable[[], T]) -> T:
+        """Compute what several variants or sizes need of one tuning client's examples, once.
+
+        It is forgotten when examples of another client come.
+        """
+        if id(examples) not in self._trials:
+            self._trials.clear()
+            # The examples are kept along, so that their id stays their own.
+            self._trials[id(examples)] = examples, {}
+        known = self._trials[id(examples)][1]
+        if repr(key) not in known:
+            known[repr(key)] = compute()
+        return cast("T", known[repr(key)])
 
     def once(
         self, identity: Mapping[str, Any], compute: Callable[[], FloatArray]
@@ -165,6 +185,21 @@ class Method(ABC):
         del n
         return True
 
+    def trial(self, examples: Examples, n: int) -> float:
+        """Return what to expect of the method with n examples, from a tuning client's.
+
+        By default the certificate of the first n. Whoever can do so at little cost averages
+        over more of the client's examples, since chance moves a single certificate a lot.
+
+        Parameters
+        ----------
+        examples : Examples
+            All that the client has, the same object at each call.
+        n : int
+            Size of the support set, at most their number.
+        """
+        return self.personalize(examples.take(slice(0, n))).certificate
+
     def prepare(self) -> None:  # noqa: B027 - most methods have nothing to do
         """Do what the server does before a client comes, so that it is not the client's time.
 
@@ -191,11 +226,41 @@ class Method(ABC):
         """Return errors and losses of adapters ``(H, d)``, as certificates count them."""
         return self.upstream.scorer.score(np.atleast_2d(adapters), examples)
 
-    def fixed(self, adapter: FloatArray, examples: Examples) -> Personalized:
-        """Certify an adapter that owes nothing to these examples: B(k, n, delta, 1)."""
-        errors = int(self.score(adapter, examples).wrong.sum())
-        bound = binomial_upper_bound(errors, len(examples), self.upstream.delta)
-        return Personalized(adapters=np.atleast_2d(adapter), certificate=bound)
+
+@dataclass(frozen=True, kw_only=True)
+class FiniteMethod(Method):
+    """Chooses on all n examples among adapters that owe nothing to them, and share delta.
+
+    The bound is B(k, n, delta, 1/H) for H adapters (Langford, JMLR 6, 2005): with one of them
+    there is nothing to choose, and all examples certify it.
+    """
+
+    @abstractmethod
+    def adapters(self) -> FloatArray:
+        """Return what can be handed out, shape ``(H, d)``."""
+
+    def personalize(self, examples: Examples) -> Personalized:
+        """Take the adapter with the fewest errors, the lowest loss among equals."""
+        adapters = self.adapters()
+        winner, errors, _ = self.score(adapters, examples).best()
+        budget = self.upstream.delta / len(adapters)
+        return Personalized(
+            adapters=adapters[[winner]],
+            certificate=binomial_upper_bound(errors, len(examples), budget),
+        )
+
+    def trial(self, examples: Examples, n: int) -> float:
+        """Average over disjoint parts of n: one table of errors serves them all."""
+        adapters = self.adapters()
+        wrong = self.upstream.during_trials(
+            examples, self.config(), lambda: self.score(adapters, examples).wrong
+        )
+        # Who wins among equals does not matter to the bound.
+        errors = [
+            int(wrong[:, part].sum(axis=1).min()) for part in disjoint_parts(len(examples), n)
+        ]
+        budget = self.upstream.delta / len(adapters)
+        return float(np.mean([binomial_upper_bound(k, n, budget) for k in errors]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,12 +283,38 @@ class SplitMethod(Method):
 
     def personalize(self, examples: Examples) -> Personalized:
         """Learn from the first part, and certify on the rest."""
-        recipe = SplitRecipe(
+        learned = self._recipe.choosing(len(examples)).size
+        adapter = self.learn(examples.take(slice(0, learned)))
+        certifying = examples.take(slice(learned, None))
+        errors = int(self.score(adapter, certifying).wrong.sum())
+        bound = binomial_upper_bound(errors, len(certifying), self.upstream.delta)
+        return Personalized(adapters=adapter[None], certificate=bound)
+
+    def trial(self, examples: Examples, n: int) -> float:
+        """Learn from the first part of n, and average over certifying parts of all the rest.
+
+        What is learned from as many examples with another share is not learned again.
+        """
+        learned = self._recipe.choosing(n).size
+
+        def errors() -> npt.NDArray[np.bool_]:
+            adapter = self.learn(examples.take(slice(0, learned)))
+            wrong: npt.NDArray[np.bool_] = self.score(
+                adapter, examples.take(slice(learned, None))
+            ).wrong[0]
+            return wrong
+
+        key = self.config() | {"choose_fraction": None, "learned": learned}
+        wrong = self.upstream.during_trials(examples, key, errors)
+        size, delta = n - learned, self.upstream.delta
+        counts = [int(wrong[part].sum()) for part in disjoint_parts(len(wrong), size)]
+        return float(np.mean([binomial_upper_bound(k, size, delta) for k in counts]))
+
+    @property
+    def _recipe(self) -> SplitRecipe:
+        return SplitRecipe(
             candidates=1, delta=self.upstream.delta, choose_fraction=self.choose_fraction
         )
-        n = len(examples)
-        adapter = self.learn(examples.take(recipe.choosing(n).as_slice()))
-        return self.fixed(adapter, examples.take(recipe.certifying(n).as_slice()))
 
 
 def constant_adapters(upstream: Upstream) -> FloatArray:

@@ -8,20 +8,18 @@ from typing import ClassVar, Self
 
 from fedcert.baselines.method import (
     BYTES_PER_NUMBER,
-    Method,
-    Personalized,
+    FiniteMethod,
     Traffic,
     Upstream,
 )
-from fedcert.certificates import binomial_upper_bound
-from fedcert.data.examples import Examples
+from fedcert.priors.base import FloatArray
 
 __all__ = ["PoolSelection"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoolSelection(Method):
-    """Chooses on all n examples; the adapters share delta. It discloses them.
+class PoolSelection(FiniteMethod):
+    """Hands out one of the pool, and discloses them all.
 
     Parameters
     ----------
@@ -39,17 +37,11 @@ class PoolSelection(Method):
         sizes = sorted({max(1, count // share) for share in (4, 2, 1)})
         return [cls(upstream=upstream, size=size) for size in sizes]
 
-    def personalize(self, examples: Examples) -> Personalized:
-        """Take the adapter with the fewest errors, the lowest loss among equals."""
-        adapters = self.upstream.pool[: self.size or None]
-        winner, errors, _ = self.score(adapters, examples).best()
-        budget = self.upstream.delta / len(adapters)
-        return Personalized(
-            adapters=adapters[[winner]],
-            certificate=binomial_upper_bound(errors, len(examples), budget),
-        )
+    def adapters(self) -> FloatArray:
+        """Return the pool's first adapters."""
+        return self.upstream.pool[: self.size or None]
 
     def traffic(self) -> Traffic:
         """Count every adapter that a new client chooses among."""
         size = self.upstream.dimension * BYTES_PER_NUMBER
-        return Traffic(up=size, down=size * len(self.upstream.pool[: self.size or None]))
+        return Traffic(up=size, down=size * len(self.adapters()))

@@ -24,7 +24,7 @@ from fedcert.baselines.method import (
 from fedcert.certificates import PosteriorSplitRecipe, Recipe
 from fedcert.certificates.replay import ErrorTable, Outcome, Refined, replay
 from fedcert.data.examples import Examples
-from fedcert.planning import menu, worth_trying
+from fedcert.planning import ClientReplay, menu, worth_trying
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed
 from fedcert.search.refinement import refine
@@ -87,6 +87,18 @@ class Searching(Method):
         )
         outcome = replay(self.recipe, table, len(examples))
         return _handed_out(outcome, vectors, drawing + scoring)
+
+    def trial(self, examples: Examples, n: int) -> float:
+        """Replay as planners do."""
+        upstream, count = self.upstream, self.recipe.candidates
+        replays = upstream.during_trials(
+            examples,
+            ("replay", count),
+            lambda: ClientReplay(
+                upstream.prior, upstream.scorer, examples, seed=self._seed, candidates=count
+            ),
+        )
+        return replays.mean_bound(self.recipe, n)
 
     def traffic(self) -> Traffic:
         """Count an adapter of each upstream client, and the prior for a new one."""

@@ -40,12 +40,15 @@ class Replayed:
     n : int
         Size of the support set.
     bound : float
-        What it would have certified.
+        What it would have certified on the first n examples.
+    mean : float
+        The mean of what it would have certified on disjoint parts of all examples.
     """
 
     recipe: int
     n: int
     bound: float
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,11 @@ class PlanRow:
     n : int
         Size of the support set.
     recipe : Recipe
-        The one with the lowest `cautious_mean` of its bounds over the planning clients.
-    mean, low, high : float
-        Mean, and 10% and 90% quantiles over the planning clients, of its bound.
+        The one with the lowest `cautious_mean` over the planning clients' means.
+    mean : float
+        Mean of the planning clients' means.
+    low, high : float
+        10% and 90% quantiles over the planning clients of a single bound.
     clients : int
         Planning clients that had n examples.
     """
@@ -106,7 +111,7 @@ class Plan:
 
     @classmethod
     def of(cls, recipes: Sequence[Recipe], replays: Iterable[Sequence[Replayed]]) -> Self:
-        """Choose for each n the recipe with the lowest `cautious_mean` of its bounds.
+        """Choose for each n the recipe with the lowest `cautious_mean` of clients' means.
 
         Parameters
         ----------
@@ -120,24 +125,25 @@ class Plan:
         CertificateError
             If there is nothing to plan from.
         """
-        bounds: dict[tuple[int, int], list[float]] = defaultdict(list)
+        found: dict[int, dict[int, list[Replayed]]] = defaultdict(lambda: defaultdict(list))
         for client in replays:
             for row in client:
-                bounds[row.n, row.recipe].append(row.bound)
-        if not bounds:
+                found[row.n][row.recipe].append(row)
+        if not found:
             raise CertificateError("there are no replays to plan from")
         rows = []
-        for n in sorted({n for n, _ in bounds}):
+        for n, by_recipe in sorted(found.items()):
             # A client that failed at one recipe must not make that recipe look good.
-            most = max(len(values) for (size, _), values in bounds.items() if size == n)
+            most = max(map(len, by_recipe.values()))
             scores = {
-                index: _rounded(cautious_mean(values))
-                for (size, index), values in bounds.items()
-                if size == n and len(values) == most
+                index: _rounded(cautious_mean([row.mean for row in replayed]))
+                for index, replayed in by_recipe.items()
+                if len(replayed) == most
             }
             best = min(scores, key=lambda index: (scores[index], index))
-            mean = _rounded(np.mean(bounds[n, best]))
-            low, high = map(_rounded, np.quantile(bounds[n, best], (0.1, 0.9)))
+            mean = _rounded(np.mean([row.mean for row in by_recipe[best]]))
+            single = [row.bound for row in by_recipe[best]]
+            low, high = map(_rounded, np.quantile(single, (0.1, 0.9)))
             rows.append(PlanRow(n, recipes[best], mean, low, high, most))
         return cls(tuple(rows))
 

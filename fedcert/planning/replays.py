@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.certificates import PosteriorSplitRecipe, Recipe
-from fedcert.certificates.replay import ErrorTable, Outcome, Refined, replay
+from fedcert.certificates.replay import ErrorTable, Outcome, Refined, mean_bound, replay
 from fedcert.data.examples import Examples
 from fedcert.planning.menu import worth_trying
 from fedcert.planning.plan import Replayed
@@ -62,11 +62,24 @@ class ClientReplay:
 
     def outcome(self, recipe: Recipe, n: int) -> Outcome:
         """Replay a recipe on the first n examples."""
-        refined = self._finalists(recipe, n) if recipe.refines else None
+        refined = None
+        if recipe.refines:
+            refined = self._finalists(recipe, n, recipe.certifying(n).as_slice())
         outcome = replay(recipe, self._table_for(recipe), n, refined)
         if recipe.refines or outcome.index is None:
             return outcome
         return replace(outcome, risk=self._risk(outcome.index))
+
+    def mean_bound(self, recipe: Recipe, n: int) -> float:
+        """Return what a recipe certifies with n examples, averaged over disjoint parts of all.
+
+        What is refined learns from the first choosing examples alone, and certifies on
+        disjoint parts of all the others.
+        """
+        refined = None
+        if recipe.refines:
+            refined = self._finalists(recipe, n, slice(recipe.choosing(n).stop, None))
+        return mean_bound(recipe, self._table_for(recipe), n, refined)
 
     @cached_property
     def _vectors(self) -> FloatArray:
@@ -102,10 +115,10 @@ class ClientReplay:
             self._known_risks[index] = float(self._risk_of(self._vectors[[index]])[0])
         return self._known_risks[index]
 
-    def _finalists(self, recipe: Recipe, n: int) -> Refined:
-        """Return what the recipe refines from its choosing examples, on the others."""
+    def _finalists(self, recipe: Recipe, n: int, certifying: slice) -> Refined:
+        """Return what the recipe refines from its choosing examples, on certifying ones."""
         assert isinstance(recipe, PosteriorSplitRecipe)
-        choosing, certifying = recipe.choosing(n), recipe.certifying(n)
+        choosing = recipe.choosing(n)
         key = f"{choosing.size} {recipe.refinement_config()}"
         if key not in self._refined:
             adapters = refine(
@@ -118,7 +131,7 @@ class ClientReplay:
             scores = self._scorer.score(adapters, self._examples)
             self._refined[key] = self._risk_of(adapters), scores
         risks, scores = self._refined[key]
-        return Refined(wrong=scores.wrong[:, certifying.as_slice()], test_risk=risks)
+        return Refined(wrong=scores.wrong[:, certifying], test_risk=risks)
 
 
 def plan_client(
@@ -136,7 +149,7 @@ def plan_client(
         Values of n, at most the client's number of examples.
     """
     return [
-        Replayed(index, n, replays.outcome(recipe, n).bound)
+        Replayed(index, n, replays.outcome(recipe, n).bound, replays.mean_bound(recipe, n))
         for n in sizes
         for index, recipe in enumerate(recipes)
         if worth_trying(recipe, n)

@@ -66,14 +66,19 @@ def _row(entry: object, recipes: Sequence[Recipe], sizes: Sequence[int]) -> Repl
         raise CertificateError(f"a replay must hold {', '.join(sorted(_KEYS))} alone")
     require_integer("recipe", entry["recipe"], 0, len(recipes) - 1)
     require_integer("n", entry["n"], 1, max(sizes))
-    require_number("bound", entry["bound"])
-    replayed = Replayed(entry["recipe"], entry["n"], float(entry["bound"]))
+    for name in ("bound", "mean"):
+        require_number(name, entry[name])
+    replayed = Replayed(
+        entry["recipe"], entry["n"], float(entry["bound"]), float(entry["mean"])
+    )
     if replayed.n not in sizes:
         raise CertificateError(f"nobody asked for n = {replayed.n}")
     lowest = recipes[replayed.recipe].lowest_bound(replayed.n)
-    if not lowest <= replayed.bound <= 1:
-        raise CertificateError(
-            f"the bound must be from {lowest:g} to 1 with {replayed.n} examples, not "
-            f"{replayed.bound:g}"
-        )
+    for name in ("bound", "mean"):
+        value = getattr(replayed, name)
+        if not lowest <= value <= 1:
+            raise CertificateError(
+                f"the {name} must be from {lowest:g} to 1 with {replayed.n} examples, not "
+                f"{value:g}"
+            )
     return replayed

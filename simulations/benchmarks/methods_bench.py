@@ -130,9 +130,11 @@ class MethodBench:
             support = self._of(client, partial(self._planning.training_examples, client))
             sizes = [n for n in self._sizes if n <= len(support.examples)]
             for index, variant in enumerate(variants):
-                tried = [n for n in sizes if variant.tries(n)]
-                rows = self.outcomes(variant, support, tried, tests=False)
-                trials += [Trial(index, row["n"], row["certificate"]) for row in rows]
+                trials += [
+                    Trial(index, n, self._trial(variant, support, n))
+                    for n in sizes
+                    if variant.tries(n)
+                ]
             on_client()
         return {n: variants[index] for n, index in tuned(trials, self._sizes).items()}
 
@@ -140,10 +142,9 @@ class MethodBench:
         """Return a new client's outcome at each n, with the variants chosen there."""
         support = self._of(client, partial(self.support, client))
         return [
-            row
+            self._outcome(variant, support, n)
             for n, variant in chosen.items()
             if n <= len(support.examples)
-            for row in self.outcomes(variant, support, [n], tests=True)
         ]
 
     def memory(self, chosen: dict[int, Method], client: str) -> float:
@@ -169,20 +170,17 @@ class MethodBench:
 
         return float(remembered("methods", identity, compute))
 
-    def outcomes(
-        self, method: Method, support: _Support, sizes: Iterable[int], *, tests: bool
-    ) -> list[dict[str, Any]]:
-        """Return one row per n: the certificate; with tests also errors and seconds."""
-        found = []
-        for n in sizes:
-            identity = self._identity | {
-                "client": support.client,
-                "n": n,
-                "method": method.config(),
-                "tests": tests,
-            }
-            compute = partial(self._outcome, method, support, n, tests)
-            found.append(remembered("methods", identity, compute))
+    def _trial(self, method: Method, support: _Support, n: int) -> float:
+        """Return what a variant promises a tuning client with n examples (`Method.trial`)."""
+        about = {"client": support.client, "n": n, "method": method.config(), "trial": 1}
+        play = partial(method.trial, support.examples, n)
+        return float(remembered("methods", self._identity | about, play))
+
+    def _outcome(self, method: Method, support: _Support, n: int) -> dict[str, Any]:
+        """Return the certificate, errors and seconds of a new client's first n examples."""
+        about = {"client": support.client, "n": n, "method": method.config(), "tests": True}
+        compute = partial(self._measured, method, support, n)
+        found: dict[str, Any] = remembered("methods", self._identity | about, compute)
         return found
 
     def risks(self, client: str) -> list[dict[str, Any]]:
@@ -208,12 +206,8 @@ class MethodBench:
                 continue
         raise SettingsError(f"{self.scenario.name}: {client} has too few examples")
 
-    def _outcome(
-        self, method: Method, support: _Support, n: int, tests: bool
-    ) -> dict[str, Any]:
+    def _measured(self, method: Method, support: _Support, n: int) -> dict[str, Any]:
         part = support.first(n)
-        if not tests:
-            return {"n": n, "certificate": method.personalize(part).certificate}
         # What a device does not do: training everybody's adapter, sampling for others.
         self._warm(method)
         frozen = self._frozen_seconds(support, n) if method.runs_model else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from fedcert.baselines import (
     FederatedSettings,
     FedProxLocal,
     FedRep,
+    FiniteMethod,
     InterceptOnly,
     LocalLora,
     Majority,
@@ -31,6 +32,7 @@ from fedcert.baselines import (
 )
 from fedcert.baselines.fedavg import federated_settings, global_adapter
 from fedcert.baselines.local_training import PersonalTraining, body_part, head_part, train_from
+from fedcert.baselines.searching import Searching
 from fedcert.certificates import (
     binomial_upper_bound,
     bounded_loss_upper_bound,
@@ -39,6 +41,7 @@ from fedcert.certificates import (
 from fedcert.certificates.kl_bounds import pac_bayes_kl
 from fedcert.data import Examples
 from fedcert.errors import SettingsError
+from fedcert.priors.base import FloatArray
 
 N = 32
 QUICK = FederatedSettings(rounds=2, clients_per_round=4)
@@ -86,6 +89,60 @@ def test_a_method_hands_out_adapters_and_a_bound(
     assert risk < found.certificate + 0.05
     traffic = method.traffic()
     assert min(traffic.up, traffic.down) >= 0
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [cls for cls in METHODS if issubclass(cls, SplitMethod | FiniteMethod | Searching)],
+    ids=lambda cls: cls.name,
+)
+def test_a_trial_with_all_examples_is_the_certificate(
+    cls: type[Method], upstream: Upstream, client_of: Draw
+) -> None:
+    method, examples = _first(cls, upstream), client_of(9, N)
+    expected = method.personalize(examples).certificate
+    assert method.trial(examples, N) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("cls", [FedAvgLora, PoolSelection, Union])
+def test_a_trial_without_learning_averages_over_disjoint_parts(
+    cls: type[Method], upstream: Upstream, client_of: Draw
+) -> None:
+    method, examples = _first(cls, upstream), client_of(9, 70)
+    parts = [examples.take(slice(start, start + 16)) for start in (0, 16, 32, 48)]
+    expected = np.mean([method.personalize(part).certificate for part in parts])
+    assert method.trial(examples, 16) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_split_is_tried_with_one_adapter_on_all_that_it_did_not_learn_from(
+    upstream: Upstream, client_of: Draw
+) -> None:
+    examples, learned = client_of(9, 72), []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Counting(LocalLora):
+        def learn(self, examples: Examples) -> FloatArray:
+            learned.append(len(examples))
+            return super().learn(examples)
+
+    half = Counting(upstream=upstream)
+    found = half.trial(examples, 16)
+    adapter = LocalLora(upstream=upstream).learn(examples.take(slice(0, 8)))
+    wrong = upstream.scorer.score(adapter[None], examples.take(slice(8, None))).wrong[0]
+    counts = wrong.reshape(8, 8).sum(axis=1)
+    bounds = [binomial_upper_bound(int(k), 8, upstream.delta) for k in counts]
+    assert found == pytest.approx(np.mean(bounds))
+    # A quarter of 32 is the same eight examples: nothing is learned again.
+    quarter = replace(half, choose_fraction=0.25)
+    bounds = [
+        binomial_upper_bound(int(k), 24, upstream.delta)
+        for k in wrong[:48].reshape(2, 24).sum(axis=1)
+    ]
+    assert quarter.trial(examples, 32) == pytest.approx(np.mean(bounds))
+    assert learned == [8]
+    # Another client's examples are another matter, even if they are equal.
+    half.trial(client_of(9, 72), 16)
+    assert learned == [8, 8]
 
 
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.name)
@@ -147,7 +204,7 @@ def test_who_chooses_on_all_examples_pays_for_every_choice(
     method = _first(cls, upstream)
     count = {
         Majority: lambda: 2,
-        InterceptOnly: lambda: len(method.shifted()),  # type: ignore[attr-defined]
+        InterceptOnly: lambda: len(method.adapters()),  # type: ignore[attr-defined]
         PoolSelection: lambda: method.size,  # type: ignore[attr-defined]
     }[cls]()
     assert count > 1
@@ -178,7 +235,7 @@ def test_planned_tries_what_union_and_posterior_split_try(upstream: Upstream) ->
 def test_shifts_move_one_label_and_include_none(upstream: Upstream) -> None:
     method = _first(InterceptOnly, upstream)
     assert isinstance(method, InterceptOnly)
-    adapters = method.shifted()
+    adapters = method.adapters()
     moved = adapters - global_adapter(upstream, method.federated)
     assert not moved[0].any()
     assert (moved[1:] != 0).sum() == 2 * method.steps

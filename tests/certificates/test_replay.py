@@ -16,7 +16,15 @@ from fedcert.certificates import (
     binomial_upper_bound,
 )
 from fedcert.certificates.bounds import binomial_upper_bounds
-from fedcert.certificates.replay import ErrorTable, Outcome, Refined, limit, replay
+from fedcert.certificates.replay import (
+    ErrorTable,
+    Outcome,
+    Refined,
+    disjoint_parts,
+    limit,
+    mean_bound,
+    replay,
+)
 from fedcert.errors import CertificateError
 
 from .recipe_suite import random_table
@@ -72,6 +80,52 @@ def test_candidates_beyond_m_are_not_looked_at() -> None:
     assert replay(UnionRecipe(**TERMS), table, 20) == replay(UnionRecipe(**TERMS), cut, 20)
     with pytest.raises(CertificateError, match="has 31 candidates, and the table only 30"):
         replay(UnionRecipe(candidates=31, delta=0.05), table, 20)
+
+
+@pytest.mark.parametrize("n", [1, 3, 5, 6, 12])
+def test_the_mean_bound_is_that_of_disjoint_parts(n: int) -> None:
+    table, recipe = random_table(3, 12, seed=1), UnionRecipe(**TERMS)
+    parts = [slice(start, start + n) for start in range(0, 12, n) if start + n <= 12]
+    cut = [
+        replace(table, wrong=table.wrong[:, part], losses=table.losses[:, part])
+        for part in parts
+    ]
+    expected = np.mean([replay(recipe, each, n).bound for each in cut])
+    assert mean_bound(recipe, table, n) == pytest.approx(expected, abs=1e-12)
+    assert disjoint_parts(12, n) == parts
+
+
+def test_what_is_refined_once_certifies_on_disjoint_parts() -> None:
+    recipe = PosteriorSplitRecipe(**TERMS)
+    # Four choose, four certify: 1, 3, and 0 errors, and two examples that are left over.
+    wrong = np.array([[mark == "x" for mark in "x....xxx....xx"]])
+    refined = Refined(wrong=wrong, test_risk=np.zeros(1))
+    expected = np.mean([binomial_upper_bound(k, 4, 0.05) for k in (1, 3, 0)])
+    assert mean_bound(recipe, TABLE, 8, refined) == pytest.approx(expected)
+
+
+def test_a_mean_of_equal_bounds_is_never_below_them() -> None:
+    table = ErrorTable(
+        wrong=np.zeros((3, 200), np.bool_), losses=np.zeros((3, 200)), test_risk=np.zeros(3)
+    )
+    for n in range(1, 60):
+        assert mean_bound(UnionRecipe(**TERMS), table, n) == UnionRecipe(**TERMS).bound(0, n)
+
+
+@pytest.mark.parametrize("n", [0, 9])
+def test_the_mean_of_too_few_examples_is_refused(n: int) -> None:
+    with pytest.raises(CertificateError, match="n must be from 1 to the table's 8 examples"):
+        mean_bound(UnionRecipe(**TERMS), TABLE, n)
+
+
+def test_a_mean_moves_less_by_chance_than_a_single_replay() -> None:
+    means, singles = [], []
+    for seed in range(200):
+        table = random_table(3, 240, seed=seed)
+        means.append(mean_bound(SplitRecipe(**TERMS), table, 24))
+        singles.append(replay(SplitRecipe(**TERMS), table, 24).bound)
+    assert np.mean(means) == pytest.approx(np.mean(singles), abs=0.02)
+    assert np.std(means) < 0.7 * np.std(singles)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ UNION, SPLIT = RECIPES[:2]
 def _client(**bounds: float) -> list[Replayed]:
     """``r1n16=.3``: recipe 1 would have certified .3 on 16 examples."""
     return [
-        Replayed(int(key[1 : key.index("n")]), int(key[key.index("n") + 1 :]), bound)
+        Replayed(int(key[1 : key.index("n")]), int(key[key.index("n") + 1 :]), bound, bound)
         for key, bound in bounds.items()
     ]
 
@@ -55,6 +55,18 @@ def test_the_lowest_mean_wins_with_its_own_quantiles() -> None:
     [row] = Plan.of(RECIPES, clients).rows
     assert row.recipe == SPLIT  # its mean is lower, though not its worst client
     assert row == PlanRow(16, SPLIT, 0.136364, 0.1, 0.1, 11)
+
+
+def test_means_choose_and_single_bounds_give_the_range() -> None:
+    clients = [
+        [Replayed(0, 16, 0.3, 0.35), Replayed(1, 16, 0.2 + 0.02 * i, 0.3)] for i in range(11)
+    ]
+    [row] = Plan.of(RECIPES, clients).rows
+    assert row == PlanRow(16, SPLIT, 0.3, 0.22, 0.38, 11)
+    # Lower in every single replay, but not on average over a client's examples.
+    clients = [[Replayed(0, 16, 0.3, 0.35), Replayed(1, 16, 0.2, 0.4)] for _ in range(11)]
+    [row] = Plan.of(RECIPES, clients).rows
+    assert row == PlanRow(16, UNION, 0.35, 0.3, 0.3, 11)
 
 
 def test_a_mean_that_is_lower_by_luck_does_not_win() -> None:

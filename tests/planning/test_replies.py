@@ -26,7 +26,7 @@ Rows = list[dict[str, Any]]
 
 def _honest() -> Rows:
     found = [
-        Replayed(index, n, 0.9)
+        Replayed(index, n, 0.9, 0.9)
         for n in SIZES
         for index, recipe in enumerate(RECIPES)
         if worth_trying(recipe, n)
@@ -50,15 +50,16 @@ def test_sizes_that_a_client_lacks_may_be_missing() -> None:
 
 @pytest.mark.parametrize("index", range(len(RECIPES)))
 @pytest.mark.parametrize("n", SIZES)
-def test_the_lowest_bound_is_taken_and_nothing_below(index: int, n: int) -> None:
+@pytest.mark.parametrize("name", ["bound", "mean"])
+def test_the_lowest_bound_is_taken_and_nothing_below(index: int, n: int, name: str) -> None:
     if not worth_trying(RECIPES[index], n):
         return
     rows = _honest()
     [row] = [r for r in rows if (r["recipe"], r["n"]) == (index, n)]
-    row["bound"] = RECIPES[index].lowest_bound(n)
+    row[name] = RECIPES[index].lowest_bound(n)
     assert replays_from_config(rows, RECIPES, SIZES)
-    row["bound"] -= 1e-6
-    with pytest.raises(ProtocolError, match=r"the bound must be from 0\.\d+ to 1 with"):
+    row[name] -= 1e-6
+    with pytest.raises(ProtocolError, match=rf"the {name} must be from 0\.\d+ to 1 with"):
         replays_from_config(rows, RECIPES, SIZES)
 
 
@@ -71,6 +72,10 @@ def test_the_lowest_bound_is_taken_and_nothing_below(index: int, n: int) -> None
         (_changed(bound=1.000001), "the bound must be from"),
         (_changed(bound=math.nan), "bound must be finite"),
         (_changed(bound=math.inf), "bound must be finite"),
+        (_changed(mean=0.0), "the mean must be from"),
+        (_changed(mean=1.000001), "the mean must be from"),
+        (_changed(mean=math.nan), "mean must be finite"),
+        (_changed(mean="0.5"), "mean must be a number"),
         (_changed(bound=True), "bound must be a number"),
         (_changed(bound="0.5"), "bound must be a number"),
         (_changed(bound=None), "bound must be a number"),
@@ -82,7 +87,7 @@ def test_the_lowest_bound_is_taken_and_nothing_below(index: int, n: int) -> None
         (_changed(n=0), "n must be from 1"),
         (_changed(n=512), "n must be from 1 to 256"),
         (_changed(n=16.0), "n must be an integer"),
-        (_changed(client="other"), "a replay must hold bound, n, recipe alone"),
+        (_changed(client="other"), "a replay must hold bound, mean, n, recipe alone"),
         (lambda rows: [*rows, rows[0]], "not each recipe once at every size"),
         (lambda rows: rows[1:], "not each recipe once at every size"),
         (lambda rows: [*rows, {**rows[0], "n": 256, "recipe": 7}], "not each recipe once"),
