@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.prepared import PreparedInputs
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.errors import DataError
@@ -87,10 +88,11 @@ def finetune(
     outcome = descend(
         model, examples, [vector], lambda: vector, spec=spec, seed=seed, settings=settings
     )
+    loss, error = outcome.fit()
     return FinetuneResult(
         vector=vector.detach()[0].numpy(),
-        loss=outcome.loss,
-        error=outcome.error,
+        loss=loss,
+        error=error,
         examples=len(examples),
         seconds=outcome.seconds,
     )
@@ -98,11 +100,28 @@ def finetune(
 
 @dataclass(frozen=True)
 class Descent:
-    """Loss (nats) and share of wrong labels after training, and its wall time."""
+    """A training that is over.
 
-    loss: float
-    error: float
+    Attributes
+    ----------
+    logits : callable
+        Returns the trained model's logits on the training examples, shape ``(n, K)``.
+    labels : torch.Tensor
+        Their labels, shape ``(n,)``.
+    seconds : float
+        Wall time.
+    """
+
+    logits: Callable[[], torch.Tensor]
+    labels: torch.Tensor
     seconds: float
+
+    def fit(self) -> tuple[float, float]:
+        """Return loss (nats) and share of wrong labels on the training examples."""
+        with torch.no_grad():
+            logits = self.logits()
+        wrong = (logits.argmax(-1) != self.labels).float().mean()
+        return float(cross_entropy(logits, self.labels)), float(wrong)
 
 
 def descend(
@@ -114,6 +133,7 @@ def descend(
     spec: InputSpec,
     seed: int,
     settings: FinetuneSettings,
+    prepared: PreparedInputs | None = None,
 ) -> Descent:
     """Train parameters in place.
 
@@ -123,6 +143,8 @@ def descend(
         What is trained, and what weight decay acts on.
     vector : callable
         Makes the adapter of shape ``(1, d)`` from the parameters, differentiably.
+    prepared : PreparedInputs, optional
+        `model.prepare` of the encoded examples, if it is known.
 
     Raises
     ------
@@ -138,13 +160,13 @@ def descend(
         )
     started = time.perf_counter()
     labels = torch.from_numpy(examples.labels)
-    prepared = model.prepare(spec.bound_to(model.base).encode(examples.inputs))
+    known = prepared or model.prepare(spec.bound_to(model.base).encode(examples.inputs))
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)
     generator = keyed_generator("finetune", seed)
     for _ in range(settings.steps):
         batch = _draw_batch(len(examples), settings.batch_size, generator)
-        part = prepared if batch is None else prepared.take(batch)
+        part = known if batch is None else known.take(batch)
         wanted = labels if batch is None else labels[batch]
         loss = cross_entropy(model.logits(part, vector())[0], wanted)
         optimizer.zero_grad()
@@ -153,13 +175,8 @@ def descend(
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         decay.step()
-    with torch.no_grad():
-        logits = model.logits(prepared, vector())[0]
-    return Descent(
-        loss=float(cross_entropy(logits, labels)),
-        error=float((logits.argmax(-1) != labels).float().mean()),
-        seconds=time.perf_counter() - started,
-    )
+    seconds = time.perf_counter() - started
+    return Descent(lambda: model.logits(known, vector())[0], labels, seconds)
 
 
 def _draw_batch(

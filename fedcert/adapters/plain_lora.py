@@ -102,7 +102,7 @@ def finetune_lora(
         },
         {t.name: values.detach().numpy() for t, values in zip(space.head, head, strict=True)},
     )
-    return LoraResult(update, outcome.loss, outcome.error, outcome.seconds)
+    return LoraResult(update, *outcome.fit(), outcome.seconds)
 
 
 def _factors(

@@ -35,6 +35,14 @@ class PreparedInputs:
     def __len__(self) -> int:
         return len(self.hidden)
 
+    @property
+    def mib(self) -> float:
+        """Memory of all tensors, MiB."""
+        tensors = [*self.inputs.values(), self.hidden, self.read]
+        if self.first is not None:
+            tensors += self.first.tensors()
+        return sum(tensor.nbytes for tensor in tensors) / 2**20
+
     def take(self, rows: torch.Tensor) -> PreparedInputs:
         """Return the examples at `rows`."""
         return PreparedInputs(

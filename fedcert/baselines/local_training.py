@@ -11,6 +11,7 @@ import torch
 
 from fedcert.adapters.finetune import FinetuneSettings, descend
 from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.prepared import PreparedInputs
 from fedcert.adapters.space import AdapterSpace
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
@@ -29,6 +30,7 @@ def train_from(
     settings: FinetuneSettings,
     pull: float = 0.0,
     part: slice = slice(None),
+    prepared: PreparedInputs | None = None,
 ) -> npt.NDArray[np.float32]:
     """Return an adapter trained from `start`.
 
@@ -45,6 +47,8 @@ def train_from(
         mu of the proximal term.
     part : slice
         Which coordinates are trained (default: all).
+    prepared : PreparedInputs, optional
+        `model.prepare` of the encoded examples, if it is known.
     model, examples, spec, seed, settings
         As in `fedcert.adapters.finetune.finetune`.
 
@@ -71,6 +75,7 @@ def train_from(
         spec=spec,
         seed=seed,
         settings=replace(settings, weight_decay=decay),
+        prepared=prepared,
     )
     return vector().detach()[0].numpy()
 
