@@ -10,7 +10,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 
 from fedcert.adapters import AdaptedModel
 from fedcert.atomic import replaced_folder
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
 from fedcert.clients.node import Node
 from fedcert.data.examples import Examples

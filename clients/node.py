@@ -23,7 +23,7 @@ from fedcert.protocol.device import DeviceState
 from fedcert.randomness import derive_seed
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
-from fedcert.settings_sections import ScenarioSettings
+from fedcert.settings.sections import ScenarioSettings
 
 __all__ = ["Node", "node_of"]
 

@@ -6,7 +6,7 @@ import time
 
 from flwr.app import Message, MetricRecord, RecordDict
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
 from fedcert.clients.certifying import check_base
 from fedcert.clients.node import Node

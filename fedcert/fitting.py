@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.adapters.space import AdapterSpace
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.data.inputs import InputSpec
 from fedcert.errors import PriorError
 from fedcert.models.base import BaseModel
@@ -29,7 +29,7 @@ from fedcert.priors.base import FloatArray
 from fedcert.priors.membership import MembershipAudit, audit_membership
 from fedcert.randomness import derive_seed, keyed_generator, small_seed
 from fedcert.settings import RunSettings
-from fedcert.settings_sections import PriorSettings
+from fedcert.settings.sections import PriorSettings
 
 __all__ = [
     "FittedPrior",

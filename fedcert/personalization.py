@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.peft_format import exported_digest, write_peft_adapter
 from fedcert.atomic import replaced_folder
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Digests, Recipe, issue, verify_record
 from fedcert.data.examples import Examples
 from fedcert.errors import (

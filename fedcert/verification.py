@@ -17,7 +17,7 @@ from fedcert.adapters.peft_format import (
     exported_digest,
     foreign_settings,
 )
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.canonical import digest_tensors
 from fedcert.certificates import Certificate, Check
 from fedcert.data.examples import Examples

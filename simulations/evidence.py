@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from fedcert.bundles.versions import BundleVersions
 from fedcert.errors import RunError
 from fedcert.fitting import FittedPrior, audit_again, audit_prior
 from fedcert.pool import Pool
@@ -15,7 +16,6 @@ from fedcert.priors.base import FloatArray
 from fedcert.settings import RunSettings
 from fedcert.strategies.federated_prior import FederatedPrior
 from fedcert.strategies.serving import Outcome
-from fedcert.versions import BundleVersions
 
 __all__ = ["describe_prior", "evidence_of"]
 

@@ -19,16 +19,16 @@ from fedcert.atomic import write_atomically
 from fedcert.certificates import verify_record
 from fedcert.clients.client_app import make_client_app
 from fedcert.errors import RunError, SettingsError
-from fedcert.events import EventLog, LoggedObserver, logged_run
-from fedcert.failures import failure_rows
 from fedcert.fitting import FittedPrior
 from fedcert.machine import PeakMemory, describe_machine, versions
 from fedcert.planning import Plan, recipe_name
 from fedcert.priors import PRIORS, LatentSpace
-from fedcert.progress import Observer, Stopwatch
 from fedcert.randomness import derive_seed
 from fedcert.reports import RESULTS_FORMAT, write_report
 from fedcert.results import write_json
+from fedcert.runs.events import EventLog, LoggedObserver, logged_run
+from fedcert.runs.failures import failure_rows
+from fedcert.runs.progress import Observer, Stopwatch
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.evidence import describe_prior, evidence_of

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.errors import CertificateError, ProtocolError
-from fedcert.events import EventSink
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.protocol.witness import Countersignature
+from fedcert.runs.events import EventSink
 from fedcert.verification import check_bundle
 
 __all__ = ["Certification"]

@@ -10,9 +10,9 @@ from typing import Any
 
 from flwr.app import Message, MetricRecord
 
-from fedcert.events import EventSink
 from fedcert.flower_records import content, size_of
 from fedcert.messages import CERTIFY, COMMIT, METRICS, PLAN, TRAIN
+from fedcert.runs.events import EventSink
 from fedcert.strategies.roster import Roster
 
 __all__ = ["Correspondence", "Traffic", "measurements_of", "phase_of"]

@@ -14,15 +14,15 @@ from flwr.serverapp import Grid
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.errors import PriorError
-from fedcert.events import EventSink
 from fedcert.flower_records import arrays_of
 from fedcert.messages import CONTRIBUTE, UPSTREAM
 from fedcert.pool import Pool
 from fedcert.priors import Prior
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.randomness import keyed_generator
+from fedcert.runs.events import EventSink
 from fedcert.strategies.federated_fit import (
     Arrays,
     FederatedTraining,

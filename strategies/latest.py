@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.planning import Plan
 
 __all__ = ["LatestBundle"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from flwr.common.logger import log
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
 from fedcert.planning import Plan, Replayed, replays_from_config
 from fedcert.protocol.seeds import recipe_for_attempt

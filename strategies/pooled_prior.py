@@ -15,17 +15,17 @@ from flwr.serverapp.strategy import Strategy
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
 from fedcert.errors import FedcertError, PoolError
-from fedcert.events import EventSink, NoEvents
-from fedcert.failures import Failure
 from fedcert.flower_records import content, failure_cause, reply_of, size_of
 from fedcert.messages import CERTIFY, COMMIT, NEW, PLAN, TRAIN
 from fedcert.pool import Pool
 from fedcert.priors.base import FloatArray
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.witness import Countersignature
+from fedcert.runs.events import EventSink, NoEvents
+from fedcert.runs.failures import Failure
 from fedcert.strategies.certification import Certification
 from fedcert.strategies.correspondence import (
     Correspondence,

@@ -8,7 +8,8 @@ from typing import Any
 
 from fedcert.adapters.space import AdapterSpace
 from fedcert.atomic import write_atomically
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
+from fedcert.bundles.versions import BundleVersions
 from fedcert.canonical import digest_json
 from fedcert.certificates import Certificate
 from fedcert.fitting import FittedPrior, bundle_of, make_bundle
@@ -20,7 +21,6 @@ from fedcert.protocol.witness import Countersignature
 from fedcert.scenarios import Scenario
 from fedcert.settings import RunSettings
 from fedcert.strategies.latest import LatestBundle
-from fedcert.versions import BundleVersions
 
 __all__ = ["Publisher", "file_certificate"]
 

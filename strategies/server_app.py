@@ -8,9 +8,9 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from fedcert.errors import SettingsError
-from fedcert.events import LoggedObserver, logged_run
-from fedcert.failures import failed_line, failure_rows
-from fedcert.progress import Stopwatch
+from fedcert.runs.events import LoggedObserver, logged_run
+from fedcert.runs.failures import failed_line, failure_rows
+from fedcert.runs.progress import Stopwatch
 from fedcert.settings import RunSettings
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.serving import serve

@@ -11,18 +11,18 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from fedcert.adapters.space import AdapterSpace
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.errors import RunError, SettingsError
-from fedcert.events import EventSink, NoEvents
-from fedcert.failures import causes_of
 from fedcert.fitting import FittedPrior, fit_prior
 from fedcert.messages import COMMIT, NEW, TRAIN
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning import menu
 from fedcert.pool import Pool
 from fedcert.priors.base import FloatArray
-from fedcert.progress import Observer, Stopwatch
 from fedcert.protocol.authority import SeedAuthority
+from fedcert.runs.events import EventSink, NoEvents
+from fedcert.runs.failures import causes_of
+from fedcert.runs.progress import Observer, Stopwatch
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.strategies.federated_prior import FederatedPrior

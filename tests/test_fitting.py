@@ -11,7 +11,7 @@ from priors.pools import gaussian_pool
 from fedcert.canonical import canonical_json
 from fedcert.errors import PriorError
 from fedcert.fitting import fit_prior, split_pool
-from fedcert.settings_sections import PriorSettings
+from fedcert.settings.sections import PriorSettings
 
 
 def _settings(**changes: Any) -> PriorSettings:

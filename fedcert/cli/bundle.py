@@ -28,7 +28,7 @@ def pack(
     Every command that takes a bundle takes such a file as well. Tell devices the bundle's
     digest by a way that you trust: `personalize` and `commit` compare it.
     """
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
 
     loaded = Bundle.load(folder)
     digest = loaded.pack(output)
@@ -45,7 +45,7 @@ def unpack(
 
     A bundle that is there is replaced; a folder that holds something else is refused.
     """
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
 
     loaded = Bundle.load(archive)
     inside = {path.name for path in output.iterdir()} if output.is_dir() else set()

@@ -12,7 +12,7 @@ from fedcert.errors import BundleError, ProtocolError
 from fedcert.reports.formats import decimal_up
 
 if TYPE_CHECKING:
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
     from fedcert.data import Examples
     from fedcert.memory import MemoryPlan
     from fedcert.models import BaseModel
@@ -163,7 +163,7 @@ def load_bundle(path: Path, digest: str | None) -> Bundle:
     BundleError
         If it is damaged, or another one.
     """
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
 
     loaded = Bundle.load(path)
     if digest is not None and loaded.digest != digest.lower():
@@ -191,7 +191,7 @@ def default_state(key: Path) -> Path:
 
 def base_name(bundle: Path, given: str | None) -> str | None:
     """Return where the base model is: as given, or beside the bundle."""
-    from fedcert.versions import VERSIONS
+    from fedcert.bundles.versions import VERSIONS
 
     parent = bundle.resolve().parent
     beside = (parent.parent if parent.name == VERSIONS else parent) / "base-model"

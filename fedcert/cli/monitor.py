@@ -56,7 +56,7 @@ def monitor(
     Label examples regardless of what the adapter predicted for them. Each counts once, and
     is spent then: it cannot certify any more. Call this as often as you like.
     """
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
     from fedcert.certificates import Certificate, verify_record
     from fedcert.protocol.spent import SpentLedger
     from fedcert.protocol.watching import watch_examples

@@ -34,7 +34,7 @@ def plan(
     certificate depends on your examples. Ask before you label; exits with 1 if no planned
     size reaches the target.
     """
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
     from fedcert.planning import recipe_name
 
     if (target is None) == (n is None):

@@ -25,7 +25,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show what a bundle holds: prior, space, recipes, audits, digests and size."""
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
 
     loaded = Bundle.load(bundle)
     files = bundle.iterdir() if bundle.is_dir() else [bundle]
@@ -74,7 +74,7 @@ def profile(
     import numpy as np
 
     from fedcert.adapters import AdaptedModel
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
     from fedcert.priors import best_of, risk_profile
     from fedcert.randomness import derive_seed
     from fedcert.search import BatchedScorer

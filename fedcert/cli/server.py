@@ -13,7 +13,7 @@ from fedcert.cli.app import app, say
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
     from fedcert.protocol.authority import SeedAuthority
 
 __all__ = ["server"]
@@ -52,7 +52,7 @@ def _authority(state: Path, *, enroll_new: bool = True, new: bool = False) -> Se
 @server.command()
 def publish(bundle: _BundleFolder, state: _State) -> None:
     """Log a bundle and the hash of its nonce; do it before the bundle goes out."""
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
 
     loaded = Bundle.load(bundle)
     authority = _authority(state, new=True)
@@ -106,7 +106,7 @@ def countersign(
     ] = Path("witness.json"),
 ) -> None:
     """Check a certificate against its bundle, log it, and sign for it."""
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
     from fedcert.certificates import Certificate
     from fedcert.errors import ProtocolError
     from fedcert.verification import check_bundle
@@ -144,8 +144,8 @@ def accept(
     status is then 1. Handing in the same certificate again gives the same countersignature.
     """
     from fedcert.errors import FedcertError
-    from fedcert.submissions import Submission
-    from fedcert.submissions import accept as take
+    from fedcert.protocol.submissions import Submission
+    from fedcert.protocol.submissions import accept as take
 
     authority, bundles = _authority(state), _bundles(bundle)
     rows = []
@@ -178,8 +178,8 @@ def _files(paths: Iterable[Path]) -> list[Path]:
 
 def _bundles(paths: Iterable[Path]) -> dict[str, Bundle]:
     """Load bundles, and those in folders of them, by digest."""
-    from fedcert.bundle import Bundle
-    from fedcert.versions import VERSIONS
+    from fedcert.bundles import Bundle
+    from fedcert.bundles.versions import VERSIONS
 
     loaded = {}
     for path in paths:
@@ -209,7 +209,7 @@ def abort(
 @server.command()
 def close(bundle: _BundleFolder, state: _State) -> None:
     """Publish a bundle's nonce in the log, for audits; it gets no more seeds."""
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
 
     digest = Bundle.load(bundle).digest
     _authority(state).close(digest)

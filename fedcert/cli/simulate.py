@@ -12,8 +12,8 @@ from rich.table import Table
 
 from fedcert.cli.app import app, console, say
 from fedcert.errors import RunError, SettingsError
-from fedcert.failures import failed_line
 from fedcert.reports.formats import decimal_up
+from fedcert.runs.failures import failed_line
 
 __all__ = ["simulate"]
 
@@ -48,7 +48,7 @@ def simulate(
     each client's adapter and certificate. The resolved settings are written beside the
     results. Exits with 1 if the run could not do its job or a client failed.
     """
-    from fedcert.progress import RichObserver, Stopwatch
+    from fedcert.runs.progress import RichObserver, Stopwatch
     from fedcert.settings import RunSettings
 
     try:

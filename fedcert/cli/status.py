@@ -14,7 +14,7 @@ from fedcert.cli.app import app, console, say
 from fedcert.reports.formats import clean_text
 
 if TYPE_CHECKING:
-    from fedcert.run_status import Progress, RunStatus
+    from fedcert.runs.status import Progress, RunStatus
 
 __all__ = ["status"]
 
@@ -40,11 +40,11 @@ def status(
     and changes nothing there. A run is told to have died if its process is gone without
     having said how it ended; for a run on another machine, nobody here can see its process.
     """
-    from fedcert.run_status import read_status
+    from fedcert.runs.status import read_status
 
     found = read_status(run)
     if tensorboard is not None:
-        from fedcert.events_tensorboard import follow
+        from fedcert.runs.tensorboard import follow
 
         follow(run, tensorboard)
         found = read_status(run)

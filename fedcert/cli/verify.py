@@ -84,9 +84,9 @@ def verify(
     beside = certificate.parent / "adapter"
     folder = adapter or (beside if bundle is not None and beside.is_dir() else None)
     if bundle is not None:
-        from fedcert.bundle import Bundle
+        from fedcert.bundles import Bundle
+        from fedcert.bundles.versions import find_bundle
         from fedcert.verification import check_adapter, check_bundle, check_data
-        from fedcert.versions import find_bundle
 
         bundle = find_bundle(bundle, record.digests.bundle)
         loaded = Bundle.load(bundle)

@@ -23,7 +23,7 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.atomic import write_atomically
 from fedcert.canonical import digest_json, digest_tensors, sha256_hex
 from fedcert.errors import AdapterError, PoolError
-from fedcert.locking import only_one
+from fedcert.pool.locking import only_one
 from fedcert.pool.validation import UploadLimits, check_upload
 from fedcert.priors.base import FloatArray
 

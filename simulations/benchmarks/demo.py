@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from fedcert.progress import RichObserver
 from fedcert.reports.figures import ClientBar, certificates_by_client
 from fedcert.reports.formats import decimal_up
+from fedcert.runs.progress import RichObserver
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.simulating import Simulation, simulate

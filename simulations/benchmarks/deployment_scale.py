@@ -29,8 +29,8 @@ from fedcert.messages import TRAIN
 from fedcert.models.base import load_base_model
 from fedcert.pool import Pool
 from fedcert.pool.robustness import screen_pool
-from fedcert.progress import Stopwatch
 from fedcert.randomness import keyed_generator
+from fedcert.runs.progress import Stopwatch
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.runners import RUNNERS

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch.nn.functional import cross_entropy
 
 from fedcert.adapters import AdaptedModel, FinetuneSettings, finetune
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.personalization import personalize

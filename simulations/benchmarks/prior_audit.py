@@ -9,7 +9,7 @@ from fedcert.fitting import audit_prior
 from fedcert.priors import PRIORS
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator, small_seed
-from fedcert.settings_sections import PriorSettings
+from fedcert.settings.sections import PriorSettings
 
 __all__ = ["audit_rows"]
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fedcert.errors import SettingsError
 from fedcert.machine import describe_machine, versions
-from fedcert.progress import RichObserver
+from fedcert.runs.progress import RichObserver
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.publishing import (

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, issue
 from fedcert.certificates.signing import read_key
 from fedcert.data import Examples, ImageInputs

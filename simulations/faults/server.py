@@ -12,7 +12,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
+from fedcert.bundles.versions import BundleVersions
 from fedcert.certificates import Certificate, verify_record
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.history import History
@@ -20,7 +21,6 @@ from fedcert.protocol.log import Entry, read_log
 from fedcert.simulations.faults.fault import NOTHING, Fault, Outcome
 from fedcert.simulations.faults.server_rig import NEW, UPSTREAM, Ended, Run, start
 from fedcert.verification import check_bundle
-from fedcert.versions import BundleVersions
 
 __all__ = ["SERVER_FAULTS"]
 

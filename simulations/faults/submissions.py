@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
 from fedcert.certificates.signing import generate_key, public_hex
 from fedcert.errors import FedcertError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.signed import signature_of
+from fedcert.protocol.submissions import Submission, accept
 from fedcert.simulations.faults.device_rig import (
     Parties,
     fedcert,
@@ -21,7 +22,6 @@ from fedcert.simulations.faults.device_rig import (
     write_csv,
 )
 from fedcert.simulations.faults.fault import Fault, Outcome
-from fedcert.submissions import Submission, accept
 
 __all__ = ["SUBMISSION_FAULTS"]
 

@@ -16,7 +16,6 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from fedcert.adapters.codec import encode
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace, HeadTensor, Target
-from fedcert.failures import failure_rows
 from fedcert.flower_records import content
 from fedcert.messages import (
     HELLO,
@@ -30,6 +29,7 @@ from fedcert.messages import (
 from fedcert.pool import Pool
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.randomness import keyed_generator
+from fedcert.runs.failures import failure_rows
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies.pooled_prior import PooledPrior
 

@@ -12,7 +12,7 @@ from simulations.federation import CLIENTS, IMPORTABLE, SCENARIO
 
 from cli.conftest import Run, tree
 from fedcert import __version__
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
 from fedcert.certificates.signing import public_hex, read_key
 from fedcert.settings import RunSettings

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Outcome, Run, tree
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
 from fedcert.simulations.benchmarks.footprint import UNWANTED, personalize_in_a_process
 from fedcert.simulations.faults.device_rig import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.planning import Plan, PlanRow, menu
 
 

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fedcert.progress import RichObserver, Stopwatch
+from fedcert.runs.progress import RichObserver, Stopwatch
 
 
 def _work(observer: RichObserver) -> None:

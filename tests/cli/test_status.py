@@ -11,8 +11,8 @@ from simulations.federation import NEW, UPSTREAM
 
 from cli.conftest import Run, tree
 from fedcert.errors import RunError
-from fedcert.events import EVENTS_FILE, EventLog, logged_run, read_events
-from fedcert.events_tensorboard import follow, points
+from fedcert.runs.events import EVENTS_FILE, EventLog, logged_run, read_events
+from fedcert.runs.tensorboard import follow, points
 from fedcert.simulations.simulating import Simulation
 
 

@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation, tiny_settings
 
 from fedcert.adapters import project, read_peft_adapter
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.clients.adapting import own_adapter
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import AdapterError

@@ -240,7 +240,7 @@ def test_a_process_that_gets_settings_ready_made_imports_too(
 def test_a_bundle_error_is_what_library_users_catch(
     ran: Path, gradients_run: Path, tmp_path: Path
 ) -> None:
-    from fedcert.bundle import Bundle
+    from fedcert.bundles import Bundle
 
     manifest = json.loads((gradients_run / "bundle" / "bundle.json").read_text())
     manifest["prior"]["kind"] = "somebodys"

@@ -19,7 +19,7 @@ from extending.blocks import blocks, command, run_commands, unnamed
 from extending.conftest import Forget
 from fedcert.adapters import FinetuneSettings
 from fedcert.baselines import Upstream
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, binomial_upper_bound, verify_record
 from fedcert.errors import CertificateError, PriorError
 from fedcert.extensions import import_extensions

@@ -11,7 +11,7 @@ import pytest
 from tiny_models import Family
 
 from fedcert.adapters import AdaptedModel
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, RecipeTable, SplitRecipe, UnionRecipe
 from fedcert.certificates.signing import key_from_seed
 from fedcert.data import Examples

@@ -9,7 +9,7 @@ import pytest
 from tiny_models import Family
 
 from fedcert.adapters import AdaptedModel
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import verify_record
 from fedcert.data import Examples
 from fedcert.errors import BundleError, ProtocolError, RefusalError

@@ -10,7 +10,7 @@ import pytest
 from tiny_models import Family
 
 from fedcert.adapters import AdaptedModel, exported_digest
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, RecipeTable, SplitRecipe, verify_record
 from fedcert.data import Examples
 from fedcert.errors import CertificateError, DataError, RefusalError

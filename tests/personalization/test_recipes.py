@@ -11,7 +11,7 @@ from tiny_models import Family
 
 from fedcert.adapters import AdaptedModel
 from fedcert.adapters.peft_format import write_peft_adapter
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Recipe, RecipeTable, issue, verify_record
 from fedcert.certificates.recipes import HybridRecipe
 from fedcert.data import Examples

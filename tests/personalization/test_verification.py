@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_models import Family
 
 from fedcert.adapters import write_peft_adapter
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Check, RecipeTable, UnionRecipe, verify_record
 from fedcert.certificates.record import encode_vector
 from fedcert.data import Examples

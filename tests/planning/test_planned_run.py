@@ -19,7 +19,7 @@ from simulations.federation import (
     tiny_settings,
 )
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, PosteriorSplitRecipe, Recipe, verify_record
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import node_of
@@ -27,7 +27,7 @@ from fedcert.errors import BundleError, SettingsError
 from fedcert.flower_records import arrays_of, content, words_of
 from fedcert.messages import MANIFEST, PLAN, REPLY, TRAIN
 from fedcert.planning import menu, recipe_name
-from fedcert.progress import Stopwatch
+from fedcert.runs.progress import Stopwatch
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.simulating import simulate

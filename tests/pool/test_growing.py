@@ -15,8 +15,8 @@ from tiny_models import Family
 
 from fedcert.adapters import AdapterSpace, encode
 from fedcert.errors import RunError
-from fedcert.locking import only_one
 from fedcert.pool import Pool
+from fedcert.pool.locking import only_one
 from fedcert.randomness import keyed_generator
 
 
@@ -84,7 +84,8 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [
             *(sys.executable, "-c"),
-            "import sys, time; from pathlib import Path; from fedcert.locking import only_one\n"
+            "import sys, time; from pathlib import Path\n"
+            "from fedcert.pool.locking import only_one\n"
             "with only_one(Path(sys.argv[1]), what='it'): print('held', flush=True); "
             "time.sleep(60)",
             str(path),

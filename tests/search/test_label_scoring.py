@@ -18,7 +18,7 @@ from fedcert.adapters import (
     finetune,
     write_peft_adapter,
 )
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import RecipeTable, UnionRecipe, verify_record
 from fedcert.data import Examples, PromptInputs
 from fedcert.errors import ModelError, SettingsError

@@ -15,7 +15,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from fedcert.adapters import AdapterSpace
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.clients.client_app import make_client_app
 from fedcert.fitting import fit_prior, make_bundle
 from fedcert.messages import TRAIN

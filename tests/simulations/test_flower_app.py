@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.clients.client_app import app as client_app
 from fedcert.settings import RunSettings

@@ -16,7 +16,7 @@ from flwr.serverapp import ServerApp
 
 from fedcert.certificates import Certificate
 from fedcert.errors import RunError
-from fedcert.progress import Stopwatch
+from fedcert.runs.progress import Stopwatch
 from fedcert.simulations.runners.ray_engine import run_with_ray
 from fedcert.simulations.simulating import Simulation, simulate
 from simulations.federation import CLIENTS, UPSTREAM, tiny_settings

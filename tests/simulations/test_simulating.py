@@ -13,14 +13,14 @@ import psutil
 import pytest
 from flwr.app import Message, RecordDict
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.clients import client_app
 from fedcert.clients.node import Node
 from fedcert.errors import DataError, RunError, SettingsError
-from fedcert.progress import Stopwatch
 from fedcert.reports import render_report
 from fedcert.reports.results import read_results
+from fedcert.runs.progress import Stopwatch
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.runners import RUNNERS

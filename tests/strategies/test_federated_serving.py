@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Message
 from simulations.federation import CLIENTS, UPSTREAM, Federation, tiny_settings
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.errors import SettingsError
 from fedcert.reports.results import read_results

@@ -23,7 +23,7 @@ from simulations.federation import (
     tiny_settings,
 )
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, issue
 from fedcert.certificates.signing import key_from_seed, public_hex, sign
 from fedcert.clients.client_app import make_client_app

@@ -12,14 +12,15 @@ from flwr.app import Message, RecordDict
 from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation, tiny_settings
 
 from fedcert.adapters import exported_digest
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
+from fedcert.bundles.versions import BundleVersions, find_bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.clients.node import node_of
 from fedcert.errors import BundleError, RunError
 from fedcert.flower_records import arrays_of, content, words_of
-from fedcert.locking import only_one
 from fedcert.messages import CERTIFY, COMMIT, PLAN, REPLY, TRAIN
-from fedcert.progress import Stopwatch
+from fedcert.pool.locking import only_one
+from fedcert.runs.progress import Stopwatch
 from fedcert.settings import RunSettings
 from fedcert.simulations.faults.device_rig import fedcert
 from fedcert.simulations.runners.flower_internals import LocalGrid
@@ -28,7 +29,6 @@ from fedcert.strategies.latest import LatestBundle
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.serving import serve
 from fedcert.verification import check_bundle
-from fedcert.versions import BundleVersions, find_bundle
 
 NEWCOMERS = CLIENTS[UPSTREAM:]
 EARLY = CLIENTS[:10]

@@ -17,7 +17,7 @@ from simulations.federation import (
     tiny_settings,
 )
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import verify_record
 from fedcert.errors import PoolError
 from fedcert.messages import CERTIFY, COMMIT, HELLO, TRAIN

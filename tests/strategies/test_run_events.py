@@ -11,9 +11,9 @@ import pytest
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation
 
-from fedcert.events import EVENTS_FILE, Event, read_events
 from fedcert.messages import ARRAYS, CERTIFY, TRAIN
-from fedcert.run_status import read_status
+from fedcert.runs.events import EVENTS_FILE, Event, read_events
+from fedcert.runs.status import read_status
 from fedcert.strategies.server_app import app
 
 CONFIG: dict[str, str | int | float | bool] = {

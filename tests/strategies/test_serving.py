@@ -10,11 +10,11 @@ import pytest
 from flwr.app import Context, Error, Message, RecordDict
 from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation, tiny_settings
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
 from fedcert.errors import PriorError, RunError, SettingsError
 from fedcert.messages import CERTIFY, TRAIN
-from fedcert.progress import Stopwatch
+from fedcert.runs.progress import Stopwatch
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.server_app import app

@@ -18,7 +18,7 @@ from fedcert.certificates import Recipe, RecipeTable
 from fedcert.errors import CertificateError, SettingsError
 from fedcert.extensions import import_extensions
 from fedcert.scenarios import scenario_defaults
-from fedcert.settings_sections import (
+from fedcert.settings.sections import (
     PLANNED,
     SMALLEST_FIT,
     AdapterSettings,

@@ -25,7 +25,7 @@ import psutil
 
 from fedcert import __version__
 from fedcert.errors import FedcertError
-from fedcert.progress import Observer
+from fedcert.runs.progress import Observer
 
 __all__ = [
     "EVENTS_FILE",

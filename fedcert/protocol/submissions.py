@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.atomic import write_atomically
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.certificates.signing import public_hex
 from fedcert.certificates.strict_json import Fields

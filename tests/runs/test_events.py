@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedcert.errors import RunError
-from fedcert.events import (
+from fedcert.runs.events import (
     EVENTS_FILE,
     KINDS,
     EventLog,
@@ -20,7 +20,7 @@ from fedcert.events import (
     logged_run,
     read_events,
 )
-from fedcert.progress import Stopwatch
+from fedcert.runs.progress import Stopwatch
 
 
 def test_an_event_is_one_line_of_json_with_time_run_and_kind(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcert.bundle import Bundle
+from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
 from fedcert.certificates.signing import generate_key, public_hex
 from fedcert.certificates.strict_json import LARGEST
@@ -20,9 +20,9 @@ from fedcert.errors import CertificateError, FedcertError, ProtocolError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.log import read_log
 from fedcert.protocol.signed import signature_of
+from fedcert.protocol.submissions import Submission, accept
 from fedcert.protocol.witness import check_log, check_witness
 from fedcert.simulations.faults.device_rig import CLIENT, Parties, make_bundle, signed_anew
-from fedcert.submissions import Submission, accept
 
 
 @pytest.fixture(scope="module")

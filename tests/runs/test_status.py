@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from fedcert.errors import RunError
-from fedcert.events import EVENTS_FILE, logged_run
-from fedcert.run_status import read_status
+from fedcert.runs.events import EVENTS_FILE, logged_run
+from fedcert.runs.status import read_status
 
 
 def _log(folder: Path, *events: dict[str, Any], run: str = "r") -> None:
@@ -102,7 +102,8 @@ def test_a_clock_that_was_set_back_gives_no_time_left(tmp_path: Path) -> None:
 
 def test_a_run_whose_process_was_killed_has_died(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from fedcert.events import logged_run\n"
+        "import sys, time; from pathlib import Path\n"
+        "from fedcert.runs.events import logged_run\n"
         "with logged_run(Path(sys.argv[1]), command='c') as log:\n"
         "    log.record('phase', name='train', total=3); print(flush=True); time.sleep(60)"
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcert.atomic import write_atomically
-from fedcert.bundle import Bundle
+from fedcert.bundles.bundle import Bundle
 from fedcert.canonical import canonical_json
 from fedcert.errors import BundleError
 

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 
 from fedcert.errors import RunError
-from fedcert.events import EVENTS_FILE, Event, read_events
-from fedcert.failures import Failure, failure_rows
+from fedcert.runs.events import EVENTS_FILE, Event, read_events
+from fedcert.runs.failures import Failure, failure_rows
 
 __all__ = ["Progress", "RunStatus", "read_status"]
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedcert.adapters.space import AdapterSpace
-from fedcert.archives import pack, read_archive
 from fedcert.atomic import replaced_folder, write_atomically
+from fedcert.bundles.archives import pack, read_archive
 from fedcert.canonical import canonical_json, digest_json, digest_tensors
 from fedcert.certificates.recipes import RecipeTable
 from fedcert.data.inputs import InputSpec
@@ -30,7 +30,7 @@ from fedcert.priors.storage import prior_from_parts
 
 __all__ = ["FORMAT", "Bundle"]
 
-FORMAT = "fedcert.bundle/1"
+FORMAT = "fedcert.bundles/1"
 _MANIFEST, _TENSORS, _SUMS = "bundle.json", "bundle.safetensors", "bundle.sha256"
 
 
@@ -114,7 +114,7 @@ class Bundle:
                 write_atomically(staging / name, content)
 
     def pack(self, archive: Path) -> str:
-        """Write the bundle as one file, in full or not at all; see `fedcert.archives`.
+        """Write the bundle as one file, in full or not at all; see `fedcert.bundles.archives`.
 
         Returns
         -------

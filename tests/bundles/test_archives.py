@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcert.archives import ArchiveLimits, pack, read_archive, unpack
+from fedcert.bundles.archives import ArchiveLimits, pack, read_archive, unpack
 from fedcert.errors import BundleError
 
 FILES = {"bundle.json": b"{}", "bundle.safetensors": bytes(range(256)) * 50}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedcert.errors import RunError
-from fedcert.events import EVENTS_FILE, Event, read_events
-from fedcert.run_status import RUNNING, read_status
+from fedcert.runs.events import EVENTS_FILE, Event, read_events
+from fedcert.runs.status import RUNNING, read_status
 
 __all__ = ["follow", "points"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedcert.failures import Failure, causes_of, failure_line, failure_rows, grouped
+from fedcert.runs.failures import Failure, causes_of, failure_line, failure_rows, grouped
 
 
 def test_a_cause_of_many_clients_is_listed_once() -> None:
