@@ -97,7 +97,8 @@ def test_lines_of_several_processes_do_not_mix(tmp_path: Path) -> None:
         writer.start()
     for writer in writers:
         writer.join()
-    assert len(path.read_bytes().splitlines()) == 600
+    # Who looks while another writes may take a line for torn, and puts an empty one after it.
+    assert sum(map(bool, path.read_bytes().splitlines())) == 600
     for run in "abc":
         numbers = [int(e.fields["text"].split()[0]) for e in read_events(path, run=run)]
         assert numbers == list(range(200))
