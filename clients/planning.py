@@ -6,6 +6,7 @@ import time
 
 from flwr.app import Message, MetricRecord, RecordDict
 
+from fedcert.adapters.constants import constant_adapters
 from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
 from fedcert.clients.certifying import check_base
@@ -57,6 +58,7 @@ def plan(message: Message, node: Node) -> RecordDict:
         in_drawn_order(examples, seed).take(slice(max(sizes))),
         seed=seed,
         candidates=max(recipe.candidates for recipe in recipes),
+        constants=constant_adapters(bundle.space, len(bundle.labels)),
     )
     found = replays_to_config(plan_client(replays, recipes, sizes))
     reply = content({"replays": found}, key=REPLY)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.peft_format import exported_digest, write_peft_adapter
 from fedcert.atomic import replaced_folder
@@ -221,6 +222,7 @@ def personalize(
         scorer,
         ordered,
         seed=seed,
+        constants=constant_adapters(bundle.space, len(bundle.labels)),
         chunk=memory.chunk,
         on_scored=on_scored,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.peft_format import (
     adapter_tensors,
@@ -25,7 +26,7 @@ from fedcert.errors import CertificateError
 from fedcert.models.base import BaseModel
 from fedcert.personalization import candidate_seed, in_drawn_order
 from fedcert.protocol.seeds import recipe_for_attempt
-from fedcert.search import BatchedScorer, choose, exported_wrong
+from fedcert.search import BatchedScorer, choose, draw, exported_wrong
 
 __all__ = ["check_adapter", "check_bundle", "check_data"]
 
@@ -155,7 +156,10 @@ def _choice(
         margin_tolerance=certificate.recipe.margin_tolerance,
     )
     seed = certificate.candidate.seed
-    chosen = choose(certificate.recipe, bundle.prior, scorer, ordered, seed=seed)
+    chosen = choose(
+        certificate.recipe, bundle.prior, scorer, ordered,
+        seed=seed, constants=constant_adapters(bundle.space, len(bundle.labels)),
+    )  # fmt: skip
     distance = float(np.max(np.abs(chosen.vector - certificate.adapter_vector)))
     same = (
         chosen.index == certificate.candidate.index
@@ -214,7 +218,14 @@ def _candidate(certificate: Certificate, bundle: Bundle) -> Check:
             True,
             "the adapter was refined on the choosing examples; with the data it is made again",
         )
-    drawn = bundle.prior.sample(candidate.seed, start=candidate.index, count=1)[0]
+    constants = constant_adapters(bundle.space, len(bundle.labels))
+    try:
+        [drawn] = draw(
+            certificate.recipe, bundle.prior, constants, candidate.seed,
+            start=candidate.index, count=1,
+        )  # fmt: skip
+    except CertificateError as error:
+        return Check("candidate", False, str(error))
     if vector.shape != drawn.shape:
         return Check("candidate", False, "the adapter's vector has another length")
     distance = float(np.max(np.abs(drawn - vector)))

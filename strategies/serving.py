@@ -10,6 +10,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
+from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
 from fedcert.errors import RunError, SettingsError
@@ -111,7 +112,10 @@ def serve(
     pool = Pool(output / "pool", space)
     with pool.reserved():
         publisher = Publisher(output, settings, scenario=scenario, base=base, space=space)
-        server = _Server(settings, output, pool, space, publisher, observer, events, strategy)
+        server = _Server(
+            settings, output, pool, space, publisher, observer, events, strategy,
+            labels=len(scenario.labels),
+        )  # fmt: skip
         expected = len(scenario.upstream_clients) + len(scenario.new_clients)
         _wait_for_nodes(grid, expected, settings)
         server.run(grid)
@@ -131,6 +135,8 @@ class _Server:
         observer: Observer,
         events: EventSink,
         strategy: type[PooledPrior],
+        *,
+        labels: int,
     ) -> None:
         self._settings, self._output, self._pool = settings, output, pool
         self._publisher, self._observer, self._events = publisher, observer, events
@@ -160,7 +166,7 @@ class _Server:
             else strategy(
                 fit=self._fit,
                 clients_per_round=settings.server.clients_per_round,
-                planning=_planning(settings),
+                planning=_planning(settings, constant_adapters(space, labels)),
                 **common,
             )
         )
@@ -233,14 +239,18 @@ class _Server:
         self._observer.start("certify new clients", self._new)
 
 
-def _planning(settings: RunSettings) -> Planning | None:
+def _planning(settings: RunSettings, constants: FloatArray | None) -> Planning | None:
     if not settings.planned:
         return None
     certificate = settings.certificate
     return Planning(
         share=settings.planning.clients,
         sizes=settings.planning_sizes(),
-        recipes=menu(candidates=certificate.candidates, delta=certificate.delta),
+        recipes=menu(
+            candidates=certificate.candidates,
+            delta=certificate.delta,
+            constants=0 if constants is None else len(constants),
+        ),
         seed=settings.seed,
     )
 

@@ -11,7 +11,7 @@ from fedcert.baselines.method import (
     Method,
     Personalized,
     Traffic,
-    constant_adapters,
+    constants_of,
 )
 from fedcert.certificates import binomial_upper_bound
 from fedcert.data.examples import Examples
@@ -28,7 +28,7 @@ class Majority(Method):
 
     def personalize(self, examples: Examples) -> Personalized:
         """Take the most frequent label of all n, at a K-th of delta."""
-        constants = constant_adapters(self.upstream)
+        constants = constants_of(self.upstream)
         counts = np.bincount(examples.labels, minlength=len(constants))
         errors, n = int(len(examples) - counts.max()), len(examples)
         return Personalized(

@@ -17,6 +17,8 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.adapters.constants import constant_adapters
+from fedcert.adapters.constants import head_bias as head_bias_in
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.certificates import SplitRecipe, binomial_upper_bound
@@ -98,6 +100,11 @@ class Upstream:
     def scorer(self) -> BatchedScorer:
         """Count errors as certificates do: a prediction too close to call is wrong."""
         return BatchedScorer(self.model, self.inputs, margin_tolerance=1e-4)
+
+    @cached_property
+    def constants(self) -> FloatArray | None:
+        """One adapter for each label that always predicts it, if the model has such."""
+        return constant_adapters(self.model.space, self.model.base.num_labels)
 
     @property
     def dimension(self) -> int:
@@ -317,21 +324,22 @@ class SplitMethod(Method):
         )
 
 
-def constant_adapters(upstream: Upstream) -> FloatArray:
+def constants_of(upstream: Upstream) -> FloatArray:
     """Return one adapter for each label that always predicts it, shape ``(K, d)``.
 
-    Everything is zero but one number of the head's last bias.
+    Raises
+    ------
+    SettingsError
+        If the model has none.
     """
-    place = head_bias(upstream)
-    labels = place.stop - place.start
-    adapters = np.zeros((labels, upstream.dimension))
-    adapters[:, place] = np.eye(labels)
-    return adapters
+    if upstream.constants is None:
+        raise _no_bias(upstream)
+    return upstream.constants
 
 
 def constant_adapter(upstream: Upstream, examples: Examples) -> FloatArray:
     """Return the adapter that always predicts the first example's label, shape ``(d,)``."""
-    adapter: FloatArray = constant_adapters(upstream)[int(examples.labels[0])]
+    adapter: FloatArray = constants_of(upstream)[int(examples.labels[0])]
     return adapter
 
 
@@ -343,16 +351,17 @@ def head_bias(upstream: Upstream) -> slice:
     SettingsError
         If the model has no such bias, as a label scorer.
     """
-    space, labels = upstream.model.space, upstream.model.base.num_labels
-    end = space.dimension
-    for tensor in reversed(space.head):
-        size = int(np.prod(tensor.shape))
-        if tensor.name.endswith("bias") and tensor.shape == (labels,):
-            return slice(end - size, end)
-        end -= size
-    raise SettingsError(
+    place = head_bias_in(upstream.model.space, upstream.model.base.num_labels)
+    if place is None:
+        raise _no_bias(upstream)
+    return place
+
+
+def _no_bias(upstream: Upstream) -> SettingsError:
+    return SettingsError(
         f"the base model {upstream.model.base.name} has no head with a bias for its "
-        f"{labels} labels, so there is no intercept to learn; leave this method out"
+        f"{upstream.model.base.num_labels} labels, so there is no intercept to learn; leave "
+        "this method out"
     )
 
 

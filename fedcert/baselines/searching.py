@@ -27,6 +27,7 @@ from fedcert.data.examples import Examples
 from fedcert.planning import ClientReplay, menu, worth_trying
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed
+from fedcert.search.drawing import constants_in
 from fedcert.search.refinement import refine
 from fedcert.search.scores import Scores
 
@@ -51,7 +52,12 @@ class Searching(Method):
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
         """Try the recipes of this kind that a planner tries."""
-        recipes = menu(candidates=upstream.candidates, delta=upstream.delta)
+        constants = upstream.constants
+        recipes = menu(
+            candidates=upstream.candidates,
+            delta=upstream.delta,
+            constants=0 if constants is None else len(constants),
+        )
         return [cls(upstream=upstream, recipe=each) for each in recipes if cls.takes(each)]
 
     @classmethod
@@ -82,6 +88,10 @@ class Searching(Method):
             return self._refined(self.recipe, examples)
         vectors, drawing = self._candidates()
         scores, scoring = self._scores(vectors, examples)
+        constants = self.upstream.constants
+        if constants is not None and constants_in(self.recipe, constants):
+            vectors = np.concatenate([constants, vectors[len(constants) :]])
+            scores = scores.led_by(self.score(constants, examples))
         table = ErrorTable(
             wrong=scores.wrong, losses=scores.losses, test_risk=np.full(len(vectors), np.nan)
         )
@@ -95,7 +105,12 @@ class Searching(Method):
             examples,
             ("replay", count),
             lambda: ClientReplay(
-                upstream.prior, upstream.scorer, examples, seed=self._seed, candidates=count
+                upstream.prior,
+                upstream.scorer,
+                examples,
+                seed=self._seed,
+                candidates=count,
+                constants=upstream.constants,
             ),
         )
         return replays.mean_bound(self.recipe, n)

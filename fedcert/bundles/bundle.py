@@ -30,7 +30,7 @@ from fedcert.priors.storage import prior_from_parts
 
 __all__ = ["FORMAT", "Bundle"]
 
-FORMAT = "fedcert.bundles/1"
+FORMAT = "fedcert.bundle/1"
 _MANIFEST, _TENSORS, _SUMS = "bundle.json", "bundle.safetensors", "bundle.sha256"
 
 

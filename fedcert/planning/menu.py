@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fedcert.certificates import (
     HybridRecipe,
+    MixedUnionRecipe,
     PosteriorSplitRecipe,
     Recipe,
-    SplitRecipe,
     UnionRecipe,
 )
 
 __all__ = ["menu", "recipe_name", "worth_trying"]
 
-# Shares of the support set that choose.
-_SPLITS = (0.25, 0.5)
+# Shares of the support set that choose, or give weights.
+_HYBRIDS = (0.25, 0.5)
 _POSTERIOR_SPLITS = (0.25, 0.375, 0.5)
+# Shares of delta for constant predictors.
+_MIXED = (0.5, 0.9)
 # More examples than these teach a posterior little, and cost much.
 _MOST_REFINED_ON = 64
 
 
-def menu(*, candidates: int, delta: float) -> tuple[Recipe, ...]:
+def menu(*, candidates: int, delta: float, constants: int = 0) -> tuple[Recipe, ...]:
     """Return every recipe that a planner tries.
+
+    There is no plain split among them: a hybrid of the same share gives the candidates that
+    choosing leaves behind little weight, and lets the others choose once more.
 
     Parameters
     ----------
@@ -28,18 +35,18 @@ def menu(*, candidates: int, delta: float) -> tuple[Recipe, ...]:
         M of each recipe.
     delta : float
         Delta of each recipe.
+    constants : int (default: 0)
+        K, how many constant predictors there are; 0 leaves out the recipes that need them.
     """
-    terms = {"candidates": candidates, "delta": delta}
+    terms: dict[str, Any] = {"candidates": candidates, "delta": delta}
     return (
-        Recipe.from_config({"kind": UnionRecipe.kind, **terms}),
+        UnionRecipe(**terms),
+        *(HybridRecipe(**terms, choose_fraction=share) for share in _HYBRIDS),
+        *(PosteriorSplitRecipe(**terms, choose_fraction=share) for share in _POSTERIOR_SPLITS),
         *(
-            Recipe.from_config({"kind": kind, **terms, "choose_fraction": share})
-            for kind, shares in (
-                (SplitRecipe.kind, _SPLITS),
-                (HybridRecipe.kind, _SPLITS),
-                (PosteriorSplitRecipe.kind, _POSTERIOR_SPLITS),
-            )
-            for share in shares
+            MixedUnionRecipe(**terms, constants=constants, share=share)
+            for share in _MIXED
+            if 1 < constants < candidates
         ),
     )
 
@@ -50,6 +57,6 @@ def worth_trying(recipe: Recipe, n: int) -> bool:
 
 
 def recipe_name(recipe: Recipe) -> str:
-    """Return a recipe's kind, with the share of examples that choose if it has one."""
-    share = getattr(recipe, "choose_fraction", None)
+    """Return a recipe's kind, with the share of examples that choose, or of the constants."""
+    share = getattr(recipe, "choose_fraction", getattr(recipe, "share", None))
     return recipe.kind if share is None else f"{recipe.kind} {share:g}"

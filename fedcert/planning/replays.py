@@ -15,6 +15,7 @@ from fedcert.data.examples import Examples
 from fedcert.planning.menu import worth_trying
 from fedcert.planning.plan import Replayed
 from fedcert.priors.base import FloatArray, Prior
+from fedcert.search.drawing import constants_in
 from fedcert.search.refinement import refine
 from fedcert.search.scores import Scorer, Scores
 
@@ -39,6 +40,8 @@ class ClientReplay:
         Of the candidates, 256 bits in hexadecimal.
     candidates : int
         Candidates that are drawn; recipes may use fewer.
+    constants : numpy.ndarray, optional
+        Adapters that predict one label each, for recipes that have such candidates.
     tested : callable, optional
         Returns which predictions of adapters ``(H, d)`` are wrong on test examples, bool of
         shape ``(H, T)``; without it the outcomes' risks are NaN.
@@ -52,12 +55,13 @@ class ClientReplay:
         *,
         seed: str,
         candidates: int,
+        constants: FloatArray | None = None,
         tested: Callable[[FloatArray], npt.NDArray[np.bool_]] | None = None,
     ) -> None:
         self._prior, self._scorer, self._examples = prior, scorer, examples
-        self._seed, self._candidates = seed, candidates
+        self._seed, self._candidates, self._constants = seed, candidates, constants
         self._tested = tested
-        self._known_risks: dict[int, float] = {}
+        self._known_risks: dict[bytes, float] = {}
         self._refined: dict[str, tuple[FloatArray, Scores]] = {}  # risks and scores
 
     def outcome(self, recipe: Recipe, n: int) -> Outcome:
@@ -68,7 +72,7 @@ class ClientReplay:
         outcome = replay(recipe, self._table_for(recipe), n, refined)
         if recipe.refines or outcome.index is None:
             return outcome
-        return replace(outcome, risk=self._risk(outcome.index))
+        return replace(outcome, risk=self._risk(self._vector(recipe, outcome.index)))
 
     def mean_bound(self, recipe: Recipe, n: int) -> float:
         """Return what a recipe certifies with n examples, averaged over disjoint parts of all.
@@ -90,15 +94,31 @@ class ClientReplay:
         return self._scorer.score(self._vectors, self._examples)
 
     @cached_property
+    def _constant_scores(self) -> Scores:
+        assert self._constants is not None
+        return self._scorer.score(self._constants, self._examples)
+
+    @cached_property
     def _tests(self) -> npt.NDArray[np.bool_] | None:
         return None if self._tested is None else self._tested(self._vectors)
+
+    def _vector(self, recipe: Recipe, index: int) -> FloatArray:
+        if self._constants is not None and index < constants_in(recipe, self._constants):
+            return np.asarray(self._constants[index])
+        return np.asarray(self._vectors[index])
+
+    def _scored(self, recipe: Recipe) -> Scores:
+        if constants_in(recipe, self._constants):
+            return self._scores.led_by(self._constant_scores)
+        return self._scores
 
     def _table_for(self, recipe: Recipe) -> ErrorTable:
         # Testing all candidates takes a while, and only what certifies a mixture needs it.
         tests = None if recipe.certifies == "adapter" else self._tests
+        scores = self._scored(recipe)
         return ErrorTable(
-            wrong=self._scores.wrong,
-            losses=self._scores.losses,
+            wrong=scores.wrong,
+            losses=scores.losses,
             test_risk=np.full(self._candidates, np.nan)
             if tests is None
             else tests.mean(axis=1),
@@ -110,10 +130,11 @@ class ClientReplay:
             return np.full(len(adapters), np.nan)
         return np.asarray(self._tested(adapters).mean(axis=1))
 
-    def _risk(self, index: int) -> float:
-        if index not in self._known_risks:
-            self._known_risks[index] = float(self._risk_of(self._vectors[[index]])[0])
-        return self._known_risks[index]
+    def _risk(self, vector: FloatArray) -> float:
+        key = vector.tobytes()
+        if key not in self._known_risks:
+            self._known_risks[key] = float(self._risk_of(vector[None])[0])
+        return self._known_risks[key]
 
     def _finalists(self, recipe: Recipe, n: int, certifying: slice) -> Refined:
         """Return what the recipe refines from its choosing examples, on certifying ones."""

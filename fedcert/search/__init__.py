@@ -2,6 +2,7 @@
 
 from fedcert.search.batched import BatchedScorer
 from fedcert.search.choosing import Chosen, choose
+from fedcert.search.drawing import draw
 from fedcert.search.exported import exported_wrong
 from fedcert.search.reference import ReferenceScorer
 from fedcert.search.scores import Scorer, Scores
@@ -15,6 +16,7 @@ __all__ = [
     "Scores",
     "Winner",
     "choose",
+    "draw",
     "exported_wrong",
     "search",
 ]

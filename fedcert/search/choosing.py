@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from fedcert.certificates.counts import Counts
 from fedcert.certificates.recipes import FirstStage
 from fedcert.data.examples import Examples
 from fedcert.priors.base import FloatArray, Prior
+from fedcert.search.drawing import draw
 from fedcert.search.refinement import refine
 from fedcert.search.scores import Scorer
 from fedcert.search.search import search
@@ -48,6 +50,7 @@ def choose(
     ordered: Examples,
     *,
     seed: str,
+    constants: FloatArray | None = None,
     chunk: int = CHUNK,
     on_scored: Callable[[int], None] = lambda _count: None,
 ) -> Chosen:
@@ -66,6 +69,8 @@ def choose(
         The support set in the order in which the seed spends it.
     seed : str
         Of the candidates.
+    constants : numpy.ndarray, optional
+        Adapters that predict one label each, for recipes that have such candidates.
     chunk : int (default: 1024)
         Candidates drawn at a time, where the recipe compares many; the choice is the same.
     on_scored : callable
@@ -81,8 +86,9 @@ def choose(
         return Chosen(index, finalists[index])
     if isinstance(recipe, HybridRecipe | WeightedUnionRecipe):
         return _by_bound(
-            recipe, prior, scorer, ordered, seed=seed, chunk=chunk, on_scored=on_scored
-        )
+            recipe, partial(draw, recipe, prior, constants, seed), scorer, ordered,
+            chunk=chunk, on_scored=on_scored,
+        )  # fmt: skip
     winner = search(
         prior,
         scorer,
@@ -97,11 +103,10 @@ def choose(
 
 def _by_bound(
     recipe: HybridRecipe | WeightedUnionRecipe,
-    prior: Prior,
+    drawn: Callable[..., FloatArray],
     scorer: Scorer,
     ordered: Examples,
     *,
-    seed: str,
     chunk: int,
     on_scored: Callable[[int], None],
 ) -> Chosen:
@@ -110,7 +115,7 @@ def _by_bound(
     parts = []
     for first in range(0, recipe.candidates, chunk):
         count = min(chunk, recipe.candidates - first)
-        scores = scorer.score(prior.sample(seed, start=first, count=count), ordered)
+        scores = scorer.score(drawn(start=first, count=count), ordered)
         parts.append(
             (
                 scores.wrong[:, choosing.as_slice()].sum(axis=1),
@@ -137,4 +142,4 @@ def _by_bound(
         if isinstance(recipe, HybridRecipe)
         else None
     )
-    return Chosen(index, prior.sample(seed, start=index, count=1)[0], stage)
+    return Chosen(index, drawn(start=index, count=1)[0], stage)

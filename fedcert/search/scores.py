@@ -30,6 +30,14 @@ class Scores:
     wrong: npt.NDArray[np.bool_]
     losses: npt.NDArray[np.float64]
 
+    def led_by(self, first: Scores) -> Scores:
+        """Return these scores with the first candidates' replaced by those of others."""
+        count = len(first.wrong)
+        return Scores(
+            np.concatenate([first.wrong, self.wrong[count:]]),
+            np.concatenate([first.losses, self.losses[count:]]),
+        )
+
     def best(self, rows: slice = slice(None)) -> tuple[int, int, float]:
         """Return index, errors and mean loss of the winner on some of the examples.
 

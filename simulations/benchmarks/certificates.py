@@ -126,8 +126,11 @@ def main() -> None:
 
 def recipes() -> dict[str, Recipe]:
     """Return the recipes of the table, by name."""
-    named = {recipe_name(recipe): recipe for recipe in menu(candidates=CANDIDATES, delta=DELTA)}
-    terms = {"candidates": CANDIDATES, "delta": DELTA}
+    terms: dict[str, Any] = {"candidates": CANDIDATES, "delta": DELTA}
+    shares = [("split", 0.25), ("split", 0.5)]
+    splits = [Recipe.from_config({"kind": k, **terms, "choose_fraction": s}) for k, s in shares]
+    union, *others = menu(**terms)
+    named = {recipe_name(recipe): recipe for recipe in (union, *splits, *others)}
     for kind in ("weighted_union", "gibbs", "vote", "steel"):
         named[kind] = Recipe.from_config({"kind": kind, **terms})
     return named

@@ -14,6 +14,7 @@ from fedcert.certificates import (
     GibbsRecipe,
     HybridRecipe,
     KnownBestRecipe,
+    MixedUnionRecipe,
     PosteriorSplitRecipe,
     Recipe,
     SplitRecipe,
@@ -33,6 +34,8 @@ _TERMS: dict[str, Any] = {"candidates": 20, "delta": DELTA}
 RECIPES: tuple[Recipe, ...] = (
     UnionRecipe(**_TERMS),
     WeightedUnionRecipe(**_TERMS),
+    MixedUnionRecipe(**_TERMS, constants=2),
+    MixedUnionRecipe(**_TERMS, constants=10, share=0.9),
     SteelRecipe(**_TERMS),
     SplitRecipe(**_TERMS),
     PosteriorSplitRecipe(**_TERMS),

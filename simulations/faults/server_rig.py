@@ -47,7 +47,7 @@ POINTS: Mapping[str, tuple[str, str, int, bool]] = {
     "upload half pooled": ("fedcert.pool.store", "write_atomically", 6, True),
     "upload pooled": ("fedcert.pool.store:Pool", "add", 6, True),
     "fitting": ("fedcert.strategies.serving", "fit_prior", 1, False),
-    "bundle half written": ("fedcert.bundles", "write_atomically", 1, True),
+    "bundle half written": ("fedcert.bundles.bundle", "write_atomically", 1, True),
     "bundle not linked": ("fedcert.bundles.versions:BundleVersions", "_point_to", 1, False),
     "bundle not logged": ("fedcert.protocol.authority:SeedAuthority", "publish", 1, False),
     "committed, no seed": ("fedcert.protocol.authority:SeedAuthority", "_draw", 1, False),

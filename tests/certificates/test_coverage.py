@@ -18,6 +18,7 @@ from fedcert.certificates import (
     Choice,
     GibbsRecipe,
     HybridRecipe,
+    MixedUnionRecipe,
     PosteriorSplitRecipe,
     Recipe,
     Span,
@@ -66,6 +67,7 @@ def test_any_number_of_examples_may_choose(kind: type[SplitRecipe], n1: int) -> 
     "recipe",
     [
         UnionRecipe(**TERMS),
+        MixedUnionRecipe(**TERMS, constants=10),
         SplitRecipe(**TERMS),
         PosteriorSplitRecipe(**TERMS),
         PosteriorSplitRecipe(**TERMS, finalists=3),
@@ -140,6 +142,19 @@ class SteelWithoutUnionTerm(SteelRecipe):
 class WeightsThatDoNotFall(WeightedUnionRecipe):
     def weight(self, choice: Choice | None = None) -> int:
         return WEIGHT_DENOMINATOR // 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantsForFree(MixedUnionRecipe):
+    def weight(self, choice: Choice | None = None) -> int:
+        constant = choice is not None and choice.index < self.constants
+        return WEIGHT_DENOMINATOR // 2 if constant else super().weight(choice)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawsAtTheConstantsShare(MixedUnionRecipe):
+    def weight(self, choice: Choice | None = None) -> int:
+        return super().weight(Choice(index=0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +237,8 @@ MUTANTS: list[tuple[Recipe, Case]] = [
     # Hoeffding is so loose that near the ends even a cheat seldom errs.
     (SteelWithoutUnionTerm(**TERMS), Case("tied", harness._tied(12))),
     (WeightsThatDoNotFall(**TERMS), just_above(2, N, 1 / 2)),
+    (ConstantsForFree(**TERMS, constants=10), just_above(2, N, 1 / 2)),
+    (DrawsAtTheConstantsShare(**TERMS, constants=2, share=0.9), just_above(2, N, 0.45)),
     (SplitDoubleDelta(**TERMS), TIED_AT_2),
     (SplitThatCertifiesOnAll(**TERMS), TIED_AT_2),
     (SplitThatPeeks(**TERMS), TIED_AT_2),

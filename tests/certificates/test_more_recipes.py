@@ -19,6 +19,7 @@ from fedcert.certificates import (
     GibbsRecipe,
     HybridRecipe,
     KnownBestRecipe,
+    MixedUnionRecipe,
     PosteriorSplitRecipe,
     SplitRecipe,
     UnionRecipe,
@@ -197,6 +198,68 @@ class TestWeightedUnion(WeightSuite):
         selection = self.few.select(counts)
         bounds = [self.few.bound(k, 32, Choice(index=j)) for j, k in ((0, 1), (8, 0))]
         assert selection.bounds.tolist() == [min(bounds)]
+
+
+class TestMixedUnion(WeightSuite):
+    recipe = MixedUnionRecipe(**TERMS, constants=3, share=0.9)
+    few = MixedUnionRecipe(**FEW, constants=2)
+    choice = Choice(index=4)
+
+    @settings(derandomize=True, deadline=None)
+    @given(st.data(), st.integers(3, 3000), st.floats(1e-12, 1, exclude_max=True))
+    def test_all_weights_together_are_at_most_one(
+        self, data: st.DataObject, candidates: int, share: float
+    ) -> None:
+        constants = data.draw(st.integers(2, candidates - 1))
+        recipe = MixedUnionRecipe(
+            candidates=candidates, delta=0.05, constants=constants, share=share
+        )
+        weights = [recipe.weight(Choice(index=j)) for j in range(candidates)]
+        assert WEIGHT_DENOMINATOR - candidates - 1 <= sum(weights) <= WEIGHT_DENOMINATOR
+        assert recipe.budgets().tolist() == [budget_of(0.05, weight) for weight in weights]
+        assert sum(entry.delta for entry in recipe.ledger(40)) <= 0.05 * (1 + 1e-12)
+
+    def test_constants_share_what_is_theirs(self) -> None:
+        constant, draw = (self.recipe.weight(Choice(index=j)) for j in (2, 3))
+        assert constant / WEIGHT_DENOMINATOR == pytest.approx(0.3, rel=1e-12)
+        assert draw / WEIGHT_DENOMINATOR == pytest.approx(0.1 / 19_997, rel=1e-9)
+        assert self.recipe.weight(Choice(index=19_999)) == draw
+
+    def test_there_is_no_bound_without_the_index(self) -> None:
+        with pytest.raises(CertificateError, match="say which candidate"):
+            self.recipe.bound(0, 80)
+
+    @pytest.mark.parametrize(("draw", "winner"), [(9, 1), (4, 1), (3, 5)])
+    def test_a_draw_must_be_better_by_what_it_costs(self, draw: int, winner: int) -> None:
+        recipe = MixedUnionRecipe(candidates=1000, delta=0.05, constants=2, share=0.9)
+        errors = [[30, 10, 12, 11, 20, draw, *[15] * 994]]
+        selection = recipe.select(counts_of(errors, errors, 40, 40))
+        assert selection.index is not None
+        assert selection.index.tolist() == [winner]
+        choice = Choice(index=winner)
+        assert selection.bounds.tolist() == [recipe.bound(errors[0][winner], 40, choice)]
+
+    def test_nothing_is_below_the_lowest_bound(self) -> None:
+        for share in (0.01, 0.5, 0.99):
+            recipe = MixedUnionRecipe(candidates=500, delta=0.05, constants=100, share=share)
+            bounds = [recipe.bound(0, 40, Choice(index=j)) for j in (0, 99, 100, 499)]
+            assert recipe.lowest_bound(40) == min(bounds)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"constants": 1}, "constants must be from 2 to 8"),
+            ({"constants": 9}, "constants must be from 2 to 8"),
+            ({"constants": 2.0}, "constants must be an integer"),
+            ({"constants": 2, "share": 0.0}, "share must lie between 0 and 1"),
+            ({"constants": 2, "share": 1}, "share must lie between 0 and 1"),
+            ({"constants": 2, "share": math.nan}, "share must be finite"),
+            ({"constants": 2, "share": "half"}, "share must be a number"),
+        ],
+    )
+    def test_wrong_terms_are_refused(self, change: dict[str, Any], message: str) -> None:
+        with pytest.raises(CertificateError, match=message):
+            MixedUnionRecipe(**FEW, **change)
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)

@@ -16,6 +16,7 @@ from fedcert.certificates import (
     Certificate,
     FirstStage,
     HybridRecipe,
+    MixedUnionRecipe,
     PosteriorSplitRecipe,
     Recipe,
     SplitRecipe,
@@ -38,6 +39,7 @@ RECIPES = {
     "posterior_split": PosteriorSplitRecipe(candidates=20_000, delta=0.05, finalists=2),
     "hybrid": HybridRecipe(candidates=20_000, delta=0.05, choose_fraction=0.1),
     "weighted_union": WeightedUnionRecipe(candidates=20_000, delta=0.05),
+    "mixed_union": MixedUnionRecipe(candidates=20_000, delta=0.05, constants=3, share=0.9),
 }
 STAGE = FirstStage(errors=1, profile=(0, 3, 97, 900, 19_000, 0, 0, 0, 0))
 PARTICULARS: dict[str, dict[str, Any]] = {

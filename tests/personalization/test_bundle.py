@@ -188,7 +188,7 @@ def _edited(bundle: Bundle, change: Callable[[dict[str, Any]], object]) -> bytes
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda m: m.update(format="fedcert.bundles/2"), rf"'fedcert.bundles/2'; .*'{FORMAT}'"),
+        (lambda m: m.update(format="fedcert.bundle/2"), rf"'fedcert.bundle/2'; .*'{FORMAT}'"),
         (lambda m: m.update(tensors="0" * 64), "its arrays do not match its manifest"),
         (lambda m: m["space"].update(rank=3), "does not fit at"),
         (lambda m: m["space"].update(sign_rule="none"), "use the fedcert version that made"),

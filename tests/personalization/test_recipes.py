@@ -12,9 +12,17 @@ from tiny_models import Family
 from fedcert.adapters import AdaptedModel
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.bundles import Bundle
-from fedcert.certificates import Certificate, Recipe, RecipeTable, issue, verify_record
-from fedcert.certificates.recipes import HybridRecipe
+from fedcert.certificates import (
+    Certificate,
+    Recipe,
+    RecipeTable,
+    binomial_upper_bound,
+    issue,
+    verify_record,
+)
+from fedcert.certificates.recipes import HybridRecipe, MixedUnionRecipe
 from fedcert.data import Examples
+from fedcert.errors import CertificateError
 from fedcert.personalization import in_drawn_order, personalize
 from fedcert.search import BatchedScorer, choose, exported_wrong
 from fedcert.verification import check_adapter, check_bundle, check_data
@@ -25,6 +33,7 @@ RECIPES = {
     "union": {},
     "split": {},
     "weighted_union": {},
+    "mixed_union": {"constants": 2},
     "hybrid": {},
     "posterior_split": {"chains": 8, "steps": 10},
     "two finalists": {"kind": "posterior_split", "chains": 8, "steps": 10, "finalists": 2},
@@ -51,8 +60,40 @@ def test_a_certificate_of_each_kind_verifies(
     checks += check_adapter(certificate, bundle, result.adapter)
     checks += check_data(certificate, bundle, model.base, result.adapter, examples)
     assert [check.detail for check in checks if not check.passed] == []
-    made_again = {"weighted_union", "union", "split"}.isdisjoint({name})
+    made_again = {"mixed_union", "weighted_union", "union", "split"}.isdisjoint({name})
     assert any(check.name == "choice" for check in checks) == made_again
+
+
+def test_a_client_whose_labels_are_mostly_one_gets_a_constant(
+    vit: Family, model: AdaptedModel, tmp_path: Path
+) -> None:
+    bundle = _bundle(vit, "mixed_union")
+    inputs = vit.examples(48, seed=11).inputs
+    examples = Examples(inputs, (np.arange(48) % 12 > 0).astype(np.int64))
+    result = personalize(bundle, model, examples, client="c", key=KEY, folder=tmp_path)
+    certificate = result.certificate
+    assert (certificate.candidate.index, certificate.errors) == (1, 4)
+    assert certificate.bound == binomial_upper_bound(4, 48, 0.05 / 4)
+    checks = check_bundle(certificate, bundle)
+    checks += check_adapter(certificate, bundle, result.adapter)
+    checks += check_data(certificate, bundle, model.base, result.adapter, examples)
+    assert all(check.passed for check in checks)
+    # The draw of that number, handed out as if it were the constant.
+    draw = bundle.prior.sample(certificate.candidate.seed, start=1, count=1)[0]
+    forged = _issued(bundle, model, examples, certificate, draw, tmp_path)
+    checks = check_bundle(forged, bundle)
+    assert [check.name for check in checks if not check.passed] == ["candidate"]
+
+
+@pytest.mark.parametrize("constants", [3, 5])
+def test_constants_that_the_model_does_not_have_are_refused(
+    vit: Family, model: AdaptedModel, constants: int, tmp_path: Path
+) -> None:
+    recipe = MixedUnionRecipe(**TERMS, constants=constants)
+    bundle = make_bundle(vit, recipes=RecipeTable(((1, recipe),)))
+    examples = solvable_examples(vit, bundle, model, 48)
+    with pytest.raises(CertificateError, match=rf"has {constants} constant.*this model 2"):
+        personalize(bundle, model, examples, client="c", key=KEY, folder=tmp_path)
 
 
 def test_a_posterior_that_peeked_is_caught_with_the_data(

@@ -22,7 +22,7 @@ from fedcert.planning import (
     worth_trying,
 )
 
-RECIPES = menu(candidates=50, delta=0.05)
+RECIPES = menu(candidates=50, delta=0.05, constants=2)
 UNION, SPLIT = RECIPES[:2]
 
 

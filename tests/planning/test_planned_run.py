@@ -63,7 +63,7 @@ def planned(tmp_path: Path) -> Federation:
 @pytest.fixture(scope="module")
 def planners() -> list[str]:
     """The clients that plan in every run here: the seed is the same."""
-    chosen = serving._planning(_settings())
+    chosen = serving._planning(_settings(), None)
     assert chosen is not None
     return sorted(chosen.clients_among(CLIENTS[:UPSTREAM], pooled=(), must_train=10))
 

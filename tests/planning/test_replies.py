@@ -18,7 +18,7 @@ from fedcert.planning import (
     worth_trying,
 )
 
-RECIPES = menu(candidates=50, delta=0.045)
+RECIPES = menu(candidates=50, delta=0.045, constants=2)
 SIZES = (16, 256)
 
 Rows = list[dict[str, Any]]

@@ -13,6 +13,7 @@ from fedcert.certificates.recipes.compression import CompressionRecipe
 from fedcert.certificates.recipes.gibbs import GibbsRecipe, VoteRecipe
 from fedcert.certificates.recipes.hybrid import HybridRecipe
 from fedcert.certificates.recipes.known_best import KnownBestRecipe
+from fedcert.certificates.recipes.mixed_union import MixedUnionRecipe
 from fedcert.certificates.recipes.posterior_split import PosteriorSplitRecipe
 from fedcert.certificates.recipes.split import SplitRecipe
 from fedcert.certificates.recipes.steel import SteelRecipe
@@ -28,6 +29,7 @@ __all__ = [
     "HybridRecipe",
     "KnownBestRecipe",
     "LedgerEntry",
+    "MixedUnionRecipe",
     "PosteriorSplitRecipe",
     "Recipe",
     "RecipeTable",

@@ -107,6 +107,11 @@ class Recipe(ABC):
         """Number of hypotheses that the bound holds for at once, by default M."""
         return self.candidates
 
+    @property
+    def constant_predictors(self) -> int:
+        """How many candidates, the first ones, are no draws but predict one label each."""
+        return 0
+
     @abstractmethod
     def weight(self, choice: Choice | None = None) -> int:
         """Return the chosen hypothesis's weight as an integer over 2**53.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from fedcert.certificates.bounds import WEIGHT_DENOMINATOR, budget_of
 from fedcert.certificates.counts import Counts, Selection
@@ -31,11 +32,27 @@ class WeightedUnionRecipe(UnionRecipe):
 
     def weight(self, choice: Choice | None = None) -> int:
         """Return 1/((j+1)(j+2)) for candidate j, rounded down."""
+        index = self.index_of(choice)
+        return WEIGHT_DENOMINATOR // ((index + 1) * (index + 2))
+
+    def index_of(self, choice: Choice | None) -> int:
+        """Return the chosen candidate's number, which the weight follows from.
+
+        Raises
+        ------
+        CertificateError
+            If there is no choice.
+        """
         if choice is None:
             raise CertificateError(
                 f"the weights of a recipe of kind {self.kind!r} differ: say which candidate"
             )
-        return WEIGHT_DENOMINATOR // ((choice.index + 1) * (choice.index + 2))
+        return choice.index
+
+    def budgets(self) -> npt.NDArray[np.float64]:
+        """Return each candidate's share of delta, shape ``(M,)``."""
+        choices = (Choice(index=index) for index in range(self.candidates))
+        return np.array([budget_of(self.delta, self.weight(choice)) for choice in choices])
 
     def lowest_bound(self, n: int) -> float:
         """Return the bound of the first candidate at zero errors."""
@@ -43,11 +60,7 @@ class WeightedUnionRecipe(UnionRecipe):
 
     def select(self, counts: Counts) -> Selection:
         """Certify the candidate with the lowest bound."""
-        budgets = [
-            budget_of(self.delta, self.weight(Choice(index=index)))
-            for index in range(counts.certifying.shape[1])
-        ]
-        return lowest_bound(counts, np.broadcast_to(budgets, counts.certifying.shape))
+        return lowest_bound(counts, np.broadcast_to(self.budgets(), counts.certifying.shape))
 
     def ledger(self, n: int) -> tuple[LedgerEntry, ...]:
         """Return one entry: all of delta, in shares that fall with the number."""

@@ -1,0 +1,67 @@
+"""Drawing a recipe's candidates: constant predictors first, if it has any, then the prior's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedcert.certificates import Recipe
+from fedcert.errors import CertificateError
+from fedcert.priors.base import FloatArray, Prior
+
+__all__ = ["constants_in", "draw"]
+
+
+def draw(
+    recipe: Recipe,
+    prior: Prior,
+    constants: FloatArray | None,
+    seed: str,
+    *,
+    start: int = 0,
+    count: int,
+) -> FloatArray:
+    """Return candidates `start` to ``start + count - 1`` of a recipe, shape ``(count, d)``.
+
+    Constants take the places of the first draws; candidate j from then on is the draw that
+    it is without them.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Says how many candidates are constants.
+    prior : Prior
+        What the others are drawn from.
+    constants : numpy.ndarray or None
+        `fedcert.adapters.constant_adapters` of the space, shape ``(K, d)``.
+    seed : str
+        256 bits in hexadecimal.
+    start, count : int
+        Which candidates.
+
+    Raises
+    ------
+    CertificateError
+        If the recipe has another number of constants than there are.
+    """
+    vectors = prior.sample(seed, start=start, count=count)
+    if constants_in(recipe, constants) and constants is not None:
+        first = constants[start : start + count]
+        vectors = np.concatenate([first, vectors[len(first) :]])
+    return vectors
+
+
+def constants_in(recipe: Recipe, constants: FloatArray | None) -> int:
+    """Return how many of a recipe's candidates are constants.
+
+    Raises
+    ------
+    CertificateError
+        If there are some, and the model has not as many.
+    """
+    wanted, known = recipe.constant_predictors, 0 if constants is None else len(constants)
+    if wanted and wanted != known:
+        raise CertificateError(
+            f"the recipe has {wanted} constant predictors, and this model {known}: one for "
+            "each label, if its head ends in a bias"
+        )
+    return wanted
