@@ -162,6 +162,15 @@ def test_what_is_not_finished_is_left_out_and_named() -> None:
     assert f"Not measured yet: `{SCENARIO}`." in methods_page(none)
 
 
+def test_a_seed_that_lacks_methods_waits_if_another_has_them_all() -> None:
+    whole = _measured(Majority, Own)
+    measure([CASE], [Own], seeds=[1], sizes=[8, 16])
+    with only_remembered():
+        found = measure([CASE], [Majority, Own], seeds=[0, 1], sizes=[8, 16])
+    assert found["table"] == whole["table"]
+    assert "Seeds 0. Not measured yet: 1." in methods_page(found)
+
+
 def test_tuning_clients_have_no_part_in_anything_else() -> None:
     bench = methods_bench.MethodBench(CASE, 0, [8])
     assert len(bench.tuning_clients) == CASE.planners
