@@ -17,11 +17,12 @@ def certificates_page(record: dict[str, Any]) -> str:
         "",
         f"Means over new clients and seeds; M = {record['candidates']:,}, "
         f"delta = {record['delta']:g}. *planned* is the recipe of this table that a plan on "
-        "other clients chose for that n before any new client was served. *limit* is what a certificate "
-        "would be if the best predictor came for free; *ratio* is the mean certificate over "
-        "it. *below chance*: the share of clients whose certificate says more than guessing "
-        "does. Gibbs certifies a randomized predictor and vote a majority vote; neither is "
-        "issued. A number after a name is the share of the examples that chooses.",
+        "other clients chose for that n before any new client was served. *limit* is what "
+        "a certificate would be if the best predictor came for free; *ratio* is the mean "
+        "certificate over it. *below chance*: the share of clients whose certificate says "
+        "more than guessing does. Gibbs certifies a randomized predictor and vote a majority "
+        "vote; neither is issued. A number after a name is the share of the examples that "
+        "chooses.",
         "",
         machine_line(record),
         "",
