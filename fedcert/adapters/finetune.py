@@ -160,7 +160,11 @@ def descend(
         )
     started = time.perf_counter()
     labels = torch.from_numpy(examples.labels)
-    known = prepared or model.prepare(spec.bound_to(model.base).encode(examples.inputs))
+    known = (
+        model.prepare(spec.bound_to(model.base).encode(examples.inputs))
+        if prepared is None
+        else prepared
+    )
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)
     generator = keyed_generator("finetune", seed)

@@ -36,6 +36,8 @@ __all__ = [
 
 Float32Array = npt.NDArray[np.float32]
 
+# Most memory for what is kept of clients' texts from round to round: about 60 clients with
+# 200 short texts each. The others are prepared in each round that draws them.
 _PREPARED_MIB = 2048.0
 
 
