@@ -239,7 +239,7 @@ class _Server:
         self._observer.start("certify new clients", self._new)
 
 
-def _planning(settings: RunSettings, constants: FloatArray | None) -> Planning | None:
+def _planning(settings: RunSettings, constants: FloatArray) -> Planning | None:
     if not settings.planned:
         return None
     certificate = settings.certificate
@@ -249,7 +249,7 @@ def _planning(settings: RunSettings, constants: FloatArray | None) -> Planning |
         recipes=menu(
             candidates=certificate.candidates,
             delta=certificate.delta,
-            constants=0 if constants is None else len(constants),
+            constants=len(constants),
         ),
         seed=settings.seed,
     )

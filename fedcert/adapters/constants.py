@@ -10,7 +10,7 @@ from fedcert.adapters.space import AdapterSpace
 __all__ = ["constant_adapters", "head_bias"]
 
 
-def constant_adapters(space: AdapterSpace, labels: int) -> npt.NDArray[np.float64] | None:
+def constant_adapters(space: AdapterSpace, labels: int) -> npt.NDArray[np.float64]:
     """Return one adapter for each label that always predicts it.
 
     Parameters
@@ -22,14 +22,14 @@ def constant_adapters(space: AdapterSpace, labels: int) -> npt.NDArray[np.float6
 
     Returns
     -------
-    numpy.ndarray or None
+    numpy.ndarray
         Shape ``(K, d)``: zero but for a 1 in the bias of the head's last layer, so that the
-        label's logit is 1 and all others are 0. None if there is no such bias, as with label
-        scorers, which have no head.
+        label's logit is 1 and all others are 0. Shape ``(0, d)`` if there is no such bias, as
+        with label scorers, which have no head.
     """
     place = head_bias(space, labels)
     if place is None:
-        return None
+        return np.zeros((0, space.dimension))
     adapters = np.zeros((labels, space.dimension))
     adapters[:, place] = np.eye(labels)
     return adapters

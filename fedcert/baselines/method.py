@@ -102,8 +102,8 @@ class Upstream:
         return BatchedScorer(self.model, self.inputs, margin_tolerance=1e-4)
 
     @cached_property
-    def constants(self) -> FloatArray | None:
-        """One adapter for each label that always predicts it, if the model has such."""
+    def constants(self) -> FloatArray:
+        """One adapter for each label that always predicts it; none if no bias can do that."""
         return constant_adapters(self.model.space, self.model.base.num_labels)
 
     @property
@@ -332,7 +332,7 @@ def constants_of(upstream: Upstream) -> FloatArray:
     SettingsError
         If the model has none.
     """
-    if upstream.constants is None:
+    if not len(upstream.constants):
         raise _no_bias(upstream)
     return upstream.constants
 

@@ -52,11 +52,10 @@ class Searching(Method):
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
         """Try the recipes of this kind that a planner tries."""
-        constants = upstream.constants
         recipes = menu(
             candidates=upstream.candidates,
             delta=upstream.delta,
-            constants=0 if constants is None else len(constants),
+            constants=len(upstream.constants),
         )
         return [cls(upstream=upstream, recipe=each) for each in recipes if cls.takes(each)]
 
@@ -89,7 +88,7 @@ class Searching(Method):
         vectors, drawing = self._candidates()
         scores, scoring = self._scores(vectors, examples)
         constants = self.upstream.constants
-        if constants is not None and constants_in(self.recipe, constants):
+        if constants_in(self.recipe, constants):
             vectors = np.concatenate([constants, vectors[len(constants) :]])
             scores = scores.led_by(self.score(constants, examples))
         table = ErrorTable(

@@ -15,7 +15,7 @@ from fedcert.data.examples import Examples
 from fedcert.planning.menu import worth_trying
 from fedcert.planning.plan import Replayed
 from fedcert.priors.base import FloatArray, Prior
-from fedcert.search.drawing import constants_in
+from fedcert.search.drawing import NO_CONSTANTS, constants_in
 from fedcert.search.refinement import refine
 from fedcert.search.scores import Scorer, Scores
 
@@ -55,7 +55,7 @@ class ClientReplay:
         *,
         seed: str,
         candidates: int,
-        constants: FloatArray | None = None,
+        constants: FloatArray = NO_CONSTANTS,
         tested: Callable[[FloatArray], npt.NDArray[np.bool_]] | None = None,
     ) -> None:
         self._prior, self._scorer, self._examples = prior, scorer, examples
@@ -95,7 +95,6 @@ class ClientReplay:
 
     @cached_property
     def _constant_scores(self) -> Scores:
-        assert self._constants is not None
         return self._scorer.score(self._constants, self._examples)
 
     @cached_property
@@ -103,7 +102,7 @@ class ClientReplay:
         return None if self._tested is None else self._tested(self._vectors)
 
     def _vector(self, recipe: Recipe, index: int) -> FloatArray:
-        if self._constants is not None and index < constants_in(recipe, self._constants):
+        if index < constants_in(recipe, self._constants):
             return np.asarray(self._constants[index])
         return np.asarray(self._vectors[index])
 

@@ -13,7 +13,7 @@ from fedcert.certificates.counts import Counts
 from fedcert.certificates.recipes import FirstStage
 from fedcert.data.examples import Examples
 from fedcert.priors.base import FloatArray, Prior
-from fedcert.search.drawing import draw
+from fedcert.search.drawing import NO_CONSTANTS, draw
 from fedcert.search.refinement import refine
 from fedcert.search.scores import Scorer
 from fedcert.search.search import search
@@ -50,7 +50,7 @@ def choose(
     ordered: Examples,
     *,
     seed: str,
-    constants: FloatArray | None = None,
+    constants: FloatArray = NO_CONSTANTS,
     chunk: int = CHUNK,
     on_scored: Callable[[int], None] = lambda _count: None,
 ) -> Chosen:

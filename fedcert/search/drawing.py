@@ -8,13 +8,16 @@ from fedcert.certificates import Recipe
 from fedcert.errors import CertificateError
 from fedcert.priors.base import FloatArray, Prior
 
-__all__ = ["constants_in", "draw"]
+__all__ = ["NO_CONSTANTS", "constants_in", "draw"]
+
+NO_CONSTANTS: FloatArray = np.zeros((0, 0))
+"""For recipes that have none."""
 
 
 def draw(
     recipe: Recipe,
     prior: Prior,
-    constants: FloatArray | None,
+    constants: FloatArray,
     seed: str,
     *,
     start: int = 0,
@@ -31,7 +34,7 @@ def draw(
         Says how many candidates are constants.
     prior : Prior
         What the others are drawn from.
-    constants : numpy.ndarray or None
+    constants : numpy.ndarray
         `fedcert.adapters.constant_adapters` of the space, shape ``(K, d)``.
     seed : str
         256 bits in hexadecimal.
@@ -44,13 +47,13 @@ def draw(
         If the recipe has another number of constants than there are.
     """
     vectors = prior.sample(seed, start=start, count=count)
-    if constants_in(recipe, constants) and constants is not None:
+    if constants_in(recipe, constants):
         first = constants[start : start + count]
         vectors = np.concatenate([first, vectors[len(first) :]])
     return vectors
 
 
-def constants_in(recipe: Recipe, constants: FloatArray | None) -> int:
+def constants_in(recipe: Recipe, constants: FloatArray) -> int:
     """Return how many of a recipe's candidates are constants.
 
     Raises
@@ -58,7 +61,7 @@ def constants_in(recipe: Recipe, constants: FloatArray | None) -> int:
     CertificateError
         If there are some, and the model has not as many.
     """
-    wanted, known = recipe.constant_predictors, 0 if constants is None else len(constants)
+    wanted, known = recipe.constant_predictors, len(constants)
     if wanted and wanted != known:
         raise CertificateError(
             f"the recipe has {wanted} constant predictors, and this model {known}: one for "
