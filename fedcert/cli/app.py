@@ -8,17 +8,16 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from typer.models import CommandInfo, TyperInfo
 
 from fedcert import __version__
-from fedcert.errors import FedcertError
-from fedcert.reports.formats import clean_text
+from fedcert.cli.endings import in_one_line, print_line
 
-__all__ = ["app", "console", "main", "reason_of", "say"]
+__all__ = ["app", "console", "main", "say"]
 
 # What `fedcert --help` shows under which heading, in this order, groups of commands last.
 _HEADINGS = {
@@ -27,8 +26,6 @@ _HEADINGS = {
     "For everybody": ("verify", "bundle", "prior", "keys"),
 }
 
-# What typer makes of Ctrl-C.
-_INTERRUPTED = 130
 _WIDTH_OF_FILES = 200
 
 app = typer.Typer(
@@ -62,13 +59,7 @@ def say(text: str, *, style: str | None = None, wrap: bool = False) -> None:
     wrap : bool (default: False)
         Break long lines between words, on terminals.
     """
-    _print_line(console, text, style=style, soft_wrap=not (wrap and console.is_terminal))
-
-
-def _print_line(to: Console, text: str, *, style: str | None, soft_wrap: bool = True) -> None:
-    # Names come from others: nothing that they hold may move the cursor or turn text around.
-    shown = clean_text(text)
-    to.print(shown, style=style, markup=False, highlight=False, soft_wrap=soft_wrap)
+    print_line(console, text, style=style, soft_wrap=not (wrap and console.is_terminal))
 
 
 @app.callback(invoke_without_command=True)
@@ -106,30 +97,8 @@ def main() -> None:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", module="peft")
     _register_commands()
-    try:
+    with in_one_line(interrupted="what was finished is kept, and the same command goes on"):
         app(prog_name="fedcert")
-    except FedcertError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(reason_of(error))
-    except SystemExit as ended:
-        if ended.code == _INTERRUPTED:
-            text = "interrupted; what was finished is kept, and the same command goes on"
-            _print_line(Console(stderr=True), text, style=None)
-        raise
-
-
-def reason_of(error: OSError) -> str:
-    """Say in a line which file or folder a system call failed on, and why."""
-    # Where something was to be renamed, the second name is the one that the user gave.
-    name = error.filename2 or error.filename
-    return f"{name}: {error.strerror or error}" if name else str(error.strerror or error)
-
-
-def _fail(reason: str) -> NoReturn:
-    text = " ".join(f"error: {reason}".splitlines())
-    _print_line(Console(stderr=True), text, style="red")
-    sys.exit(1)
 
 
 def _register_commands() -> None:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import shlex
 import signal
-import sys
 import tomllib
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from fedcert.certificates import Certificate
-from fedcert.cli.app import reason_of
-from fedcert.errors import FedcertError, RunError, SettingsError
+from fedcert.cli.endings import in_one_line
+from fedcert.errors import RunError, SettingsError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.reports.formats import decimal_up
 from fedcert.simulations.deployment.example import Example, digits_on_nodes, grow_pool
 from fedcert.simulations.deployment.federation import Deployment
 
 __all__ = ["deploy"]
-
-# What typer makes of Ctrl-C.
-_INTERRUPTED = 130
 
 
 def deploy(
@@ -130,22 +126,8 @@ def main() -> None:
     """Run the command; a user's mistake ends it with one line."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
-    try:
+    with in_one_line(interrupted="what was started is stopped, and the same command goes on"):
         typer.run(deploy)
-    except FedcertError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(reason_of(error))
-    except SystemExit as ended:
-        if ended.code == _INTERRUPTED:
-            text = "interrupted; what was started is stopped, and the same command goes on"
-            print(text, file=sys.stderr)
-        raise
-
-
-def _fail(reason: str) -> NoReturn:
-    print(f"error: {' '.join(reason.split())}", file=sys.stderr)
-    sys.exit(1)
 
 
 if __name__ == "__main__":

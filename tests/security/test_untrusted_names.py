@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from fedcert.certificates import Certificate
-from fedcert.cli.app import _print_line
+from fedcert.cli.endings import print_line
 from fedcert.reports.certificate_page import render_certificate
 
 BLESSED = Path(__file__).parents[1] / "certificates" / "blessed" / "split.json"
@@ -66,7 +66,7 @@ def test_a_certificates_page_shows_names_as_text(kind: str) -> None:
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_terminal_shows_names_as_text(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     name = HOSTILE[kind]
-    _print_line(Console(force_terminal=True, color_system=None), f"client {name}", style=None)
+    print_line(Console(force_terminal=True, color_system=None), f"client {name}")
     shown = capsys.readouterr().out
     assert not set(shown) & set(INVISIBLE)
     assert shown.count("\n") == 1

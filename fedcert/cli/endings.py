@@ -1,0 +1,72 @@
+"""How a command ends: a mistake in one line, no traceback, and an exit code that is true."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rich.console import Console
+
+from fedcert.errors import FedcertError
+from fedcert.reports.formats import clean_text
+
+__all__ = ["in_one_line", "print_line"]
+
+# What typer makes of Ctrl-C.
+_INTERRUPTED = 130
+
+
+@contextmanager
+def in_one_line(*, interrupted: str) -> Iterator[None]:
+    """Turn what a user can mend into a line on standard error and exit code 1.
+
+    Parameters
+    ----------
+    interrupted : str
+        What to tell somebody who stops the command.
+    """
+    try:
+        yield
+    except FedcertError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(_reason_of(error))
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            print_line(Console(stderr=True), f"interrupted; {interrupted}")
+        raise
+
+
+def print_line(
+    to: Console, text: str, *, style: str | None = None, soft_wrap: bool = True
+) -> None:
+    """Print text as it is on one line, which no name in it can break or turn around.
+
+    Parameters
+    ----------
+    to : Console
+        Where it goes.
+    text : str
+        Names in it may come from others.
+    style : str, optional
+        Of rich; shown on terminals.
+    soft_wrap : bool (default: True)
+        Leave long lines to the terminal.
+    """
+    shown = clean_text(text)
+    to.print(shown, style=style, markup=False, highlight=False, soft_wrap=soft_wrap)
+
+
+def _reason_of(error: OSError) -> str:
+    """Say in a line which file or folder a system call failed on, and why."""
+    # Where something was to be renamed, the second name is the one that the user gave.
+    name = error.filename2 or error.filename
+    return f"{name}: {error.strerror or error}" if name else str(error.strerror or error)
+
+
+def _fail(reason: str) -> NoReturn:
+    text = " ".join(f"error: {reason}".splitlines())
+    print_line(Console(stderr=True), text, style="red")
+    sys.exit(1)
