@@ -120,16 +120,28 @@ class Federation:
         cache = PrefixCache(budget_mib=_CACHE_MIB)
         return AdaptedModel(base, self.settings.space_of(base), prefix_cache=cache)
 
-    def pool(self, *, on_step: Callable[[int], None] = lambda _count: None) -> FloatArray:
-        """Return the adapters of all upstream clients, ``(N, d)``, in their order.
+    def pool(
+        self,
+        *,
+        first: int | None = None,
+        on_step: Callable[[int], None] = lambda _count: None,
+    ) -> FloatArray:
+        """Return the adapters of upstream clients, ``(N, d)``, in their order.
 
         What has been trained before comes from the cache; a run that died goes on.
+
+        Parameters
+        ----------
+        first : int, optional
+            Only those of the first so many clients.
+        on_step : callable
+            Told how many more are there.
         """
         path = self._pool_path
         done = load_file(path)["pool"] if path.is_file() else self._empty
+        clients = self.scenario.upstream_clients[:first]
         rows = list(done)
-        on_step(len(rows))
-        clients = self.scenario.upstream_clients
+        on_step(min(len(rows), len(clients)))
         if _frozen.get() and len(rows) < len(clients):
             raise NotMeasuredError(f"{path.name}: the pool is not trained yet")
         for index in range(len(rows), len(clients)):
@@ -137,7 +149,7 @@ class Federation:
             on_step(1)
             if (index + 1) % _SAVE_EVERY == 0 or index + 1 == len(clients):
                 write_atomically(path, save({"pool": np.stack(rows)}))
-        return np.stack(rows).astype(np.float64)
+        return np.stack(rows[: len(clients)]).astype(np.float64)
 
     def train(self, client: str) -> np.ndarray:
         """Return the adapter that an upstream client uploads, float32 of shape ``(d,)``."""

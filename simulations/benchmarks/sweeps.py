@@ -1,7 +1,8 @@
 """``make bench-sweeps``: what M, d, the pool's size and a shift do to certificates.
 
-One thing varies at a time, from the same defaults, on `digits`, with n = 64 examples. Every
-prior gets the same M, the same search and the same recipes.
+One thing varies at a time, from the same defaults, with n = 64 examples. Every prior gets the
+same M, the same search and the same recipes. M, d and the pool vary on `digits`; what is held
+out of the pool is a digit, a domain of requests, or three languages.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.baselines import LocalLora, Upstream
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
+from fedcert.errors import SettingsError
 from fedcert.machine import describe_machine, versions
 from fedcert.planning import menu, recipe_name
 from fedcert.planning.replays import ClientReplay
@@ -26,21 +29,24 @@ from fedcert.priors import PRIORS, Prior
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.search import BatchedScorer
-from fedcert.simulations.benchmarks.federations import Federation, remembered
+from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.sweep_cases import CASES, Site
 from fedcert.simulations.benchmarks.sweeps_page import sweeps_page
 from fedcert.threads import torch_threads
 
 __all__ = ["main"]
 
 # Raise it when a setting changes what it gives.
-_VERSION = 1
-SCENARIO, UPSTREAM, NEW = "digits", 512, 60
-SEEDS, N, DELTA, CLIENTS = (0, 1, 2), 64, 0.05, 16
+_VERSION = 2
+SEEDS, N, DELTA = (0, 1, 2), 64, 0.05
 POOL, RANK, CANDIDATES = 128, 4, 1000
 RECIPES = ("union", "hybrid 0.25", "posterior_split 0.5")
-HELD_OUT = 0
-"""The digit that no upstream client of the shifted federation calls its own."""
+LOCAL = LocalLora.name
+"""A column beside the recipes': half of the examples train an adapter, with no federation."""
+_SHIFTS = {"digit": "digits", "domain": "intents", "languages": "topics"}
+# As many adapters as there are of clients with other languages.
+_POOL_OF_LANGUAGES = 90
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,12 @@ class Setting:
         Of the adapters.
     pool : int
         Adapters that the prior is fitted to.
+    scenario : str
+        Name of the case.
     held_out : bool
-        Whether the pool is of clients whose set does not have the held-out digit.
+        Whether the pool is of clients that do not have what is held out.
     having : bool, optional
-        If given, only new clients whose set has that digit, or has not.
+        If given, only new clients that have it, or have not.
     """
 
     sweep: str
@@ -73,6 +81,7 @@ class Setting:
     candidates: int = CANDIDATES
     rank: int = RANK
     pool: int = POOL
+    scenario: str = "digits"
     held_out: bool = False
     having: bool | None = None
 
@@ -87,21 +96,32 @@ def settings() -> Iterator[Setting]:
     for prior in ("diffusion", "gaussian"):
         for pool in (16, 32, 64, 128, 512):
             yield Setting("pool", str(pool), prior=prior, pool=pool)
+    for sweep, scenario in _SHIFTS.items():
+        yield from _shifted(sweep, scenario)
+
+
+def _shifted(sweep: str, scenario: str) -> Iterator[Setting]:
+    """Yield the points of a shift; whole languages have no clients that share them partly."""
+    languages = sweep == "languages"
     for prior in ("diffusion", "gaussian", "pool"):
         for held_out in (False, True):
-            for having in (False, True):
+            for having in (True,) if languages else (False, True):
                 upstream = "never upstream" if held_out else "upstream too"
                 client = "have it" if having else "do not"
-                value = f"{upstream}; new clients {client}"
-                yield Setting("shift", value, prior, held_out=held_out, having=having)
+                yield Setting(
+                    sweep,
+                    upstream if languages else f"{upstream}; new clients {client}",
+                    prior,
+                    pool=_POOL_OF_LANGUAGES if languages else POOL,
+                    scenario=scenario,
+                    held_out=held_out,
+                    having=having,
+                )
 
 
 @lru_cache(maxsize=4)
-def _federation(seed: int, rank: int) -> Federation:
-    upstream = UPSTREAM if rank == RANK else POOL
-    return Federation.of(
-        SCENARIO, seed=seed, adapter={"rank": rank}, upstream=upstream, new=NEW
-    )
+def _site(scenario: str, seed: int, rank: int) -> Site:
+    return Site(CASES[scenario], seed, {} if rank == RANK else {"rank": rank})
 
 
 class _Point:
@@ -109,57 +129,67 @@ class _Point:
 
     def __init__(self, setting: Setting, seed: int) -> None:
         self._setting, self._seed = setting, seed
-        self.federation = _federation(seed, setting.rank)
-        self._scenario: Any = self.federation.scenario
+        self.site = _site(setting.scenario, seed, setting.rank)
+
+    @cached_property
+    def pool(self) -> FloatArray:
+        """The setting's adapters, shape ``(N, d)``."""
+        return self.site.pool(self._setting.pool, held_out=self._setting.held_out)
 
     @cached_property
     def prior(self) -> Prior:
-        """Fitted to the setting's pool."""
-        names = self._scenario.upstream_clients
-        rows = [
-            index
-            for index, name in enumerate(names)
-            if not (self._setting.held_out and HELD_OUT in self._scenario.mine(name))
-        ]
-        pool = self.federation.pool()[rows[: self._setting.pool]]
-        return PRIORS[self._setting.prior].fit(pool, seed=small_seed("prior", self._seed))
+        """Fitted to the pool."""
+        return PRIORS[self._setting.prior].fit(self.pool, seed=small_seed("prior", self._seed))
 
     @property
     def clients(self) -> list[str]:
         """Return the new clients that are measured."""
-        having = self._setting.having
-        return [
-            name
-            for name in self._scenario.new_clients
-            if having is None or (HELD_OUT in self._scenario.mine(name)) == having
-        ][:CLIENTS]
+        return self.site.new_clients(having=self._setting.having)
 
     def rows(self) -> list[tuple[str, str, float, float]]:
         """Return client, recipe, certificate and true error."""
+        federation = self.site.federation
         identity = {
             "version": _VERSION, "prior": self.prior.digest, "n": N, "delta": DELTA,
-            "scenario": self.federation.settings.scenario.model_dump(), "seed": self._seed,
-            "space": self.federation.model.space.digest, "clients": self.clients,
-            "candidates": self._setting.candidates, "recipes": RECIPES,
+            "scenario": federation.settings.scenario.model_dump(), "seed": self._seed,
+            "space": federation.model.space.digest, "clients": self.clients,
+            "new": dict(self.site.case.new), "candidates": self._setting.candidates,
+            "recipes": RECIPES,
         }  # fmt: skip
         found = remembered("sweeps", identity, lambda: list(self._measured()))
         return [tuple(row) for row in found]
 
     def _measured(self) -> Iterator[tuple[str, str, float, float]]:
-        spec, model = self._scenario.inputs, self.federation.model
-        counted = BatchedScorer(model, spec, margin_tolerance=1e-4)
-        true = BatchedScorer(model, spec, margin_tolerance=0.0)
+        model, scenario = self.site.federation.model, self.site.scenario
+        counted = BatchedScorer(model, scenario.inputs, margin_tolerance=1e-4)
+        true = BatchedScorer(model, scenario.inputs, margin_tolerance=0.0)
+        recipes = _recipes(self._setting.candidates)
         for client in self.clients:
-            tests = self._scenario.test_examples(client)
+            examples = scenario.support_examples(client, N)
+            tests = scenario.test_examples(client)
+            assert tests is not None  # every case's new clients have some
+            tested = partial(_wrong, true, tests)
             replays = ClientReplay(
-                self.prior, counted, self._scenario.support_examples(client, N),
+                self.prior, counted, examples,
                 seed=derive_seed("bench sweeps", self._seed),
-                candidates=self._setting.candidates,
-                tested=partial(_wrong, true, tests),
+                candidates=self._setting.candidates, tested=tested,
             )  # fmt: skip
-            for name, recipe in _recipes(self._setting.candidates).items():
+            for name, recipe in recipes.items():
                 outcome = replays.outcome(recipe, N)
                 yield client, name, outcome.bound, outcome.risk
+            local = self._local.personalize(examples)
+            yield client, LOCAL, local.certificate, float(tested(local.adapters).mean())
+
+    @cached_property
+    def _local(self) -> LocalLora:
+        federation = self.site.federation
+        training = federation.settings.finetune_settings()
+        upstream = Upstream(
+            model=federation.model, inputs=federation.scenario.inputs, clients={},
+            pool=self.pool, prior=self.prior, training=training, delta=DELTA,
+            candidates=CANDIDATES, steel_candidates=CANDIDATES, seed=self._seed,
+        )  # fmt: skip
+        return LocalLora(upstream=upstream, settings=training)
 
 
 def _wrong(
@@ -175,25 +205,43 @@ def _recipes(candidates: int) -> dict[str, Recipe]:
 
 def measure(
     points: Sequence[Setting], seeds: Sequence[int], say: Callable[[str], object]
-) -> list[dict[str, Any]]:
-    """Return a row per setting and recipe: means over clients and seeds."""
-    table = []
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return a row per setting and recipe, and the scenarios that are missing here.
+
+    A row holds means over clients and seeds; a case may run on the first few seeds alone.
+    """
+    table: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
     for setting in points:
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in RECIPES}
-        for seed in seeds:
-            for _, name, bound, risk in _Point(setting, seed).rows():
-                found[name].append((bound, risk))
+        if setting.scenario in missing:
+            continue
+        try:
+            table += _rows(setting, seeds[: CASES[setting.scenario].seeds])
+        except SettingsError as error:  # data or base model are not on this machine
+            missing[setting.scenario] = str(error)
+            say(f"left out: {error}")
+            continue
         say(f"{setting.sweep} {setting.value}, {setting.prior}")
-        table += [_row(setting, name, np.array(values)) for name, values in found.items()]
-    return table
+    return table, missing
+
+
+def _rows(setting: Setting, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in (*RECIPES, LOCAL)}
+    for seed in seeds:
+        for _, name, bound, risk in _Point(setting, seed).rows():
+            found[name].append((bound, risk))
+    about = {"seeds": list(seeds)}
+    return [_row(setting, name, np.array(values)) | about for name, values in found.items()]
 
 
 def _row(setting: Setting, recipe: str, values: FloatArray) -> dict[str, Any]:
     bounds, risks = values.T
     return {
         "sweep": setting.sweep,
+        "scenario": setting.scenario,
         "value": setting.value,
         "prior": setting.prior,
+        "pool": setting.pool,
         "recipe": recipe,
         "certificate": float(bounds.mean()),
         "se": float(bounds.std(ddof=1) / len(bounds) ** 0.5),
@@ -216,21 +264,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not points:
         parser.error(f"there is no sweep {options.sweep[0]!r}")
     with torch_threads(1):
-        table = measure(points, options.seeds, lambda text: sys.stdout.write(f"{text}\n"))
+        table, missing = measure(points, options.seeds, _say)
     record = {
         "command": "make bench-sweeps",
-        "scenario": SCENARIO,
         "seeds": options.seeds,
         "n": N,
         "delta": DELTA,
         "defaults": {"candidates": CANDIDATES, "rank": RANK, "pool": POOL},
-        "held_out": HELD_OUT,
+        "held_out": {name: list(case.held_out) for name, case in CASES.items()},
         "machine": describe_machine(),
         "versions": versions(),
-        "missing": {},
+        "missing": missing,
         "table": table,
     }
     publish("sweeps", record, {"sweeps.md": sweeps_page(record)}, folder=options.output)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
