@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedcert.errors import SettingsError
-from fedcert.planning import cautious_mean
+from fedcert.planning import cautious_mean, enough_to_choose
 
 __all__ = ["Trial", "tuned"]
 
@@ -36,7 +36,8 @@ def tuned(trials: Iterable[Trial], sizes: Sequence[int]) -> Mapping[int, int]:
 
     The planner's rule (`fedcert.planning.Plan`), for any method. Only variants that were
     tried on all clients at that n take part; of equal ones the first wins. A size that no
-    tuning client reaches takes the choice of the next smaller one.
+    tuning client reaches, or too few (`fedcert.planning.enough_to_choose`), takes the choice
+    of the next smaller one.
 
     Raises
     ------
@@ -48,9 +49,11 @@ def tuned(trials: Iterable[Trial], sizes: Sequence[int]) -> Mapping[int, int]:
         found[trial.n][trial.variant].append(trial.certificate)
     chosen: dict[int, int] = {}
     last: int | None = None
+    before = 0
     for n in sorted(sizes):
-        if n in found:
-            last = _best(found[n])
+        clients = max(map(len, found[n].values()), default=0)
+        if clients and enough_to_choose(clients, before):
+            last, before = _best(found[n]), clients
         if last is None:
             raise SettingsError(
                 f"no tuning client has {n} examples; use smaller support sets, or tuning "

@@ -1,7 +1,13 @@
 """Planning: which recipe to expect the lowest certificate from, before any data is spent."""
 
 from fedcert.planning.menu import menu, recipe_name, worth_trying
-from fedcert.planning.plan import Plan, PlanRow, Replayed, cautious_mean
+from fedcert.planning.plan import (
+    Plan,
+    PlanRow,
+    Replayed,
+    cautious_mean,
+    enough_to_choose,
+)
 from fedcert.planning.replays import ClientReplay, plan_client
 from fedcert.planning.replies import replays_from_config, replays_to_config
 
@@ -11,6 +17,7 @@ __all__ = [
     "PlanRow",
     "Replayed",
     "cautious_mean",
+    "enough_to_choose",
     "menu",
     "plan_client",
     "recipe_name",

@@ -14,7 +14,10 @@ from fedcert.certificates import Recipe, RecipeTable
 from fedcert.certificates.recipes.base import require_integer, require_number
 from fedcert.errors import BundleError, CertificateError, RefusalError
 
-__all__ = ["Plan", "PlanRow", "Replayed", "cautious_mean"]
+__all__ = ["Plan", "PlanRow", "Replayed", "cautious_mean", "enough_to_choose"]
+
+# Clients with whom a standard error says something.
+_FEWEST = 3
 
 
 def cautious_mean(bounds: Sequence[float]) -> float:
@@ -27,6 +30,22 @@ def cautious_mean(bounds: Sequence[float]) -> float:
     if len(bounds) < 2:
         return float(np.mean(bounds))
     return float(np.mean(bounds) + np.std(bounds, ddof=1) / len(bounds) ** 0.5)
+
+
+def enough_to_choose(clients: int, before: int) -> bool:
+    """Return whether a size's clients choose there, or the next smaller size's choice stays.
+
+    Few clients have many examples, and the standard error of two means is worth nothing: the
+    many that chose one size below know more of the next than they do.
+
+    Parameters
+    ----------
+    clients : int
+        How many have replayed at the size.
+    before : int
+        How many have chosen at the last size where there was a choice; 0 at the first.
+    """
+    return clients >= min(_FEWEST, before)
 
 
 @dataclass(frozen=True)
@@ -113,6 +132,9 @@ class Plan:
     def of(cls, recipes: Sequence[Recipe], replays: Iterable[Sequence[Replayed]]) -> Self:
         """Choose for each n the recipe with the lowest `cautious_mean` of clients' means.
 
+        Sizes that too few clients reach keep the recipe of the next smaller one
+        (`enough_to_choose`).
+
         Parameters
         ----------
         recipes : sequence of Recipe
@@ -131,7 +153,8 @@ class Plan:
                 found[row.n][row.recipe].append(row)
         if not found:
             raise CertificateError("there are no replays to plan from")
-        rows = []
+        rows: list[PlanRow] = []
+        best, before = 0, 0
         for n, by_recipe in sorted(found.items()):
             # A client that failed at one recipe must not make that recipe look good.
             most = max(map(len, by_recipe.values()))
@@ -140,7 +163,10 @@ class Plan:
                 for index, replayed in by_recipe.items()
                 if len(replayed) == most
             }
-            best = min(scores, key=lambda index: (scores[index], index))
+            if enough_to_choose(most, before):
+                best, before = min(scores, key=lambda index: (scores[index], index)), most
+            elif best not in scores:
+                continue  # what stays was not tried there: nothing can be said of it
             mean = _rounded(np.mean([row.mean for row in by_recipe[best]]))
             single = [row.bound for row in by_recipe[best]]
             low, high = map(_rounded, np.quantile(single, (0.1, 0.9)))

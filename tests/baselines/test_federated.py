@@ -102,7 +102,7 @@ def test_settings_travel_as_json() -> None:
 def test_the_lowest_mean_certificate_wins_at_each_size() -> None:
     trials = [
         Trial(0, 16, 0.5), Trial(0, 16, 0.7), Trial(1, 16, 0.4), Trial(1, 16, 0.6),
-        Trial(0, 32, 0.2), Trial(1, 32, 0.4),
+        Trial(0, 32, 0.2), Trial(0, 32, 0.4), Trial(1, 32, 0.4), Trial(1, 32, 0.6),
     ]  # fmt: skip
     assert tuned(trials, [16, 32]) == {16: 1, 32: 0}
 
@@ -117,5 +117,9 @@ def test_ties_go_to_the_first_and_partial_trials_do_not_count() -> None:
 
 def test_sizes_that_no_tuning_client_reaches_take_the_next_smaller_choice() -> None:
     assert tuned([Trial(1, 16, 0.5)], [16, 64]) == {16: 1, 64: 1}
+    few = [Trial(v, 16, 0.5 - 0.1 * v) for v in (0, 1) for _ in range(3)]
+    few += [Trial(v, 32, 0.3 + 0.1 * v) for v in (0, 1) for _ in range(2)]
+    assert tuned(few, [16, 32]) == {16: 1, 32: 1}
+    assert tuned([*few, Trial(0, 32, 0.3), Trial(1, 32, 0.4)], [16, 32]) == {16: 1, 32: 0}
     with pytest.raises(SettingsError, match="no tuning client has 8 examples"):
         tuned([Trial(1, 16, 0.5)], [8, 16])

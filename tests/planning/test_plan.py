@@ -107,8 +107,34 @@ def test_each_size_counts_the_clients_that_have_it() -> None:
     )
     assert [(row.n, row.recipe, row.mean, row.clients) for row in plan.rows] == [
         (16, UNION, 0.6, 2),
-        (32, SPLIT, 0.3, 1),
+        (32, UNION, 0.4, 1),
     ]
+
+
+@pytest.mark.parametrize(("having", "recipe"), [(1, UNION), (2, UNION), (3, SPLIT), (5, SPLIT)])
+def test_a_size_that_few_clients_reach_keeps_the_choice_of_the_smaller_one(
+    having: int, recipe: Recipe
+) -> None:
+    clients = [_client(r0n16=0.5, r1n16=0.6) for _ in range(5)]
+    clients[:having] = [_client(r0n16=0.5, r1n16=0.6, r0n32=0.4, r1n32=0.3)] * having
+    rows = Plan.of(RECIPES, clients).rows
+    assert [(row.recipe, row.clients) for row in rows] == [(UNION, 5), (recipe, having)]
+    assert rows[1].mean == (0.4 if recipe == UNION else 0.3)
+
+
+def test_few_clients_choose_where_there_never_were_more() -> None:
+    [row, other] = Plan.of(RECIPES, [_client(r0n16=0.5, r1n16=0.6, r0n32=0.4, r1n32=0.3)]).rows
+    assert (row.recipe, other.recipe) == (UNION, SPLIT)
+
+
+def test_a_kept_choice_that_was_not_tried_leaves_a_size_unplanned() -> None:
+    clients = [_client(r0n16=0.5, r1n16=0.4) for _ in range(4)] + [
+        _client(r0n16=0.5, r0n32=0.2)
+    ]
+    clients[-1].append(Replayed(1, 16, 0.4, 0.4))
+    plan = Plan.of(RECIPES, clients)
+    assert [(row.n, row.recipe) for row in plan.rows] == [(16, SPLIT)]
+    assert plan.table().recipe_for(32) == SPLIT
 
 
 def test_a_recipe_that_only_some_clients_replayed_does_not_win() -> None:
