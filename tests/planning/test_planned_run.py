@@ -29,6 +29,7 @@ from fedcert.messages import MANIFEST, PLAN, REPLY, TRAIN
 from fedcert.planning import menu, recipe_name
 from fedcert.runs.progress import Stopwatch
 from fedcert.scenarios import load_scenario
+from fedcert.search.drawing import NO_CONSTANTS
 from fedcert.settings import RunSettings
 from fedcert.simulations.simulating import simulate
 from fedcert.strategies import serving
@@ -63,7 +64,7 @@ def planned(tmp_path: Path) -> Federation:
 @pytest.fixture(scope="module")
 def planners() -> list[str]:
     """The clients that plan in every run here: the seed is the same."""
-    chosen = serving._planning(_settings(), None)
+    chosen = serving._planning(_settings(), NO_CONSTANTS)
     assert chosen is not None
     return sorted(chosen.clients_among(CLIENTS[:UPSTREAM], pooled=(), must_train=10))
 
