@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedcert.errors import SettingsError
-from fedcert.planning import cautious_mean, enough_to_choose
+from fedcert.planning import best_by_size
 
 __all__ = ["Trial", "tuned"]
 
@@ -32,12 +32,10 @@ class Trial:
 
 
 def tuned(trials: Iterable[Trial], sizes: Sequence[int]) -> Mapping[int, int]:
-    """Return the variant with the lowest `cautious_mean` of its certificates, by n.
+    """Return the variant with the best certificates, by n.
 
-    The planner's rule (`fedcert.planning.Plan`), for any method. Only variants that were
-    tried on all clients at that n take part; of equal ones the first wins. A size that no
-    tuning client reaches, or too few (`fedcert.planning.enough_to_choose`), takes the choice
-    of the next smaller one.
+    The planner's rule (`fedcert.planning.best_by_size`), for any method. A size that no
+    tuning client reaches takes the choice of the next smaller one.
 
     Raises
     ------
@@ -47,13 +45,11 @@ def tuned(trials: Iterable[Trial], sizes: Sequence[int]) -> Mapping[int, int]:
     found: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for trial in trials:
         found[trial.n][trial.variant].append(trial.certificate)
+    best = best_by_size(found)
     chosen: dict[int, int] = {}
     last: int | None = None
-    before = 0
     for n in sorted(sizes):
-        clients = max(map(len, found[n].values()), default=0)
-        if clients and enough_to_choose(clients, before):
-            last, before = _best(found[n]), clients
+        last = best.get(n, last)
         if last is None:
             raise SettingsError(
                 f"no tuning client has {n} examples; use smaller support sets, or tuning "
@@ -61,12 +57,3 @@ def tuned(trials: Iterable[Trial], sizes: Sequence[int]) -> Mapping[int, int]:
             )
         chosen[n] = last
     return chosen
-
-
-def _best(certificates: Mapping[int, Sequence[float]]) -> int:
-    most = max(len(values) for values in certificates.values())
-    rank: Callable[[int], tuple[float, int]] = lambda variant: (  # noqa: E731
-        round(cautious_mean(certificates[variant]), 6),
-        variant,
-    )
-    return min((v for v, values in certificates.items() if len(values) == most), key=rank)

@@ -5,8 +5,8 @@ from fedcert.planning.plan import (
     Plan,
     PlanRow,
     Replayed,
+    best_by_size,
     cautious_mean,
-    enough_to_choose,
 )
 from fedcert.planning.replays import ClientReplay, plan_client
 from fedcert.planning.replies import replays_from_config, replays_to_config
@@ -16,8 +16,8 @@ __all__ = [
     "Plan",
     "PlanRow",
     "Replayed",
+    "best_by_size",
     "cautious_mean",
-    "enough_to_choose",
     "menu",
     "plan_client",
     "recipe_name",

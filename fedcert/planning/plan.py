@@ -14,7 +14,7 @@ from fedcert.certificates import Recipe, RecipeTable
 from fedcert.certificates.recipes.base import require_integer, require_number
 from fedcert.errors import BundleError, CertificateError, RefusalError
 
-__all__ = ["Plan", "PlanRow", "Replayed", "cautious_mean", "enough_to_choose"]
+__all__ = ["Plan", "PlanRow", "Replayed", "best_by_size", "cautious_mean"]
 
 # Clients with whom a standard error says something.
 _FEWEST = 3
@@ -32,20 +32,33 @@ def cautious_mean(bounds: Sequence[float]) -> float:
     return float(np.mean(bounds) + np.std(bounds, ddof=1) / len(bounds) ** 0.5)
 
 
-def enough_to_choose(clients: int, before: int) -> bool:
-    """Return whether a size's clients choose there, or the next smaller size's choice stays.
+def best_by_size(bounds: Mapping[int, Mapping[int, Sequence[float]]]) -> dict[int, int]:
+    """Return what has the lowest `cautious_mean` at each size, by number.
 
-    Few clients have many examples, and the standard error of two means is worth nothing: the
-    many that chose one size below know more of the next than they do.
+    Only what was tried on all clients of a size takes part there; of equal ones the first
+    wins. Few clients have many examples, and the standard error of two means is worth nothing:
+    a size that fewer than three clients reach, where more have chosen before, keeps the choice
+    of the next smaller one.
 
     Parameters
     ----------
-    clients : int
-        How many have replayed at the size.
-    before : int
-        How many have chosen at the last size where there was a choice; 0 at the first.
+    bounds : Mapping
+        By size, and by number of what was tried: a bound for each client.
     """
-    return clients >= min(_FEWEST, before)
+    chosen: dict[int, int] = {}
+    best, before = 0, 0
+    for n, by_number in sorted(bounds.items()):
+        # A client that failed at one recipe must not make that recipe look good.
+        clients = max(map(len, by_number.values()))
+        if clients >= min(_FEWEST, before):
+            _, best = min(
+                (_rounded(cautious_mean(values)), number)
+                for number, values in by_number.items()
+                if len(values) == clients
+            )
+            before = clients
+        chosen[n] = best
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -130,10 +143,7 @@ class Plan:
 
     @classmethod
     def of(cls, recipes: Sequence[Recipe], replays: Iterable[Sequence[Replayed]]) -> Self:
-        """Choose for each n the recipe with the lowest `cautious_mean` of clients' means.
-
-        Sizes that too few clients reach keep the recipe of the next smaller one
-        (`enough_to_choose`).
+        """Choose for each n the recipe that is best of clients' means (`best_by_size`).
 
         Parameters
         ----------
@@ -153,25 +163,20 @@ class Plan:
                 found[row.n][row.recipe].append(row)
         if not found:
             raise CertificateError("there are no replays to plan from")
-        rows: list[PlanRow] = []
-        best, before = 0, 0
-        for n, by_recipe in sorted(found.items()):
-            # A client that failed at one recipe must not make that recipe look good.
-            most = max(map(len, by_recipe.values()))
-            scores = {
-                index: _rounded(cautious_mean([row.mean for row in replayed]))
-                for index, replayed in by_recipe.items()
-                if len(replayed) == most
-            }
-            if enough_to_choose(most, before):
-                best, before = min(scores, key=lambda index: (scores[index], index)), most
-            elif best not in scores:
-                continue  # what stays was not tried there: nothing can be said of it
-            mean = _rounded(np.mean([row.mean for row in by_recipe[best]]))
-            single = [row.bound for row in by_recipe[best]]
-            low, high = map(_rounded, np.quantile(single, (0.1, 0.9)))
-            rows.append(PlanRow(n, recipes[best], mean, low, high, most))
-        return cls(tuple(rows))
+        means = {
+            n: {index: [row.mean for row in rows] for index, rows in by_recipe.items()}
+            for n, by_recipe in found.items()
+        }
+        planned = []
+        for n, best in best_by_size(means).items():
+            most = max(map(len, found[n].values()))
+            replayed = found[n][best]
+            if len(replayed) < most:
+                continue  # a choice that stays was not tried there: nothing can be said of it
+            low, high = map(_rounded, np.quantile([row.bound for row in replayed], (0.1, 0.9)))
+            mean = _rounded(np.mean(means[n][best]))
+            planned.append(PlanRow(n, recipes[best], mean, low, high, most))
+        return cls(tuple(planned))
 
     def table(self) -> RecipeTable:
         """Return the recipes by n; sizes in between take that of the next smaller one."""
