@@ -8,25 +8,37 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from typer.models import CommandInfo, TyperInfo
 
 from fedcert import __version__
-from fedcert.cli.endings import in_one_line, print_line
+from fedcert.cli.bundle import bundle
+from fedcert.cli.commit import commit
+from fedcert.cli.console import say
+from fedcert.cli.device import personalize
+from fedcert.cli.endings import in_one_line
+from fedcert.cli.keys import keys
+from fedcert.cli.monitor import monitor
+from fedcert.cli.new import new
+from fedcert.cli.plan import plan
+from fedcert.cli.prior import prior
+from fedcert.cli.report import report
+from fedcert.cli.server import server
+from fedcert.cli.simulate import simulate
+from fedcert.cli.status import status
+from fedcert.cli.submit import submit
+from fedcert.cli.verify import verify
 
-__all__ = ["app", "console", "main", "say"]
+__all__ = ["app", "main"]
 
 # What `fedcert --help` shows under which heading, in this order, groups of commands last.
-_HEADINGS = {
-    "Run a federation": ("new", "simulate", "status", "report", "server"),
-    "On a device": ("plan", "commit", "personalize", "submit", "monitor"),
-    "For everybody": ("verify", "bundle", "prior", "keys"),
+_HEADINGS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
+    "Run a federation": (new, simulate, status, report, server),
+    "On a device": (plan, commit, personalize, submit, monitor),
+    "For everybody": (verify, bundle, prior, keys),
 }
-
-_WIDTH_OF_FILES = 200
 
 app = typer.Typer(
     name="fedcert",
@@ -41,25 +53,6 @@ app = typer.Typer(
         "candidates and a proven upper bound on its error."
     ),
 )
-console = Console()
-if not console.is_terminal and "COLUMNS" not in os.environ:
-    # In a file or a pipe, 80 columns would break keys and digests in two.
-    console = Console(width=_WIDTH_OF_FILES)
-
-
-def say(text: str, *, style: str | None = None, wrap: bool = False) -> None:
-    """Print text as it is: brackets are no markup, and a long path stays in one piece.
-
-    Parameters
-    ----------
-    text : str
-        One line.
-    style : str, optional
-        Of rich; shown on terminals.
-    wrap : bool (default: False)
-        Break long lines between words, on terminals.
-    """
-    print_line(console, text, style=style, soft_wrap=not (wrap and console.is_terminal))
 
 
 @app.callback(invoke_without_command=True)
@@ -96,36 +89,18 @@ def main() -> None:
         # What is planned for the libraries below concerns nobody at a terminal.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", module="peft")
-    _register_commands()
     with in_one_line(interrupted="what was finished is kept, and the same command goes on"):
         app(prog_name="fedcert")
 
 
-def _register_commands() -> None:
-    from fedcert.cli import (  # noqa: F401
-        bundle,
-        commit,
-        device,
-        keys,
-        monitor,
-        new,
-        plan,
-        prior,
-        report,
-        server,
-        simulate,
-        status,
-        submit,
-        verify,
-    )
-
-    order = [name for names in _HEADINGS.values() for name in names]
-    heading_of = {name: heading for heading, names in _HEADINGS.items() for name in names}
-    app.registered_commands.sort(key=lambda info: order.index(_name(info)))
-    infos: list[CommandInfo | TyperInfo] = [*app.registered_commands, *app.registered_groups]
-    for info in infos:
-        info.rich_help_panel = heading_of[_name(info)]
+def _register(heading: str, entry: Callable[..., None] | typer.Typer) -> None:
+    """Give the app a command, or a group of commands under its own name."""
+    if isinstance(entry, typer.Typer):
+        app.add_typer(entry, rich_help_panel=heading)
+    else:
+        app.command(rich_help_panel=heading)(entry)
 
 
-def _name(info: CommandInfo | TyperInfo) -> str:
-    return str(info.name or getattr(info.callback, "__name__", ""))
+for _heading, _entries in _HEADINGS.items():
+    for _entry in _entries:
+        _register(_heading, _entry)

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from fedcert.cli.app import app, say
+from fedcert.cli.console import say
 from fedcert.errors import SettingsError
 
 __all__ = ["bundle"]
 
-bundle = typer.Typer(no_args_is_help=True, help="Pack a bundle into one file, and unpack it.")
-app.add_typer(bundle, name="bundle")
+bundle = typer.Typer(
+    name="bundle", no_args_is_help=True, help="Pack a bundle into one file, and unpack it."
+)
 
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write it.")]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedcert.cli.app import app, say
+from fedcert.cli.console import say
 from fedcert.cli.device import (
     BundleDigest,
     BundlePath,
@@ -23,7 +23,6 @@ from fedcert.cli.device import (
 __all__ = ["commit"]
 
 
-@app.command()
 def commit(
     data: DataPath,
     bundle: BundlePath,

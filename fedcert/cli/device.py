@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedcert.cli.app import app, say
+from fedcert.cli.console import say
 from fedcert.errors import BundleError, ProtocolError
 from fedcert.reports.formats import decimal_up
 
@@ -66,7 +66,6 @@ InputColumn = Annotated[str, typer.Option(help="Column or key of the inputs.")]
 LabelColumn = Annotated[str, typer.Option(help="Column or key of the labels.")]
 
 
-@app.command()
 def personalize(
     data: DataPath,
     bundle: BundlePath,

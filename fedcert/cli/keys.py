@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fedcert.cli.app import app
-
 __all__ = ["keys"]
 
-keys = typer.Typer(no_args_is_help=True, help="Make and show signing keys.")
-app.add_typer(keys, name="keys")
+keys = typer.Typer(name="keys", no_args_is_help=True, help="Make and show signing keys.")
 
 _Path = Annotated[Path, typer.Argument(help="The key file.")]
 

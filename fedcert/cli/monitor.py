@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedcert.cli.app import app, say
+from fedcert.cli.console import say
 from fedcert.cli.device import (
     Base,
     InputColumn,
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["monitor"]
 
 
-@app.command()
 def monitor(
     data: Annotated[Path, typer.Argument(help="Newly labeled examples, in their order.")],
     certificate: Annotated[Path, typer.Option(help="The certificate to watch.")],

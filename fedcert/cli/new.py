@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from fedcert.cli.app import app, say
+from fedcert.cli.console import say
 
 __all__ = ["new"]
 
 
-@app.command()
 def new(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Where it goes; empty or not there yet.")

@@ -9,13 +9,12 @@ from typing import Annotated
 
 import typer
 
-from fedcert.cli.app import app, say
+from fedcert.cli.console import say
 from fedcert.errors import RefusalError, SettingsError
 
 __all__ = ["plan"]
 
 
-@app.command()
 def plan(
     bundle: Annotated[Path, typer.Option("--bundle", "-b", help="The federation's bundle.")],
     target: Annotated[

@@ -10,13 +10,12 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fedcert.cli.app import app, console, say
+from fedcert.cli.console import console, say
 from fedcert.cli.device import Base, InputColumn, LabelColumn, base_name, read_labeled
 
 __all__ = ["inspect", "prior", "profile"]
 
-prior = typer.Typer(no_args_is_help=True, help="Look into a bundle's prior.")
-app.add_typer(prior, name="prior")
+prior = typer.Typer(name="prior", no_args_is_help=True, help="Look into a bundle's prior.")
 
 
 @prior.command()

@@ -8,13 +8,12 @@ from typing import Annotated
 
 import typer
 
-from fedcert.cli.app import app, say
+from fedcert.cli.console import say
 from fedcert.errors import FedcertError
 
 __all__ = ["report"]
 
 
-@app.command()
 def report(
     run: Annotated[
         Path, typer.Argument(help="A run folder with results.json, or a certificate.json.")

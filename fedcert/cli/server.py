@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedcert.cli.app import app, say
+from fedcert.cli.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["server"]
 
 server = typer.Typer(
+    name="server",
     no_args_is_help=True,
     help="Issue seeds for commitments, keep the log of them, and countersign certificates.",
 )
-app.add_typer(server, name="server")
 
 _State = Annotated[
     Path,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from fedcert.cli.app import app, console, say
+from fedcert.cli.console import console, say
 from fedcert.errors import RunError, SettingsError
 from fedcert.reports.formats import decimal_up
 from fedcert.runs.failures import failed_line
@@ -18,7 +18,6 @@ from fedcert.runs.failures import failed_line
 __all__ = ["simulate"]
 
 
-@app.command()
 def simulate(
     scenario: Annotated[
         str | None,

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedcert.cli.app import app, console, say
+from fedcert.cli.console import console, say
 from fedcert.reports.formats import clean_text
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ __all__ = ["status"]
 _UNKNOWN = "unknown"
 
 
-@app.command()
 def status(
     run: Annotated[Path, typer.Argument(help="The run folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from fedcert.cli.app import app, say
+from fedcert.cli.console import say
 
 __all__ = ["submit"]
 
 
-@app.command()
 def submit(
     certificate: Annotated[Path, typer.Argument(help="Your certificate.json.")],
     output: Annotated[

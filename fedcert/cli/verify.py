@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fedcert.cli.app import app, console, say
+from fedcert.cli.console import console, say
 from fedcert.cli.device import (
     Base,
     InputColumn,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
-@app.command()
 def verify(
     certificate: Annotated[Path, typer.Argument(help="A certificate.json.")],
     bundle: Annotated[

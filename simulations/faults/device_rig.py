@@ -108,10 +108,9 @@ def fedcert(*arguments: object) -> str | None:
 
     What it prints is logged, at the level DEBUG.
     """
-    from fedcert.cli.app import _register_commands, app
+    from fedcert.cli.app import app
     from fedcert.errors import FedcertError
 
-    _register_commands()
     words, printed = [str(argument) for argument in arguments], io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):

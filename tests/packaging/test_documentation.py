@@ -83,7 +83,6 @@ def _commands(page: Path) -> Iterator[list[str]]:
 
 def _resolved(words: list[str]) -> tuple[Command, list[str]]:
     """Find the command that the words call; return it with the words after its name."""
-    cli._register_commands()
     command: Command = typer.main.get_command(cli.app)
     if words[0] == "--import":
         words = words[2:]
@@ -137,7 +136,6 @@ def _all_commands(command: Command, path: str = "") -> Iterator[tuple[str, Comma
 
 
 def test_the_page_on_the_command_line_names_every_command_and_no_other() -> None:
-    cli._register_commands()
     every = dict(_all_commands(typer.main.get_command(cli.app)))
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`fedcert ([a-z][a-z -]*[a-z])`", page))
@@ -146,7 +144,6 @@ def test_the_page_on_the_command_line_names_every_command_and_no_other() -> None
 
 
 def test_help_explains_every_argument_and_option() -> None:
-    cli._register_commands()
     for path, command in _all_commands(typer.main.get_command(cli.app)):
         assert command.help, path
         for param in command.params:
