@@ -26,7 +26,7 @@ from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning.plan import Plan
 from fedcert.priors.base import Prior
 from fedcert.priors.conditioning import Condition, ConditionalPrior
-from fedcert.priors.storage import prior_from_parts
+from fedcert.priors.registry import prior_from_parts
 
 __all__ = ["FORMAT", "Bundle"]
 

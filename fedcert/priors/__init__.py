@@ -1,23 +1,25 @@
 """Priors: generative distributions over the adapter space."""
 
 from fedcert.priors.base import Prior
+from fedcert.priors.conditioning import ConditionalPrior
 from fedcert.priors.diffusion import DiffusionPrior, DiffusionTraining
 from fedcert.priors.gaussian import GaussianPrior
 from fedcert.priors.interpolated import InterpolatedPrior
 from fedcert.priors.latent import LatentSpace
 from fedcert.priors.memorization import NearestPoolAudit, audit_nearest_pool
 from fedcert.priors.profile import best_of, risk_profile
-from fedcert.priors.resampling import JitterPrior, ResamplingPrior
-from fedcert.priors.storage import (
+from fedcert.priors.registry import (
     PRIORS,
-    load_prior,
     prior_from_parts,
+    register_derived,
     register_prior,
-    save_prior,
 )
+from fedcert.priors.resampling import JitterPrior, ResamplingPrior
+from fedcert.priors.storage import load_prior, save_prior
 
 __all__ = [
     "PRIORS",
+    "ConditionalPrior",
     "DiffusionPrior",
     "DiffusionTraining",
     "GaussianPrior",
@@ -31,7 +33,13 @@ __all__ = [
     "best_of",
     "load_prior",
     "prior_from_parts",
+    "register_derived",
     "register_prior",
     "risk_profile",
     "save_prior",
 ]
+
+for _fitted in (DiffusionPrior, GaussianPrior, JitterPrior, ResamplingPrior):
+    register_prior(_fitted)
+for _derived in (ConditionalPrior, InterpolatedPrior):
+    register_derived(_derived)

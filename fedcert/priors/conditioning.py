@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +23,22 @@ from fedcert.priors.base import FloatArray, Prior, check_pool
 from fedcert.priors.latent import LatentSpace
 from fedcert.priors.nesting import nested_config, nested_prior, nested_tensors
 
-if TYPE_CHECKING:
-    from fedcert.protocol.spent import SpentLedger
-
 __all__ = ["Condition", "ConditionalPrior"]
 
 # Penalties per adapter; conditions are standardized, so 1 halves what they explain.
 _PENALTIES = np.logspace(-2, 3, 21)
 # Standard errors by which leave-one-out errors must fall before conditions are believed.
 _CONVINCING = 2.0
+
+
+class Ledger(Protocol):
+    """Where a client writes down what its examples are spent on."""
+
+    def keyed(self, *words: str) -> str:
+        """Return a digest of words that nobody else can compute."""
+
+    def spend(self, examples: Examples, purpose: str, *, claim: str) -> None:
+        """Spend examples, or raise `RefusalError` if one of them is spent."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class Condition:
         examples: Examples,
         describe: Callable[[Examples], npt.NDArray[Any]],
         *,
-        ledger: SpentLedger,
+        ledger: Ledger,
     ) -> Self:
         """Compute statistics of examples, which are spent by that.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from fedcert.priors.base import Prior
+from fedcert.priors.registry import prior_from_parts
 
 __all__ = ["nested_config", "nested_prior", "nested_tensors"]
 
@@ -32,9 +33,6 @@ def nested_prior(config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[An
     PriorError
         If its kind is unknown, or settings and arrays do not make up such a prior.
     """
-    # Looking a kind up needs all priors, among them those that nest one.
-    from fedcert.priors.storage import prior_from_parts
-
     inner = {
         name.removeprefix(_PREFIX): array
         for name, array in tensors.items()

@@ -3,76 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedcert.atomic import write_atomically
 from fedcert.canonical import canonical_json
-from fedcert.errors import PriorError, UnknownKindError
-from fedcert.extensions import enter, unknown_kind
+from fedcert.errors import PriorError
 from fedcert.priors.base import Prior
-from fedcert.priors.conditioning import ConditionalPrior
-from fedcert.priors.diffusion import DiffusionPrior
-from fedcert.priors.gaussian import GaussianPrior
-from fedcert.priors.interpolated import InterpolatedPrior
-from fedcert.priors.resampling import JitterPrior, ResamplingPrior
+from fedcert.priors.registry import prior_from_parts
 
-__all__ = ["PRIORS", "load_prior", "prior_from_parts", "register_prior", "save_prior"]
-
-# One line registers a variant.
-PRIORS: dict[str, type[Prior]] = {
-    prior.kind: prior for prior in (DiffusionPrior, GaussianPrior, JitterPrior, ResamplingPrior)
-}
-
-# They cannot be fitted to a pool alone, so they are none of the priors to choose from.
-_ALSO: dict[str, type[Prior]] = {
-    prior.kind: prior for prior in (ConditionalPrior, InterpolatedPrior)
-}
-
-PriorType = TypeVar("PriorType", bound=type[Prior])
-
-
-class UnknownPriorError(UnknownKindError, PriorError):
-    """No prior of this kind is registered."""
-
-
-def register_prior(cls: PriorType) -> PriorType:
-    """Let settings and bundles of this process name a prior by its kind; a class decorator.
-
-    Raises
-    ------
-    ValueError
-        If the class is not complete, or another one has its kind.
-    """
-    known = PRIORS | _ALSO
-    enter(known, cls, what="prior")
-    PRIORS[cls.kind] = cls
-    return cls
-
-
-def prior_from_parts(
-    kind: str, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
-) -> Prior:
-    """Rebuild a prior from its kind, settings and arrays.
-
-    Raises
-    ------
-    PriorError
-        If the kind is unknown, or settings and arrays do not make up such a prior.
-    """
-    variants = PRIORS | _ALSO
-    if kind not in variants:
-        raise UnknownPriorError(unknown_kind("prior", kind, PRIORS))
-    try:
-        return variants[kind].from_parts(config, tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise PriorError(f"the {kind} prior is damaged: {error}") from error
+__all__ = ["load_prior", "save_prior"]
 
 
 def save_prior(prior: Prior, folder: Path) -> None:

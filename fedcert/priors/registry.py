@@ -1,0 +1,76 @@
+"""Which priors there are, by the kind that settings and bundles name.
+
+The variants are entered in `fedcert.priors`; somebody's own enters with `register_prior`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from fedcert.errors import PriorError, UnknownKindError
+from fedcert.extensions import enter, unknown_kind
+from fedcert.priors.base import Prior
+
+__all__ = ["PRIORS", "prior_from_parts", "register_derived", "register_prior"]
+
+PRIORS: dict[str, type[Prior]] = {}
+"""Priors that can be fitted to a pool, so that settings may name them."""
+
+# Made from another prior, so they are none of those to choose from.
+_DERIVED: dict[str, type[Prior]] = {}
+
+PriorType = TypeVar("PriorType", bound=type[Prior])
+
+
+class UnknownPriorError(UnknownKindError, PriorError):
+    """No prior of this kind is registered."""
+
+
+def register_prior(cls: PriorType) -> PriorType:
+    """Let settings and bundles of this process name a prior by its kind; a class decorator.
+
+    Raises
+    ------
+    ValueError
+        If the class is not complete, or another one has its kind.
+    """
+    return _entered(cls, PRIORS)
+
+
+def register_derived(cls: PriorType) -> PriorType:
+    """Let bundles name a prior that is made from another one and fitted to no pool.
+
+    Raises
+    ------
+    ValueError
+        As in `register_prior`.
+    """
+    return _entered(cls, _DERIVED)
+
+
+def _entered(cls: PriorType, registry: dict[str, type[Prior]]) -> PriorType:
+    enter(PRIORS | _DERIVED, cls, what="prior")  # a kind is unique among both
+    registry[cls.kind] = cls
+    return cls
+
+
+def prior_from_parts(
+    kind: str, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
+) -> Prior:
+    """Rebuild a prior from its kind, settings and arrays.
+
+    Raises
+    ------
+    PriorError
+        If the kind is unknown, or settings and arrays do not make up such a prior.
+    """
+    variants = PRIORS | _DERIVED
+    if kind not in variants:
+        raise UnknownPriorError(unknown_kind("prior", kind, PRIORS))
+    try:
+        return variants[kind].from_parts(config, tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise PriorError(f"the {kind} prior is damaged: {error}") from error
