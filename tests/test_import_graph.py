@@ -14,6 +14,7 @@ import fedcert
 ROOT = Path(fedcert.__file__).parent
 # flower_records turns arrays into Flower's records, for strategies and clients.
 OUTSIDE = ("strategies", "clients", "simulations", "cli", "flower_records")
+
 FORBIDDEN = {"flwr", "ray"}
 
 

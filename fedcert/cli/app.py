@@ -17,6 +17,7 @@ from fedcert import __version__
 from fedcert.cli.bundle import bundle
 from fedcert.cli.commit import commit
 from fedcert.cli.console import say
+from fedcert.cli.deploy import deploy
 from fedcert.cli.device import personalize
 from fedcert.cli.endings import in_one_line
 from fedcert.cli.keys import keys
@@ -35,7 +36,7 @@ __all__ = ["app", "main"]
 
 # What `fedcert --help` shows under which heading, in this order, groups of commands last.
 _HEADINGS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Run a federation": (new, simulate, status, report, server),
+    "Run a federation": (new, simulate, status, report, server, deploy),
     "On a device": (plan, commit, personalize, submit, monitor),
     "For everybody": (verify, bundle, prior, keys),
 }

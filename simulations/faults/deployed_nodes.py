@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fedcert.deployment import Deployment
 from fedcert.errors import RunError
-from fedcert.simulations.deployment import Deployment
 from fedcert.simulations.faults.fault import NOTHING, Fault, Outcome
 from fedcert.simulations.faults.node_rig import NodeRig
 

@@ -10,10 +10,10 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid
 
 from fedcert.clients.client_app import make_client_app
+from fedcert.deployment import NodeSetup
 from fedcert.models import with_task_head
 from fedcert.settings import RunSettings
-from fedcert.simulations.deployment import NodeSetup
-from fedcert.simulations.deployment.example import Config, grow_pool, write_table
+from fedcert.simulations.deployed_example import Config, grow_pool, write_table
 from fedcert.simulations.faults.device_rig import LABELS, SIDE, make_base, make_examples
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies.pooled_prior import PooledPrior

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from tiny_models import Family
 
-from fedcert.simulations.deployment import Deployment, FinishedRun, NodeSetup
-from fedcert.simulations.deployment.credentials import make_node_key
-from fedcert.simulations.deployment.example import Example, digits_on_nodes, grow_pool
-from fedcert.simulations.deployment.processes import marked
+from fedcert.deployment import Deployment, FinishedRun, NodeSetup
+from fedcert.deployment.credentials import make_node_key
+from fedcert.deployment.processes import marked
+from fedcert.simulations.deployed_example import Example, digits_on_nodes, grow_pool
 
 SIMULATED = 12
 TINY = {

@@ -1,4 +1,4 @@
-"""``python -m fedcert.simulations.deployment``, as the documentation runs it."""
+"""``fedcert deploy local``, as the documentation runs it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fedcert.simulations.deployment.processes import marked
+from fedcert.deployment.processes import marked
 
 pytestmark = pytest.mark.deploy
 
-_COMMAND = [sys.executable, "-m", "fedcert.simulations.deployment"]
+_COMMAND = [sys.executable, "-m", "fedcert.cli", "deploy", "local"]
 
 
 def _lines(output: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcert.simulations.deployment.processes import marked
+from fedcert.deployment.processes import marked
 from fedcert.simulations.faults.deployed_nodes import DEPLOYED_NODE_FAULTS
 from fedcert.simulations.faults.fault import Fault
 from fedcert.simulations.faults.nodes import NODE_FAULTS

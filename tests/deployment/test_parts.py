@@ -21,18 +21,18 @@ from flwr.common.config import parse_config_args
 from tiny_models import Family
 from typer.testing import CliRunner
 
-from fedcert.errors import RunError, SettingsError
-from fedcert.simulations.deployment import Deployment, FinishedRun, NodeSetup
-from fedcert.simulations.deployment.credentials import (
+from fedcert.cli.deploy import deploy
+from fedcert.deployment import Deployment, FinishedRun, NodeSetup
+from fedcert.deployment.credentials import (
     TlsFiles,
-    commands,
     make_node_key,
     make_tls,
 )
-from fedcert.simulations.deployment.example import digits_on_nodes, grow_pool
-from fedcert.simulations.deployment.processes import Service, free_ports, marked
-from fedcert.simulations.deployment.runs import Submission
-from fedcert.simulations.deployment.toml import flat_toml
+from fedcert.deployment.processes import Service, free_ports, marked
+from fedcert.deployment.runs import Submission
+from fedcert.deployment.toml import flat_toml
+from fedcert.errors import RunError, SettingsError
+from fedcert.simulations.deployed_example import digits_on_nodes, grow_pool
 
 # Keys
 
@@ -96,11 +96,11 @@ def test_a_nodes_key_is_what_flower_reads(tmp_path: Path) -> None:
 
 def test_the_command_makes_what_python_makes(tmp_path: Path) -> None:
     run = CliRunner().invoke
-    tls = run(commands, ["tls", "--host", "fl.example.org", "--folder", str(tmp_path / "t")])
+    tls = run(deploy, ["tls", "--host", "fl.example.org", "--folder", str(tmp_path / "t")])
     assert tls.exit_code == 0, tls.output
     files = make_tls(tmp_path / "t")
     _shake_hands(files, files.ca, "fl.example.org")
-    node = run(commands, ["node", str(tmp_path / "hospital-3")])
+    node = run(deploy, ["node-key", str(tmp_path / "hospital-3")])
     assert f"to be registered:  {tmp_path / 'hospital-3.pub'}" in node.output
 
 
@@ -290,7 +290,7 @@ def test_one_node_is_no_federation(tmp_path: Path) -> None:
 
 
 def test_the_command_explains_itself() -> None:
-    command = [sys.executable, "-m", "fedcert.simulations.deployment", "--nodes", "1"]
+    command = [sys.executable, "-m", "fedcert.cli", "deploy", "local", "--nodes", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--nodes" in done.stderr

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, RecordDict
 
+import fedcert.cli.deploy
+from fedcert import deployment
 from fedcert.clients.node import node_of
 from fedcert.settings import RunSettings
-from fedcert.simulations import deployment
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 _SOURCES = [
     *Path(deployment.__file__).parent.glob("*.py"),
+    Path(str(fedcert.cli.deploy.__file__)),
     *Path(__file__).parent.glob("*.py"),
 ]
 RUN_HERE = "\n".join(p.read_text(encoding="utf-8") for p in _SOURCES if p != Path(__file__))
@@ -49,7 +51,7 @@ def test_a_command_is_one_that_the_tests_run(command: list[str]) -> None:
 def test_there_are_such_commands() -> None:
     programs = {command[0] for command in _commands()}
     assert programs >= {"flower-superlink", "flower-supernode", "flower-superexec", "flwr"}
-    assert programs >= {"fedcert", "python"}
+    assert programs >= {"fedcert"}
 
 
 def test_the_run_and_the_node_of_the_page_go_together(tmp_path: Path) -> None:

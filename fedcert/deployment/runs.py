@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedcert.deployment.processes import Service
 from fedcert.errors import RunError
-from fedcert.simulations.deployment.processes import Service
 
 if TYPE_CHECKING:
-    from fedcert.simulations.deployment.federation import Deployment
+    from fedcert.deployment.federation import Deployment
 
 __all__ = ["FinishedRun", "Submission"]
 

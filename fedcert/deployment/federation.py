@@ -10,19 +10,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-import fedcert.simulations
 from fedcert.atomic import write_atomically
+from fedcert.deployment.credentials import make_node_key, make_tls
+from fedcert.deployment.nodes import NodeSetup
+from fedcert.deployment.processes import Service, free_ports, kill_marked, marked
+from fedcert.deployment.runs import FinishedRun, Submission
+from fedcert.deployment.toml import flat_toml
 from fedcert.errors import RunError, SettingsError
-from fedcert.simulations.deployment.credentials import make_node_key, make_tls
-from fedcert.simulations.deployment.nodes import NodeSetup
-from fedcert.simulations.deployment.processes import Service, free_ports, kill_marked, marked
-from fedcert.simulations.deployment.runs import FinishedRun, Submission
-from fedcert.simulations.deployment.toml import flat_toml
 
-__all__ = ["CONNECTION", "Deployment"]
+__all__ = ["CONNECTION", "Deployment", "fedcert_app"]
 
 CONNECTION = "deployed"
 """Name of the connection to the SuperLink in Flower's configuration."""
@@ -32,7 +32,6 @@ _START_TIMEOUT, _COMMAND_TIMEOUT = 120.0, 120.0
 _PAUSE, _RESTART_PAUSE = 0.2, 5.0
 # What a SuperNode says once the SuperLink has taken it.
 _ACCEPTED = b"SuperNode ID:"
-_APP = Path(str(fedcert.simulations.__file__)).parent / "app"
 _ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -53,8 +52,8 @@ class Deployment:
         Gets keys, configurations, logs, the SuperLink's database, and the nodes' folders.
     nodes : sequence of NodeSetup
         The nodes.
-    app : Path
-        The Flower app.
+    app : Path, optional
+        The Flower app; by default the one that comes with fedcert.
     say : callable
         Told in a line what is being done.
 
@@ -69,14 +68,12 @@ class Deployment:
         folder: Path,
         nodes: Sequence[NodeSetup] = (),
         *,
-        app: Path = _APP,
+        app: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
+        app = fedcert_app() if app is None else app
         if not (app / "pyproject.toml").is_file():
-            raise SettingsError(
-                f"{app} holds no Flower app: run this from a checkout of fedcert, or name the "
-                "folder of the app"
-            )
+            raise SettingsError(f"{app} holds no Flower app; name the folder of the app")
         self.folder, self.nodes = folder.resolve(), {node.client: node for node in nodes}
         self._app, self.say = app.resolve(), say
         self.services: dict[str, Service] = {}
@@ -331,6 +328,14 @@ class Deployment:
         ]
         home = Path(self._environment("flwr")["FLWR_HOME"])
         write_atomically(home / "config.toml", "".join(lines).encode())
+
+
+def fedcert_app() -> Path:
+    """Return the folder of the Flower app that comes with fedcert."""
+    spec = find_spec("fedcert.simulations")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "app"
 
 
 def _apps(client: str) -> str:

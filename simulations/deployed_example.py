@@ -12,13 +12,13 @@ from pathlib import Path
 from fedcert.adapters import AdaptedModel, encode, finetune
 from fedcert.atomic import write_atomically
 from fedcert.data.examples import Examples
+from fedcert.deployment.nodes import NodeSetup
 from fedcert.errors import SettingsError
 from fedcert.models import load_base_model, with_task_head
 from fedcert.pool import Pool
 from fedcert.randomness import small_seed
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
-from fedcert.simulations.deployment.nodes import NodeSetup
 from fedcert.simulations.scenarios.digits import Digits
 
 __all__ = ["Example", "digits_on_nodes", "grow_pool", "write_table"]

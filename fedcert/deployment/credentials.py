@@ -2,8 +2,8 @@
 
 The same as with OpenSSL and ``ssh-keygen``, without either of them::
 
-    python -m fedcert.simulations.deployment.credentials tls --host fl.example.org
-    python -m fedcert.simulations.deployment.credentials node hospital-3
+    python -m fedcert.deployment.credentials tls --host fl.example.org
+    python -m fedcert.deployment.credentials node hospital-3
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedcert.atomic import write_atomically
 
-__all__ = ["TlsFiles", "commands", "make_node_key", "make_tls"]
+__all__ = ["TlsFiles", "make_node_key", "make_tls"]
 
 _PRIVATE = 0o600
 _VALID = timedelta(days=365)
@@ -173,34 +171,3 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-commands = typer.Typer(no_args_is_help=True, add_completion=False)
-
-
-@commands.command("tls")
-def _tls(
-    host: Annotated[
-        list[str], typer.Option(help="A name or address of the server; may be repeated.")
-    ],
-    folder: Annotated[Path, typer.Option(help="Gets the four files.")] = Path("tls"),
-) -> None:
-    """Make a CA and the server's certificate; files that are there are kept."""
-    files = make_tls(folder, host)
-    print(f"for everybody:       {files.ca}")
-    print(f"for the server:      {files.certificate}, {files.key}")
-    print(f"to be put away safe: {folder / 'ca.key'}")
-
-
-@commands.command("node")
-def _node(
-    path: Annotated[Path, typer.Argument(help="The private key; the public one is beside it.")],
-) -> None:
-    """Make a node's key pair; one that is there is kept."""
-    public = make_node_key(path)
-    print(f"stays on the node: {path}")
-    print(f"to be registered:  {public}")
-
-
-if __name__ == "__main__":
-    commands()
