@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -10,8 +11,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-from fedcert.simulations.faults.device_rig import Parties
 
 __all__ = ["measure_footprint", "personalize_in_a_process"]
 
@@ -64,10 +63,15 @@ def measure_footprint(*, runs: int = 3) -> dict[str, Any]:
         imported all the same. What a base model adds is its weights, twice.
     """
     with tempfile.TemporaryDirectory() as name:
-        parties = Parties.make(Path(name) / "device")
+        parties = _parties(Path(name) / "device")
         helps = [_seconds_of("personalize", "--help") for _ in range(runs)]
         rows = [
-            personalize_in_a_process(parties, Path(name) / f"run-{index}")
+            personalize_in_a_process(
+                Path(name) / f"run-{index}",
+                data=parties.data,
+                bundle=parties.bundle,
+                base=parties.base,
+            )
             for index in range(runs)
         ]
     seconds = ("import_seconds", "personalize_seconds")
@@ -81,20 +85,18 @@ def measure_footprint(*, runs: int = 3) -> dict[str, Any]:
 
 
 def personalize_in_a_process(
-    parties: Parties, folder: Path, *options: object, bundle: Path | None = None
+    folder: Path, *options: object, data: Path, bundle: Path, base: Path
 ) -> dict[str, Any]:
     """Personalize in a fresh process, in a state of its own; return what it took.
 
     Parameters
     ----------
-    parties : Parties
-        Bundle, base model, and examples.
     folder : Path
         Gets the key, the state, and the result.
     *options : object
         More words for ``fedcert personalize``.
-    bundle : Path, optional
-        Another bundle, or an archive.
+    data, bundle, base : Path
+        Examples, bundle (a folder or an archive), and base model.
 
     Returns
     -------
@@ -104,8 +106,8 @@ def personalize_in_a_process(
     folder.mkdir(parents=True)
     report = folder / "footprint.json"
     words = (
-        *("personalize", parties.data, "--bundle", bundle or parties.bundle),
-        *("--base-model", parties.base, "--client", "device"),
+        *("personalize", data, "--bundle", bundle),
+        *("--base-model", base, "--client", "device"),
         *("--key", folder / "device.key", "--output", folder / "out", *options),
     )
     done = _process("-c", _CHILD, report, *words)
@@ -114,6 +116,13 @@ def personalize_in_a_process(
     row: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     modules = set(row.pop("modules"))
     return row | {"unwanted": sorted(modules & set(UNWANTED)), "error": done.stderr.strip()}
+
+
+def _parties(folder: Path) -> Any:
+    """Make a device's files as the tests do; benchmarks run in a checkout."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+    parties = importlib.import_module("faults.device_rig").Parties
+    return parties.make(folder)
 
 
 def _seconds_of(*words: object) -> float:

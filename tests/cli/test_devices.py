@@ -11,18 +11,18 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from cli.conftest import Outcome, Run, tree
-from fedcert.bundles import Bundle
-from fedcert.certificates import Certificate
-from fedcert.simulations.benchmarks.footprint import UNWANTED, personalize_in_a_process
-from fedcert.simulations.faults.device_rig import (
+from faults.device_rig import (
     Parties,
     make_base,
     make_bundle,
     make_examples,
     write_csv,
 )
+
+from cli.conftest import Outcome, Run, tree
+from fedcert.bundles import Bundle
+from fedcert.certificates import Certificate
+from fedcert.simulations.benchmarks.footprint import UNWANTED, personalize_in_a_process
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "devices.md"
 
@@ -212,9 +212,13 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Parties:
 def test_personalizing_keeps_to_its_memory(wide: Parties, tmp_path: Path) -> None:
     archive = tmp_path / "bundle.zip"
     Bundle.load(wide.bundle).pack(archive)
-    free = personalize_in_a_process(wide, tmp_path / "free")
+    free = personalize_in_a_process(
+        tmp_path / "free", data=wide.data, bundle=wide.bundle, base=wide.base
+    )
     budget = round(free["after_imports_mib"]) + 170
-    held = personalize_in_a_process(wide, tmp_path / "held", "--memory", budget, bundle=archive)
+    held = personalize_in_a_process(
+        tmp_path / "held", "--memory", budget, data=wide.data, bundle=archive, base=wide.base
+    )
     assert free["status"] == held["status"] == 0, (free["error"], held["error"])
     assert held["peak_rss_mib"] < budget < free["peak_rss_mib"]
     # The budget changes what is in memory at once, not what comes out.

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fedcert.simulations.faults.devices import DEVICE_FAULTS
-from fedcert.simulations.faults.fault import Fault
+from faults.devices import DEVICE_FAULTS
+from faults.fault import Fault, Recorder, bring_about
 
 
 @pytest.mark.parametrize("fault", DEVICE_FAULTS, ids=lambda fault: fault.name)
-def test_a_device_fault_ends_as_expected(fault: Fault, tmp_path: Path) -> None:
-    assert fault.inject(tmp_path) == fault.expected
+def test_a_device_fault_ends_as_expected(
+    fault: Fault, tmp_path: Path, record_property: Recorder
+) -> None:
+    bring_about(fault, tmp_path, record_property)

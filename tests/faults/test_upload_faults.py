@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fedcert.simulations.faults.fault import Fault
-from fedcert.simulations.faults.uploads import UPLOAD_FAULTS
+from faults.fault import Fault, Recorder, bring_about
+from faults.uploads import UPLOAD_FAULTS
 
 
 @pytest.mark.parametrize("fault", UPLOAD_FAULTS, ids=lambda fault: fault.name)
-def test_an_upload_fault_ends_as_expected(fault: Fault, tmp_path: Path) -> None:
-    assert fault.inject(tmp_path) == fault.expected
+def test_an_upload_fault_ends_as_expected(
+    fault: Fault, tmp_path: Path, record_property: Recorder
+) -> None:
+    bring_about(fault, tmp_path, record_property)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults.device_rig import CLIENT, Parties, make_bundle, signed_anew
 
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
@@ -22,7 +23,6 @@ from fedcert.protocol.log import read_log
 from fedcert.protocol.signed import signature_of
 from fedcert.protocol.submissions import Submission, accept
 from fedcert.protocol.witness import check_log, check_witness
-from fedcert.simulations.faults.device_rig import CLIENT, Parties, make_bundle, signed_anew
 
 
 @pytest.fixture(scope="module")

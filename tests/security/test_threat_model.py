@@ -8,9 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
-from fedcert.simulations.faults.devices import DEVICE_FAULTS
-from fedcert.simulations.faults.uploads import UPLOAD_FAULTS
+from faults.devices import DEVICE_FAULTS
+from faults.uploads import UPLOAD_FAULTS
 
 TESTS = Path(__file__).resolve().parents[1]
 DOCS = TESTS.parent / "docs"

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.deployed_nodes import DEPLOYED_NODE_FAULTS
+from faults.devices import DEVICE_FAULTS
+from faults.nodes import NODE_FAULTS
+from faults.server import SERVER_FAULTS
+from faults.uploads import UPLOAD_FAULTS
 from flwr.app import Context, Message, RecordDict
 
 from fedcert.simulations.benchmarks import deployment
-from fedcert.simulations.benchmarks.deployment import FAULTS, main, overhead_of, run_fault
+from fedcert.simulations.benchmarks.deployment import (
+    FAULTS,
+    PARTS,
+    fault_rows,
+    main,
+    overhead_of,
+)
 from fedcert.simulations.benchmarks.deployment_page import reliability_page
 from fedcert.simulations.benchmarks.deployment_scale import TimedApp, pool_uploads
 from fedcert.simulations.benchmarks.publishing import page_of
-from fedcert.simulations.faults.fault import Fault, Outcome
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from simulations.counting import ask, counting_app
 from simulations.federation import tiny_settings
@@ -32,39 +41,61 @@ RUN = {
 }
 
 
-def _fault(outcome: str, lost: str = "nothing") -> Fault:
-    def inject(folder: Path) -> Outcome:
-        assert not any(folder.iterdir())
-        return Outcome(outcome, lost)
+REPORT = """<testsuites><testsuite>
+<testcase classname="faults.test_server_faults" name="a" time="1.26"><properties>
+<property name="fault" value="the disk | fails"/><property name="expected" value="refused"/>
+<property name="outcome" value="refused"/><property name="lost" value="nothing"/>
+</properties></testcase>
+<testcase classname="deployment.test_node_faults" name="b" time="2"><properties>
+<property name="fault" value="a node dies"/><property name="expected" value="refused"/>
+<property name="outcome" value="accepted"/><property name="lost" value="nothing"/>
+</properties><failure message="AssertionError: another outcome">text</failure></testcase>
+<testcase classname="faults.test_server_faults" name="c" time="2"><properties>
+<property name="fault" value="a clock is off"/><property name="expected" value="refused"/>
+</properties><failure message="OSError: no space">text</failure></testcase>
+<testcase classname="faults.test_server_faults" name="of the judge" time="2"></testcase>
+</testsuite></testsuites>"""
 
-    return Fault("the disk | fails", Outcome("refused"), inject)
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    (tmp_path / "faults.xml").write_text(REPORT)
+    return fault_rows(tmp_path / "faults.xml")
 
 
-def test_every_fault_has_its_kind_and_a_name_of_its_own() -> None:
+def test_the_report_of_the_tests_says_what_came_of_each_fault(
+    rows: list[dict[str, Any]],
+) -> None:
+    good, other, raised = rows
+    assert good == {
+        "kind": "server",
+        "fault": "the disk | fails",
+        "expected": "refused",
+        "outcome": "refused",
+        "lost": "nothing",
+        "as_expected": True,
+        "seconds": 1.3,
+    }
+    assert (other["kind"], other["outcome"], other["as_expected"]) == (
+        "node",
+        "accepted",
+        False,
+    )
+    assert (raised["outcome"], raised["lost"]) == ("not handled: OSError: no space", "unknown")
+    assert not raised["as_expected"]
+
+
+def test_every_fault_has_a_name_of_its_own_and_is_in_the_report() -> None:
     faults = [
-        fault
-        for kind, name in FAULTS.items()
-        for fault in getattr(import_module(f"fedcert.simulations.faults.{kind}"), name)
+        *SERVER_FAULTS,
+        *UPLOAD_FAULTS,
+        *DEVICE_FAULTS,
+        *NODE_FAULTS,
+        *DEPLOYED_NODE_FAULTS,
     ]
-    assert faults
-    assert all(isinstance(fault, Fault) for fault in faults)
     assert len({fault.name for fault in faults}) == len(faults)
-
-
-def test_a_fault_is_recorded_with_what_came_of_it() -> None:
-    row = run_fault("server", _fault("refused"))
-    assert (row["outcome"], row["lost"], row["as_expected"]) == ("refused", "nothing", True)
-    assert not run_fault("server", _fault("accepted"))["as_expected"]
-    assert not run_fault("server", _fault("refused", lost="the pool"))["as_expected"]
-
-
-def test_a_fault_that_raises_does_not_hide_the_others() -> None:
-    def inject(folder: Path) -> Outcome:
-        raise OSError("no space")
-
-    row = run_fault("server", Fault("x", Outcome("refused"), inject))
-    assert (row["outcome"], row["lost"]) == ("not handled: OSError: no space", "unknown")
-    assert not row["as_expected"]
+    for path in FAULTS:
+        assert (Path(deployment._ROOT) / path).exists()
 
 
 def test_overhead_is_wall_time_over_the_clients_work_per_core() -> None:
@@ -75,12 +106,13 @@ def test_overhead_is_wall_time_over_the_clients_work_per_core() -> None:
     assert found["ratio_with_start"] == pytest.approx(65 / 50)
 
 
-def test_the_page_shows_what_came_and_marks_what_should_not_have() -> None:
-    rows = [run_fault("server", _fault("refused")), run_fault("nodes", _fault("accepted"))]
+def test_the_page_shows_what_came_and_marks_what_should_not_have(
+    rows: list[dict[str, Any]],
+) -> None:
     page = reliability_page(page_of("reliability.md"), {"faults": rows})
     assert "| the disk \\| fails | refused | nothing |" in page
-    assert "| the disk \\| fails | **accepted** (expected: refused) | nothing |" in page
-    assert "1 of 2 faults" in page
+    assert "| a node dies | **accepted** (expected: refused) | nothing |" in page
+    assert "1 of 3 faults" in page
 
 
 def test_a_part_that_was_not_measured_stays_on_the_page() -> None:
@@ -98,26 +130,21 @@ def _machine() -> dict[str, Any]:
     return {"cores": 2, "cpu": "a processor"}
 
 
-def test_a_part_alone_goes_to_its_own_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        deployment, "_all_faults", lambda kinds: [("server", _fault("refused"))]
-    )
-    main(["--part", "faults", "--output", str(tmp_path)])
-    record = json.loads((tmp_path / "deployment.json").read_text())
-    assert [row["fault"] for row in record["faults"]] == ["the disk | fails"]
-    assert "pooled_uploads" not in record
-    assert "disk \\| fails" in (tmp_path / "reliability.md").read_text()
+def _broken(_options: object) -> dict[str, Any]:
+    row = {"kind": "server", "fault": "the disk | fails", "expected": "refused"}
+    return {"faults": [row | {"outcome": "x", "lost": "y", "as_expected": False, "seconds": 1}]}
 
 
 def test_an_unexpected_outcome_fails_the_benchmark_after_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment, "_all_faults", lambda kinds: [("server", _fault("lost"))])
+    monkeypatch.setitem(PARTS, "faults", _broken)
     with pytest.raises(SystemExit, match="the disk"):
         main(["--part", "faults", "--output", str(tmp_path)])
-    assert (tmp_path / "deployment.json").is_file()
+    record = json.loads((tmp_path / "deployment.json").read_text())
+    assert [row["fault"] for row in record["faults"]] == ["the disk | fails"]
+    assert "pooled_uploads" not in record
+    assert "disk \\| fails" in (tmp_path / "reliability.md").read_text()
 
 
 def test_uploads_are_pooled_through_the_checks(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults.device_rig import fedcert
 from flwr.app import Message, RecordDict
 from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation, tiny_settings
 
@@ -22,7 +23,6 @@ from fedcert.messages import CERTIFY, COMMIT, PLAN, REPLY, TRAIN
 from fedcert.pool.locking import only_one
 from fedcert.runs.progress import Stopwatch
 from fedcert.settings import RunSettings
-from fedcert.simulations.faults.device_rig import fedcert
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies import publishing, serving
 from fedcert.strategies.latest import LatestBundle

@@ -7,6 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from faults.device_rig import (
+    Parties,
+    fedcert,
+    make_examples,
+    signed_anew,
+    write_csv,
+)
+from faults.fault import Fault, Outcome
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
 from fedcert.certificates.signing import generate_key, public_hex
@@ -14,14 +22,6 @@ from fedcert.errors import FedcertError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.signed import signature_of
 from fedcert.protocol.submissions import Submission, accept
-from fedcert.simulations.faults.device_rig import (
-    Parties,
-    fedcert,
-    make_examples,
-    signed_anew,
-    write_csv,
-)
-from fedcert.simulations.faults.fault import Fault, Outcome
 
 __all__ = ["SUBMISSION_FAULTS"]
 

@@ -10,13 +10,13 @@ from unittest.mock import patch
 
 from flwr.app import Context, Message
 
+from faults.device_rig import LABELS, make_base
+from faults.fault import Fault, Outcome
+from faults.node_rig import Answer, NodeRig
 from fedcert.clients import node as node_module
 from fedcert.messages import PROTOCOL_VERSION, TRAIN
 from fedcert.models import load_base_model, with_task_head
 from fedcert.pool import Pool
-from fedcert.simulations.faults.device_rig import LABELS, make_base
-from fedcert.simulations.faults.fault import Fault, Outcome
-from fedcert.simulations.faults.node_rig import Answer, NodeRig
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies.pooled_prior import PooledPrior
 

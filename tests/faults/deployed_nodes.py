@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from faults.fault import NOTHING, Fault, Outcome
+from faults.node_rig import NodeRig
 from fedcert.deployment import Deployment
 from fedcert.errors import RunError
-from fedcert.simulations.faults.fault import NOTHING, Fault, Outcome
-from fedcert.simulations.faults.node_rig import NodeRig
 
 __all__ = ["DEPLOYED_NODE_FAULTS"]
 

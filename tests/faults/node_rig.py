@@ -9,12 +9,12 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.serverapp import Grid
 
+from faults.device_rig import LABELS, SIDE, make_base, make_examples
 from fedcert.clients.client_app import make_client_app
 from fedcert.deployment import NodeSetup
 from fedcert.models import with_task_head
 from fedcert.settings import RunSettings
 from fedcert.simulations.deployed_example import Config, grow_pool, write_table
-from fedcert.simulations.faults.device_rig import LABELS, SIDE, make_base, make_examples
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.serving import serve

@@ -11,14 +11,9 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedcert.adapters.codec import encode
-from fedcert.errors import PoolError
-from fedcert.messages import ARRAYS, REPLY
-from fedcert.pool.robustness import screen_pool
-from fedcert.randomness import keyed_generator
-from fedcert.simulations.faults.fault import Fault, Outcome
-from fedcert.simulations.faults.submissions import SUBMISSION_FAULTS
-from fedcert.simulations.faults.upload_rig import (
+from faults.fault import Fault, Outcome
+from faults.submissions import SUBMISSION_FAULTS
+from faults.upload_rig import (
     HONEST,
     Upload,
     collect,
@@ -26,6 +21,11 @@ from fedcert.simulations.faults.upload_rig import (
     make_space,
     upload,
 )
+from fedcert.adapters.codec import encode
+from fedcert.errors import PoolError
+from fedcert.messages import ARRAYS, REPLY
+from fedcert.pool.robustness import screen_pool
+from fedcert.randomness import keyed_generator
 
 __all__ = ["UPLOAD_FAULTS", "large_upload"]
 

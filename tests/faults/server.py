@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from faults.fault import NOTHING, Fault, Outcome
+from faults.server_rig import NEW, UPSTREAM, Ended, Run, start
 from fedcert.bundles import Bundle
 from fedcert.bundles.versions import BundleVersions
 from fedcert.certificates import Certificate, verify_record
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.history import History
 from fedcert.protocol.log import Entry, read_log
-from fedcert.simulations.faults.fault import NOTHING, Fault, Outcome
-from fedcert.simulations.faults.server_rig import NEW, UPSTREAM, Ended, Run, start
 from fedcert.verification import check_bundle
 
 __all__ = ["SERVER_FAULTS"]

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from fedcert.certificates import Certificate
-from fedcert.simulations.faults.device_rig import (
+from faults.device_rig import (
     CLIENT,
     Parties,
     fedcert,
@@ -23,7 +22,8 @@ from fedcert.simulations.faults.device_rig import (
     make_examples,
     write_csv,
 )
-from fedcert.simulations.faults.fault import Fault, Outcome
+from faults.fault import Fault, Outcome
+from fedcert.certificates import Certificate
 
 __all__ = ["DEVICE_FAULTS"]
 
@@ -243,7 +243,7 @@ def _killed(folder: Path) -> Outcome:
     undisturbed = Parties(Path(shutil.copytree(folder, folder / "undisturbed")))
     words = ("personalize", parties.data, "--client", CLIENT, "-o", parties.output)
     kept = ("--bundle", parties.bundle, "--key", folder / "device.key")
-    done = subprocess.run(  # noqa: S603 - the words are made above
+    done = subprocess.run(
         [sys.executable, "-c", _KILLED, *map(str, (*words, *kept))],
         capture_output=True,
         check=False,

@@ -20,10 +20,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from faults.device_rig import LABELS, SIDE, make_base, make_examples
 from fedcert.data import Examples, ImageInputs
 from fedcert.randomness import keyed_generator
 from fedcert.scenarios import Scenario
-from fedcert.simulations.faults.device_rig import LABELS, SIDE, make_base, make_examples
 
 __all__ = ["NEW", "POINTS", "UPSTREAM", "Ended", "Run", "Small", "start"]
 
@@ -32,7 +32,7 @@ _LONGEST = 120.0  # seconds; a run takes about one
 
 # What a run would import on its way, some of it only when it is first used.
 _PRELOADED = [
-    "fedcert.simulations.faults.server_rig",
+    "faults.server_rig",
     "fedcert.simulations.runners.flower_internals",
     "fedcert.clients.client_app",
     "fedcert.strategies.serving",

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["NOTHING", "Fault", "Outcome"]
+__all__ = ["NOTHING", "Fault", "Outcome", "Recorder", "bring_about"]
+
+Recorder = Callable[[str, object], None]
+"""The fixture ``record_property``: what it is told stands in pytest's JUnit report."""
 
 NOTHING = "nothing"
 """What an outcome says when nothing was lost."""
@@ -45,3 +48,24 @@ class Fault:
     name: str
     expected: Outcome
     inject: Callable[[Path], Outcome]
+
+
+def bring_about(fault: Fault, folder: Path, record: Recorder) -> None:
+    """Bring a fault about, record what came of it, and assert that it was expected.
+
+    Parameters
+    ----------
+    fault : Fault
+        What goes wrong.
+    folder : Path
+        An empty folder.
+    record : callable
+        Gets ``fault``, ``expected``, ``outcome`` and ``lost``, from which
+        ``make bench-deployment`` renders docs/reliability.md.
+    """
+    record("fault", fault.name)
+    record("expected", fault.expected.outcome)
+    found = fault.inject(folder)
+    record("outcome", found.outcome)
+    record("lost", found.lost)
+    assert found == fault.expected
