@@ -14,6 +14,17 @@ from fedcert.reports.formats import clean_text
 
 __all__ = ["in_one_line", "print_line"]
 
+# Which extra brings a package that the core does without.
+_EXTRAS = {
+    "datasets": "data",
+    "flwr": "server",
+    "flwr_datasets": "data",
+    "matplotlib": "report",
+    "pyarrow": "data",
+    "ray": "simulation",
+    "sklearn": "simulation",
+    "tensorboard": "tensorboard",
+}
 # What typer makes of Ctrl-C.
 _INTERRUPTED = 130
 
@@ -33,6 +44,14 @@ def in_one_line(*, interrupted: str) -> Iterator[None]:
         _fail(str(error))
     except OSError as error:
         _fail(_reason_of(error))
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        _fail(
+            f"this needs the package {package!r}, which is not installed; install fedcert "
+            f"with its extra [{_EXTRAS[package]}]"
+        )
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
             print_line(Console(stderr=True), f"interrupted; {interrupted}")
