@@ -12,6 +12,7 @@ from fedcert.certificates.bounds import (
     hoeffding_upper_bound,
     uniform_weight,
 )
+from fedcert.certificates.claims import Claim, certify
 from fedcert.certificates.issuing import issue
 from fedcert.certificates.kl_bounds import bounded_loss_upper_bound
 from fedcert.certificates.recipes import (
@@ -44,6 +45,7 @@ __all__ = [
     "Certificate",
     "Check",
     "Choice",
+    "Claim",
     "CompressionRecipe",
     "Digests",
     "FirstStage",
@@ -66,6 +68,7 @@ __all__ = [
     "binomial_upper_bound",
     "bounded_loss_upper_bound",
     "budget_of",
+    "certify",
     "hoeffding_upper_bound",
     "issue",
     "uniform_weight",

@@ -15,6 +15,7 @@ import typer
 
 from fedcert import __version__
 from fedcert.cli.bundle import bundle
+from fedcert.cli.certify import certify
 from fedcert.cli.commit import commit
 from fedcert.cli.console import say
 from fedcert.cli.deploy import deploy
@@ -38,7 +39,7 @@ __all__ = ["app", "main"]
 _HEADINGS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Run a federation": (new, simulate, status, report, server, deploy),
     "On a device": (plan, commit, personalize, submit, monitor),
-    "For everybody": (verify, bundle, prior, keys),
+    "For everybody": (certify, verify, bundle, prior, keys),
 }
 
 app = typer.Typer(
