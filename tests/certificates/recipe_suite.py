@@ -16,7 +16,8 @@ from fedcert.errors import CertificateError
 
 from .conftest import Issuer
 
-each_size = pytest.mark.parametrize("n", [*range(1, 33), 80, 81, 255, 256, 2_000])
+SIZES = (1, 2, 3, 4, 5, 7, 8, 31, 32, 80, 81, 255, 256, 2_000)
+"""Where rounding a share up or down makes a difference, and some of each parity."""
 
 
 class RecipeSuite:
@@ -26,26 +27,28 @@ class RecipeSuite:
     few: ClassVar[Recipe]
     """The same kind with few candidates, to be played on a small table."""
 
-    @each_size
-    def test_its_spans_lie_within_the_support_set(self, n: int) -> None:
-        for span in (self.recipe.choosing(n), self.recipe.certifying(n)):
-            assert 0 <= span.start <= span.stop <= n
-            assert len(range(n)[span.as_slice()]) == span.size
+    def test_its_spans_lie_within_the_support_set(self) -> None:
+        for n in SIZES:
+            for span in (self.recipe.choosing(n), self.recipe.certifying(n)):
+                assert 0 <= span.start <= span.stop <= n
+                assert len(range(n)[span.as_slice()]) == span.size
 
-    @each_size
-    def test_every_example_is_used(self, n: int) -> None:
-        spans = (self.recipe.choosing(n), self.recipe.certifying(n))
-        assert set().union(*(range(span.start, span.stop) for span in spans)) == set(range(n))
+    def test_every_example_is_used(self) -> None:
+        for n in SIZES:
+            spans = (self.recipe.choosing(n), self.recipe.certifying(n))
+            used = set().union(*(range(span.start, span.stop) for span in spans))
+            assert used == set(range(n))
 
-    @each_size
-    def test_one_more_example_never_takes_one_from_certifying(self, n: int) -> None:
-        assert self.recipe.certifying(n).size <= self.recipe.certifying(n + 1).size
+    def test_one_more_example_never_takes_one_from_certifying(self) -> None:
+        sizes = [self.recipe.certifying(n).size for n in range(1, 300)]
+        assert sizes == sorted(sizes)
 
-    @each_size
-    def test_the_ledger_spends_at_most_delta(self, n: int) -> None:
-        entries = self.recipe.ledger(n)
-        assert sum(Fraction(entry.delta) for entry in entries) <= Fraction(self.recipe.delta)
-        assert all(entry.purpose for entry in entries)
+    def test_the_ledger_spends_at_most_delta(self) -> None:
+        for n in SIZES:
+            entries = self.recipe.ledger(n)
+            spent = sum(Fraction(entry.delta) for entry in entries)
+            assert spent <= Fraction(self.recipe.delta), n
+            assert all(entry.purpose for entry in entries)
 
     @pytest.mark.parametrize("chance", [0.2, 0.5, 0.75, 0.99])
     def test_smallest_n_is_the_smallest(self, chance: float) -> None:

@@ -61,9 +61,9 @@ class TestSplit(WeightSuite):
         assert self.recipe.bound(4, 40) == binomial_upper_bound(4, 40, 0.05)
         assert [entry.delta for entry in self.recipe.ledger(80)] == [0.0, 0.05]
 
-    @pytest.mark.parametrize("n", range(1, 100))
-    def test_no_example_both_chooses_and_certifies(self, n: int) -> None:
-        assert self.recipe.choosing(n).stop == self.recipe.certifying(n).start
+    def test_no_example_both_chooses_and_certifies(self) -> None:
+        for n in range(1, 100):
+            assert self.recipe.choosing(n).stop == self.recipe.certifying(n).start
 
     @pytest.mark.parametrize(
         ("fraction", "n", "choosing"),

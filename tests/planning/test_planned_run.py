@@ -47,7 +47,11 @@ def _settings(**changes: Any) -> RunSettings:
 
 @pytest.fixture(autouse=True)
 def small_menu(monkeypatch: pytest.MonkeyPatch) -> Menu:
-    """Replace the menu by the union and a quick posterior split, which wins at n = 32."""
+    """Replace the menu by the union and a quick posterior split.
+
+    Which of them wins, two planning clients decide between near-equal means: nothing here
+    depends on it.
+    """
     posterior = PosteriorSplitRecipe(
         candidates=50, delta=0.05, choose_fraction=0.25, chains=8, steps=8
     )
@@ -109,8 +113,9 @@ def test_certificates_have_the_plans_recipe_and_verify(
     for client in CLIENTS[UPSTREAM:]:
         folder = run.output / "clients" / client
         certificate = Certificate.read(folder / "certificate.json")
-        assert certificate.recipe.kind == "posterior_split"
-        assert bundle.plan.expected(32).recipe == certificate.recipe.with_delta(0.05)
+        prescribed = bundle.plan.expected(32).recipe
+        assert prescribed in small_menu
+        assert certificate.recipe.with_delta(0.05) == prescribed
         examples = load_scenario(SCENARIO, {}).support_examples(client, 32)
         report = verify_record(certificate).extended(
             [
@@ -126,7 +131,7 @@ def test_certificates_have_the_plans_recipe_and_verify(
     ]
     page = (run.output / "report.html").read_text(encoding="utf-8")
     assert "What was planned" in page
-    assert "32 examples: posterior_split 0.25" in page
+    assert f"32 examples: {recipe_name(bundle.plan.expected(32).recipe)}" in page
     assert run.results["failures"] == []
     assert run.results["prior"]["pool_size"] == UPSTREAM - len(planners)
 
