@@ -11,10 +11,10 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 
 PYTEST := $(BIN)/python -m pytest
 RUFF := $(BIN)/ruff
-# A file without an ending has to be named.
-SOURCES := . .ci/typecheck
+# Files without an ending have to be named.
+SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps test test-slow test-deploy test-all lint format wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps test test-slow test-deploy test-all test-portability lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -61,6 +61,9 @@ test-deploy: $(INSTALLED) ## run the tests with a real SuperLink and SuperNodes,
 
 test-all: $(INSTALLED) ## run all tests
 	$(PYTEST)
+
+test-portability: $(INSTALLED) ## run the tests as other machines would, one setting after the other
+	$(BIN)/python .ci/portability
 
 lint: $(INSTALLED) ## check style, format and types
 	$(RUFF) check $(SOURCES)
