@@ -13,7 +13,7 @@ import psutil
 from torch import nn
 
 from fedcert.errors import SettingsError
-from fedcert.search.choosing import CHUNK
+from fedcert.search.session import CHUNK
 
 __all__ = ["MemoryPlan", "plan_memory", "resident_mib"]
 

@@ -205,7 +205,6 @@ def personalize(
         if (made := _made_before(folder, grant)) is not None:
             return Personalization(made, folder / "adapter", time.perf_counter() - started)
     ordered = in_drawn_order(examples, seed)
-    certifying = recipe.certifying(len(examples)).as_slice()
     tolerance = recipe.margin_tolerance
     scorer = BatchedScorer(
         model,
@@ -235,7 +234,7 @@ def personalize(
         wrong = exported_wrong(
             model.base,
             staging,
-            ordered.take(certifying),
+            ordered.take(recipe.certifies_on(chosen.choice, len(examples)).as_slice()),
             spec=bundle.inputs,
             margin_tolerance=tolerance,
         )
@@ -258,7 +257,7 @@ def personalize(
                 support=examples.multiset_digest(seed),
             ),
             key=key,
-            first_stage=chosen.first_stage,
+            first_stage=chosen.choice.first_stage,
             protocol=None if grant is None else grant.receipt,
         )
         certificate.write(folder / "certificate.json")

@@ -127,7 +127,7 @@ def check_data(
     if not same:
         return checks
     ordered = in_drawn_order(examples, certificate.candidate.seed)
-    span = certificate.recipe.certifying(len(examples)).as_slice()
+    span = certificate.recipe.certifies_on(certificate.choice, len(examples)).as_slice()
     wrong = exported_wrong(
         base,
         adapter,
@@ -161,11 +161,7 @@ def _choice(
         seed=seed, constants=constant_adapters(bundle.space, len(bundle.labels)),
     )  # fmt: skip
     distance = float(np.max(np.abs(chosen.vector - certificate.adapter_vector)))
-    same = (
-        chosen.index == certificate.candidate.index
-        and distance <= REFINEMENT_TOLERANCE
-        and chosen.first_stage == certificate.first_stage
-    )
+    same = chosen.choice == certificate.choice and distance <= REFINEMENT_TOLERANCE
     return Check(
         "choice",
         same,
@@ -222,7 +218,7 @@ def _candidate(certificate: Certificate, bundle: Bundle) -> Check:
     try:
         [drawn] = draw(
             certificate.recipe, bundle.prior, constants, candidate.seed,
-            start=candidate.index, count=1,
+            start=certificate.recipe.candidate_of(certificate.choice), count=1,
         )  # fmt: skip
     except CertificateError as error:
         return Check("candidate", False, str(error))

@@ -21,15 +21,15 @@ from fedcert.baselines.method import (
     Traffic,
     Upstream,
 )
-from fedcert.certificates import PosteriorSplitRecipe, Recipe
-from fedcert.certificates.replay import ErrorTable, Outcome, Refined, replay
+from fedcert.certificates import Recipe
+from fedcert.certificates.replay import ErrorTable, Outcome, replay
 from fedcert.data.examples import Examples
 from fedcert.planning import ClientReplay, menu, worth_trying
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed
 from fedcert.search.drawing import constants_in
-from fedcert.search.refinement import refine
 from fedcert.search.scores import Scores
+from fedcert.search.session import SupportSession
 
 __all__ = ["Planned", "PosteriorSplit", "Searching", "Union"]
 
@@ -83,8 +83,8 @@ class Searching(Method):
 
     def personalize(self, examples: Examples) -> Personalized:
         """Draw, choose or refine, and bound."""
-        if isinstance(self.recipe, PosteriorSplitRecipe):
-            return self._refined(self.recipe, examples)
+        if self.recipe.refines or not self.recipe.selects_from_counts():
+            return self._chosen(examples)
         vectors, drawing = self._candidates()
         scores, scoring = self._scores(vectors, examples)
         constants = self.upstream.constants
@@ -146,23 +146,23 @@ class Searching(Method):
         known[key] = examples, scores, time.perf_counter() - started
         return scores, 0.0
 
-    def _refined(self, recipe: PosteriorSplitRecipe, examples: Examples) -> Personalized:
-        n = len(examples)
-        choosing, certifying = (
-            examples.take(span.as_slice())
-            for span in (recipe.choosing(n), recipe.certifying(n))
+    def _chosen(self, examples: Examples) -> Personalized:
+        """Let the recipe choose as it does for a client."""
+        recipe, n, constants = self.recipe, len(examples), self.upstream.constants
+        session = SupportSession(
+            recipe,
+            self.upstream.prior,
+            self.upstream.scorer,
+            examples,
+            seed=self._seed,
+            constants=constants,
         )
-        adapters = refine(
-            recipe, self.upstream.prior, self.upstream.scorer, choosing, seed=self._seed
-        )
-        refined = Refined(
-            wrong=self.score(adapters, certifying).wrong,
-            test_risk=np.full(len(adapters), np.nan),
-        )
-        # The recipe certifies what was made of the candidates, so no table is read.
-        empty = np.empty((0, n))
-        table = ErrorTable(wrong=empty.astype(np.bool_), losses=empty, test_risk=np.empty(0))
-        return _handed_out(replay(recipe, table, n, refined), adapters, 0.0)
+        chosen = recipe.choose(session)
+        span = recipe.certifies_on(chosen.choice, n)
+        adapters = chosen.vector[None]
+        errors = int(self.score(adapters, examples.take(span.as_slice())).wrong.sum())
+        bound = recipe.bound(errors, span.size, chosen.choice)
+        return Personalized(adapters=adapters, certificate=bound, shared_seconds=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

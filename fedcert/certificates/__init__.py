@@ -17,6 +17,7 @@ from fedcert.certificates.issuing import issue
 from fedcert.certificates.kl_bounds import bounded_loss_upper_bound
 from fedcert.certificates.recipes import (
     Choice,
+    Chosen,
     CompressionRecipe,
     FirstStage,
     GibbsRecipe,
@@ -27,6 +28,7 @@ from fedcert.certificates.recipes import (
     PosteriorSplitRecipe,
     Recipe,
     RecipeTable,
+    Session,
     Span,
     SplitRecipe,
     SteelRecipe,
@@ -46,6 +48,7 @@ __all__ = [
     "Check",
     "Choice",
     "Claim",
+    "Chosen",
     "CompressionRecipe",
     "Digests",
     "FirstStage",
@@ -57,6 +60,7 @@ __all__ = [
     "PosteriorSplitRecipe",
     "Recipe",
     "RecipeTable",
+    "Session",
     "Signature",
     "Span",
     "SplitRecipe",

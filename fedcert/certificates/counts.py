@@ -68,10 +68,13 @@ class Refined:
         Errors of H hypotheses on the m certifying examples, bool, shape (H, m).
     test_risk : numpy.ndarray
         Their risks, shape (H,).
+    losses : numpy.ndarray or None
+        Their losses on the same examples, shape (H, m), which break ties (default: None).
     """
 
     wrong: BoolArray
     test_risk: FloatArray
+    losses: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if self.wrong.ndim != 2 or self.wrong.dtype != np.bool_:
@@ -80,6 +83,8 @@ class Refined:
                 f"{self.wrong.dtype} of shape {self.wrong.shape}"
             )
         _require_shape("test_risk", self.test_risk, self.wrong.shape[:1])
+        if self.losses is not None:
+            _require_shape("losses", self.losses, self.wrong.shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,6 +103,8 @@ class Counts:
         Number of choosing examples.
     certified_on : int
         Number of certifying examples, m.
+    certifying_losses : numpy.ndarray or None
+        Sums of the losses on the certifying examples, shape (E, H) (default: None).
     """
 
     choosing: IntArray
@@ -105,6 +112,7 @@ class Counts:
     losses: FloatArray
     chosen_on: int
     certified_on: int
+    certifying_losses: FloatArray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,10 +155,16 @@ class Selection:
         return chosen
 
 
-def lowest(values: npt.NDArray[Any], losses: FloatArray) -> IntArray:
-    """Return each row's position of the lowest (value, loss, position), shape (E,)."""
+def lowest(values: npt.NDArray[Any], losses: FloatArray | None) -> IntArray:
+    """Return each row's position of the lowest (value, loss, position), shape (E,).
+
+    Without losses equal values go by their positions.
+    """
     leading = values == values.min(axis=1, keepdims=True)
-    positions: IntArray = np.where(leading, losses, np.inf).argmin(axis=1)
+    ties = np.zeros(values.shape) if losses is None else losses
+    # A leader that fails to evaluate somewhere has an infinite loss, and leads all the same.
+    finite = np.minimum(ties, np.finfo(np.float64).max)
+    positions: IntArray = np.where(leading, finite, np.inf).argmin(axis=1)
     return positions
 
 

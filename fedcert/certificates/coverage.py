@@ -18,15 +18,10 @@ from scipy.stats import binom
 
 from fedcert.certificates.attempts import attempt_delta
 from fedcert.certificates.bounds import binomial_upper_bound
-from fedcert.certificates.counts import Counts, Selection
-from fedcert.certificates.recipes import (
-    CompressionRecipe,
-    GibbsRecipe,
-    HybridRecipe,
-    KnownBestRecipe,
-    Recipe,
-    WeightedUnionRecipe,
-)
+from fedcert.certificates.counts import Counts, ErrorTable, Selection
+from fedcert.certificates.recipes import Recipe
+from fedcert.certificates.recipes.session import TableSession
+from fedcert.errors import CertificateError
 
 __all__ = ["CASES", "SIZE", "Case", "Played", "excess", "false_certificates", "play"]
 
@@ -66,11 +61,11 @@ class Case:
 def hardest(recipe: Recipe, errors: int) -> float:
     """Return a risk that makes certificates from up to `errors` errors just false."""
     trials = recipe.certifying(SIZE).size
-    if isinstance(recipe, HybridRecipe | WeightedUnionRecipe | GibbsRecipe):
+    try:
+        bound = recipe.bound(errors, trials)
+    except CertificateError:
         # Shares differ from candidate to candidate, or there are none: take an equal one.
         bound = binomial_upper_bound(errors, trials, recipe.delta / recipe.candidates)
-    else:
-        bound = recipe.bound(errors, trials)
     return min(bound + 1e-9, 1.0)
 
 
@@ -159,8 +154,7 @@ def false_certificates(
 ) -> BoolArray:
     """Return in which episodes a certificate was false, shape (episodes,)."""
     rng = np.random.default_rng(seed)
-    count = 2**recipe.bits if isinstance(recipe, CompressionRecipe) else recipe.candidates
-    risks = case.risks(recipe, count)
+    risks = case.risks(recipe, recipe.universe)
     violated = np.zeros(episodes, dtype=np.bool_)
     for attempt in range(1, case.attempts + 1):
         paid = recipe
@@ -175,8 +169,11 @@ def false_certificates(
 def _false(
     recipe: Recipe, risks: FloatArray, shared: float, episodes: int, rng: np.random.Generator
 ) -> BoolArray:
-    counts = _drawn(recipe, risks, shared, episodes, rng)
-    kept = _kept(recipe, counts, risks)
+    wrong = _drawn(risks, shared, episodes, rng)
+    if not recipe.selects_from_counts():
+        return np.array([_false_alone(recipe, episode, risks) for episode in wrong])
+    counts = _counted(recipe, wrong)
+    kept = recipe.reaching(counts, risks)
     if kept is None:
         selection = recipe.select(counts)
         known = _vote_risks(selection, risks, shared) if recipe.kind == "vote" else None
@@ -192,14 +189,40 @@ def _false(
     return selection.averaged(risks[kept]) > selection.bounds
 
 
+def _false_alone(recipe: Recipe, wrong: BoolArray, risks: FloatArray) -> bool:
+    """Return whether a recipe with a `choose` of its own is false in one episode."""
+    table = ErrorTable(wrong=wrong, losses=np.zeros(wrong.shape), test_risk=risks)
+    session = _PlayedSession(table, candidates=len(wrong), n=SIZE)
+    chosen = recipe.choose(session)
+    row = session.rows_of(chosen.vector[None])
+    span = recipe.certifies_on(chosen.choice, SIZE)
+    errors = int(wrong[row, span.as_slice()].sum())
+    return bool(risks[row][0] > recipe.bound(errors, span.size, chosen.choice))
+
+
+class _PlayedSession(TableSession):
+    """A session in which refining returns whatever fits best: nothing could be greedier."""
+
+    def posterior_means(
+        self, *, candidates: int, chains: int, steps: int, count: int = 1
+    ) -> FloatArray:
+        order = self._wrong.sum(axis=1).argsort(kind="stable")
+        return np.asarray(order[:count, None], dtype=np.float64)
+
+
 def _drawn(
-    recipe: Recipe, risks: FloatArray, shared: float, episodes: int, rng: np.random.Generator
-) -> Counts:
+    risks: FloatArray, shared: float, episodes: int, rng: np.random.Generator
+) -> BoolArray:
+    """Return which predictions are wrong, shape (E, M, SIZE)."""
     draws = rng.random((episodes, len(risks), SIZE))
     if shared:
         together = rng.random((episodes, 1, SIZE)) < shared
         draws = np.where(together, rng.random((episodes, 1, SIZE)), draws)
-    wrong = draws < risks[:, None]
+    wrong: BoolArray = draws < risks[:, None]
+    return wrong
+
+
+def _counted(recipe: Recipe, wrong: BoolArray) -> Counts:
     choosing, certifying = recipe.choosing(SIZE), recipe.certifying(SIZE)
     return Counts(
         choosing=wrong[:, :, choosing.as_slice()].sum(axis=2),
@@ -208,17 +231,6 @@ def _drawn(
         chosen_on=choosing.size,
         certified_on=certifying.size,
     )
-
-
-def _kept(recipe: Recipe, counts: Counts, risks: FloatArray) -> npt.NDArray[np.int64] | None:
-    """Return which candidates get to the certifying stage, shape (E, H); None for all."""
-    if isinstance(recipe, KnownBestRecipe):
-        return np.full((len(counts.choosing), 1), risks.argmin())
-    if recipe.refines:
-        # The greediest refinement: whatever fits the choosing examples best.
-        order = counts.choosing.argsort(axis=1, kind="stable")
-        return order[:, : recipe.hypotheses]
-    return None
 
 
 def _vote_risks(selection: Selection, risks: FloatArray, shared: float) -> FloatArray:

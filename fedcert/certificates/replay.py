@@ -16,6 +16,7 @@ import numpy.typing as npt
 from fedcert.certificates.bounds import binomial_upper_bound
 from fedcert.certificates.counts import ErrorTable, Refined
 from fedcert.certificates.recipes.base import Recipe
+from fedcert.certificates.recipes.session import TableSession
 from fedcert.errors import CertificateError
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "disjoint_parts",
     "limit",
     "mean_bound",
+    "mean_of",
     "replay",
 ]
 
@@ -79,6 +81,8 @@ def replay(
     columns = table.wrong.shape[1]
     if not 1 <= n <= columns:
         raise CertificateError(f"n must be from 1 to the table's {columns} examples, not {n}")
+    if not recipe.selects_from_counts():
+        return _replay_choice(recipe, table, n)
     counts, risks = recipe.tabulated(table, n, refined)
     selection = recipe.select(counts)
     return Outcome(
@@ -87,6 +91,22 @@ def replay(
         errors=float(selection.errors[0]),
         trials=counts.certified_on,
         index=None if selection.index is None else int(selection.index[0]),
+    )
+
+
+def _replay_choice(recipe: Recipe, table: ErrorTable, n: int) -> Outcome:
+    """Let the recipe choose by itself, on the table."""
+    session = TableSession(table, candidates=recipe.candidates, n=n)
+    chosen = recipe.choose(session)
+    row = session.rows_of(chosen.vector[None])
+    span = recipe.certifies_on(chosen.choice, n)
+    errors = int(table.wrong[row, span.as_slice()].sum())
+    return Outcome(
+        bound=recipe.bound(errors, span.size, chosen.choice),
+        risk=float(table.test_risk[row][0]),
+        errors=errors,
+        trials=span.size,
+        index=chosen.index,
     )
 
 
@@ -125,16 +145,17 @@ def mean_bound(
             )
             for part in disjoint_parts(table.wrong.shape[1], n)
         ] or [table]
-        return _mean([replay(recipe, part, n).bound for part in parts])
+        return mean_of([replay(recipe, part, n).bound for part in parts])
     size = recipe.certifying(n).size
     tested = [
         Refined(wrong=refined.wrong[:, part], test_risk=refined.test_risk)
         for part in disjoint_parts(refined.wrong.shape[1], size)
     ] or [refined]
-    return _mean([replay(recipe, table, n, part).bound for part in tested])
+    return mean_of([replay(recipe, table, n, part).bound for part in tested])
 
 
-def _mean(bounds: list[float]) -> float:
+def mean_of(bounds: list[float]) -> float:
+    """Return the mean of some bounds."""
     # A sum may round to below the lowest bound that there can be.
     return float(np.clip(np.mean(bounds), min(bounds), max(bounds)))
 

@@ -128,7 +128,8 @@ def _bound(certificate: Certificate) -> _Outcome:
 
 
 def _certified_on(certificate: Certificate) -> _Outcome:
-    expected = certificate.recipe.certifying(certificate.support_size).size
+    n = certificate.support_size
+    expected = certificate.recipe.certifies_on(certificate.choice, n).size
     found = f"of {certificate.support_size} examples the recipe certifies on {expected}"
     if certificate.certified_on != expected:
         return False, f"{found}, but the record says {certificate.certified_on}"

@@ -9,15 +9,23 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.certificates import PosteriorSplitRecipe, Recipe
-from fedcert.certificates.replay import ErrorTable, Outcome, Refined, mean_bound, replay
+from fedcert.certificates import Recipe
+from fedcert.certificates.replay import (
+    ErrorTable,
+    Outcome,
+    Refined,
+    disjoint_parts,
+    mean_bound,
+    mean_of,
+    replay,
+)
 from fedcert.data.examples import Examples
 from fedcert.planning.menu import worth_trying
 from fedcert.planning.plan import Replayed
 from fedcert.priors.base import FloatArray, Prior
 from fedcert.search.drawing import NO_CONSTANTS, constants_in
-from fedcert.search.refinement import refine
 from fedcert.search.scores import Scorer, Scores
+from fedcert.search.session import SupportSession
 
 __all__ = ["ClientReplay", "plan_client"]
 
@@ -66,6 +74,8 @@ class ClientReplay:
 
     def outcome(self, recipe: Recipe, n: int) -> Outcome:
         """Replay a recipe on the first n examples."""
+        if not recipe.selects_from_counts():
+            return self._chosen(recipe, n)
         refined = None
         if recipe.refines:
             refined = self._finalists(recipe, n, recipe.certifying(n).as_slice())
@@ -80,6 +90,9 @@ class ClientReplay:
         What is refined learns from the first choosing examples alone, and certifies on
         disjoint parts of all the others.
         """
+        if not recipe.selects_from_counts():
+            parts = disjoint_parts(len(self._examples), n)
+            return mean_of([self._chosen(recipe, n, start=part.start).bound for part in parts])
         refined = None
         if recipe.refines:
             refined = self._finalists(recipe, n, slice(recipe.choosing(n).stop, None))
@@ -137,21 +150,42 @@ class ClientReplay:
 
     def _finalists(self, recipe: Recipe, n: int, certifying: slice) -> Refined:
         """Return what the recipe refines from its choosing examples, on certifying ones."""
-        assert isinstance(recipe, PosteriorSplitRecipe)
         choosing = recipe.choosing(n)
         key = f"{choosing.size} {recipe.refinement_config()}"
         if key not in self._refined:
-            adapters = refine(
-                recipe,
-                self._prior,
-                self._scorer,
-                self._examples.take(choosing.as_slice()),
-                seed=self._seed,
-            )
+            adapters = recipe.refine(self._session(recipe, n).only(choosing))
             scores = self._scorer.score(adapters, self._examples)
             self._refined[key] = self._risk_of(adapters), scores
         risks, scores = self._refined[key]
-        return Refined(wrong=scores.wrong[:, certifying], test_risk=risks)
+        return Refined(
+            wrong=scores.wrong[:, certifying],
+            losses=scores.losses[:, certifying],
+            test_risk=risks,
+        )
+
+    def _session(self, recipe: Recipe, n: int, *, start: int = 0) -> SupportSession:
+        """Let a recipe choose on some n of the examples as it would for a client."""
+        return SupportSession(
+            recipe,
+            self._prior,
+            self._scorer,
+            self._examples.take(slice(start, start + n)),
+            seed=self._seed,
+            constants=self._constants,
+        )
+
+    def _chosen(self, recipe: Recipe, n: int, *, start: int = 0) -> Outcome:
+        session = self._session(recipe, n, start=start)
+        chosen = recipe.choose(session)
+        span = recipe.certifies_on(chosen.choice, n)
+        errors = int(session.score(chosen.vector[None], span)[0].sum())
+        return Outcome(
+            bound=recipe.bound(errors, span.size, chosen.choice),
+            risk=self._risk(chosen.vector),
+            errors=errors,
+            trials=span.size,
+            index=chosen.index,
+        )
 
 
 def plan_client(

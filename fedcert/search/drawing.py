@@ -8,7 +8,7 @@ from fedcert.certificates import Recipe
 from fedcert.errors import CertificateError
 from fedcert.priors.base import FloatArray, Prior
 
-__all__ = ["NO_CONSTANTS", "constants_in", "draw"]
+__all__ = ["NO_CONSTANTS", "constants_in", "draw", "led_by"]
 
 NO_CONSTANTS: FloatArray = np.zeros((0, 0))
 """For recipes that have none."""
@@ -46,11 +46,14 @@ def draw(
     CertificateError
         If the recipe has another number of constants than there are.
     """
-    vectors = prior.sample(seed, start=start, count=count)
-    if constants_in(recipe, constants):
-        first = constants[start : start + count]
-        vectors = np.concatenate([first, vectors[len(first) :]])
-    return vectors
+    led = constants[: constants_in(recipe, constants)]
+    return led_by(led, prior.sample(seed, start=start, count=count), start=start)
+
+
+def led_by(constants: FloatArray, drawn: FloatArray, *, start: int = 0) -> FloatArray:
+    """Return draws, of which the one at `start` comes first, with constants in their places."""
+    first = constants[start : start + len(drawn)]
+    return np.concatenate([first, drawn[len(first) :]]) if len(first) else drawn
 
 
 def constants_in(recipe: Recipe, constants: FloatArray) -> int:

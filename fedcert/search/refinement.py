@@ -15,51 +15,16 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.certificates import PosteriorSplitRecipe
 from fedcert.data.examples import Examples
 from fedcert.priors.base import FloatArray, Prior
 from fedcert.randomness import candidate_noise, keyed_generator
 from fedcert.search.scores import Scorer
 
-__all__ = ["posterior_means", "refine"]
+__all__ = ["posterior_means"]
 
 _CHUNK = 1024
 # The first half of a chain forgets where it started.
 _BURN_IN = 0.5
-
-
-def refine(
-    recipe: PosteriorSplitRecipe,
-    prior: Prior,
-    scorer: Scorer,
-    examples: Examples,
-    *,
-    seed: str,
-    on_scored: Callable[[int], None] = lambda _count: None,
-) -> FloatArray:
-    """Return the finalists of a recipe, float64 of shape ``(finalists, d)``.
-
-    Chains walk over sketches of candidates: a mean over hundreds of them hardly depends on
-    the sampler's last digits, and no finalist has to be a candidate of the seed.
-
-    Parameters
-    ----------
-    recipe : PosteriorSplitRecipe
-        Names the algorithm and its settings.
-    prior, scorer, examples, seed, on_scored
-        As in `posterior_means`.
-    """
-    return posterior_means(
-        prior.sketch(),
-        scorer,
-        examples,
-        seed=seed,
-        candidates=recipe.candidates,
-        chains=recipe.chains,
-        steps=recipe.steps,
-        count=recipe.finalists,
-        on_scored=on_scored,
-    )
 
 
 def posterior_means(

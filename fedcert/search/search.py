@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.data.examples import Examples
-from fedcert.priors.base import Prior
+from fedcert.priors.base import FloatArray, Prior
 from fedcert.randomness import candidate_noise
+from fedcert.search.drawing import NO_CONSTANTS, led_by
 from fedcert.search.racing import Race
 from fedcert.search.scores import Scorer
 
@@ -55,6 +56,7 @@ def search(
     seed: str,
     candidates: int,
     start: int = 0,
+    constants: FloatArray = NO_CONSTANTS,
     chunk: int = 1024,
     early_dropping: Dropping = "exact",
     on_scored: Callable[[int], None] = lambda _count: None,
@@ -76,6 +78,8 @@ def search(
         256 bits in hexadecimal.
     candidates, start : int
         How many, and the number of the first.
+    constants : numpy.ndarray, optional
+        Adapters that take the places of the first draws, whatever the dropping.
     chunk : int (default: 1024)
         Candidates drawn at a time.
     early_dropping : str (default: "exact")
@@ -97,11 +101,12 @@ def search(
     for first in range(start, start + candidates, chunk):
         count = min(chunk, start + candidates - first)
         to_beat = None if best is None else best.errors
-        if early_dropping == "halving":
+        if early_dropping == "halving" and first >= len(constants):
             numbers, vectors = _promising(prior, race, seed, first, count, to_beat)
         else:
             numbers = np.arange(first, first + count)
-            vectors = prior.sample(seed, start=first, count=count)
+            drawn = prior.sample(seed, start=first, count=count)
+            vectors = led_by(constants, drawn, start=first)
         found = race.run(vectors, to_beat).best() if len(vectors) else None
         if found is not None:
             row, errors, loss = found

@@ -31,7 +31,7 @@ from fedcert.priors import DiffusionPrior, Prior
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.search import BatchedScorer
-from fedcert.search.refinement import refine
+from fedcert.search.session import SupportSession
 from fedcert.simulations.benchmarks.certificates_page import certificates_page
 from fedcert.simulations.benchmarks.coverage import coverage
 from fedcert.simulations.benchmarks.federations import Federation, remembered
@@ -283,7 +283,11 @@ class _Bench:
         for n in (n for n in SIZES if n <= len(support)):
             part = support.take(slice(0, n))
             if n <= self._largest_posterior:
-                means = refine(_REFINED, self.prior, self._scorer, part, seed=self._candidates)
+                means = _REFINED.refine(
+                    SupportSession(
+                        _REFINED, self.prior, self._scorer, part, seed=self._candidates
+                    )
+                )
                 yield n, "posterior mean", float(self._risks(client, means)[0])
             if len(np.unique(part.labels)) > 1:
                 tuned = self._tuned(part)

@@ -92,7 +92,8 @@ def test_shared_examples_leave_every_risk_as_it_is() -> None:
     # The drawing itself: known risks are exact only if this holds.
     risks = np.array([0.1, 0.4, 0.8])
     recipe = UnionRecipe(candidates=3, delta=0.05)
-    counts = harness._drawn(recipe, risks, 0.7, 5_000, np.random.default_rng(0))
+    wrong = harness._drawn(risks, 0.7, 5_000, np.random.default_rng(0))
+    counts = harness._counted(recipe, wrong)
     spread = np.sqrt(risks * (1 - risks) / (5_000 * N))
     assert (np.abs(counts.choosing.mean(axis=0) / N - risks) < 4 * spread).all()
 

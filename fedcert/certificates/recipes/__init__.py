@@ -2,9 +2,11 @@
 
 from fedcert.certificates.recipes.base import (
     Choice,
+    Chosen,
     FirstStage,
     LedgerEntry,
     Recipe,
+    Session,
     Span,
     Subject,
     register,
@@ -23,6 +25,7 @@ from fedcert.certificates.recipes.weighted_union import WeightedUnionRecipe
 
 __all__ = [
     "Choice",
+    "Chosen",
     "CompressionRecipe",
     "FirstStage",
     "GibbsRecipe",
@@ -33,6 +36,7 @@ __all__ = [
     "PosteriorSplitRecipe",
     "Recipe",
     "RecipeTable",
+    "Session",
     "Span",
     "SplitRecipe",
     "SteelRecipe",

@@ -19,15 +19,30 @@ import numpy.typing as npt
 
 from fedcert.certificates.bounds import binomial_upper_bound, budget_of
 from fedcert.certificates.counts import Counts, ErrorTable, Refined, Selection, lowest
-from fedcert.certificates.recipes.parts import Choice, FirstStage, LedgerEntry, Span
+from fedcert.certificates.recipes.parts import (
+    Choice,
+    FirstStage,
+    LedgerEntry,
+    Span,
+    require_integer,
+    require_number,
+)
+from fedcert.certificates.recipes.session import (
+    Chosen,
+    Session,
+    TableSession,
+    refined_counts,
+)
 from fedcert.errors import CertificateError, UnknownKindError
 from fedcert.extensions import enter, unknown_kind
 
 __all__ = [
     "Choice",
+    "Chosen",
     "FirstStage",
     "LedgerEntry",
     "Recipe",
+    "Session",
     "Span",
     "Subject",
     "register",
@@ -108,6 +123,11 @@ class Recipe(ABC):
         return self.candidates
 
     @property
+    def universe(self) -> int:
+        """How many predictors its rule could end with, by default M."""
+        return self.candidates
+
+    @property
     def constant_predictors(self) -> int:
         """How many candidates, the first ones, are no draws but predict one label each."""
         return 0
@@ -171,6 +191,101 @@ class Recipe(ABC):
                 f"the weights of a recipe of kind {self.kind!r} do not depend on a first stage"
             )
 
+    def choose(self, session: Session) -> Chosen:
+        """Choose the hypothesis to certify, for one client.
+
+        This is the rule that serves clients, that plans and coverage tests replay, and that
+        verification repeats. By default all candidates (or what `refine` makes, if the recipe
+        refines) are counted and handed to `select`.
+
+        Parameters
+        ----------
+        session : Session
+            The client's examples and the candidates. A recipe that looks at certifying
+            examples pays for all that it compares there.
+        """
+        n = session.n
+        choosing, certifying = self.choosing(n), self.certifying(n)
+        if self.refines:
+            made = self.refine(session.only(choosing))
+            wrong, losses = session.score(made, certifying)
+            unknown = np.full(len(made), np.nan)
+            refined = Refined(wrong=wrong, losses=losses, test_risk=unknown)
+            counts = self._refined_counts(refined, n)
+            choice = self.choice(counts, self.select(counts))
+            return Chosen(choice, made[choice.index])
+        if self._chooses_the_lowest():
+            # The same rule: the session may drop candidates that cannot win any more.
+            return session.best(choosing)
+        counts = session.count(choosing, certifying)
+        choice = self.choice(counts, self.select(counts))
+        return Chosen(choice, session.candidate(self.candidate_of(choice)).vector)
+
+    def refine(self, session: Session) -> npt.NDArray[np.float64]:
+        """Return what a recipe that refines certifies, shape ``(hypotheses, d)``.
+
+        Parameters
+        ----------
+        session : Session
+            It has the choosing examples alone.
+        """
+        raise CertificateError(
+            f"a recipe of kind {self.kind!r} says that it refines; it has to override refine"
+        )
+
+    def refinement_config(self) -> dict[str, Any]:
+        """Return all of the recipe that `refine` depends on, besides the examples."""
+        return self.to_config()
+
+    def choice(self, counts: Counts, selection: Selection) -> Choice:
+        """Return what was selected in one episode, with all that its weight follows from."""
+        if selection.index is None:
+            raise CertificateError(f"a recipe of kind {self.kind!r} chooses no single adapter")
+        return Choice(index=int(selection.index[0]))
+
+    def candidate_of(self, choice: Choice) -> int:
+        """Return the number of the candidate that was chosen, by default the choice's own.
+
+        A recipe that certifies a candidate in several ways has more hypotheses than
+        candidates, and says here which is which.
+        """
+        return choice.index
+
+    def certifies_on(self, choice: Choice, n: int) -> Span:
+        """Return which examples certify what was chosen, by default ``certifying(n)``."""
+        return self.certifying(n)
+
+    def selects_from_counts(self) -> bool:
+        """Return whether counts are all that it chooses by: `choose` is not its own."""
+        return type(self).choose is Recipe.choose
+
+    def reaching(
+        self, counts: Counts, risks: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64] | None:
+        """Return which hypotheses get as far as the certifying examples, for coverage tests.
+
+        Parameters
+        ----------
+        counts : Counts
+            Of E episodes and all predictors of the `universe`.
+        risks : numpy.ndarray
+            Their true risks.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            Int, shape (E, H); None for all. A recipe that refines is played at its greediest:
+            with whatever fits the choosing examples best.
+        """
+        if not self.refines:
+            return None
+        order = counts.choosing.argsort(axis=1, kind="stable")
+        return order[:, : self.hypotheses]
+
+    def _chooses_the_lowest(self) -> bool:
+        rule = type(self)
+        return rule.select is Recipe.select and rule.choice is Recipe.choice
+
     def tabulated(
         self, table: ErrorTable, n: int, refined: Refined | None
     ) -> tuple[Counts, npt.NDArray[np.float64]]:
@@ -182,51 +297,29 @@ class Recipe(ABC):
             If the table is too small, or `refined` is missing, not needed, or ill-shaped.
         """
         if self.refines:
-            return self._tabulated_refined(n, refined)
+            if refined is None:
+                raise CertificateError(
+                    f"a recipe of kind {self.kind!r} certifies what is made from the choosing "
+                    f"examples; pass it as refined"
+                )
+            return self._refined_counts(refined, n), refined.test_risk
         if refined is not None:
             raise CertificateError(
                 f"a recipe of kind {self.kind!r} certifies the candidates themselves; it "
                 f"takes no refined ones"
             )
-        if len(table.wrong) < self.candidates:
-            raise CertificateError(
-                f"the recipe has {self.candidates} candidates, and the table only "
-                f"{len(table.wrong)}"
-            )
-        rows = slice(0, self.candidates)
-        choosing, certifying = self.choosing(n), self.certifying(n)
-        counts = Counts(
-            choosing=table.wrong[rows, choosing.as_slice()].sum(axis=1)[None],
-            certifying=table.wrong[rows, certifying.as_slice()].sum(axis=1)[None],
-            losses=table.losses[rows, choosing.as_slice()].sum(axis=1)[None],
-            chosen_on=choosing.size,
-            certified_on=certifying.size,
-        )
-        return counts, table.test_risk[rows]
+        session = TableSession(table, candidates=self.candidates, n=n)
+        counts = session.count(self.choosing(n), self.certifying(n))
+        return counts, table.test_risk[: self.candidates]
 
-    def _tabulated_refined(
-        self, n: int, refined: Refined | None
-    ) -> tuple[Counts, npt.NDArray[np.float64]]:
-        if refined is None:
-            raise CertificateError(
-                f"a recipe of kind {self.kind!r} certifies what is made from the choosing "
-                f"examples; pass it as refined"
-            )
+    def _refined_counts(self, refined: Refined, n: int) -> Counts:
         expected = (self.hypotheses, self.certifying(n).size)
         if refined.wrong.shape != expected:
             raise CertificateError(
                 f"the refined hypotheses' wrong must have shape {expected}, not "
                 f"{refined.wrong.shape}"
             )
-        certifying = refined.wrong.sum(axis=1)[None]
-        counts = Counts(
-            choosing=np.zeros_like(certifying),
-            certifying=certifying,
-            losses=np.zeros(certifying.shape),
-            chosen_on=self.choosing(n).size,
-            certified_on=expected[1],
-        )
-        return counts, refined.test_risk
+        return refined_counts(refined, self.choosing(n).size)
 
     def select(self, counts: Counts) -> Selection:
         """Choose and certify in every episode; by default the lowest (k, loss, index)."""
@@ -354,19 +447,3 @@ def _class_of(kind: object) -> type[Recipe]:
     if not isinstance(kind, str) or kind not in _REGISTRY:
         raise UnknownRecipeError(unknown_kind("recipe kind", kind, sorted(_REGISTRY)))
     return _REGISTRY[kind]
-
-
-def require_integer(name: str, value: object, low: int, high: int) -> None:
-    """Raise `CertificateError` unless `value` is an integer from `low` to `high`."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise CertificateError(f"{name} must be an integer, not {value!r}")
-    if not low <= value <= high:
-        raise CertificateError(f"{name} must be from {low} to {high}, not {value}")
-
-
-def require_number(name: str, value: object) -> None:
-    """Raise `CertificateError` unless `value` is a finite number that JSON keeps."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise CertificateError(f"{name} must be a number, not {value!r}")
-    if not abs(value) < 2**53:  # written so that NaN fails
-        raise CertificateError(f"{name} must be finite and below 2**53, not {value}")

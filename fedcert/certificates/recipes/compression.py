@@ -59,6 +59,11 @@ class CompressionRecipe(Recipe):
         """Length of an adapter's name."""
         return self.dimension * self.bits_per_coordinate
 
+    @property
+    def universe(self) -> int:
+        """How many adapters the code can name."""
+        return int(2**self.bits)
+
     def choosing(self, n: int) -> Span:
         """Return all n examples."""
         return Span(0, n)

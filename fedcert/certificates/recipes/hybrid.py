@@ -88,8 +88,13 @@ class HybridRecipe(SplitRecipe):
         index : int
             The chosen candidate.
         """
-        profile = np.bincount(errors, minlength=self.choosing(n).size + 1)
-        return FirstStage(errors=int(errors[index]), profile=tuple(profile.tolist()))
+        return _stage(errors, self.choosing(n).size, index)
+
+    def choice(self, counts: Counts, selection: Selection) -> Choice:
+        """Return the choice with its first stage, from which its weight follows."""
+        index = super().choice(counts, selection).index
+        [errors] = counts.choosing
+        return Choice(index=index, first_stage=_stage(errors, counts.chosen_on, index))
 
     def weight(self, choice: Choice | None = None) -> int:
         """Return the weight that the chosen candidate got from the first stage."""
@@ -154,6 +159,11 @@ class HybridRecipe(SplitRecipe):
             f"every candidate is paid for with a share of delta by its weight, by exact "
             f"inversion of the binomial tail."
         )
+
+
+def _stage(errors: npt.NDArray[np.integer], chosen_on: int, index: int) -> FirstStage:
+    profile = np.bincount(errors, minlength=chosen_on + 1)
+    return FirstStage(errors=int(errors[index]), profile=tuple(profile.tolist()))
 
 
 def _stage_of(choice: Choice | None) -> FirstStage:

@@ -1,11 +1,20 @@
-"""The small records that recipes are described with."""
+"""The small records that recipes are described with, and checks of their arguments."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Choice", "FirstStage", "LedgerEntry", "Span"]
+from fedcert.errors import CertificateError
+
+__all__ = [
+    "Choice",
+    "FirstStage",
+    "LedgerEntry",
+    "Span",
+    "require_integer",
+    "require_number",
+]
 
 
 class Span(NamedTuple):
@@ -70,3 +79,19 @@ class Choice:
 
     index: int
     first_stage: FirstStage | None = None
+
+
+def require_integer(name: str, value: object, low: int, high: int) -> None:
+    """Raise `CertificateError` unless `value` is an integer from `low` to `high`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise CertificateError(f"{name} must be an integer, not {value!r}")
+    if not low <= value <= high:
+        raise CertificateError(f"{name} must be from {low} to {high}, not {value}")
+
+
+def require_number(name: str, value: object) -> None:
+    """Raise `CertificateError` unless `value` is a finite number that JSON keeps."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise CertificateError(f"{name} must be a number, not {value!r}")
+    if not abs(value) < 2**53:  # written so that NaN fails
+        raise CertificateError(f"{name} must be finite and below 2**53, not {value}")

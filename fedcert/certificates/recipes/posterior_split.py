@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
 
 from fedcert.certificates.bounds import uniform_weight
 from fedcert.certificates.counts import Counts, Selection, lowest
 from fedcert.certificates.recipes.base import (
     Choice,
     LedgerEntry,
+    Session,
     register,
     require_integer,
 )
@@ -69,7 +73,16 @@ class PosteriorSplitRecipe(SplitRecipe):
         """Number of finalists, M'."""
         return self.finalists
 
-    def refinement_config(self) -> dict[str, str | int]:
+    def refine(self, session: Session) -> npt.NDArray[np.float64]:
+        """Return the posterior's means, each over its own share of the chains."""
+        return session.posterior_means(
+            candidates=self.candidates,
+            chains=self.chains,
+            steps=self.steps,
+            count=self.finalists,
+        )
+
+    def refinement_config(self) -> dict[str, Any]:
         """Return all of the recipe that the finalists depend on, besides the examples."""
         return {
             "refinement": self.refinement,
@@ -85,7 +98,7 @@ class PosteriorSplitRecipe(SplitRecipe):
 
     def select(self, counts: Counts) -> Selection:
         """Certify the finalist with the fewest errors on the certifying examples."""
-        return self._selected(lowest(counts.certifying, counts.losses), counts)
+        return self._selected(lowest(counts.certifying, counts.certifying_losses), counts)
 
     def ledger(self, n: int) -> tuple[LedgerEntry, ...]:
         """Return two entries: refining is free, certifying takes all of delta."""

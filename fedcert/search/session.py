@@ -1,0 +1,133 @@
+"""The session over a prior and a model, through which recipes choose for real clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.certificates import Choice, Chosen, Recipe, Session, Span
+from fedcert.data.examples import Examples
+from fedcert.priors.base import FloatArray, Prior
+from fedcert.search.drawing import NO_CONSTANTS, constants_in, draw
+from fedcert.search.refinement import posterior_means
+from fedcert.search.scores import Scorer
+from fedcert.search.search import search
+
+__all__ = ["CHUNK", "SupportSession"]
+
+CHUNK = 1024
+"""Candidates drawn at a time."""
+
+
+class SupportSession(Session):
+    """A support set, the candidates of a seed, and a model that scores them.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Says how many candidates there are, and how many of them are constants.
+    prior : Prior
+        What the others are drawn from.
+    scorer : Scorer
+        Counts errors.
+    ordered : Examples
+        The support set in the order in which the seed spends it.
+    seed : str
+        Of the candidates.
+    constants : numpy.ndarray, optional
+        Adapters that predict one label each, for recipes that have such candidates.
+    chunk : int (default: 1024)
+        Candidates drawn at a time; the choice is the same.
+    on_scored : callable
+        Told how many more candidates have been scored, now and then.
+
+    Raises
+    ------
+    CertificateError
+        If the recipe has constants, and the model not as many.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        prior: Prior,
+        scorer: Scorer,
+        ordered: Examples,
+        *,
+        seed: str,
+        constants: FloatArray = NO_CONSTANTS,
+        chunk: int = CHUNK,
+        on_scored: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        self._recipe, self._prior, self._scorer = recipe, prior, scorer
+        self._ordered, self._seed = ordered, seed
+        self._constants = constants[: constants_in(recipe, constants)]
+        self._on_scored = on_scored
+        self.n, self.candidates, self.chunk = len(ordered), recipe.candidates, chunk
+
+    def draw(self, *, start: int, count: int) -> FloatArray:
+        """Return candidates, constants first."""
+        return draw(
+            self._recipe, self._prior, self._constants, self._seed, start=start, count=count
+        )
+
+    def score(
+        self, vectors: FloatArray, span: Span
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+        """Score adapters with the model."""
+        scores = self._scorer.score(vectors, self._taken(span))
+        self._on_scored(len(vectors))
+        return scores.wrong, scores.losses
+
+    def posterior_means(
+        self, *, candidates: int, chains: int, steps: int, count: int = 1
+    ) -> FloatArray:
+        """Sample the posterior given all examples of this session.
+
+        Chains walk over sketches of candidates: a mean over hundreds of them hardly depends
+        on the sampler's last digits, and no finalist has to be a candidate of the seed.
+        """
+        return posterior_means(
+            self._prior.sketch(),
+            self._scorer,
+            self._ordered,
+            seed=self._seed,
+            candidates=candidates,
+            chains=chains,
+            steps=steps,
+            count=count,
+            on_scored=self._on_scored,
+        )
+
+    def only(self, span: Span) -> SupportSession:
+        """Return a session over some of the examples."""
+        return SupportSession(
+            self._recipe,
+            self._prior,
+            self._scorer,
+            self._taken(span),
+            seed=self._seed,
+            constants=self._constants,
+            chunk=self.chunk,
+            on_scored=self._on_scored,
+        )
+
+    def best(self, span: Span) -> Chosen:
+        """Race the candidates: who cannot win any more is dropped early."""
+        winner = search(
+            self._prior,
+            self._scorer,
+            self._taken(span),
+            seed=self._seed,
+            candidates=self.candidates,
+            constants=self._constants,
+            chunk=self.chunk,
+            on_scored=self._on_scored,
+        )
+        return Chosen(Choice(index=winner.index), winner.vector)
+
+    def _taken(self, span: Span) -> Examples:
+        whole = span == Span(0, self.n)
+        return self._ordered if whole else self._ordered.take(span.as_slice())
