@@ -30,7 +30,6 @@ _PACKAGES = (
     "torch",
     "transformers",
     "peft",
-    "diffusers",
     "numpy",
     "scipy",
 )

@@ -29,8 +29,7 @@ __all__ = ["Denoiser", "NoiseSchedule"]
 class NoiseSchedule:
     """The variance-preserving schedule of DDPM (Ho et al., arXiv 2006.11239), in float64.
 
-    diffusers keeps its schedule in float32, which moves candidates by 5e-6 between
-    instruction sets.
+    In float32 the schedule alone would move candidates by 5e-6 between instruction sets.
     """
 
     steps: int = 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -11,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fedcert.errors import PriorError
 from fedcert.priors.base import FloatArray, Prior, check_pool
 from fedcert.priors.components import independent_directions
 from fedcert.priors.denoiser import Denoiser, NoiseSchedule
+from fedcert.priors.dpm_solver import solve
 from fedcert.priors.latent import LatentSpace
 from fedcert.priors.streaming import latent_from_chunks
 from fedcert.randomness import keyed_generator, small_seed
@@ -197,12 +198,13 @@ class DiffusionPrior(Prior):
 
     def transform(self, noise: FloatArray) -> FloatArray:
         """Follow the probability-flow ODE from noise to latents, and decode them."""
-        scheduler = _sampler(self.schedule, self._sampling_steps)
-        latents = torch.from_numpy(noise)
         with torch.no_grad():
-            for step in scheduler.timesteps:
-                predicted = self._denoiser.mean_prediction(latents, int(step))
-                latents = scheduler.step(predicted, step, latents).prev_sample
+            latents = solve(
+                self._denoiser.mean_prediction,
+                torch.from_numpy(noise),
+                schedule=self.schedule,
+                steps=self._sampling_steps,
+            )
         return self._latent.decode(latents.numpy())
 
     def sketch(self) -> DiffusionPrior:
@@ -224,11 +226,23 @@ class DiffusionPrior(Prior):
     def from_parts(
         cls, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
     ) -> Self:
-        """Rebuild from the latent space, the networks and the settings."""
+        """Rebuild from the latent space, the networks and the settings.
+
+        Raises
+        ------
+        PriorError
+            If the sampler has no step, or more than the schedule.
+        """
+        steps = config["sampling_steps"]
+        if type(steps) is not int or not 1 <= steps < cls.schedule.steps:
+            raise PriorError(
+                f"sampling_steps must be a number from 1 to {cls.schedule.steps - 1}, "
+                f"not {steps!r}"
+            )
         return cls(
             LatentSpace.from_tensors(tensors),
             Denoiser.from_arrays(tensors, schedule=cls.schedule),
-            sampling_steps=config["sampling_steps"],
+            sampling_steps=steps,
             report=FitReport(**config["report"]),
         )
 
@@ -331,22 +345,3 @@ class _Training:
 
     def _averaged_arrays(self) -> dict[str, npt.NDArray[Any]]:
         return {f"denoiser.{name}": t.numpy().copy() for name, t in self.average.items()}
-
-
-def _sampler(schedule: NoiseSchedule, steps: int) -> Any:
-    """Build diffusers' DPM-Solver++ with a float64 schedule."""
-    from diffusers import DPMSolverMultistepScheduler
-
-    scheduler = DPMSolverMultistepScheduler(
-        num_train_timesteps=schedule.steps,
-        trained_betas=np.linspace(schedule.beta_start, schedule.beta_end, schedule.steps),
-        prediction_type="v_prediction",
-    )
-    with warnings.catch_warnings():
-        # diffusers converts a tensor in a way that NumPy 2 deprecates.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        scheduler.set_timesteps(steps)
-    signal = schedule.signal[scheduler.timesteps.numpy()]
-    sigmas = np.append(np.sqrt((1 - signal) / signal), 0.0)
-    scheduler.sigmas = torch.from_numpy(sigmas)
-    return scheduler
