@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -9,14 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["naming", "replaced_folder", "write_atomically"]
+__all__ = ["fsync_path", "naming", "replaced_folder", "write_atomically"]
+
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP}
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a file in full or not at all.
 
     The content goes to a temporary file beside `path`, reaches the disk, and then takes
-    the name in one step. On any error (a full disk, say) the old file stays.
+    the name in one step; the name reaches the disk as well. On any error (a full disk, say)
+    the old file stays.
 
     Raises
     ------
@@ -32,9 +36,29 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(mode)
         Path(name).replace(path)
+        fsync_path(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def fsync_path(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk.
+
+    A name that was given by a rename lives in its folder: without this it can vanish in a
+    power cut although the file's content is on the disk. Windows has no such call.
+    """
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems know no such call for folders, and nothing is to be done.
+        if not path.is_dir() or error.errno not in _NO_FSYNC:
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -59,6 +83,9 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     try:
         yield staging
         staging.chmod(0o755)
+        for inside in (staging, *staging.rglob("*")):
+            if not inside.is_symlink():
+                fsync_path(inside)
         if path.exists():
             retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
             path.replace(retired / path.name)
@@ -68,9 +95,11 @@ def replaced_folder(path: Path) -> Iterator[Path]:
                 (retired / path.name).replace(path)
                 retired.rmdir()
                 raise
+            fsync_path(path.parent)
             shutil.rmtree(retired)
         else:
             staging.replace(path)
+            fsync_path(path.parent)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class Bundle:
             "tensors": digest_tensors(self.tensors()),
         }
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Identity of the bundle: a digest over everything in it."""
         return digest_json(self.manifest())

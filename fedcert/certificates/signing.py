@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from fedcert.atomic import fsync_path
 from fedcert.errors import CertificateError
 
 __all__ = [
@@ -102,6 +103,7 @@ def write_key(path: Path, key: Ed25519PrivateKey) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.link(name, path)
+        fsync_path(path.parent)
     except FileExistsError:
         raise CertificateError(
             f"there is a file at {path} already; keys are never overwritten, move it away first"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedcert.atomic import fsync_path
 from fedcert.canonical import canonical_json
 from fedcert.certificates import Recipe
 from fedcert.certificates.signing import public_hex
@@ -191,6 +192,7 @@ class DeviceState:
                 except FileExistsError:
                     number += 1
                 else:
+                    fsync_path(self._openings)
                     return
         finally:
             aside.unlink()

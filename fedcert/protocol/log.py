@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedcert.atomic import naming, write_atomically
+from fedcert.atomic import fsync_path, naming, write_atomically
 from fedcert.canonical import canonical_json, digest_json
 from fedcert.certificates.signing import public_hex
 from fedcert.certificates.strict_json import Fields, parse_json
@@ -132,6 +132,8 @@ class ServerLog:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
+        if not self._entries:
+            fsync_path(self.path.parent)  # the log's name is as new as its first entry
         entry = Entry(members["position"], kind, members["body"], digest_json(members))
         self._entries.append(entry)
         self._size += len(line)

@@ -9,6 +9,7 @@ import shlex
 import stat
 from pathlib import Path
 
+from fedcert.atomic import fsync_path
 from fedcert.errors import ProtocolError
 
 __all__ = ["read_or_create_secret"]
@@ -37,6 +38,7 @@ def read_or_create_secret(path: Path) -> str:
             pass
         finally:
             temporary.unlink()
+        fsync_path(path.parent)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ProtocolError(

@@ -90,3 +90,89 @@ def test_a_failed_exchange_leaves_the_old_folder(
         (staging / "file").write_text("new")
     assert (tmp_path / "folder" / "file").read_text() == "old"
     assert len(calls) >= failing
+
+
+def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+    """Record, in order, what is brought to the disk and what gets its name."""
+    steps: list[tuple[str, Path]] = []
+    fsync, replace, link = os.fsync, Path.replace, os.link
+
+    def noted(handle: int) -> None:
+        steps.append(("disk", Path(f"/proc/self/fd/{handle}").readlink()))
+        fsync(handle)
+
+    def named(path: Path, target: Path) -> Path:
+        steps.append(("name", Path(target)))
+        return replace(path, target)
+
+    def linked(source: Path, target: Path) -> None:
+        steps.append(("name", Path(target)))
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", named)
+    monkeypatch.setattr(os, "link", linked)
+    return steps
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc")
+
+
+@needs_proc
+def test_a_files_name_is_on_the_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name lives in its folder: without its fsync a power cut can take the file away."""
+    steps = _recorded(monkeypatch)
+    write_atomically(tmp_path / "file", b"content")
+    assert steps[0][0] == "disk"
+    assert steps[1:] == [("name", tmp_path / "file"), ("disk", tmp_path)]
+
+
+@needs_proc
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folders_files_and_names_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    if again:
+        (tmp_path / "folder").mkdir()
+    steps = _recorded(monkeypatch)
+    with replaced_folder(tmp_path / "folder") as staging:
+        (staging / "deep").mkdir()
+        (staging / "deep" / "file").write_text("content")
+        (staging / "link").symlink_to("nothing")
+    named = steps.index(("name", tmp_path / "folder"))
+    before = {path.relative_to(staging) for kind, path in steps[:named] if kind == "disk"}
+    assert before == {Path(), Path("deep"), Path("deep/file")}
+    assert steps[-1] == ("disk", tmp_path)
+
+
+@needs_proc
+def test_keys_secrets_and_logs_are_there_after_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedcert.certificates.signing import generate_key, write_key
+    from fedcert.protocol.secrets import read_or_create_secret
+
+    key = generate_key()
+    steps = _recorded(monkeypatch)
+    write_key(tmp_path / "keys" / "key", key)
+    read_or_create_secret(tmp_path / "state" / "secret")
+    for folder, name in (("keys", "key"), ("state", "secret")):
+        named = steps.index(("name", tmp_path / folder / name))
+        assert ("disk", tmp_path / folder) in steps[named:]
+
+
+def test_a_folder_that_knows_no_fsync_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def some(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", some)
+    write_atomically(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"

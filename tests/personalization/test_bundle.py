@@ -271,3 +271,17 @@ def test_a_single_changed_weight_is_another_base_model(
 def test_the_manifest_names_the_arrays(bundle: Bundle) -> None:
     assert bundle.manifest()["tensors"] == digest_tensors(bundle.tensors())
     assert {name.split(".")[0] for name in bundle.tensors()} == {"space", "prior"}
+
+
+def test_the_digest_is_computed_once(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hashes every tensor, and is asked for at each step of a personalization."""
+    hashed: list[int] = []
+
+    def counted(self: Bundle) -> dict[str, np.ndarray]:
+        hashed.append(1)
+        return tensors(self)
+
+    fresh, tensors = replace(bundle), Bundle.tensors
+    monkeypatch.setattr(Bundle, "tensors", counted)
+    assert fresh.digest == fresh.digest == bundle.digest
+    assert len(hashed) <= 2  # the bundle's own may have been asked for before
