@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -74,6 +74,7 @@ class FedAvgLora(FedAvg):
         self._space, self._federated, self._seed = space, federated, seed
         self._personal, self._timeout = personal, timeout
         self._roster: Roster | None = None
+        self._sent: list[Message] = []
         self.certificates: dict[str, float] = {}
         self.failures: dict[str, str] = {}
 
@@ -110,7 +111,7 @@ class FedAvgLora(FedAvg):
         if not names:
             raise RunError(f"no upstream client is left to train: {self._causes()}")
         self._configure(config)
-        part = _Part(grid, [roster.nodes[name] for name in names])
+        part = _part(grid, [roster.nodes[name] for name in names])
         return self._with_basis(super().configure_train(server_round, arrays, config, part))
 
     def aggregate_train(
@@ -131,7 +132,7 @@ class FedAvgLora(FedAvg):
         if server_round < self._federated.rounds or not names:
             return []
         self._configure(config)
-        part = _Part(grid, [roster.nodes[name] for name in names])
+        part = _part(grid, [roster.nodes[name] for name in names])
         return self._with_basis(super().configure_evaluate(server_round, arrays, config, part))
 
     def aggregate_evaluate(
@@ -158,6 +159,7 @@ class FedAvgLora(FedAvg):
         basis = content({}, dict(self._space.basis))[ARRAYS]
         for message in sent:
             message.content[BASIS] = basis
+        self._sent = sent
         return sent
 
     def _called(self, grid: Grid) -> Roster:
@@ -171,7 +173,9 @@ class FedAvgLora(FedAvg):
     def _client(self, reply: Message) -> str:
         assert self._roster is not None  # nobody answers before being asked
         nodes = {node: client for client, node in self._roster.nodes.items()}
-        return nodes[reply.metadata.src_node_id]
+        # Not by the sender: an error may come from the SuperLink in a node's place.
+        asked = {m.metadata.message_id: m.metadata.dst_node_id for m in self._sent}
+        return nodes[asked[reply.metadata.reply_to_message_id]]
 
     def _checked(self, replies: Iterable[Message], check: Any) -> list[Message]:
         """Return the good replies, in the order of their clients: a sum depends on it."""
@@ -239,11 +243,14 @@ def _number(metrics: MetricRecord, name: str) -> float:
     return float(value)
 
 
-class _Part(ObservedGrid):
-    """Some nodes of a grid, so that Flower's sampling takes those and no others."""
+def _part(grid: Grid, nodes: list[int]) -> Grid:
+    """Return some nodes of a grid, so that Flower's sampling takes those and no others."""
+    return cast(Grid, _Part(grid, nodes))
 
+
+class _Part(ObservedGrid):
     def __init__(self, grid: Grid, nodes: list[int]) -> None:
-        super().__init__(grid, lambda _reply: None)
+        super().__init__(grid)
         self._nodes = nodes
 
     def get_node_ids(self) -> Iterable[int]:

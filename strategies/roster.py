@@ -21,6 +21,7 @@ from fedcert.messages import (
     ROLE,
     UPSTREAM,
 )
+from fedcert.strategies.observed_grid import ObservedGrid
 
 __all__ = ["Roster", "call_roll"]
 
@@ -61,7 +62,8 @@ def call_roll(grid: Grid, node_ids: Iterable[int], *, timeout: float) -> Roster:
     roles: dict[str, str] = {}
     # A node that does not answer in time sends nothing at all.
     failures = {message.metadata.dst_node_id: "no answer in time" for message in asked}
-    replies = grid.send_and_receive(asked, timeout=timeout)
+    # Observed: a node that leaves now is not waited for.
+    replies = ObservedGrid(grid).send_and_receive(asked, timeout=timeout)
     sent_to = {message.metadata.message_id: message.metadata.dst_node_id for message in asked}
     for reply in sorted(replies, key=lambda r: sent_to[r.metadata.reply_to_message_id]):
         node = sent_to[reply.metadata.reply_to_message_id]

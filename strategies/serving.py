@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
@@ -187,7 +187,7 @@ class _Server:
         rounds = strategy.rounds_needed(grid)
         self._events.record("round", number=0, total=rounds)
         strategy.start(
-            ObservedGrid(grid, self._take),
+            cast(Grid, ObservedGrid(grid, self._take)),
             ArrayRecord(),
             num_rounds=rounds,
             timeout=self._settings.server.timeout,
