@@ -14,7 +14,7 @@ from fedcert.clients.denoising import contribute
 from fedcert.clients.node import Node, node_of
 from fedcert.clients.planning import plan
 from fedcert.clients.training import train
-from fedcert.errors import FedcertError, SettingsError
+from fedcert.errors import FedcertError, RefusalError, SettingsError
 from fedcert.flower_records import content
 from fedcert.messages import REPLY
 from fedcert.settings import RunSettings
@@ -48,7 +48,8 @@ def make_client_app(
         """Run a handler; a failure becomes a reply with its cause in one line."""
         try:
             with torch_threads(_THREADS):
-                reply = handler(message, node_here(context, settings, output))
+                node = node_here(context, settings, output, noisy=handler in _NOISY)
+                reply = handler(message, node)
         except FedcertError as error:
             reply = content({"failed": str(error)}, key=REPLY)
         except Exception as error:
@@ -93,11 +94,40 @@ def _cause(error: Exception, context: Context) -> str:
 
 
 def _introduce(_message: Message, node: Node) -> RecordDict:
+    node.upload_privacy()  # a run that this node sends nothing to need not wait for it
     return content(node.introduction(), key=REPLY)
 
 
-def node_here(context: Context, settings: RunSettings | None, output: Path | None) -> Node:
-    """Find out who this node is; without settings they come from Flower's run config."""
+# What a node answers that demands noise. The others say something about its examples without
+# any; one that is added has to be listed here, or such a node refuses it.
+_NOISY: tuple[_Handler, ...] = (_introduce, train)
+
+
+def node_here(
+    context: Context,
+    settings: RunSettings | None,
+    output: Path | None,
+    *,
+    noisy: bool = False,
+) -> Node:
+    """Find out who this node is.
+
+    Parameters
+    ----------
+    context : Context
+        Flower's.
+    settings, output
+        As of `make_client_app`.
+    noisy : bool (default: False)
+        Whether what it is about to send tells nothing of its examples but what noise covers.
+
+    Raises
+    ------
+    SettingsError
+        If the node's configuration or the run's settings are wrong.
+    RefusalError
+        If the node demands noise, and there would be none.
+    """
     if settings is None:
         config = dict(context.run_config)
         output = Path(str(config.pop("output", "")))
@@ -106,7 +136,13 @@ def node_here(context: Context, settings: RunSettings | None, output: Path | Non
         raise SettingsError("the run's output must be an absolute path")
     # Settings that came ready made, as to Ray's workers, have imported nothing here.
     settings.import_extensions()
-    return node_of(context, settings, output)
+    node = node_of(context, settings, output)
+    if node.demand is not None and not noisy:
+        raise RefusalError(
+            "this node's configuration has privacy-epsilon, and what it is asked for would "
+            "leave it without noise"
+        )
+    return node
 
 
 app = make_client_app()

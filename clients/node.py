@@ -19,6 +19,7 @@ from fedcert.clients.node_data import NodeData
 from fedcert.errors import SettingsError
 from fedcert.messages import CLIENT_ID, NEW, PROTOCOL, PROTOCOL_VERSION, ROLE, UPSTREAM
 from fedcert.models.base import BaseModel, load_base_model
+from fedcert.privacy import PrivacyDemand, UploadPrivacy
 from fedcert.protocol.device import DeviceState
 from fedcert.randomness import derive_seed
 from fedcert.scenarios import Scenario, load_scenario
@@ -32,6 +33,7 @@ _Config = Mapping[str, Any]
 _KEYS = (
     *("client-id", "role", "data-path", "input-column", "label-column"),
     *("output", "key-path", "state-path", "base-model", "adapter-path"),
+    *("privacy-epsilon", "privacy-delta", "privacy-clip", "privacy-budget"),
 )
 # Alike enough to be meant: a letter too many, or an underscore for a dash.
 _ALIKE = 0.85
@@ -60,6 +62,8 @@ class Node:
     adapter_path : Path or None
         A PEFT LoRA adapter, trained on its training examples, that it brings instead of
         training one.
+    demand : PrivacyDemand or None
+        The weakest promise under which it uploads; None if the run's settings decide.
     """
 
     client: str
@@ -70,6 +74,7 @@ class Node:
     key_path: Path | None
     state_path: Path | None = None
     adapter_path: Path | None = None
+    demand: PrivacyDemand | None = None
 
     @property
     def lora_rank(self) -> int | None:
@@ -82,6 +87,17 @@ class Node:
         if not ranks or self.client not in self.scenario.upstream_clients:
             return None
         return ranks[self.scenario.upstream_clients.index(self.client) % len(ranks)]
+
+    def upload_privacy(self) -> UploadPrivacy | None:
+        """Return the promise of its upload; None if neither run nor node asks for one.
+
+        Raises
+        ------
+        RefusalError
+            If the node demands one and the run offers none.
+        """
+        offered = self.settings.upload_privacy()
+        return offered if self.demand is None else self.demand.met_by(offered)
 
     def training_identity(self) -> dict[str, Any]:
         """Return what its adapter depends on beside the server's words: a JSON object."""
@@ -172,6 +188,7 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
         # Keys that follow from the run's seed, as in a simulation, would be everybody's.
         key_path = _path(config, "key-path") or own / "client.key"
         state_path = _path(config, "state-path")
+    demand = _demand(config, role)
     return Node(
         client=client,
         role=role,
@@ -181,12 +198,36 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
         key_path=key_path,
         state_path=state_path,
         adapter_path=_path(config, "adapter-path"),
+        demand=demand,
     )
+
+
+def _demand(config: _Config, role: str) -> PrivacyDemand | None:
+    """Return what the node demands for its uploads, if it can be kept."""
+    demand = PrivacyDemand.of_node(config)
+    if demand is None:
+        return None
+    if role != UPSTREAM:
+        raise SettingsError(
+            "privacy-epsilon in the configuration of a node with the role 'new': it is for "
+            "uploads, and a certificate carries no noise; remove it, or the role"
+        )
+    if not config.get("output") and not config.get("state-path"):
+        raise SettingsError(
+            "privacy-epsilon in the node's configuration needs output or state-path there, "
+            "too: where the server says it would keep its ledger, it could forget it"
+        )
+    return demand
 
 
 def _refuse_misspelt(config: _Config) -> None:
     """Raise `SettingsError` for a key that would be ignored; other apps' keys are theirs."""
     for key in config.keys() - set(_KEYS):
+        if "privacy" in key or "epsilon" in key:
+            raise SettingsError(
+                f"{key} is no key of the node's configuration; what it demands of privacy it "
+                "says with privacy-epsilon, privacy-delta, privacy-clip, and privacy-budget"
+            )
         if meant := get_close_matches(key, _KEYS, n=1, cutoff=_ALIKE):
             raise SettingsError(
                 f"{key} is no key of the node's configuration; write {meant[0]} instead"

@@ -20,8 +20,8 @@ __all__ = ["private_release"]
 
 def private_release(
     vector: npt.NDArray[np.floating[Any]], *, node: Node, privacy: UploadPrivacy, purpose: str
-) -> npt.NDArray[np.float32]:
-    """Return what the client uploads instead of its adapter, float32.
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Return what the client uploads instead of its adapter, and the mu of all its releases.
 
     A repeated request for the same purpose gets the same noisy adapter again: fresh noise
     each time would let the server average it away.
@@ -45,23 +45,30 @@ def private_release(
     # A state folder may have several clients.
     purpose = digest_json({"client": node.client, "purpose": purpose})
     folder = (node.state_path or node.folder / "state") / "releases"
-    path = folder / f"{purpose}.safetensors"
+    path, ledger = folder / f"{purpose}.safetensors", ReleaseLedger(folder / "ledger.json")
     if path.is_file():
-        return load_file(path)["upload"]
-    settings = node.settings.privacy
-    ledger = ReleaseLedger(folder / "ledger.json")
+        return load_file(path)["upload"], ledger.mu
     # Before the noise is drawn: a release that nobody recorded would be worse than a record
     # without a release.
-    ledger.spend(Release(purpose, privacy.mu), budget=settings.budget, delta=settings.delta)
+    ledger.spend(Release(purpose, privacy.mu), budgets=_budgets(node))
     released = privacy.release(vector.astype(np.float64), generator=_noise(node)).astype(
         np.float32
     )
     write_atomically(path, save({"upload": released}))
-    return released
+    return released, ledger.mu
+
+
+def _budgets(node: Node) -> list[tuple[float, float]]:
+    """Return the run's budget and the node's own, each with its delta."""
+    run, own = node.settings.privacy, node.demand
+    return [
+        (run.budget or run.epsilon, run.delta),
+        *([(own.limit, own.delta)] if own is not None else []),
+    ]
 
 
 def _noise(node: Node) -> np.random.Generator:
     """Return secret noise; in a simulation it follows from the run's seed, to repeat runs."""
-    if node.key_path is not None:
+    if node.key_path is not None or node.demand is not None:
         return keyed_generator("upload noise", fresh_seed())
     return keyed_generator("simulated upload noise", node.settings.seed, node.client)

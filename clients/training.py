@@ -10,7 +10,7 @@ from fedcert.clients.adapting import own_adapter
 from fedcert.clients.node import Node
 from fedcert.clients.privatizing import private_release
 from fedcert.flower_records import arrays_of, content, words_of
-from fedcert.messages import METRICS, REPLY
+from fedcert.messages import METRICS, MU, REPLY
 
 __all__ = ["train"]
 
@@ -19,15 +19,16 @@ def train(message: Message, node: Node) -> RecordDict:
     """Upload the client's own adapter, in the coordinates of the server's space."""
     words = words_of(message.content)
     space = AdapterSpace.from_config(words["space"], arrays_of(message.content))
+    # First: what is refused must not cost an example.
+    privacy = node.upload_privacy()
     adapter = own_adapter(words, space, node, purpose="training an upload")
-    privacy = node.settings.upload_privacy()
     if privacy is not None:
         asked = {key: words[key] for key in ("space", "training", "seed")}
-        asked |= {"privacy": privacy.notes(), **node.training_identity()}
-        vector = private_release(
+        asked |= {"privacy": privacy.terms(), **node.training_identity()}
+        vector, mu = private_release(
             adapter.vector, node=node, privacy=privacy, purpose=digest_json(asked)
         )
-        reply = content({"space": space.digest}, encode(space, vector), key=REPLY)
+        reply = content({"space": space.digest, MU: mu}, encode(space, vector), key=REPLY)
         # Number of examples, loss, time, and residual say something about the examples too.
         reply[METRICS] = MetricRecord({"num-examples": 1, "loss": 0.0})
         return reply

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from fedcert.priors import (
 )
 from fedcert.priors.base import FloatArray
 from fedcert.priors.membership import MembershipAudit, audit_membership
+from fedcert.privacy import UploadPrivacy
 from fedcert.randomness import derive_seed, keyed_generator, small_seed
 from fedcert.settings import RunSettings
 from fedcert.settings.sections import PriorSettings
@@ -324,10 +325,25 @@ def make_bundle(
     labels: tuple[str, ...],
     settings: RunSettings,
     uploads: Mapping[str, Any] | None = None,
+    released: Sequence[float | None] = (),
 ) -> Bundle:
-    """Put together what devices download; `uploads` goes to the notes as well."""
-    privacy, keep = settings.upload_privacy(), settings.prior.keep
-    prior = fitted.prior
+    """Put together what devices download.
+
+    Parameters
+    ----------
+    fitted : FittedPrior
+        The prior and the evidence about it.
+    base, space, inputs, labels
+        The task.
+    settings : RunSettings
+        The run's.
+    uploads : Mapping, optional
+        Goes to the notes as well.
+    released : sequence of (float or None)
+        What each client behind the prior has released, as mu; None for a plain upload. Of
+        what is not known nothing is promised.
+    """
+    prior, keep = fitted.prior, settings.prior.keep
     if keep:
         prior = InterpolatedPrior(prior, center=fitted.fitted_on.mean(axis=0), keep=keep)
     return bundle_of(
@@ -336,7 +352,7 @@ def make_bundle(
             **fitted.notes(),
             **(uploads or {}),
             **({"kept_of_mean": keep} if keep else {}),
-            "privacy": privacy.notes() if privacy else _NO_PRIVACY,
+            "privacy": _privacy_notes(settings.upload_privacy(), released),
         },
         base=base,
         space=space,
@@ -344,6 +360,17 @@ def make_bundle(
         labels=labels,
         settings=settings,
     )
+
+
+def _privacy_notes(
+    offered: UploadPrivacy | None, released: Sequence[float | None]
+) -> dict[str, Any] | str:
+    noisy = [mu for mu in released if mu is not None]
+    if offered is None or not released:
+        return _NO_PRIVACY
+    if len(noisy) < len(released):
+        return f"{_NO_PRIVACY}, {len(released) - len(noisy)} of the {len(released)} in the pool"
+    return offered.notes(noisy)
 
 
 def bundle_of(

@@ -17,6 +17,7 @@ __all__ = [
     "HELLO",
     "MANIFEST",
     "METRICS",
+    "MU",
     "NEW",
     "PLAN",
     "PROTOCOL",
@@ -59,6 +60,9 @@ REPLY = "reply"
 
 METRICS = "metrics"
 """Key of the record with numbers about the work: examples, loss, seconds."""
+
+MU = "mu"
+"""Key of what a client has released: the Gaussian privacy of all its noisy uploads together."""
 
 UPSTREAM, NEW = "upstream", "new"
 """The parts that a client can have."""

@@ -86,7 +86,8 @@ class Publisher:
     def from_pool(self, fitted: FittedPrior, pool: Pool) -> Bundle:
         """Make the next version from a prior that was fitted to a pool."""
         notes = pool.residuals() | self._place | {"pool_digest": pool.digest()}
-        return make_bundle(fitted, uploads=notes, **self._made_for)
+        released = [entry.mu for entry in pool.entries()]
+        return make_bundle(fitted, uploads=notes, released=released, **self._made_for)
 
     def from_sums(self, prior: Prior, notes: Mapping[str, Any]) -> Bundle:
         """Make the next version from a prior that was fitted without a pool."""

@@ -11,7 +11,7 @@ from flwr.app import Message
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.flower_records import arrays_of
-from fedcert.messages import UPSTREAM
+from fedcert.messages import MU, UPSTREAM
 from fedcert.pool import Pool
 from fedcert.pool.validation import largest_upload
 from fedcert.strategies.planning import Planning
@@ -96,4 +96,5 @@ class Uploads:
             examples=int(measured.get("num-examples", 0)),
             loss=float(measured.get("loss", float("nan"))),
             residual=float(measured.get("residual", 0.0)),
+            mu=words.get(MU),
         )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fedcert.errors import RunError
 
-__all__ = ["only_one"]
+__all__ = ["only_one", "only_one_at_a_time"]
 
 _LONGEST_WORDS = 300
+_LONGEST_TURN, _BETWEEN_TRIES = 30.0, 0.02  # seconds
 
 
 @contextmanager
@@ -60,3 +62,33 @@ def only_one(path: Path, *, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def only_one_at_a_time(path: Path, *, what: str) -> Iterator[None]:
+    """Wait for `only_one`: the others are done in a moment.
+
+    Parameters
+    ----------
+    path, what
+        As of `only_one`.
+
+    Raises
+    ------
+    RunError
+        If they are not.
+    """
+    if os.name == "nt":  # nobody to keep out: one node, one process at a time
+        yield
+        return
+    deadline = time.monotonic() + _LONGEST_TURN
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(only_one(path, what=what))
+                break
+            except RunError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_BETWEEN_TRIES)
+        yield

@@ -37,10 +37,13 @@ CREATE TABLE IF NOT EXISTS adapters (
     file TEXT NOT NULL,
     examples INTEGER NOT NULL,
     loss REAL NOT NULL,
-    residual REAL NOT NULL DEFAULT 0
+    residual REAL NOT NULL DEFAULT 0,
+    mu REAL
 );
 CREATE TABLE IF NOT EXISTS planners (client TEXT PRIMARY KEY);
 """
+
+_LARGEST_MU = 1e6  # beyond it no epsilon can be told
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,9 @@ class PoolEntry:
     residual : float
         Share of the squared norm that was lost when it was projected into the space, by the
         client's word; 0 for an adapter that was trained there.
+    mu : float or None
+        Gaussian privacy of all that the client has released, by its word; None if this upload
+        is plain.
     """
 
     client: str
@@ -67,6 +73,7 @@ class PoolEntry:
     examples: int
     loss: float
     residual: float = 0.0
+    mu: float | None = None
 
 
 class Pool:
@@ -93,7 +100,7 @@ class Pool:
         (folder / "adapters").mkdir(parents=True, exist_ok=True)
         with self._index() as index:
             index.executescript(_SCHEMA)
-            _add_residual(index)
+            _add_columns(index)
             known = index.execute("SELECT digest FROM space").fetchone()
             if known is None:
                 index.execute("INSERT INTO space VALUES (?)", (space.digest,))
@@ -151,9 +158,11 @@ class Pool:
         examples: int,
         loss: float,
         residual: float = 0.0,
+        mu: object = None,
     ) -> PoolEntry:
         """Check an upload and keep it.
 
+        What is no privacy is taken for none: a `mu` that is not a number above 0.
         The upload of a client that is in the pool already is accepted without effect if it
         is the same one (a repeated message), and refused otherwise: one client, one adapter.
 
@@ -169,7 +178,8 @@ class Pool:
             )
         except (AdapterError, PoolError) as error:
             raise PoolError(f"upload of {client!r} refused: {error}") from error
-        entry = PoolEntry(client, digest_tensors(tensors), examples, loss, residual)
+        noise = float(mu) if isinstance(mu, int | float) and 0 < mu < _LARGEST_MU else None
+        entry = PoolEntry(client, digest_tensors(tensors), examples, loss, residual, noise)
         with self._index() as index:
             # Locks out other writers from the check to the insertion.
             index.execute("BEGIN IMMEDIATE")
@@ -182,8 +192,9 @@ class Pool:
                 return entry  # a flood of repeated messages must not keep the disk busy
             write_atomically(path, content)
             index.execute(
-                "INSERT OR IGNORE INTO adapters VALUES (?, ?, ?, ?, ?, ?)",
-                (entry.client, entry.digest, name, entry.examples, entry.loss, residual),
+                "INSERT OR IGNORE INTO adapters (client, digest, file, examples, loss, "
+                "residual, mu) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (client, entry.digest, name, examples, loss, residual, noise),
             )
         return entry
 
@@ -191,7 +202,8 @@ class Pool:
         """List what is in the pool, by client."""
         with self._index() as index:
             rows = index.execute(
-                "SELECT client, digest, examples, loss, residual FROM adapters ORDER BY client"
+                "SELECT client, digest, examples, loss, residual, mu FROM adapters "
+                "ORDER BY client"
             ).fetchall()
         return [PoolEntry(*row) for row in rows]
 
@@ -296,8 +308,10 @@ class Pool:
             connection.close()
 
 
-def _add_residual(index: sqlite3.Connection) -> None:
+def _add_columns(index: sqlite3.Connection) -> None:
     """Bring the index of a pool of an earlier version up to date."""
     columns = {row[1] for row in index.execute("PRAGMA table_info(adapters)")}
     if "residual" not in columns:
         index.execute("ALTER TABLE adapters ADD COLUMN residual REAL NOT NULL DEFAULT 0")
+    if "mu" not in columns:
+        index.execute("ALTER TABLE adapters ADD COLUMN mu REAL")

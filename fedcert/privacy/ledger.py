@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedcert.atomic import write_atomically
 from fedcert.canonical import canonical_json
 from fedcert.errors import RefusalError
+from fedcert.pool.locking import only_one_at_a_time
 from fedcert.privacy.gaussian import composed, epsilon_of
 
 __all__ = ["Release", "ReleaseLedger"]
@@ -47,14 +49,7 @@ class ReleaseLedger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            listed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-            self._releases = [Release(str(r["purpose"]), float(r["mu"])) for r in listed]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RefusalError(
-                f"{path}: the record of this client's releases is damaged ({error}); restore "
-                "it from a backup, since nothing may be released without it"
-            ) from error
+        self._releases = _read(path)
 
     @property
     def releases(self) -> tuple[Release, ...]:
@@ -63,32 +58,54 @@ class ReleaseLedger:
 
     def spent(self, delta: float) -> float:
         """Return the epsilon of all releases together at a delta."""
-        return epsilon_of(composed(*(r.mu for r in self._releases)), delta)
+        return epsilon_of(self.mu, delta)
 
-    def spend(self, release: Release, *, budget: float, delta: float) -> None:
+    @property
+    def mu(self) -> float:
+        """The Gaussian privacy of all releases together."""
+        return composed(*(r.mu for r in self._releases))
+
+    def spend(self, release: Release, *, budgets: Iterable[tuple[float, float]]) -> None:
         """Record a release before it is made.
 
         Parameters
         ----------
         release : Release
             The one that is about to be made.
-        budget : float
-            Largest epsilon of all releases together; 0 means no limit.
-        delta : float
-            At which epsilon is reckoned.
+        budgets : iterable of (float, float)
+            Largest epsilon of all releases together, and the delta at which it is reckoned.
+            Each of them must be kept.
 
         Raises
         ------
         RefusalError
-            If it would exceed the budget; nothing is recorded then.
+            If it would exceed a budget; nothing is recorded then.
         """
-        together = epsilon_of(composed(*(r.mu for r in self._releases), release.mu), delta)
-        if budget and together > budget * (1 + 1e-6):
+        # Nodes that share a state folder may be asked at the same moment.
+        with only_one_at_a_time(self._path.with_suffix(".lock"), what=f"{self._path}"):
+            self._releases = _read(self._path)
+            for budget, delta in budgets:
+                self._check(release, budget, delta)
+            self._releases.append(release)
+            listed = [{"purpose": r.purpose, "mu": r.mu} for r in self._releases]
+            write_atomically(self._path, canonical_json(listed))
+
+    def _check(self, release: Release, budget: float, delta: float) -> None:
+        together = epsilon_of(composed(self.mu, release.mu), delta)
+        if together > budget * (1 + 1e-6):
             raise RefusalError(
-                f"this client has released {len(self._releases)} adapters; with one more its "
-                f"epsilon would be {together:.3g}, above its budget of {budget:g}"
+                f"{len(self._releases)} adapters have been released from this client's state "
+                f"folder; with one more its epsilon would be {together:.3g}, above its budget "
+                f"of {budget:g}"
             )
-        self._releases.append(release)
-        listed = [{"purpose": r.purpose, "mu": r.mu} for r in self._releases]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path, canonical_json(listed))
+
+
+def _read(path: Path) -> list[Release]:
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return [Release(str(r["purpose"]), float(r["mu"])) for r in listed]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RefusalError(
+            f"{path}: the record of this client's releases is damaged ({error}); restore it "
+            "from a backup, since nothing may be released without it"
+        ) from error

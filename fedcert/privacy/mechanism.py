@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from fedcert.errors import SettingsError
 from fedcert.priors.base import FloatArray
-from fedcert.privacy.gaussian import mu_of
+from fedcert.privacy.gaussian import epsilon_of, mu_of
 
 __all__ = ["UploadPrivacy", "clipped"]
 
@@ -75,8 +76,8 @@ class UploadPrivacy:
         noise = generator.standard_normal(vector.shape)
         return clipped(vector, self.clip) + self.noise_deviation * noise
 
-    def notes(self) -> dict[str, Any]:
-        """Return what a bundle says about it: a JSON object."""
+    def terms(self) -> dict[str, Any]:
+        """Return it as a JSON object, by which a client knows what it has released."""
         return {
             "mechanism": "local Gaussian noise on each upload",
             "epsilon": self.epsilon,
@@ -84,6 +85,23 @@ class UploadPrivacy:
             "clip": self.clip,
             "noise_deviation": float(f"{self.noise_deviation:.6g}"),
             "unit": "replacing one client's upload, one release per client",
+        }
+
+    def notes(self, released: Iterable[float]) -> dict[str, Any]:
+        """Return what a bundle says about uploads that were made under it: a JSON object.
+
+        Parameters
+        ----------
+        released : iterable of float
+            For each client behind the bundle the mu of all that it has released together,
+            this upload included, by its own word.
+        """
+        together = epsilon_of(max(released), self.delta)
+        return {
+            **self.terms(),
+            "epsilon": float(f"{together:.6g}"),
+            "epsilon_of_one_release": self.epsilon,
+            "unit": "replacing all that one client has uploaded, by the clients' own ledgers",
         }
 
 

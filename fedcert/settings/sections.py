@@ -128,7 +128,7 @@ class PrivacySettings(Section):
     clip: float = Field(default=3.0, gt=0)
     """C, the largest norm of an adapter; longer ones are shortened."""
     budget: float = Field(default=0.0, ge=0)
-    """Largest epsilon of all releases of one client together; 0 means no limit."""
+    """Largest epsilon of all releases of one client together; 0 means that of one upload."""
 
 
 class CertificateSettings(Section):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from simulations.federation import CLIENTS, Federation, tiny_settings
 
+from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.clients.privatizing import private_release
-from fedcert.errors import RefusalError
-from fedcert.privacy import UploadPrivacy
+from fedcert.errors import RefusalError, SettingsError
+from fedcert.flower_records import arrays_of, content, words_of
+from fedcert.messages import CONTRIBUTE, HELLO, PLAN, REPLY, TRAIN
+from fedcert.privacy import PrivacyDemand, UploadPrivacy, epsilon_of
 from fedcert.strategies.pooled_prior import PooledPrior
 
 EPSILON = {"privacy__epsilon": 50.0, "privacy__clip": 0.7}
@@ -33,32 +36,38 @@ def _terms(node: Node) -> UploadPrivacy:
 
 
 def test_a_repeated_request_gets_the_same_noise_and_costs_nothing(tmp_path: Path) -> None:
-    node, vector = _node(tmp_path, privacy__budget=50.0), np.ones(20)
+    node, vector = _node(tmp_path), np.ones(20)
     terms = _terms(node)
     first = private_release(vector, node=node, privacy=terms, purpose="a" * 64)
     again = private_release(-vector, node=node, privacy=terms, purpose="a" * 64)
-    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first[0], again[0])
+    assert first[1] == again[1] == terms.mu
     with pytest.raises(RefusalError, match="budget"):
         private_release(vector, node=node, privacy=terms, purpose="b" * 64)
 
 
 def test_clients_that_share_a_state_folder_get_releases_of_their_own(tmp_path: Path) -> None:
-    one = replace(_node(tmp_path), state_path=tmp_path / "state")
+    one = replace(_node(tmp_path, privacy__budget=200.0), state_path=tmp_path / "state")
     two = replace(one, client=CLIENTS[1])
-    first, second = (
+    (first, _), (second, together) = (
         private_release(np.ones(20), node=node, privacy=_terms(node), purpose="a" * 64)
         for node in (one, two)
     )
     assert np.all(first != second)
+    assert together == pytest.approx(np.sqrt(2) * _terms(one).mu)
 
 
 def test_noise_is_secret_outside_of_simulations(tmp_path: Path) -> None:
-    def released(folder: str, key: Path | None) -> np.ndarray:
-        node = replace(_node(tmp_path / folder), key_path=key)
-        return private_release(np.ones(20), node=node, privacy=_terms(node), purpose="a" * 64)
+    def released(folder: str, key: Path | None, demand: Any = None) -> np.ndarray:
+        node = replace(_node(tmp_path / folder), key_path=key, demand=demand)
+        terms = _terms(node)
+        return private_release(np.ones(20), node=node, privacy=terms, purpose="a" * 64)[0]
 
     np.testing.assert_array_equal(released("a", None), released("b", None))
     assert np.all(released("c", tmp_path / "k") != released("d", tmp_path / "k"))
+    # Nor does a node that demands noise take it from a seed that the server knows.
+    demand = PrivacyDemand(50.0)
+    assert np.all(released("e", None, demand) != released("f", None, demand))
 
 
 def test_a_federation_with_privacy(tmp_path: Path) -> None:
@@ -83,3 +92,140 @@ def test_without_privacy_the_bundle_says_so(tmp_path: Path) -> None:
     bundle = federation.start().bundle
     assert bundle is not None
     assert str(bundle.notes["privacy"]).startswith("no formal privacy")
+
+
+def test_the_bundle_says_what_all_releases_of_a_client_promise_together(tmp_path: Path) -> None:
+    changes = {"privacy__budget": 200.0, "seed": 5}
+    # One client has released something before.
+    node = _node(tmp_path / "run", **changes)
+    private_release(np.ones(20), node=node, privacy=_terms(node), purpose="a" * 64)
+    federation = Federation(tmp_path / "run", tiny_settings(**EPSILON, **changes))
+    bundle = federation.serve().strategy.bundle
+    assert bundle is not None
+    promise = bundle.notes["privacy"]
+    together = epsilon_of(np.sqrt(2) * _terms(node).mu, 1e-5)
+    assert promise["epsilon"] == pytest.approx(together, rel=1e-5)
+    assert promise["epsilon_of_one_release"] == 50.0
+
+
+def test_plain_uploads_of_an_earlier_run_leave_no_promise(tmp_path: Path) -> None:
+    # The scripted clients' uploads are plain in both runs.
+    Federation(tmp_path / "run", tiny_settings(seed=6)).start()
+    later = Federation(tmp_path / "run", tiny_settings(**EPSILON, seed=6))
+    bundle = later.serve().strategy.bundle
+    assert bundle is not None
+    plain = len(later.pool())
+    assert bundle.notes["privacy"] == (
+        "no formal privacy: prior and directions were fitted to plain uploads, "
+        f"{plain} of the {plain} in the pool"
+    )
+
+
+# A server that is not to be trusted
+
+
+class Asking:
+    """What a node answers to whatever a server asks for."""
+
+    def __init__(self, folder: Path, **node: Any) -> None:
+        self._config = {"partition-id": 0, "output": str(folder / "node"), **node}
+        self._folder = folder
+
+    def upload(self, seed: int, *, kind: str = TRAIN, **privacy: float) -> dict[str, Any]:
+        settings = tiny_settings(**{f"privacy__{name}": v for name, v in privacy.items()})
+        federation = Federation(self._folder / "run", settings)
+        space = federation.space
+        words = {
+            "space": space.to_config(),
+            "training": asdict(settings.finetune_settings()),
+            "seed": seed,
+            "question": {"kind": "mean", "words": {}},
+        }
+        prefix = "basis." if kind == CONTRIBUTE else ""
+        arrays = {f"{prefix}{name}": array for name, array in space.basis.items()}
+        asked = Message(content(words, arrays), dst_node_id=100, message_type=kind)
+        context = Context(1, 100, self._config, RecordDict(), {})
+        app = make_client_app(settings, federation.output)
+        reply = app(asked, context).content
+        return words_of(reply, REPLY) | {"vector": arrays_of(reply)}
+
+
+def test_asking_again_with_another_seed_averages_no_noise_away(tmp_path: Path) -> None:
+    node = Asking(tmp_path)
+    first = node.upload(0, epsilon=1.0)
+    assert "failed" not in first
+    for seed in (1, 2):
+        assert "above its budget of 1" in node.upload(seed, epsilon=1.0)["failed"]
+    again = node.upload(0, epsilon=1.0)["vector"]
+    for name, array in first["vector"].items():
+        np.testing.assert_array_equal(again[name], array)
+
+
+def test_a_node_of_its_own_mind_is_not_talked_into_less(tmp_path: Path) -> None:
+    node = Asking(tmp_path, **{"privacy-epsilon": 1.0, "privacy-clip": 0.5})
+    for seed, weaker in enumerate(
+        (
+            {"epsilon": 100.0, "budget": 1e9},
+            {"epsilon": 1.0, "delta": 0.999, "budget": 1e9},
+            {"epsilon": 2.0, "clip": 1e6, "budget": 1e9},
+        )
+    ):
+        answer = node.upload(seed, **weaker)
+        if seed:
+            assert "above its budget of 1" in answer["failed"]
+        else:
+            assert answer["mu"] <= UploadPrivacy(0.5, 1.0, 1e-5).mu
+
+
+@pytest.mark.parametrize("kind", [TRAIN, CONTRIBUTE, PLAN, HELLO])
+def test_a_node_that_demands_noise_sends_nothing_without(tmp_path: Path, kind: str) -> None:
+    node = Asking(tmp_path, **{"privacy-epsilon": 1.0})
+    refusal = node.upload(0, kind=kind, epsilon=0.0)["failed"]
+    assert "sends nothing" in refusal or "without noise" in refusal
+    # And nothing was spent on it.
+    assert not (tmp_path / "node" / "state" / "spent.sqlite").exists()
+
+
+def test_nor_does_it_answer_what_carries_no_noise_at_all(tmp_path: Path) -> None:
+    node = Asking(tmp_path, **{"privacy-epsilon": 1.0})
+    for kind in (CONTRIBUTE, PLAN):
+        assert "without noise" in node.upload(0, kind=kind, epsilon=1.0)["failed"]
+
+
+@pytest.mark.parametrize(
+    ("offered", "epsilon", "clip"),
+    [
+        (UploadPrivacy(3.0, 8.0, 1e-5), 2.0, 1.0),
+        (UploadPrivacy(0.5, 1.0, 1e-5), 1.0, 0.5),
+        (UploadPrivacy(3.0, 2.0, 0.5), 2.0, 1.0),
+    ],
+)
+def test_the_stricter_promise_wins(offered: UploadPrivacy, epsilon: float, clip: float) -> None:
+    met = PrivacyDemand(2.0, clip=1.0).met_by(offered)
+    assert (met.epsilon, met.delta, met.clip) == (epsilon, 1e-5, clip)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"privacy-clip": 1.0}, "promises nothing without privacy-epsilon"),
+        ({"privacy-epsilon": 0.0}, "privacy-epsilon in the node's configuration"),
+        ({"privacy-epsilon": "much"}, "privacy-epsilon in the node's configuration"),
+        ({"privacy-epsilon": 1.0, "privacy-delta": 1.0}, "between 0 and 1"),
+        ({"privacy-epsilon": 1.0, "privacy-clip": float("nan")}, "clipping norm"),
+        ({"privacy-epsilon": 1.0, "privacy-budget": 0.5}, "at least the epsilon of one"),
+        ({"privacy-epsilon": 1.0, "privacy-budget": float("nan")}, "at least the epsilon"),
+        # Too far from the key that is meant to be found by its spelling.
+        ({"privacy-eps": 1.0}, "says with privacy-epsilon"),
+        ({"min-epsilon": 1.0}, "says with privacy-epsilon"),
+        ({"privacy-epsilon": 1.0, "output": ""}, "needs output or state-path"),
+        ({"privacy-epsilon": 1.0, "partition-id": len(CLIENTS) - 1}, "a certificate carries"),
+    ],
+)
+def test_a_demand_that_cannot_be_kept_is_refused(
+    tmp_path: Path, config: dict[str, Any], words: str
+) -> None:
+    config = {"partition-id": 0, "output": str(tmp_path), **config}
+    context = Context(1, 1, config, RecordDict(), {})
+    with pytest.raises(SettingsError, match=words):
+        node_of(context, tiny_settings(**EPSILON), tmp_path)

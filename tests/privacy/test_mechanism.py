@@ -59,9 +59,9 @@ def test_the_ledger_adds_up_and_survives(tmp_path: Path) -> None:
     path = tmp_path / "state" / "ledger.json"
     ledger = ReleaseLedger(path)
     assert ledger.spent(1e-5) == 0.0
-    ledger.spend(Release("a", PRIVACY.mu), budget=0.0, delta=1e-5)
+    ledger.spend(Release("a", PRIVACY.mu), budgets=[])
     assert ledger.spent(1e-5) == pytest.approx(4.0, rel=1e-6)
-    ledger.spend(Release("b", PRIVACY.mu), budget=0.0, delta=1e-5)
+    ledger.spend(Release("b", PRIVACY.mu), budgets=[])
     again = ReleaseLedger(path)
     assert [release.purpose for release in again.releases] == ["a", "b"]
     # Two releases cost more than one, and less than twice as much.
@@ -70,9 +70,9 @@ def test_the_ledger_adds_up_and_survives(tmp_path: Path) -> None:
 
 def test_the_budget_is_kept(tmp_path: Path) -> None:
     ledger = ReleaseLedger(tmp_path / "ledger.json")
-    ledger.spend(Release("a", PRIVACY.mu), budget=4.0, delta=1e-5)
+    ledger.spend(Release("a", PRIVACY.mu), budgets=[(9.0, 1e-5), (4.0, 1e-5)])
     with pytest.raises(RefusalError, match=r"with one more its epsilon would be .*budget of 4"):
-        ledger.spend(Release("b", PRIVACY.mu), budget=4.0, delta=1e-5)
+        ledger.spend(Release("b", PRIVACY.mu), budgets=[(9.0, 1e-5), (4.0, 1e-5)])
     assert len(ReleaseLedger(tmp_path / "ledger.json").releases) == 1
 
 
