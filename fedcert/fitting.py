@@ -326,6 +326,7 @@ def make_bundle(
     settings: RunSettings,
     uploads: Mapping[str, Any] | None = None,
     released: Sequence[float | None] = (),
+    server: str | None = None,
 ) -> Bundle:
     """Put together what devices download.
 
@@ -342,6 +343,8 @@ def make_bundle(
     released : sequence of (float or None)
         What each client behind the prior has released, as mu; None for a plain upload. Of
         what is not known nothing is promised.
+    server : str, optional
+        Public key of the server whose seeds count.
     """
     prior, keep = fitted.prior, settings.prior.keep
     if keep:
@@ -359,6 +362,7 @@ def make_bundle(
         inputs=inputs,
         labels=labels,
         settings=settings,
+        server=server,
     )
 
 
@@ -382,8 +386,12 @@ def bundle_of(
     inputs: InputSpec,
     labels: tuple[str, ...],
     settings: RunSettings,
+    server: str | None = None,
 ) -> Bundle:
-    """Put a prior, however it came about, together with what devices need beside it."""
+    """Put a prior, however it came about, together with what devices need beside it.
+
+    `server` is the public key of the server whose seeds count for the bundle, if one does.
+    """
     local = Path(base.name).exists()
     return Bundle(
         # A local path means nothing on another machine; the digest is the identity.
@@ -396,4 +404,5 @@ def bundle_of(
         labels=labels,
         recipes=settings.recipe_table(),
         notes=notes,
+        server=server,
     )

@@ -25,6 +25,7 @@ from fedcert.certificates import Certificate, Digests, Recipe, issue, verify_rec
 from fedcert.data.examples import Examples
 from fedcert.errors import (
     BundleError,
+    CertificateError,
     DataError,
     FedcertError,
     ProtocolError,
@@ -161,14 +162,16 @@ def personalize(
     folder : Path
         Gets ``adapter/`` and ``certificate.json``.
     precision, compile_stacked
-        How candidates are ranked, see `BatchedScorer`.
+        How candidates are ranked, see `BatchedScorer`. A recipe that does not pay for its
+        choice ranks in float32, so that a verifier can choose again.
     memory : MemoryPlan
         How much may be in memory at once; it does not change the result.
     state : DeviceState, optional
-        Where the client keeps what it has spent; without it nothing is refused as spent.
+        Where the client keeps what it has spent, and the certificates that its seeds gave: one
+        seed gives one certificate, whatever the folder. Without it nothing is refused as spent.
     grant : SeedGrant, optional
         The server's answer to `commit_to`; it needs `state`. Without it the certificate is
-        unwitnessed. If `folder` holds the certificate that it gave, that one is returned.
+        unwitnessed.
     condition : Condition, optional
         What is known about the client's task without the support set. The certificate is for
         ``bundle.given(condition)``, which whoever verifies it needs.
@@ -199,11 +202,15 @@ def personalize(
     else:
         if state is None:
             raise ProtocolError("a seed can be used only with the state that committed")
-        state.accept(grant, examples, bundle=bundle.digest, client=client)
+        state.accept(grant, examples, bundle=bundle.digest, client=client, server=bundle.server)
         recipe, seed = grant.recipe, grant.seed
         _check_size(bundle, recipe, len(examples))
         if (made := _made_before(folder, grant)) is not None:
             return Personalization(made, folder / "adapter", time.perf_counter() - started)
+    support = examples.multiset_digest(seed)
+    if state is not None and (kept := state.certificate(support)) is not None:
+        _hand_out_again(kept, bundle, model, folder)
+        return Personalization(kept, folder / "adapter", time.perf_counter() - started)
     ordered = in_drawn_order(examples, seed)
     tolerance = recipe.margin_tolerance
     scorer = BatchedScorer(
@@ -211,8 +218,8 @@ def personalize(
         bundle.inputs,
         margin_tolerance=tolerance,
         memory_mib=memory.activations_mib,
-        # Refining is computed again by a verifier, who ranks in float32.
-        precision="float32" if recipe.refines else precision,
+        # What is not paid for a verifier chooses again, and ranks in float32.
+        precision=precision if recipe.pays_for_choosing(len(examples)) else "float32",
         compile_stacked=compile_stacked,
     )
     chosen = choose(
@@ -254,12 +261,14 @@ def personalize(
                 space=bundle.space.digest,
                 prior=bundle.prior.digest,
                 adapter=adapter_digest,
-                support=examples.multiset_digest(seed),
+                support=support,
             ),
             key=key,
             first_stage=chosen.choice.first_stage,
             protocol=None if grant is None else grant.receipt,
         )
+        if state is not None:
+            state.keep(certificate)
         certificate.write(folder / "certificate.json")
     return Personalization(certificate, folder / "adapter", time.perf_counter() - started)
 
@@ -280,6 +289,23 @@ def _made_before(folder: Path, grant: SeedGrant) -> Certificate | None:
         )
     except FedcertError:
         return None
+
+
+def _hand_out_again(
+    certificate: Certificate, bundle: Bundle, model: AdaptedModel, folder: Path
+) -> None:
+    """Write what a seed has given before, adapter and certificate, into a folder."""
+    verify_record(certificate).require()
+    with replaced_folder(folder / "adapter") as staging:
+        digest = write_peft_adapter(
+            bundle.space, certificate.adapter_vector, staging, base_name=model.base.name
+        )
+        if digest != certificate.digests.adapter:
+            raise CertificateError(
+                "the certificate that the state folder keeps for this seed is damaged: its "
+                "adapter is another one; put the state folder back as it was"
+            )
+        certificate.write(folder / "certificate.json")
 
 
 def _conditioned(bundle: Bundle, condition: Condition | None, examples: Examples) -> Bundle:

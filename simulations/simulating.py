@@ -16,7 +16,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcert.adapters import AdaptedModel, PrefixCache
 from fedcert.atomic import write_atomically
-from fedcert.certificates import verify_record
 from fedcert.clients.client_app import make_client_app
 from fedcert.errors import RunError, SettingsError
 from fedcert.fitting import FittedPrior
@@ -35,7 +34,7 @@ from fedcert.simulations.evidence import describe_prior, evidence_of
 from fedcert.simulations.measuring import bounds_by_size, fit_baselines, risk_curves
 from fedcert.simulations.runners import RUNNERS
 from fedcert.strategies.serving import Outcome, serve
-from fedcert.verification import check_adapter, check_bundle
+from fedcert.verification import verify
 
 __all__ = ["Simulation", "simulate"]
 
@@ -234,12 +233,7 @@ def _client_row(outcome: Outcome, client: str, output: Path) -> dict[str, Any]:
     bundle = outcome.strategy.bundle
     assert bundle is not None
     folder = output / "clients" / client
-    report = verify_record(certificate).extended(
-        [
-            *check_bundle(certificate, bundle),
-            *check_adapter(certificate, bundle, folder / "adapter"),
-        ]
-    )
+    report = verify(certificate, bundle=bundle, adapter=folder / "adapter")
     return {
         "client": client,
         "n": certificate.support_size,

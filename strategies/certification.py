@@ -7,14 +7,14 @@ from contextlib import suppress
 from typing import Any
 
 from fedcert.bundles import Bundle
-from fedcert.certificates import Certificate, verify_record
+from fedcert.certificates import Certificate
 from fedcert.errors import CertificateError, ProtocolError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.protocol.witness import Countersignature
 from fedcert.runs.events import EventSink
-from fedcert.verification import check_bundle
+from fedcert.verification import verify
 
 __all__ = ["Certification"]
 
@@ -90,9 +90,7 @@ class Certification:
             If its seed was not issued here, or has another certificate.
         """
         certificate = Certificate.from_json(str(words.get("certificate")))
-        report = verify_record(certificate)
-        if report.passed:
-            report = report.extended(check_bundle(certificate, bundle))
+        report = verify(certificate, bundle=bundle)
         if certificate.client != client:
             raise CertificateError(f"it sent the certificate of {certificate.client!r}")
         if not report.passed:

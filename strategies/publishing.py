@@ -40,6 +40,8 @@ class Publisher:
         What the adapters are for.
     space : AdapterSpace
         Their coordinates.
+    server : str, optional
+        Public key of the server whose seeds count, which new bundles then name.
 
     Raises
     ------
@@ -55,6 +57,7 @@ class Publisher:
         scenario: Scenario,
         base: BaseModel,
         space: AdapterSpace,
+        server: str | None = None,
     ) -> None:
         self._versions = BundleVersions(output)
         self._versions.restore()
@@ -64,6 +67,7 @@ class Publisher:
             "inputs": scenario.inputs,
             "labels": scenario.labels,
             "settings": settings,
+            "server": server,
         }
         self._fingerprint = _fingerprint(settings, scenario)
         self._refit_after = settings.server.refit_after

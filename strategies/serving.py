@@ -111,10 +111,19 @@ def serve(
     space = settings.space_of(base)
     pool = Pool(output / "pool", space)
     with pool.reserved():
-        publisher = Publisher(output, settings, scenario=scenario, base=base, space=space)
+        authority = _authority(settings, output)
+        publisher = Publisher(
+            output,
+            settings,
+            scenario=scenario,
+            base=base,
+            space=space,
+            # A simulated server witnesses nothing; another one may serve the same bundle.
+            server=authority.public_key if settings.server.state else None,
+        )
         server = _Server(
             settings, output, pool, space, publisher, observer, events, strategy,
-            labels=len(scenario.labels),
+            authority=authority, labels=len(scenario.labels),
         )  # fmt: skip
         expected = len(scenario.upstream_clients) + len(scenario.new_clients)
         _wait_for_nodes(grid, expected, settings)
@@ -136,6 +145,7 @@ class _Server:
         events: EventSink,
         strategy: type[PooledPrior],
         *,
+        authority: SeedAuthority,
         labels: int,
     ) -> None:
         self._settings, self._output, self._pool = settings, output, pool
@@ -151,7 +161,7 @@ class _Server:
         common: dict[str, Any] = {
             "pool": pool,
             "space": space,
-            "authority": _authority(settings, output),
+            "authority": authority,
             "training": settings.finetune_settings(),
             "seed": settings.seed,
             "min_pool": settings.server.min_pool,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -59,6 +60,9 @@ class Bundle:
         What was chosen and why, and what the audits found: a JSON object.
     plan : Plan or None
         The plan that the recipe table is from, if recipes were planned.
+    server : str or None
+        Public key of the server whose seeds count, 64 hexadecimal digits; None, and absent
+        from the manifest, if the bundle names none.
     """
 
     base_name: str
@@ -71,6 +75,7 @@ class Bundle:
     recipes: RecipeTable
     notes: Mapping[str, Any]
     plan: Plan | None = None
+    server: str | None = None
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return all arrays: the space's basis and the prior's."""
@@ -79,23 +84,29 @@ class Bundle:
 
     def manifest(self) -> dict[str, Any]:
         """Return all else, with a digest of the arrays: a JSON object."""
-        # Without a plan there is no such key: the digests of such bundles stay what they were.
+        # Without a plan, or a server, there is no such key: the digests of such bundles stay
+        # what they were.
         planned = {} if self.plan is None else {"plan": self.plan.to_config()}
-        return planned | {
-            "format": FORMAT,
-            "base_model": {
-                "name": self.base_name,
-                "revision": self.base_revision,
-                "digest": self.base_digest,
-            },
-            "space": self.space.to_config(),
-            "prior": {"kind": self.prior.kind, "config": self.prior.config()},
-            "inputs": self.inputs.to_config(),
-            "labels": list(self.labels),
-            "recipes": self.recipes.to_config(),
-            "notes": dict(self.notes),
-            "tensors": digest_tensors(self.tensors()),
-        }
+        served = {} if self.server is None else {"server": self.server}
+        return (
+            planned
+            | served
+            | {
+                "format": FORMAT,
+                "base_model": {
+                    "name": self.base_name,
+                    "revision": self.base_revision,
+                    "digest": self.base_digest,
+                },
+                "space": self.space.to_config(),
+                "prior": {"kind": self.prior.kind, "config": self.prior.config()},
+                "inputs": self.inputs.to_config(),
+                "labels": list(self.labels),
+                "recipes": self.recipes.to_config(),
+                "notes": dict(self.notes),
+                "tensors": digest_tensors(self.tensors()),
+            }
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -199,6 +210,7 @@ class Bundle:
                 recipes=RecipeTable.from_config(content["recipes"]),
                 notes=dict(content["notes"]),
                 plan=Plan.from_config(content["plan"]) if "plan" in content else None,
+                server=_key(content["server"]) if "server" in content else None,
             )
             bundle._check_whole()
             if bundle.digest != digest_json(content):
@@ -299,6 +311,12 @@ def _names(labels: object) -> tuple[str, ...]:
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ValueError("its labels are not a list of names")
     return tuple(labels)
+
+
+def _key(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError("its server is not a public key of 64 hexadecimal digits")
+    return value
 
 
 def _part(tensors: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:

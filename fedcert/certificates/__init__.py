@@ -37,7 +37,12 @@ from fedcert.certificates.recipes import (
     WeightedUnionRecipe,
 )
 from fedcert.certificates.record import FORMAT, Candidate, Certificate, Digests, Signature
-from fedcert.certificates.verification import Check, VerificationReport, verify_record
+from fedcert.certificates.verification import (
+    Check,
+    Unchecked,
+    VerificationReport,
+    verify_record,
+)
 
 __all__ = [
     "FORMAT",
@@ -65,6 +70,7 @@ __all__ = [
     "Span",
     "SplitRecipe",
     "SteelRecipe",
+    "Unchecked",
     "UnionRecipe",
     "VerificationReport",
     "VoteRecipe",

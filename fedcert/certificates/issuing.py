@@ -122,7 +122,7 @@ def issue(
             labels=len(labels),
             witness=witness,
         ),
-        assumptions=assumptions(),
+        assumptions=assumptions(recipe, support_size),
         signature=Signature(algorithm=ALGORITHM, public_key=public_hex(key), value=""),
         first_stage=first_stage,
         protocol=protocol,

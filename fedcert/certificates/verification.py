@@ -8,14 +8,14 @@ modules append their checks to the same report.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedcert.certificates.record import FORMAT, Certificate
 from fedcert.certificates.signing import verify
-from fedcert.certificates.wording import assumptions, statement
-from fedcert.errors import FedcertError
+from fedcert.certificates.wording import FIRST_ASSUMPTIONS, assumptions, statement
+from fedcert.errors import CertificateError, FedcertError
 
-__all__ = ["Check", "VerificationReport", "verify_record"]
+__all__ = ["Check", "Unchecked", "VerificationReport", "verify_record"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,26 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Unchecked:
+    """Something that a verification left open.
+
+    Parameters
+    ----------
+    name : str
+        As the option that would close it, without dashes.
+    detail : str
+        What is open, a sentence that begins with "whether".
+    option : str or None
+        What to give, and where it takes more than that, what else; None if nothing can
+        close it any more.
+    """
+
+    name: str
+    detail: str
+    option: str | None
+
+
+@dataclass(frozen=True)
 class VerificationReport:
     """The outcomes of all checks of one certificate, in the order they were made.
 
@@ -45,9 +65,12 @@ class VerificationReport:
     ----------
     checks : tuple of Check
         A report without checks has not passed.
+    unchecked : tuple of Unchecked
+        What was left open. A pass says nothing about it (default: none is named).
     """
 
     checks: tuple[Check, ...]
+    unchecked: tuple[Unchecked, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -61,7 +84,13 @@ class VerificationReport:
 
     def extended(self, checks: Iterable[Check]) -> VerificationReport:
         """Return a report with more checks appended."""
-        return VerificationReport((*self.checks, *checks))
+        return replace(self, checks=(*self.checks, *checks))
+
+    def require(self) -> None:
+        """Raise `CertificateError` unless every check held."""
+        if not self.passed:
+            reasons = "; ".join(check.detail for check in self.failures)
+            raise CertificateError(f"the certificate does not verify: {reasons}")
 
 
 def verify_record(
@@ -181,9 +210,11 @@ def _statement(certificate: Certificate) -> _Outcome:
 
 
 def _assumptions(certificate: Certificate) -> _Outcome:
-    if certificate.assumptions != assumptions():
-        return False, "the assumptions are not the ones that the bound rests on"
-    return True, "the assumptions are complete"
+    if certificate.assumptions == assumptions(certificate.recipe, certificate.support_size):
+        return True, "the assumptions are complete"
+    if certificate.assumptions == FIRST_ASSUMPTIONS:
+        return True, "the assumptions are complete, in the words of earlier versions"
+    return False, "the assumptions are not the ones that the bound rests on"
 
 
 def _index(certificate: Certificate) -> _Outcome:

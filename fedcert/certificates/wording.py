@@ -1,8 +1,8 @@
 """What a certificate says, in plain words, derived from its numbers alone.
 
 Verification derives the words again and compares, so nobody can sign true numbers under a
-stronger sentence. Changing a word here breaks every certificate issued before: it needs a
-new `fedcert.certificate/` format.
+stronger sentence. Changing a word here breaks every certificate issued before: keep the old
+words beside the new ones, as `FIRST_ASSUMPTIONS` are kept.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from decimal import Decimal, localcontext
 from fedcert.certificates.bounds import chance_of
 from fedcert.certificates.recipes import Recipe
 
-__all__ = ["assumptions", "statement"]
+__all__ = ["FIRST_ASSUMPTIONS", "assumptions", "statement"]
 
-_ASSUMPTIONS = (
+FIRST_ASSUMPTIONS = (
     "The support set is an i.i.d. sample of the client's own distribution; in particular "
     "it was not balanced by class.",
     "The support set and the recipe were fixed before any candidate was scored, and the "
@@ -28,6 +28,21 @@ _ASSUMPTIONS = (
     "of errors are the signer's word.",
     "The certificate speaks for itself alone: N certificates that are to hold together "
     "each need delta/N, with N fixed beforehand.",
+)
+"""The words of the first version: certificates that carry them verify as before."""
+
+_WORD = (
+    "To anybody who does not have the examples, the examples, their labels, and the count of "
+    "errors are the signer's word"
+)
+_UNCONDITIONAL = (
+    "The probability is that of the whole procedure before the examples are drawn, not of "
+    "this outcome: among certificates picked for a low bound, more than delta may be false."
+)
+_PREDICTOR = (
+    "The bound speaks about the adapter on the named base model in the precision in which its "
+    "errors were counted, float32 unless the base model is quantized, with inputs encoded, and "
+    "cut off where they are too long, as the bundle says; otherwise labels can change."
 )
 
 _UNWITNESSED = (
@@ -81,9 +96,25 @@ def statement(
     )
 
 
-def assumptions() -> tuple[str, ...]:
+def assumptions(recipe: Recipe, support_size: int) -> tuple[str, ...]:
     """Return what must be true for a certificate to mean what it says, a sentence each."""
-    return _ASSUMPTIONS
+    before, after = FIRST_ASSUMPTIONS[:4], FIRST_ASSUMPTIONS[5:]
+    word = f"{_WORD}{_also_the_signers_word(recipe, support_size)}."
+    return (*before, word, *after, _UNCONDITIONAL, _PREDICTOR)
+
+
+def _also_the_signers_word(recipe: Recipe, n: int) -> str:
+    """Say what else only the examples can show; see `fedcert.verification`."""
+    if recipe.refines:
+        return ", and so is that the adapter was made from the choosing examples alone"
+    if recipe.has_first_stage:
+        return (
+            ", and so is the first stage: how many errors each candidate makes on the "
+            "examples that weight"
+        )
+    if recipe.pays_for_choosing(n):
+        return ""
+    return ", and so is that the certifying examples had no part in the choice"
 
 
 def _against_chance(bound: float, labels: int) -> str:

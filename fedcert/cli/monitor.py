@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedcert.cli.checks import show
 from fedcert.cli.console import say
 from fedcert.cli.device import (
     Base,
@@ -56,18 +57,17 @@ def monitor(
     is spent then: it cannot certify any more. Call this as often as you like.
     """
     from fedcert.bundles import Bundle
-    from fedcert.certificates import Certificate, verify_record
+    from fedcert.certificates import Certificate
     from fedcert.protocol.spent import SpentLedger
     from fedcert.protocol.watching import watch_examples
     from fedcert.search import exported_wrong
-    from fedcert.verification import check_adapter, check_bundle
+    from fedcert.verification import verify
 
     record, loaded = Certificate.read(certificate), Bundle.load(bundle)
     folder = adapter or certificate.parent / "adapter"
-    report = verify_record(record).extended(
-        [*check_bundle(record, loaded), *check_adapter(record, loaded, folder)]
-    )
+    report = verify(record, bundle=loaded, adapter=folder)
     if not report.passed:
+        show(record, report, as_json=as_json)
         reasons = "; ".join(check.detail for check in report.failures)
         raise CertificateError(f"this certificate does not hold to begin with: {reasons}")
     examples = read_labeled(data, loaded, input_column, label_column)

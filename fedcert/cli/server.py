@@ -53,9 +53,15 @@ def _authority(state: Path, *, enroll_new: bool = True, new: bool = False) -> Se
 def publish(bundle: _BundleFolder, state: _State) -> None:
     """Log a bundle and the hash of its nonce; do it before the bundle goes out."""
     from fedcert.bundles import Bundle
+    from fedcert.errors import ProtocolError
 
     loaded = Bundle.load(bundle)
     authority = _authority(state, new=True)
+    if loaded.server not in (None, authority.public_key):
+        raise ProtocolError(
+            f"{bundle} names the server {loaded.server}, not the one of {state} "
+            f"({authority.public_key}): devices would refuse this one's seeds"
+        )
     authority.publish(loaded.digest, loaded.recipes)
     say(f"published:  {loaded.digest}")
     say(f"server key: {authority.public_key}")
@@ -108,13 +114,10 @@ def countersign(
     """Check a certificate against its bundle, log it, and sign for it."""
     from fedcert.bundles import Bundle
     from fedcert.certificates import Certificate
-    from fedcert.errors import ProtocolError
-    from fedcert.verification import check_bundle
+    from fedcert.verification import verify
 
     record = Certificate.read(certificate)
-    failed = [c.detail for c in check_bundle(record, Bundle.load(bundle)) if not c.passed]
-    if failed:
-        raise ProtocolError(f"the certificate does not verify: {'; '.join(failed)}")
+    verify(record, bundle=Bundle.load(bundle)).require()
     witness = _authority(state).countersign(record)
     witness.write(output)
     say(f"countersignature: {output} (log position {witness.position})")

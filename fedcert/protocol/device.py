@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.atomic import fsync_path
 from fedcert.canonical import canonical_json
-from fedcert.certificates import Recipe
+from fedcert.certificates import Certificate, Recipe
 from fedcert.certificates.signing import public_hex
 from fedcert.data.examples import Examples
 from fedcert.errors import ProtocolError
@@ -42,6 +42,7 @@ class DeviceState:
 
     def __init__(self, folder: Path, *, simulated: str | None = None) -> None:
         self._openings = folder / "openings"
+        self._certificates = folder / "certificates"
         self._simulated = simulated
         secret = None if simulated is None else derive_seed("simulated secret", simulated)
         self.spent = SpentLedger(folder, secret=secret)
@@ -170,6 +171,40 @@ class DeviceState:
         """
         claim = self._claim("unwitnessed", examples, client, recipe, bundle)
         self.spent.spend(examples, "an unwitnessed certificate", claim=claim)
+
+    def certificate(self, support: str) -> Certificate | None:
+        """Return the certificate that a seed has given for a support set, if it has.
+
+        Parameters
+        ----------
+        support : str
+            `Digests.support`, which the seed and the examples decide.
+        """
+        path = self._certificates / f"{support}.json"
+        return Certificate.read(path) if path.exists() else None
+
+    def keep(self, certificate: Certificate) -> None:
+        """Keep a certificate, before it leaves, as the one that its seed gives.
+
+        Raises
+        ------
+        ProtocolError
+            If the seed has given another one meanwhile.
+        """
+        self._certificates.mkdir(parents=True, exist_ok=True, mode=0o700)
+        support = certificate.digests.support
+        aside = self._certificates / f".{os.urandom(8).hex()}"
+        certificate.write(aside)
+        try:
+            # A hard link, unlike a rename, replaces nothing.
+            os.link(aside, self._certificates / f"{support}.json")
+        except FileExistsError:
+            if self.certificate(support) != certificate:
+                raise ProtocolError(
+                    "this seed has given another certificate meanwhile; run again to get it"
+                ) from None
+        finally:
+            aside.unlink()
 
     def opening(self, root: str) -> Opening | None:
         """Return the opening of a commitment; None if it was not made here."""

@@ -23,7 +23,7 @@ from fedcert.errors import CertificateError, ProtocolError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.signed import is_signed_by, read_object, signature_of, to_text
 from fedcert.protocol.witness import Countersignature
-from fedcert.verification import check_bundle
+from fedcert.verification import verify
 
 __all__ = ["FORMAT", "Filed", "Submission", "accept"]
 
@@ -65,7 +65,7 @@ class Submission:
         ProtocolError
             If it is somebody else's, or no server issued its seed.
         """
-        _check_record(certificate)
+        verify_record(certificate).require()
         if certificate.signature.public_key != public_hex(key):
             raise ProtocolError(
                 f"the certificate of {certificate.client!r} was signed with another key than "
@@ -200,11 +200,7 @@ def accept(
             f"the certificate is for the bundle {named[:12]}, which is not among those at "
             "hand; give it with --bundle"
         )
-    _check_record(certificate)
-    failed = [check.detail for check in check_bundle(certificate, bundles[named])
-              if not check.passed]  # fmt: skip
-    if failed:
-        raise CertificateError(f"the certificate does not verify: {'; '.join(failed)}")
+    verify(certificate, bundle=bundles[named]).require()
     logged = {attempt.certificate for attempt in history.attempts_of(submission.client)}
     again = certificate.digest in logged
     countersignature = authority.countersign(certificate)
@@ -216,9 +212,3 @@ def accept(
     certificate.write(filed.certificate)
     countersignature.write(filed.witness)
     return filed
-
-
-def _check_record(certificate: Certificate) -> None:
-    if failures := verify_record(certificate).failures:
-        reasons = "; ".join(check.detail for check in failures)
-        raise CertificateError(f"the certificate does not verify: {reasons}")

@@ -189,7 +189,11 @@ def check_log(
         history = History.of(entries)
     except ProtocolError as error:
         return [Check("log", False, str(error))]
-    checks = [Check("log", True, f"{len(entries)} entries, and every one is by the rules")]
+    still_open = sum(bundle.nonce is None for bundle in history.bundles.values())
+    rules = f"{len(entries)} entries, and every one is by the rules"
+    if still_open:
+        rules += f"; seeds of {still_open} open bundles cannot be computed again yet"
+    checks = [Check("log", True, rules)]
     receipt = certificate.protocol
     attempt = history.attempts.get(receipt.commitment) if receipt is not None else None
     if attempt is None or attempt.certificate != certificate.digest:

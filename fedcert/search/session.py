@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -103,11 +104,20 @@ class SupportSession(Session):
 
     def only(self, span: Span) -> SupportSession:
         """Return a session over some of the examples."""
+        return self._with(self._scorer, self._taken(span))
+
+    def at(self, tolerance: float) -> SupportSession:
+        """Return a session that counts margins up to `tolerance` as errors."""
+        scorer = copy.copy(self._scorer)
+        scorer.margin_tolerance = tolerance
+        return self._with(scorer, self._ordered)
+
+    def _with(self, scorer: Scorer, ordered: Examples) -> SupportSession:
         return SupportSession(
             self._recipe,
             self._prior,
-            self._scorer,
-            self._taken(span),
+            scorer,
+            ordered,
             seed=self._seed,
             constants=self._constants,
             chunk=self.chunk,

@@ -26,6 +26,7 @@ from fedcert.certificates import (
     verify_record,
 )
 from fedcert.certificates.strict_json import LARGEST
+from fedcert.certificates.wording import FIRST_ASSUMPTIONS
 from fedcert.errors import CertificateError
 
 from .conftest import KEY, Issuer
@@ -103,14 +104,28 @@ def test_the_payload_leaves_out_the_value_of_the_signature_alone(make: Issuer) -
     assert payload == certificate.to_object()
 
 
+@pytest.mark.parametrize("folder", [BLESSED, BLESSED / "second-words"])
 @pytest.mark.parametrize("name", RECIPES)
-def test_certificates_of_earlier_versions_verify(name: str) -> None:
-    assert verify_record(Certificate.read(BLESSED / f"{name}.json")).passed
+def test_certificates_of_earlier_versions_verify(name: str, folder: Path) -> None:
+    assert verify_record(Certificate.read(folder / f"{name}.json")).passed
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_first_version_had_other_assumptions_and_nothing_else(name: str) -> None:
+    first, second = (
+        Certificate.read(folder / f"{name}.json").to_object()
+        for folder in (BLESSED, BLESSED / "second-words")
+    )
+    assert first.pop("assumptions") == list(FIRST_ASSUMPTIONS)
+    assert second.pop("assumptions") != list(FIRST_ASSUMPTIONS)
+    for each in (first, second):
+        del each["signature"]["value"], each["library"]
+    assert first == second
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_record_has_not_changed(make: Issuer, name: str) -> None:
-    blessed = Certificate.read(BLESSED / f"{name}.json")
+    blessed = Certificate.read(BLESSED / "second-words" / f"{name}.json")
     again = replace(make(RECIPES[name], **PARTICULARS.get(name, {})), library=blessed.library)
     assert again.unsigned_payload() == blessed.unsigned_payload()
 

@@ -16,11 +16,11 @@ from faults.fault import NOTHING, Fault, Outcome
 from faults.server_rig import NEW, UPSTREAM, Ended, Run, start
 from fedcert.bundles import Bundle
 from fedcert.bundles.versions import BundleVersions
-from fedcert.certificates import Certificate, verify_record
+from fedcert.certificates import Certificate
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.history import History
 from fedcert.protocol.log import Entry, read_log
-from fedcert.verification import check_bundle
+from fedcert.verification import verify
 
 __all__ = ["SERVER_FAULTS"]
 
@@ -58,9 +58,7 @@ def _findings(folder: Path, *, present: int = UPSTREAM, versions: int = 1) -> li
     by_digest = {bundle.digest: bundle for bundle in bundles}
     for path in filed:
         certificate = Certificate.read(path)
-        report = verify_record(certificate).extended(
-            check_bundle(certificate, by_digest[certificate.digests.bundle])
-        )
+        report = verify(certificate, bundle=by_digest[certificate.digests.bundle])
         if not report.passed or certificate.candidate.seed not in seeds:
             found.append(f"the certificate {path.name} does not verify")
     torn = [*(run / "pool" / "adapters").glob(".*"), *(run / "bundles").glob(".*")]

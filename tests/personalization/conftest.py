@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +11,21 @@ import pytest
 from tiny_models import Family
 
 from fedcert.adapters import AdaptedModel
+from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.bundles import Bundle
-from fedcert.certificates import Certificate, RecipeTable, SplitRecipe, UnionRecipe
+from fedcert.certificates import (
+    Certificate,
+    RecipeTable,
+    SplitRecipe,
+    UnionRecipe,
+    issue,
+)
 from fedcert.certificates.signing import key_from_seed
 from fedcert.data import Examples
-from fedcert.personalization import Personalization, personalize
+from fedcert.personalization import Personalization, in_drawn_order, personalize
 from fedcert.priors import GaussianPrior
 from fedcert.randomness import keyed_generator
-from fedcert.search import BatchedScorer
+from fedcert.search import BatchedScorer, exported_wrong
 
 KEY = key_from_seed(bytes(range(32)))
 CANDIDATES, UNION, SPLIT = 64, 24, 40
@@ -130,3 +137,42 @@ def with_label(examples: Examples, row: int) -> Examples:
     labels = np.array(examples.labels)
     labels[row] = 1 - labels[row]
     return Examples(examples.inputs, labels)
+
+
+def issued(
+    bundle: Bundle,
+    model: AdaptedModel,
+    examples: Examples,
+    honest: Certificate,
+    vector: np.ndarray,
+    folder: Path,
+    **changes: object,
+) -> Certificate:
+    """Sign what a cheating client would, with the right errors of its adapter."""
+    adapter = folder / "forged"
+    adapter.mkdir(exist_ok=True)
+    digest = write_peft_adapter(bundle.space, vector, adapter, base_name=model.base.name)
+    ordered = in_drawn_order(examples, honest.candidate.seed)
+    span = honest.recipe.certifying(len(examples)).as_slice()
+    wrong = exported_wrong(
+        model.base,
+        adapter,
+        ordered.take(span),
+        spec=bundle.inputs,
+        margin_tolerance=honest.recipe.margin_tolerance,
+    )
+    words = {
+        "client": honest.client,
+        "recipe": honest.recipe,
+        "errors": int(wrong.sum()),
+        "certified_on": len(wrong),
+        "support_size": len(examples),
+        "labels": bundle.labels,
+        "index": honest.candidate.index,
+        "seed": honest.candidate.seed,
+        "vector": vector,
+        "digests": replace(honest.digests, adapter=digest),
+        "first_stage": honest.first_stage,
+        "key": KEY,
+    }
+    return issue(**(words | changes))

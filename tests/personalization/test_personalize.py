@@ -11,14 +11,20 @@ from tiny_models import Family
 
 from fedcert.adapters import AdaptedModel, exported_digest
 from fedcert.bundles import Bundle
-from fedcert.certificates import Certificate, RecipeTable, SplitRecipe, verify_record
+from fedcert.certificates import (
+    Certificate,
+    Choice,
+    Chosen,
+    RecipeTable,
+    SplitRecipe,
+    verify_record,
+)
 from fedcert.data import Examples
 from fedcert.errors import CertificateError, DataError, RefusalError
 from fedcert.personalization import candidate_seed, commit_to, in_drawn_order, personalize
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.device import DeviceState
 from fedcert.search import BatchedScorer
-from fedcert.search.choosing import Chosen
 
 from .conftest import CANDIDATES, KEY, SPLIT, UNION, Serve, Served, shuffled, with_label
 
@@ -143,8 +149,8 @@ def test_one_seed_gives_one_certificate_on_the_device_as_well(
     common = {"client": "c-1", "key": KEY, "state": state}
     grant = authority.issue(commit_to(bundle, examples, **common))
 
-    def certificate() -> Certificate:
-        folder = tmp_path / "client"
+    def certificate(to: str = "client") -> Certificate:
+        folder = tmp_path / to
         result = personalize(bundle, model, examples, folder=folder, grant=grant, **common)
         assert result.certificate == Certificate.read(folder / "certificate.json")
         assert exported_digest(result.adapter) == result.certificate.digests.adapter
@@ -154,14 +160,40 @@ def test_one_seed_gives_one_certificate_on_the_device_as_well(
 
     def another(*_args: object, **_options: object) -> Chosen:
         index = (first.candidate.index + 1) % CANDIDATES
-        return Chosen(index, bundle.prior.sample(grant.seed, start=index, count=1)[0])
+        vector = bundle.prior.sample(grant.seed, start=index, count=1)[0]
+        return Chosen(Choice(index=index), vector)
 
     monkeypatch.setattr("fedcert.personalization.choose", another)
     assert certificate() == first
     assert authority.countersign(first).certificate == first.digest
-    # What was torn is made anew.
+    # Nor does it help to lose what the folder holds, or to name another one.
     (tmp_path / "client" / "certificate.json").write_text("{")
-    assert certificate() != first
+    assert certificate() == first
+    assert certificate("elsewhere") == first
+    # Without a server the seed follows from the examples' number: the same holds.
+    folders = (tmp_path / "one", tmp_path / "two")
+    alone = DeviceState(tmp_path / "another state")
+    monkeypatch.undo()
+    options = {"client": "c-1", "key": KEY, "state": alone}
+    made = personalize(bundle, model, examples, folder=folders[0], **options).certificate
+    monkeypatch.setattr("fedcert.personalization.choose", another)
+    again = personalize(bundle, model, examples, folder=folders[1], **options)
+    assert again.certificate == made
+    assert exported_digest(again.adapter) == made.digests.adapter
+
+
+def test_a_kept_certificate_that_was_changed_is_not_handed_out(
+    serve: Serve, bundle: Bundle, model: AdaptedModel, tmp_path: Path
+) -> None:
+    state = DeviceState(tmp_path / "state")
+    options = {"client": "c-1", "key": KEY, "state": state}
+    examples = serve(UNION).examples
+    personalize(bundle, model, examples, folder=tmp_path / "one", **options)
+    [kept] = (tmp_path / "state" / "certificates").iterdir()
+    kept.write_text(kept.read_text().replace('"errors": ', '"errors": 1'))
+    with pytest.raises(CertificateError):
+        personalize(bundle, model, examples, folder=tmp_path / "two", **options)
+    assert not (tmp_path / "two" / "certificate.json").exists()
 
 
 def _personalize(bundle: Bundle, model: AdaptedModel, examples: Examples, to: Path) -> None:

@@ -10,23 +10,27 @@ import pytest
 from tiny_models import Family
 
 from fedcert.adapters import AdaptedModel
-from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.bundles import Bundle
 from fedcert.certificates import (
     Certificate,
     Recipe,
     RecipeTable,
     binomial_upper_bound,
-    issue,
     verify_record,
 )
 from fedcert.certificates.recipes import HybridRecipe, MixedUnionRecipe
 from fedcert.data import Examples
 from fedcert.errors import CertificateError
 from fedcert.personalization import in_drawn_order, personalize
-from fedcert.search import BatchedScorer, choose, exported_wrong
+from fedcert.search import BatchedScorer, choose
 from fedcert.verification import check_adapter, check_bundle, check_data
-from personalization.conftest import CANDIDATES, KEY, make_bundle, solvable_examples
+from personalization.conftest import (
+    CANDIDATES,
+    KEY,
+    issued,
+    make_bundle,
+    solvable_examples,
+)
 
 TERMS = {"candidates": CANDIDATES, "delta": 0.05}
 RECIPES = {
@@ -60,7 +64,7 @@ def test_a_certificate_of_each_kind_verifies(
     checks += check_adapter(certificate, bundle, result.adapter)
     checks += check_data(certificate, bundle, model.base, result.adapter, examples)
     assert [check.detail for check in checks if not check.passed] == []
-    made_again = {"mixed_union", "weighted_union", "union", "split"}.isdisjoint({name})
+    made_again = {"mixed_union", "weighted_union", "union"}.isdisjoint({name})
     assert any(check.name == "choice" for check in checks) == made_again
 
 
@@ -80,7 +84,7 @@ def test_a_client_whose_labels_are_mostly_one_gets_a_constant(
     assert all(check.passed for check in checks)
     # The draw of that number, handed out as if it were the constant.
     draw = bundle.prior.sample(certificate.candidate.seed, start=1, count=1)[0]
-    forged = _issued(bundle, model, examples, certificate, draw, tmp_path)
+    forged = issued(bundle, model, examples, certificate, draw, tmp_path)
     checks = check_bundle(forged, bundle)
     assert [check.name for check in checks if not check.passed] == ["candidate"]
 
@@ -109,7 +113,7 @@ def test_a_posterior_that_peeked_is_caught_with_the_data(
     # Reversed, the recipe's choosing examples are its certifying ones.
     order = np.arange(len(ordered))[::-1].copy()
     peeked = choose(recipe, bundle.prior, scorer, ordered.take(order), seed=seed)
-    forged = _issued(bundle, model, examples, honest.certificate, peeked.vector, tmp_path)
+    forged = issued(bundle, model, examples, honest.certificate, peeked.vector, tmp_path)
     assert verify_record(forged).passed  # the record alone cannot tell
     checks = check_data(forged, bundle, model.base, tmp_path / "forged", examples)
     assert [check.name for check in checks if not check.passed] == ["choice"]
@@ -129,48 +133,9 @@ def test_a_first_stage_that_was_made_up_is_caught_with_the_data(
     profile[stage.errors], profile[-1] = 1, CANDIDATES - 1
     better = replace(stage, profile=tuple(profile))
     vector = honest.certificate.adapter_vector
-    forged = _issued(
+    forged = issued(
         bundle, model, examples, honest.certificate, vector, tmp_path, first_stage=better
     )
     assert forged.bound < honest.certificate.bound
     checks = check_data(forged, bundle, model.base, tmp_path / "forged", examples)
     assert [check.name for check in checks if not check.passed] == ["choice"]
-
-
-def _issued(
-    bundle: Bundle,
-    model: AdaptedModel,
-    examples: Examples,
-    honest: Certificate,
-    vector: np.ndarray,
-    folder: Path,
-    **changes: object,
-) -> Certificate:
-    """Sign what a cheating client would, with the right errors of its adapter."""
-    adapter = folder / "forged"
-    adapter.mkdir()
-    digest = write_peft_adapter(bundle.space, vector, adapter, base_name=model.base.name)
-    ordered = in_drawn_order(examples, honest.candidate.seed)
-    span = honest.recipe.certifying(len(examples)).as_slice()
-    wrong = exported_wrong(
-        model.base,
-        adapter,
-        ordered.take(span),
-        spec=bundle.inputs,
-        margin_tolerance=honest.recipe.margin_tolerance,
-    )
-    words = {
-        "client": honest.client,
-        "recipe": honest.recipe,
-        "errors": int(wrong.sum()),
-        "certified_on": len(wrong),
-        "support_size": len(examples),
-        "labels": bundle.labels,
-        "index": honest.candidate.index,
-        "seed": honest.candidate.seed,
-        "vector": vector,
-        "digests": replace(honest.digests, adapter=digest),
-        "first_stage": honest.first_stage,
-        "key": KEY,
-    }
-    return issue(**(words | changes))

@@ -27,6 +27,7 @@ from fedcert.certificates.recipes.parts import (
     require_integer,
     require_number,
 )
+from fedcert.certificates.recipes.repeating import check_lowest
 from fedcert.certificates.recipes.session import (
     Chosen,
     Session,
@@ -254,6 +255,45 @@ class Recipe(ABC):
     def certifies_on(self, choice: Choice, n: int) -> Span:
         """Return which examples certify what was chosen, by default ``certifying(n)``."""
         return self.certifying(n)
+
+    def check_repeated(self, choice: Choice, session: Session) -> None:
+        """Check a choice of candidates against the examples that it was made on.
+
+        A candidate that was chosen on the very examples that certify it was paid for with
+        all others, whichever it is. Everything else is chosen again, up to rounding.
+
+        Parameters
+        ----------
+        choice : Choice
+            What a certificate says.
+        session : Session
+            The client's examples and the candidates.
+
+        Raises
+        ------
+        CertificateError
+            If the recipe cannot have made this choice on these examples.
+        """
+        n = session.n
+        if self.pays_for_choosing(n):
+            return
+        if self.selects_from_counts() and self._chooses_the_lowest():
+            check_lowest(session, self.choosing(n), choice.index, self.margin_tolerance)
+            return
+        again = self.choose(session).choice
+        if again != choice:
+            raise CertificateError(
+                f"the recipe chooses {again.index} from these examples, not {choice.index}"
+            )
+
+    @property
+    def has_first_stage(self) -> bool:
+        """Whether a candidate's weight follows from the choosing examples."""
+        return False
+
+    def pays_for_choosing(self, n: int) -> bool:
+        """Return whether the choice is paid for: the same examples choose and certify."""
+        return self.choosing(n) == self.certifying(n)
 
     def selects_from_counts(self) -> bool:
         """Return whether counts are all that it chooses by: `choose` is not its own."""

@@ -17,10 +17,12 @@ from fedcert.certificates.recipes.base import (
     Choice,
     FirstStage,
     LedgerEntry,
+    Session,
     register,
     require_number,
 )
 from fedcert.certificates.recipes.by_bound import lowest_bound
+from fedcert.certificates.recipes.repeating import check_first_stage
 from fedcert.certificates.recipes.split import SplitRecipe
 from fedcert.errors import CertificateError
 
@@ -95,6 +97,16 @@ class HybridRecipe(SplitRecipe):
         index = super().choice(counts, selection).index
         [errors] = counts.choosing
         return Choice(index=index, first_stage=_stage(errors, counts.chosen_on, index))
+
+    @property
+    def has_first_stage(self) -> bool:
+        """True: the weights follow from it."""
+        return True
+
+    def check_repeated(self, choice: Choice, session: Session) -> None:
+        """Check the first stage, up to rounding: all candidates are paid for by it."""
+        span = self.choosing(session.n)
+        check_first_stage(session, span, choice.index, _stage_of(choice), self.margin_tolerance)
 
     def weight(self, choice: Choice | None = None) -> int:
         """Return the weight that the chosen candidate got from the first stage."""

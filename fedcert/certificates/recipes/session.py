@@ -93,6 +93,10 @@ class Session(ABC):
     def only(self, span: Span) -> Session:
         """Return a session that has these examples alone: the others cannot be read."""
 
+    @abstractmethod
+    def at(self, tolerance: float) -> Session:
+        """Return this session with predictions counted at another margin tolerance."""
+
     def best(self, span: Span) -> Chosen:
         """Return the candidate of the lowest (errors, loss, number) on some examples."""
         counts = self.count(span, span)
@@ -184,6 +188,10 @@ class TableSession(Session):
         self, *, candidates: int, chains: int, steps: int, count: int = 1
     ) -> FloatArray:
         """Refuse: a table has no adapters to refine."""
+        raise _no_table()
+
+    def at(self, tolerance: float) -> Self:
+        """Refuse: what a table counts as an error is settled."""
         raise _no_table()
 
     def only(self, span: Span) -> Self:

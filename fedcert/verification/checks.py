@@ -1,9 +1,4 @@
-"""Verifying a certificate against the things that it speaks about.
-
-`fedcert.certificates.verify_record` needs only the record. Here the bundle shows that the
-adapter is one of the paid-for candidates, the adapter folder that it is the certified one,
-and the data that the errors were counted right.
-"""
+"""Checks with the bundle and with the adapter folder."""
 
 from __future__ import annotations
 
@@ -12,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from fedcert.adapters.constants import constant_adapters
-from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.peft_format import (
     adapter_tensors,
     exported_digest,
@@ -21,19 +15,15 @@ from fedcert.adapters.peft_format import (
 from fedcert.bundles import Bundle
 from fedcert.canonical import digest_tensors
 from fedcert.certificates import Certificate, Check
-from fedcert.data.examples import Examples
 from fedcert.errors import CertificateError
-from fedcert.models.base import BaseModel
-from fedcert.personalization import candidate_seed, in_drawn_order
+from fedcert.personalization import candidate_seed
 from fedcert.protocol.seeds import recipe_for_attempt
-from fedcert.search import BatchedScorer, choose, draw, exported_wrong
+from fedcert.search import draw
 
-__all__ = ["check_adapter", "check_bundle", "check_data"]
+__all__ = ["MEMBERSHIP_TOLERANCE", "check_adapter", "check_bundle"]
 
 # Bit equality across machines cannot be had; candidates lie much farther apart.
 MEMBERSHIP_TOLERANCE = 1e-6
-# A posterior mean repeats itself to rounding unless a rounding tips one proposal.
-REFINEMENT_TOLERANCE = 1e-3
 
 
 def check_bundle(certificate: Certificate, bundle: Bundle) -> list[Check]:
@@ -63,8 +53,11 @@ def check_bundle(certificate: Certificate, bundle: Bundle) -> list[Check]:
         )
     checks.append(_recipe(certificate, bundle))
     checks.append(_seed(certificate, bundle))
-    if all(check.passed for check in checks):
-        # Redrawing makes sense only from the right prior and seed.
+    if bundle.server is not None and certificate.protocol is not None:
+        checks.append(_server(certificate.protocol.server, bundle.server))
+    if all(check.passed for check in checks) and not certificate.recipe.refines:
+        # Redrawing makes sense only from the right prior and seed; what was refined is no
+        # draw, and only the data can show where it is from.
         checks.append(_candidate(certificate, bundle))
     return checks
 
@@ -75,6 +68,16 @@ def _version(bundle: Bundle) -> str:
 
 def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> list[Check]:
     """Check that an adapter folder is the certified adapter, exported exactly."""
+    coordinates = len(certificate.adapter_vector)
+    if coordinates != bundle.space.dimension:
+        return [
+            Check(
+                "adapter",
+                False,
+                f"the certificate's adapter has {coordinates} coordinates, and this bundle's "
+                f"space {bundle.space.dimension}: it belongs to another federation",
+            )
+        ]
     found = exported_digest(adapter)
     stated = digest_tensors(adapter_tensors(bundle.space, certificate.adapter_vector))
     same = found == certificate.digests.adapter
@@ -105,74 +108,6 @@ def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> li
     ]
 
 
-def check_data(
-    certificate: Certificate,
-    bundle: Bundle,
-    base: BaseModel,
-    adapter: Path,
-    examples: Examples,
-) -> list[Check]:
-    """Check the support set's digest, and count the errors again."""
-    digest = examples.multiset_digest(certificate.candidate.seed)
-    same = digest == certificate.digests.support
-    checks = [
-        Check(
-            "support set",
-            same,
-            "these are the certified examples"
-            if same
-            else "these are not the examples that the certificate was made from",
-        )
-    ]
-    if not same:
-        return checks
-    ordered = in_drawn_order(examples, certificate.candidate.seed)
-    span = certificate.recipe.certifies_on(certificate.choice, len(examples)).as_slice()
-    wrong = exported_wrong(
-        base,
-        adapter,
-        ordered.take(span),
-        spec=bundle.inputs,
-        margin_tolerance=certificate.recipe.margin_tolerance,
-    )
-    errors = int(np.sum(wrong))
-    right = (errors, len(wrong)) == (certificate.errors, certificate.certified_on)
-    detail = f"counted {errors} errors on {len(wrong)} examples"
-    if not right:
-        detail += f"; the certificate says {certificate.errors} on {certificate.certified_on}"
-    checks.append(Check("error count", right, detail))
-    if certificate.recipe.refines or certificate.first_stage is not None:
-        checks.append(_choice(certificate, bundle, base, ordered))
-    return checks
-
-
-def _choice(
-    certificate: Certificate, bundle: Bundle, base: BaseModel, ordered: Examples
-) -> Check:
-    """Choose again: what was refined, or weighted, on the choosing examples alone."""
-    scorer = BatchedScorer(
-        AdaptedModel(base, bundle.space),
-        bundle.inputs,
-        margin_tolerance=certificate.recipe.margin_tolerance,
-    )
-    seed = certificate.candidate.seed
-    chosen = choose(
-        certificate.recipe, bundle.prior, scorer, ordered,
-        seed=seed, constants=constant_adapters(bundle.space, len(bundle.labels)),
-    )  # fmt: skip
-    distance = float(np.max(np.abs(chosen.vector - certificate.adapter_vector)))
-    same = chosen.choice == certificate.choice and distance <= REFINEMENT_TOLERANCE
-    return Check(
-        "choice",
-        same,
-        f"the recipe chose the same adapter again (difference {distance:.1e})"
-        if same
-        else f"the recipe chooses another adapter from these examples (difference "
-        f"{distance:.1e}); a refinement repeats itself only where arithmetic rounds alike, so "
-        "try the kind of machine that made it",
-    )
-
-
 def _recipe(certificate: Certificate, bundle: Bundle) -> Check:
     size, receipt = certificate.support_size, certificate.protocol
     which = f"this recipe for n = {size}"
@@ -188,6 +123,16 @@ def _recipe(certificate: Certificate, bundle: Bundle) -> Check:
             "recipe table", False, f"the bundle prescribes another recipe for n = {size}"
         )
     return Check("recipe table", True, f"the bundle prescribes {which}")
+
+
+def _server(found: str, named: str) -> Check:
+    if found != named:
+        return Check(
+            "bundle's server",
+            False,
+            f"the server {found} issued the seed; the bundle names {named}",
+        )
+    return Check("bundle's server", True, f"the server that the bundle names, {named}")
 
 
 def _seed(certificate: Certificate, bundle: Bundle) -> Check:
@@ -208,12 +153,6 @@ def _seed(certificate: Certificate, bundle: Bundle) -> Check:
 
 def _candidate(certificate: Certificate, bundle: Bundle) -> Check:
     candidate, vector = certificate.candidate, certificate.adapter_vector
-    if certificate.recipe.refines:
-        return Check(
-            "candidate",
-            True,
-            "the adapter was refined on the choosing examples; with the data it is made again",
-        )
     constants = constant_adapters(bundle.space, len(bundle.labels))
     try:
         [drawn] = draw(

@@ -1,0 +1,106 @@
+"""Whether a choice can be a recipe's, when its examples are at hand again.
+
+Arithmetic rounds otherwise on another machine, so which of two near-equal candidates wins
+cannot be repeated there. One rule says what may differ: every difference of two logits may
+have moved by the recipe's margin tolerance, which is what counting allows for as well. So a
+prediction that counted as right may count as an error where its margin is at most twice the
+tolerance, one that counted as an error may be right where its margin is positive, and an
+example's loss (the logarithm of a sum of exponentials of such differences) may have moved by
+the tolerance. What is a recipe's choice under some such rounding passes; nothing else does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.certificates.recipes.parts import FirstStage, Span
+from fedcert.certificates.recipes.session import Session
+from fedcert.errors import CertificateError
+
+__all__ = ["check_first_stage", "check_lowest"]
+
+
+def check_lowest(session: Session, span: Span, index: int, tolerance: float) -> None:
+    """Check that a candidate has the lowest (errors, loss) on some examples, up to rounding.
+
+    Parameters
+    ----------
+    session : Session
+        The client's examples and the candidates.
+    span : Span
+        The choosing examples.
+    index : int
+        The candidate.
+    tolerance : float
+        The recipe's margin tolerance.
+
+    Raises
+    ------
+    CertificateError
+        If another candidate has fewer errors, or as many and a lower loss.
+    """
+    loose, tight = session.at(2 * tolerance), session.at(0.0)
+    rival, own = loose.best(span), session.candidate(index)
+    if rival.index == index:
+        return
+    most, rival_loss = _total(loose, rival.vector, span)
+    fewest, own_loss = _total(tight, own.vector, span)
+    if fewest < most:
+        return
+    if fewest == most and own_loss <= rival_loss + 2 * tolerance * span.size:
+        return
+    raise CertificateError(
+        f"candidate {index} has {fewest} errors or more on the {span.size} choosing examples, "
+        f"at a loss of {own_loss / span.size:.4f}; candidate {rival.index} has {most} or "
+        f"fewer, at {rival_loss / span.size:.4f}: the recipe chooses that one"
+    )
+
+
+def check_first_stage(
+    session: Session, span: Span, index: int, stage: FirstStage, tolerance: float
+) -> None:
+    """Check how many errors all candidates are said to have on the choosing examples.
+
+    Every candidate is paid for by the weight that follows, so which of them was taken on the
+    certifying examples needs no check.
+
+    Parameters
+    ----------
+    session, span, index, tolerance
+        As in `check_lowest`.
+    stage : FirstStage
+        What a certificate says.
+
+    Raises
+    ------
+    CertificateError
+        If the examples say otherwise.
+    """
+    fewest, most = (
+        session.at(level).count(span, span).choosing[0] for level in (0.0, 2 * tolerance)
+    )
+    if not fewest[index] <= stage.errors <= most[index]:
+        raise CertificateError(
+            f"candidate {index} has {_between(fewest[index], most[index])} errors on the "
+            f"{span.size} choosing examples; the certificate says {stage.errors}"
+        )
+    levels = np.arange(len(stage.profile))
+    said = np.cumsum(stage.profile)
+    low, high = ((errors[None] <= levels[:, None]).sum(axis=1) for errors in (most, fewest))
+    wrong = np.flatnonzero((said < low) | (said > high))
+    if wrong.size:
+        level = int(wrong[0])
+        raise CertificateError(
+            f"{_between(low[level], high[level])} candidates have at most {level} errors on "
+            f"the {span.size} choosing examples; the certificate says {said[level]}"
+        )
+
+
+def _total(session: Session, vector: npt.NDArray[np.float64], span: Span) -> tuple[int, float]:
+    wrong, losses = session.score(vector[None], span)
+    return int(wrong.sum()), float(losses.sum())
+
+
+def _between(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"

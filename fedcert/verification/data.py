@@ -1,0 +1,153 @@
+"""Checks with the support set: the count of errors, and the choice, made again."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from fedcert.adapters.constants import constant_adapters
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.peft_format import write_peft_adapter
+from fedcert.bundles import Bundle
+from fedcert.certificates import Certificate, Check
+from fedcert.data.examples import Examples
+from fedcert.errors import CertificateError
+from fedcert.models.base import BaseModel
+from fedcert.personalization import in_drawn_order
+from fedcert.priors.base import FloatArray
+from fedcert.search import BatchedScorer, SupportSession, exported_wrong
+from fedcert.verification.checks import MEMBERSHIP_TOLERANCE
+
+__all__ = ["REFINEMENT_TOLERANCE", "check_data"]
+
+REFINEMENT_TOLERANCE = 1e-3
+"""How far a refined adapter may lie from the one that is made again.
+
+A posterior mean repeats itself to rounding unless a rounding tips one proposal. An adapter that
+was tuned on the certifying examples could lie within this distance too, so beyond
+`MEMBERSHIP_TOLERANCE` the one that is made again has to earn the same bound.
+"""
+
+
+def check_data(
+    certificate: Certificate,
+    bundle: Bundle,
+    base: BaseModel,
+    adapter: Path,
+    examples: Examples,
+) -> list[Check]:
+    """Check the support set's digest, count the errors again, and choose again.
+
+    Where the same examples choose and certify, every candidate is paid for, and any of them
+    may have been chosen.
+    """
+    digest = examples.multiset_digest(certificate.candidate.seed)
+    same = digest == certificate.digests.support
+    checks = [
+        Check(
+            "support set",
+            same,
+            "these are the certified examples"
+            if same
+            else "these are not the examples that the certificate was made from",
+        )
+    ]
+    if not same:
+        return checks
+    ordered = in_drawn_order(examples, certificate.candidate.seed)
+    errors, trials = _count(certificate, bundle, base, adapter, ordered)
+    right = (errors, trials) == (certificate.errors, certificate.certified_on)
+    detail = f"counted {errors} errors on {trials} examples"
+    if not right:
+        detail += f"; the certificate says {certificate.errors} on {certificate.certified_on}"
+    checks.append(Check("error count", right, detail))
+    if not certificate.recipe.pays_for_choosing(len(ordered)):
+        checks.append(_choice(certificate, bundle, base, ordered))
+    return checks
+
+
+def _count(
+    certificate: Certificate, bundle: Bundle, base: BaseModel, adapter: Path, ordered: Examples
+) -> tuple[int, int]:
+    """Return errors of an adapter folder on the certifying examples, and their number."""
+    recipe = certificate.recipe
+    span = recipe.certifies_on(certificate.choice, len(ordered)).as_slice()
+    wrong = exported_wrong(
+        base,
+        adapter,
+        ordered.take(span),
+        spec=bundle.inputs,
+        margin_tolerance=recipe.margin_tolerance,
+    )
+    return int(np.sum(wrong)), len(wrong)
+
+
+def _choice(
+    certificate: Certificate, bundle: Bundle, base: BaseModel, ordered: Examples
+) -> Check:
+    """Choose again: what was chosen, weighted, or refined on the choosing examples alone."""
+    recipe, choice = certificate.recipe, certificate.choice
+    session = SupportSession(
+        recipe,
+        bundle.prior,
+        # In float32, as devices rank whatever is chosen again here.
+        BatchedScorer(
+            AdaptedModel(base, bundle.space),
+            bundle.inputs,
+            margin_tolerance=recipe.margin_tolerance,
+        ),
+        ordered,
+        seed=certificate.candidate.seed,
+        constants=constant_adapters(bundle.space, len(bundle.labels)),
+    )
+    try:
+        if recipe.refines:
+            return _refined(certificate, bundle, base, ordered, session)
+        recipe.check_repeated(choice, session)
+    except CertificateError as error:
+        return Check("choice", False, str(error))
+    return Check("choice", True, "the recipe makes this choice from these examples")
+
+
+def _refined(
+    certificate: Certificate,
+    bundle: Bundle,
+    base: BaseModel,
+    ordered: Examples,
+    session: SupportSession,
+) -> Check:
+    """Make the adapter again from the choosing examples."""
+    recipe, choice = certificate.recipe, certificate.choice
+    if recipe.selects_from_counts():
+        # All finalists are paid for: only what this one was made from matters.
+        made: FloatArray = recipe.refine(session.only(recipe.choosing(session.n)))[choice.index]
+    else:
+        again = recipe.choose(session)
+        if again.choice != choice:
+            return Check("choice", False, "the recipe chooses another hypothesis")
+        made = again.vector
+    distance = float(np.max(np.abs(made - certificate.adapter_vector)))
+    if distance > REFINEMENT_TOLERANCE:
+        return Check(
+            "choice",
+            False,
+            f"the recipe makes another adapter from these examples (difference "
+            f"{distance:.1e}); a refinement repeats itself only where arithmetic rounds alike, "
+            "so try the kind of machine that made it",
+        )
+    found = f"the recipe made the same adapter again (difference {distance:.1e})"
+    if distance <= MEMBERSHIP_TOLERANCE:
+        return Check("choice", True, found)
+    with tempfile.TemporaryDirectory() as folder:
+        write_peft_adapter(bundle.space, made, Path(folder), base_name=base.name)
+        errors, trials = _count(certificate, bundle, base, Path(folder), ordered)
+    if errors > certificate.errors:
+        return Check(
+            "choice",
+            False,
+            f"{found}, but that one makes {errors} errors on the {trials} certifying examples, "
+            f"and the certified one {certificate.errors}: it may have been tuned on them",
+        )
+    return Check("choice", True, f"{found}, and that one earns the bound as well")

@@ -1,0 +1,214 @@
+"""One verification for every door: what was checked, and what was not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fedcert.bundles import Bundle
+from fedcert.certificates import Certificate, Unchecked, VerificationReport, verify_record
+from fedcert.data.examples import Examples
+from fedcert.errors import SettingsError
+from fedcert.models.base import BaseModel
+from fedcert.protocol.commitment import Opening
+from fedcert.protocol.log import Entry
+from fedcert.protocol.witness import (
+    Countersignature,
+    check_log,
+    check_opening,
+    check_server,
+    check_witness,
+)
+from fedcert.verification.checks import check_adapter, check_bundle
+from fedcert.verification.data import check_data
+
+__all__ = ["verify"]
+
+
+def verify(
+    certificate: Certificate,
+    *,
+    bundle: Bundle | None = None,
+    adapter: Path | None = None,
+    data: Examples | None = None,
+    base: BaseModel | None = None,
+    opening: Opening | None = None,
+    public_key: str | None = None,
+    server_key: str | None = None,
+    witness: Countersignature | None = None,
+    log: Sequence[Entry] | None = None,
+) -> VerificationReport:
+    """Check all of a certificate that the things at hand can show.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        As read.
+    bundle : Bundle, optional
+        What it is for.
+    adapter : Path, optional
+        The adapter folder; needs `bundle`.
+    data : Examples, optional
+        The support set, in any order; needs `bundle` and `adapter`.
+    base : BaseModel, optional
+        The bundle's base model; by default it is loaded as the bundle says.
+    opening : Opening, optional
+        The client's salts; needs `data`.
+    public_key, server_key : str, optional
+        The signer and the server that one expects, 64 hexadecimal digits.
+    witness : Countersignature, optional
+        The server's countersignature.
+    log : sequence of Entry, optional
+        The server's log, as `fedcert.protocol.log.read_log` gives it.
+
+    Returns
+    -------
+    VerificationReport
+        Its `unchecked` names everything that was left open. With another federation's bundle
+        nothing is checked against adapter and data, which would mean nothing.
+
+    Raises
+    ------
+    SettingsError
+        If something was given without what it needs.
+    """
+    if (adapter is not None and bundle is None) or (
+        data is not None and (bundle is None or adapter is None)
+    ):
+        raise SettingsError("an adapter needs the bundle, and data need the bundle and adapter")
+    report = verify_record(certificate, public_key=public_key)
+    fits = bundle is not None
+    if bundle is not None:
+        found = check_bundle(certificate, bundle)
+        report = report.extended(found)
+        fits = found[0].passed
+        # Another federation's adapters have other coordinates: this says so.
+        if adapter is not None:
+            report = report.extended(check_adapter(certificate, bundle, adapter))
+        if data is not None and adapter is not None and fits:
+            model = base or bundle.load_base()
+            report = report.extended(check_data(certificate, bundle, model, adapter, data))
+    if opening is not None and data is not None:
+        report = report.extended([check_opening(certificate, opening, data)])
+    if server_key is not None:
+        report = report.extended([check_server(certificate, server_key)])
+    if witness is not None:
+        report = report.extended([check_witness(certificate, witness)])
+    if log is not None:
+        report = report.extended(check_log(certificate, log, witness))
+    unchecked = (
+        *_about_the_choice(certificate, bundle, adapter, data if fits else None),
+        *_about_people(certificate, bundle, public_key, server_key),
+        *_about_the_server(certificate, opening if data is not None else None, witness, log),
+    )
+    return VerificationReport(report.checks, unchecked)
+
+
+def _about_the_choice(
+    certificate: Certificate,
+    bundle: Bundle | None,
+    adapter: Path | None,
+    data: Examples | None,
+) -> Iterator[Unchecked]:
+    recipe = certificate.recipe
+    if bundle is None:
+        drawn = "" if recipe.refines else " and the adapter is one of the candidates"
+        yield Unchecked(
+            "bundle",
+            f"whether recipe and seed are the federation's{drawn}",
+            "--bundle",
+        )
+    if adapter is None:
+        yield Unchecked(
+            "adapter", "whether an adapter folder holds the certified adapter", "--adapter"
+        )
+    if data is not None:
+        return
+    yield Unchecked("data", "whether the errors were counted right", "--data")
+    if recipe.refines:
+        yield Unchecked(
+            "refinement",
+            "whether the adapter was made from the choosing examples alone: it is no "
+            "candidate, and could have been tuned on those that certify it",
+            "--data",
+        )
+    elif recipe.has_first_stage:
+        yield Unchecked(
+            "first stage",
+            "whether the candidates' errors on the choosing examples, from which the weights "
+            "follow, are as the certificate says",
+            "--data",
+        )
+    elif not recipe.pays_for_choosing(certificate.support_size):
+        yield Unchecked(
+            "choice",
+            "whether the certifying examples had no part in choosing the candidate",
+            "--data",
+        )
+
+
+def _about_people(
+    certificate: Certificate, bundle: Bundle | None, signer: str | None, server: str | None
+) -> Iterator[Unchecked]:
+    if signer is None:
+        yield Unchecked(
+            "public-key",
+            f"whether the signer is who you expect: {certificate.signature.public_key}",
+            "--public-key",
+        )
+    receipt = certificate.protocol
+    if receipt is None or server is not None:
+        return
+    if bundle is None or bundle.server is None:
+        yield Unchecked(
+            "server-key",
+            f"whether this is a server that you trust: {receipt.server}; anybody can run one, "
+            "and try seeds on it",
+            "--server-key",
+        )
+
+
+def _about_the_server(
+    certificate: Certificate,
+    opening: Opening | None,
+    witness: Countersignature | None,
+    log: Sequence[Entry] | None,
+) -> Iterator[Unchecked]:
+    receipt = certificate.protocol
+    if receipt is None:
+        yield Unchecked(
+            "attempts",
+            "whether seeds or examples were tried several times: no server took part",
+            None,
+        )
+        return
+    if opening is None:
+        yield Unchecked(
+            "opening",
+            "whether the examples are those that were committed to before the seed was drawn",
+            "--opening, with --data",
+        )
+    if witness is None:
+        yield Unchecked(
+            "witness",
+            "whether the server countersigned it as the one certificate of its attempt",
+            "--witness",
+        )
+    if log is None:
+        yield Unchecked(
+            "log",
+            f"whether this was attempt {receipt.attempt} of the client, and the server kept to "
+            "the rules",
+            "--log",
+        )
+    elif not _is_closed(log, certificate.digests.bundle):
+        yield Unchecked(
+            "seeds",
+            "whether the server chose the seed: the bundle is still open, and its seeds cannot "
+            "be computed again before its nonce is in the log",
+            "--log, after the server has closed the bundle",
+        )
+
+
+def _is_closed(log: Sequence[Entry], bundle: str) -> bool:
+    return any(entry.kind == "closed" and entry.body.get("bundle") == bundle for entry in log)

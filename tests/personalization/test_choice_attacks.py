@@ -1,0 +1,224 @@
+"""Clients that choose, tune, or weight on the very examples that certify."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import Family
+
+from fedcert.adapters import AdaptedModel
+from fedcert.bundles import Bundle
+from fedcert.certificates import (
+    Certificate,
+    Check,
+    FirstStage,
+    Recipe,
+    RecipeTable,
+    VerificationReport,
+)
+from fedcert.certificates.recipes import HybridRecipe, PosteriorSplitRecipe, SplitRecipe
+from fedcert.data import Examples
+from fedcert.errors import SettingsError
+from fedcert.personalization import Personalization, in_drawn_order, personalize
+from fedcert.priors import GaussianPrior
+from fedcert.priors.base import FloatArray
+from fedcert.search import BatchedScorer, Scores, SupportSession
+from fedcert.verification import verify
+from personalization.conftest import CANDIDATES, KEY, issued, make_bundle, solvable_examples
+
+SPLIT = SplitRecipe(candidates=CANDIDATES, delta=0.05)
+HYBRID = HybridRecipe(candidates=CANDIDATES, delta=0.05)
+REFINED = PosteriorSplitRecipe(candidates=CANDIDATES, delta=0.05, chains=8, steps=10)
+N = 48
+
+
+class Client:
+    """One client and what it does honestly, for each recipe in turn."""
+
+    def __init__(
+        self, family: Family, model: AdaptedModel, recipe: Recipe, folder: Path
+    ) -> None:
+        self.recipe, self.model, self.folder = recipe, model, folder
+        self.bundle: Bundle = make_bundle(family, recipes=RecipeTable(((1, recipe),)))
+        self.examples: Examples = solvable_examples(family, self.bundle, model, N)
+        self.honest: Personalization = personalize(
+            self.bundle, model, self.examples, client="c", key=KEY, folder=folder / "honest"
+        )
+        self.certificate: Certificate = self.honest.certificate
+        self.seed = self.certificate.candidate.seed
+        self.ordered = in_drawn_order(self.examples, self.seed)
+
+    def scores(self, vectors: FloatArray, rows: slice = slice(None)) -> Scores:
+        tolerance = self.recipe.margin_tolerance
+        scorer = BatchedScorer(self.model, self.bundle.inputs, margin_tolerance=tolerance)
+        return scorer.score(vectors, self.ordered.take(rows))
+
+    def forge(self, vector: FloatArray, **changes: object) -> Certificate:
+        return issued(
+            self.bundle, self.model, self.examples, self.certificate, vector, self.folder,
+            **changes,
+        )  # fmt: skip
+
+    def verify(self, certificate: Certificate, *, data: bool = True) -> VerificationReport:
+        folder = self.folder / (
+            "forged" if certificate != self.certificate else "honest/adapter"
+        )
+        return verify(
+            certificate,
+            bundle=self.bundle,
+            adapter=folder,
+            data=self.examples if data else None,
+            base=self.model.base,
+        )
+
+
+def failed(report: VerificationReport) -> list[str]:
+    return [check.name for check in report.checks if not check.passed]
+
+
+def open_ends(report: VerificationReport) -> set[str]:
+    return {item.name for item in report.unchecked}
+
+
+def test_a_split_that_chose_on_its_certifying_examples(
+    vit: Family, model: AdaptedModel, tmp_path: Path
+) -> None:
+    client = Client(vit, model, SPLIT, tmp_path)
+    assert failed(client.verify(client.certificate)) == []
+    drawn = client.bundle.prior.sample(client.seed, count=CANDIDATES)
+    certifying = SPLIT.certifying(N).as_slice()
+    best = int(client.scores(drawn, certifying).wrong.sum(axis=1).argmin())
+    assert best != client.certificate.candidate.index
+    forged = client.forge(drawn[best], index=best)
+    assert forged.bound <= client.certificate.bound
+    report = client.verify(forged)
+    assert failed(report) == ["choice"]
+    assert "the recipe chooses that one" in report.failures[0].detail
+    # Without the data nothing shows it, and verification says so.
+    blind = client.verify(forged, data=False)
+    assert blind.passed
+    assert open_ends(blind) >= {"choice", "data"}
+    assert "choice" not in open_ends(report)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_a_first_stage_that_was_made_up(
+    vit: Family, model: AdaptedModel, share: float, tmp_path: Path
+) -> None:
+    client = Client(vit, model, replace(HYBRID, choose_fraction=share), tmp_path)
+    assert failed(client.verify(client.certificate)) == []
+    stage = client.certificate.first_stage
+    assert stage is not None
+    profile = [0] * len(stage.profile)
+    profile[stage.errors], profile[-1] = 1, CANDIDATES - 1
+    made_up = FirstStage(errors=stage.errors, profile=tuple(profile))
+    forged = client.forge(client.certificate.adapter_vector, first_stage=made_up)
+    assert forged.bound < client.certificate.bound
+    report = client.verify(forged)
+    assert failed(report) == ["choice"]
+    assert "the certificate says" in report.failures[0].detail
+    blind = client.verify(forged, data=False)
+    assert blind.passed
+    assert open_ends(blind) >= {"first stage", "data"}
+
+
+def test_a_posterior_that_learned_from_all_examples(
+    vit: Family, model: AdaptedModel, tmp_path: Path
+) -> None:
+    client = Client(vit, model, REFINED, tmp_path)
+    report = client.verify(client.certificate)
+    assert failed(report) == []
+    assert "choice" in {check.name for check in report.checks}
+    session = SupportSession(
+        REFINED,
+        client.bundle.prior,
+        BatchedScorer(model, client.bundle.inputs, margin_tolerance=1e-4),
+        client.ordered,
+        seed=client.seed,
+    )
+    [tuned] = REFINED.refine(session)
+    forged = client.forge(tuned)
+    assert failed(client.verify(forged)) == ["choice"]
+    blind = client.verify(forged, data=False)
+    # No "ok candidate": nothing about the adapter was checked.
+    assert blind.passed
+    assert "candidate" not in {check.name for check in blind.checks}
+    assert open_ends(blind) >= {"refinement", "data"}
+
+
+def test_the_tolerance_of_refinement_is_no_room_to_tune_in(
+    vit: Family, model: AdaptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(vit, model, REFINED, tmp_path)
+    honest = client.certificate.adapter_vector
+    certifying = REFINED.certifying(N).as_slice()
+    errors = int(client.scores(honest[None], certifying).wrong.sum())
+    # A wide tolerance, in which a tuned adapter with fewer errors is sure to be found.
+    monkeypatch.setattr("fedcert.verification.data.REFINEMENT_TOLERANCE", 10.0)
+    rng = np.random.default_rng(0)
+    tries = honest + 2.0 * rng.standard_normal((400, len(honest)))
+    counts = client.scores(tries, certifying).wrong.sum(axis=1)
+    assert counts.min() < errors
+    forged = client.forge(tries[int(counts.argmin())])
+    report = client.verify(forged)
+    assert failed(report) == ["choice"]
+    assert "it may have been tuned on them" in report.failures[0].detail
+    # One that differs by as much and gained nothing by it is true all the same.
+    unlucky = client.forge(tries[int(counts.argmax())])
+    assert failed(client.verify(unlucky)) == []
+
+
+@pytest.mark.parametrize("recipe", [SPLIT, HYBRID, REFINED], ids=lambda r: r.kind)
+def test_a_device_ranks_in_the_precision_in_which_it_is_chosen_again(
+    vit: Family,
+    model: AdaptedModel,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    precisions: list[str] = []
+
+    def scorer(*args: object, precision: str, **options: object) -> BatchedScorer:
+        precisions.append(precision)
+        return BatchedScorer(*args, precision=precision, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("fedcert.personalization.BatchedScorer", scorer)
+    bundle = make_bundle(vit, recipes=RecipeTable(((1, recipe),)))
+    examples = solvable_examples(vit, bundle, model, N)
+    done = personalize(
+        bundle, model, examples, client="c", key=KEY, folder=tmp_path, precision="bfloat16"
+    )
+    assert precisions == ["float32"]
+    report = verify(
+        done.certificate, bundle=bundle, adapter=done.adapter, data=examples, base=model.base
+    )
+    assert failed(report) == []
+
+
+def test_a_verification_without_its_means_is_an_error(
+    vit: Family, model: AdaptedModel, tmp_path: Path
+) -> None:
+    client = Client(vit, model, SPLIT, tmp_path)
+    with pytest.raises(SettingsError, match="an adapter needs the bundle"):
+        verify(client.certificate, adapter=client.honest.adapter)
+    with pytest.raises(SettingsError, match="data need the bundle and adapter"):
+        verify(client.certificate, bundle=client.bundle, data=client.examples)
+
+
+def test_another_federations_bundle_is_a_failed_check(
+    vit: Family, model: AdaptedModel, tmp_path: Path
+) -> None:
+    client = Client(vit, model, SPLIT, tmp_path)
+    space = vit.space(rank=3, last_layers=1)
+
+    pool = np.random.default_rng(0).standard_normal((40, space.dimension))
+    other = make_bundle(vit, space=space, prior=GaussianPrior.fit(pool, seed=0))
+    report = verify(
+        client.certificate, bundle=other, adapter=client.honest.adapter, data=client.examples
+    )
+    assert {"bundle", "adapter space", "adapter"} <= set(failed(report))
+    assert all(isinstance(check, Check) for check in report.checks)
+    assert "data" in open_ends(report)
