@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps test test-slow test-deploy test-all test-portability lint format wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps test test-slow test-deploy test-all test-portability test-flower-newest lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -58,6 +58,9 @@ test-slow: $(INSTALLED) ## run the tests that take minutes
 
 test-deploy: $(INSTALLED) ## run the tests with a real SuperLink and SuperNodes, TLS on
 	$(PYTEST) -m deploy
+
+test-flower-newest: $(INSTALLED) ## test strategies and clients with the newest Flower, apart from .venv
+	.ci/test-flower-newest
 
 test-all: $(INSTALLED) ## run all tests
 	$(PYTEST)

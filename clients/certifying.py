@@ -97,12 +97,17 @@ def _support(node: Node) -> Examples:
 
 
 def check_base(bundle: Bundle, node: Node) -> None:
-    """Raise `BundleError` if a bundle is for another base model than the node's."""
+    """Raise `BundleError` if a bundle is for another base model or other labels."""
     base = node.base_model()
     if base.digest != bundle.base_digest:
         raise BundleError(
             f"the bundle is for another base model ({bundle.base_digest[:12]} instead of "
             f"{base.digest[:12]})"
+        )
+    if bundle.labels != node.scenario.labels:
+        raise BundleError(
+            f"the bundle has the labels {', '.join(bundle.labels)}, in this order, and this "
+            f"node's task has {', '.join(node.scenario.labels)}"
         )
 
 

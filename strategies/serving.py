@@ -19,6 +19,7 @@ from fedcert.messages import COMMIT, NEW, TRAIN
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning import menu
 from fedcert.pool import Pool
+from fedcert.pool.store import check_labels
 from fedcert.priors.base import FloatArray
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.runs.events import EventSink, NoEvents
@@ -35,6 +36,7 @@ from fedcert.strategies.publishing import Publisher, file_certificate
 __all__ = ["Outcome", "serve"]
 
 _REGISTRATION_PAUSE = 0.2
+_WAITING = "wait for nodes"
 # Seconds; saying who one is takes a node no more than starting a process.
 _LONGEST_HELLO = 300.0
 
@@ -102,6 +104,8 @@ def serve(
         at work in the same folder.
     BundleError
         If the latest bundle is damaged.
+    PoolError
+        If what is there was made for other labels.
     """
     observer, events = observer or Stopwatch(), events or NoEvents()
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
@@ -121,12 +125,17 @@ def serve(
             # A simulated server witnesses nothing; another one may serve the same bundle.
             server=authority.public_key if settings.server.state else None,
         )
+        if (latest := publisher.latest()) is not None:  # a pool of before labels were kept
+            check_labels(scenario.labels, latest.bundle.labels, whose=f"{output / 'bundle'}")
+        pool.reserve_for(scenario.labels)
         server = _Server(
             settings, output, pool, space, publisher, observer, events, strategy,
             authority=authority, labels=len(scenario.labels),
         )  # fmt: skip
         expected = len(scenario.upstream_clients) + len(scenario.new_clients)
-        _wait_for_nodes(grid, expected, settings)
+        there = _wait_for_nodes(grid, expected, settings, observer, events)
+        if latest is None:
+            _check_enough(there, len(pool), settings)
         server.run(grid)
     return Outcome(scenario, base, space, server.fitted, server.strategy)
 
@@ -190,6 +199,7 @@ class _Server:
             If the run could not do its job.
         """
         strategy = self.strategy
+        self._events.record("phase", name="call the roll")
         roster = strategy.roster(grid)
         self._new, self._training = len(roster.clients(NEW)), len(strategy.pending(grid))
         if not strategy.serves_latest(grid):
@@ -275,22 +285,54 @@ def _authority(settings: RunSettings, output: Path) -> SeedAuthority:
     return SeedAuthority(Path(state))
 
 
-def _wait_for_nodes(grid: Grid, expected: int, settings: RunSettings) -> None:
+@dataclass(frozen=True)
+class _There:
+    """How many nodes are there, and how many were waited for."""
+
+    nodes: int
+    wanted: int
+
+
+def _wait_for_nodes(
+    grid: Grid, expected: int, settings: RunSettings, observer: Observer, events: EventSink
+) -> _There:
     """Wait until the nodes have registered; Flower starts the ServerApp before them."""
     wanted = settings.server.nodes or expected
     if wanted == 0:
         raise SettingsError(
             "the scenario knows no clients: set server.nodes to the number of nodes to wait for"
         )
-    deadline = time.monotonic() + settings.server.registration_timeout
-    while (count := len(list(grid.get_node_ids()))) < wanted:
-        if time.monotonic() > deadline:
-            if count == 0:
-                raise RunError(
-                    f"no node registered within {settings.server.registration_timeout:g} s"
-                )
-            return
+    patience = settings.server.registration_timeout
+    deadline, before = time.monotonic() + patience, -1
+    while (count := len(list(grid.get_node_ids()))) < wanted and time.monotonic() <= deadline:
+        if before < 0:
+            observer.start(_WAITING, wanted)
+        if count != before:
+            # At once: nothing more may happen for a long time.
+            events.record("progress", name=_WAITING, done=count, total=wanted)
+            before = count
         time.sleep(_REGISTRATION_PAUSE)
+    if count == 0:
+        raise RunError(f"no node registered within {patience:g} s")
+    if count < wanted:
+        observer.say(
+            f"WARNING: {count} of {wanted} nodes are there after {patience:g} s; the run goes "
+            "on without the others"
+        )
+    return _There(count, wanted)
+
+
+def _check_enough(there: _There, pooled: int, settings: RunSettings) -> None:
+    """Raise `RunError` if too few nodes are there to fill the pool, whatever they do."""
+    needed = settings.server.min_pool
+    if there.nodes == there.wanted or there.nodes + pooled >= needed:
+        return
+    raise RunError(
+        f"{there.nodes} of {there.wanted} clients are there, and {pooled} adapters in the "
+        f"pool: too few for the {needed} that a prior needs. Set num-supernodes in a "
+        f"simulation (flwr run ... --federation-config 'num-supernodes={there.wanted}'); in a "
+        "deployment start more nodes, or wait longer for them (server.registration-timeout)"
+    )
 
 
 def _why_nothing(strategy: PooledPrior, settings: RunSettings) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from fedcert.cli.console import console, say
 from fedcert.reports.formats import clean_text
+from fedcert.runs.failures import named_clients
 
 if TYPE_CHECKING:
     from fedcert.runs.status import Progress, RunStatus
@@ -66,10 +67,12 @@ def _show(folder: Path, found: RunStatus) -> None:
     if found.failures:
         failures = Table(title="Failures", title_justify="left")
         failures.add_column("clients", justify="right")
+        failures.add_column("such as", overflow="fold")
         failures.add_column("phase")
         failures.add_column("cause", overflow="fold")
         for row in found.failures:
-            failures.add_row(str(row["clients"]), row["phase"], Text(clean_text(row["cause"])))
+            texts = (named_clients(row), row["phase"], row["cause"])
+            failures.add_row(str(row["clients"]), *(Text(clean_text(text)) for text in texts))
         console.print(failures)
 
 

@@ -11,7 +11,12 @@ from fedcert.models.base import pretrained
 from fedcert.models.int8 import check_quantization
 from fedcert.models.label_scorer import LabelScorer
 from fedcert.models.layout import find_layout
-from fedcert.models.task_head import cached_base, padding_tokenizer, save_base
+from fedcert.models.task_head import (
+    cached_base,
+    check_label_order,
+    padding_tokenizer,
+    save_base,
+)
 
 __all__ = ["with_label_phrases"]
 
@@ -60,6 +65,7 @@ def with_label_phrases(
     """
     name = str(name)
     check_quantization(quantization)
+    check_label_order(name, labels, revision=revision)
     phrases = [f" {label}" for label in labels] if phrases is None else list(phrases)
     if folder is None:
         made_from: dict[str, Any] = {"labels": list(labels), "phrases": phrases}

@@ -19,7 +19,13 @@ from fedcert.models.int8 import check_quantization
 from fedcert.models.layout import find_layout
 from fedcert.models.tokenizer import read_tokenizer
 
-__all__ = ["cached_base", "padding_tokenizer", "save_base", "with_task_head"]
+__all__ = [
+    "cached_base",
+    "check_label_order",
+    "padding_tokenizer",
+    "save_base",
+    "with_task_head",
+]
 
 # Part of the cache's key: change it when the same source gives another base model.
 _VERSION = 1
@@ -61,11 +67,12 @@ def with_task_head(
     Raises
     ------
     ModelError
-        If the model cannot be loaded or has an unknown layout, or is one for texts and has
-        no tokenizer.
+        If the model cannot be loaded or has an unknown layout, is one for texts and has no
+        tokenizer, or has the same labels in another order.
     """
     name = str(name)
     check_quantization(quantization)
+    check_label_order(name, labels, revision=revision)
     if folder is None:
         folder = cached_base(name, revision, labels=labels, dtype=dtype, mode=quantization)
         if (folder / "config.json").is_file():
@@ -88,6 +95,26 @@ def with_task_head(
     model.config.fedcert = {"quantization": quantization}
     save_base(model, tokenizer, folder)
     return folder
+
+
+def check_label_order(name: str, labels: Sequence[str], *, revision: str | None) -> None:
+    """Raise `ModelError` if a model's configuration has the same labels in another order.
+
+    Everything that was made with such a model, a pool say, has them in its order: the labels
+    would be swapped without a word.
+    """
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, revision=revision)
+        own = [config.id2label[index] for index in range(len(config.id2label))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # loading the model says what is wrong with it, if anything
+    if own != list(labels) and sorted(map(str, own)) == sorted(labels):
+        raise ModelError(
+            f"the base model {name!r} has the labels {', '.join(own)}, in this order, and the "
+            f"task has {', '.join(labels)}: write the task's labels in the order of the model"
+        )
 
 
 def save_base(model: Any, tokenizer: Any, folder: Path) -> None:

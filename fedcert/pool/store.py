@@ -9,7 +9,7 @@ The pool grows over many runs, one at a time (`Pool.reserved`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from fedcert.pool.locking import only_one
 from fedcert.pool.validation import UploadLimits, check_upload
 from fedcert.priors.base import FloatArray
 
-__all__ = ["Pool", "PoolEntry"]
+__all__ = ["Pool", "PoolEntry", "check_labels"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS space (digest TEXT NOT NULL);
@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS adapters (
     mu REAL
 );
 CREATE TABLE IF NOT EXISTS planners (client TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS labels (place INTEGER PRIMARY KEY, name TEXT NOT NULL);
 """
 
 _LARGEST_MU = 1e6  # beyond it no epsilon can be told
@@ -132,6 +133,22 @@ class Pool:
             for torn in (self._folder / "adapters").glob(".*"):
                 torn.unlink()
             yield
+
+    def reserve_for(self, labels: Sequence[str]) -> None:
+        """Take these labels for those of all adapters, once there is one.
+
+        Raises
+        ------
+        PoolError
+            If the pool was filled for others, or for the same in another order.
+        """
+        with self._index() as index:
+            if index.execute("SELECT 1 FROM adapters").fetchone() is None:
+                index.execute("DELETE FROM labels")  # of a run that came to nothing
+            known = [row[0] for row in index.execute("SELECT name FROM labels ORDER BY place")]
+            if not known:
+                index.executemany("INSERT INTO labels VALUES (?, ?)", enumerate(labels))
+        check_labels(labels, known or labels, whose=f"the pool {self._folder}")
 
     def clients(self) -> frozenset[str]:
         """Return whose adapters are in the pool."""
@@ -306,6 +323,25 @@ class Pool:
             raise PoolError(f"{path}: the pool's index cannot be used: {error}") from error
         finally:
             connection.close()
+
+
+def check_labels(labels: Sequence[str], known: Sequence[str], *, whose: str) -> None:
+    """Raise `PoolError` if a run has other labels than what it goes on with.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        The run's, in their order.
+    known : sequence of str
+        Of what is there.
+    whose : str
+        What that is, for the message.
+    """
+    if list(labels) != list(known):
+        raise PoolError(
+            f"{whose} has the labels {', '.join(known)}, in this order, and this run has "
+            f"{', '.join(labels)}: write the run's labels like that, or use another folder"
+        )
 
 
 def _add_columns(index: sqlite3.Connection) -> None:

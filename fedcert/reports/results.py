@@ -158,11 +158,12 @@ class Timing(_Record):
 
 
 class Failure(_Record):
-    """One deduplicated cause and how many clients it hit."""
+    """One deduplicated cause, how many clients it hit, and the first few of them."""
 
     cause: Text
     phase: Text | None = None
     clients: int = Field(default=1, ge=0)
+    named: Rows[Text] = ()
 
 
 class Results(_Record):

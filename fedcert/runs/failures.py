@@ -15,10 +15,12 @@ __all__ = [
     "failure_line",
     "failure_rows",
     "grouped",
+    "named_clients",
 ]
 
 # Figures and digests, which differ between clients that failed for one reason.
 _VARYING = r"\b[0-9a-f]{8,}\b|\d+(?:[.,]\d+)*(?:e[+-]?\d+)?"
+_NAMED = 3  # clients of one cause; all of them are in the event log
 _ELIDED = "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -74,7 +76,7 @@ def grouped(failures: Iterable[Failure]) -> list[FailureGroup]:
 
 
 def causes_of(failures: Iterable[Failure]) -> str:
-    """List in one line how many clients failed in which phase and why, each cause once."""
+    """List in one line which clients failed in which phase and why, each cause once."""
     return failure_line(failure_rows(failures))
 
 
@@ -86,13 +88,36 @@ def failed_line(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def failure_line(rows: Iterable[Mapping[str, Any]]) -> str:
     """Spell out the rows of `failure_rows` in one line."""
-    return "; ".join(f"{row['clients']} x {row['phase']}: {row['cause']}" for row in rows)
+    return "; ".join(
+        f"{row['clients']} x {row['phase']}{_who(row)}: {row['cause']}" for row in rows
+    )
+
+
+def named_clients(row: Mapping[str, Any]) -> str:
+    """Name the first few clients of a row of `failure_rows`; empty if it names none."""
+    named, more = ", ".join(row.get("named", ())), row["clients"] - len(row.get("named", ()))
+    return f"{named} and {more} more" if named and more > 0 else named
+
+
+def _who(row: Mapping[str, Any]) -> str:
+    named = named_clients(row)
+    return f" ({named})" if named else ""
 
 
 def failure_rows(failures: Iterable[Failure]) -> list[dict[str, Any]]:
-    """Return the groups as rows of JSON: ``phase``, ``cause``, and number of ``clients``."""
+    """Return the groups as rows of JSON.
+
+    Each has ``phase``, ``cause``, the number of ``clients``, and the first few of them as
+    ``named``.
+    """
     return [
-        {"phase": group.phase, "cause": group.cause, "clients": len(group.clients)}
+        {
+            "phase": group.phase,
+            "cause": group.cause,
+            "clients": len(group.clients),
+            # Sorted: the order in which clients fail differs from run to run.
+            "named": sorted(group.clients)[:_NAMED],
+        }
         for group in grouped(failures)
     ]
 

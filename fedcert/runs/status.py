@@ -85,7 +85,8 @@ class RunStatus:
     seeds : int
         Seeds that this run issued.
     failures : list of dict
-        ``phase``, ``cause``, and number of ``clients``, each cause once.
+        ``phase``, ``cause``, number of ``clients``, and the first few of them as ``named``,
+        each cause once.
     bytes_up, bytes_down : int
         From the clients and to them, in this run.
     bundle : dict or None
@@ -200,7 +201,8 @@ def _progress(events: Sequence[Event], end: float, *, running: bool) -> Progress
         rounds = event.fields.get("total", rounds)
     places = [place for place, event in enumerate(events) if event.kind == "phase"]
     if not places:
-        return Progress(round=number, rounds=rounds)
+        begun = next(event for event in events if event.kind == "run-started")
+        return Progress(round=number, rounds=rounds, seconds=max(0.0, end - begun.time))
     # By their order, not by their times: a clock may be set back.
     phase, steps = events[places[-1]], _of(events[places[-1] :], "progress")
     done, total = int(steps[-1].fields["done"]) if steps else 0, phase.fields.get("total")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -13,6 +15,8 @@ from fedcert.errors import RunError
 from fedcert.simulations.runners.flower_internals import RayGrid, ray_backend, run_server
 
 __all__ = ["run_with_ray"]
+
+_PATIENCE = 5.0  # seconds
 
 
 def run_with_ray(server_app: ServerApp, client_app: ClientApp, *, nodes: int) -> None:
@@ -27,6 +31,7 @@ def run_with_ray(server_app: ServerApp, client_app: ClientApp, *, nodes: int) ->
             "the Ray runner needs Ray: pip install 'fedcert[simulation]', "
             "or run with --runner inprocess"
         ) from error
+    _check_cluster(os.environ.get("RAY_ADDRESS", ""))
     # An empty folder: Ray's workers put theirs first on the import path, where a user's own
     # `fedcert` or `clients` folder would shadow the package.
     with tempfile.TemporaryDirectory(prefix="fedcert-ray-") as folder:
@@ -36,3 +41,18 @@ def run_with_ray(server_app: ServerApp, client_app: ClientApp, *, nodes: int) ->
             RayGrid(backend, nodes=nodes) as grid,
         ):
             run_server(server_app, grid)
+
+
+def _check_cluster(address: str) -> None:
+    """Raise `RunError` if nobody answers where a cluster should be: Ray would go on trying."""
+    try:
+        place = urlsplit(address if "://" in address else f"//{address}")
+        if place.hostname is None or place.port is None:  # none, "auto", "local"
+            return
+        with socket.create_connection((place.hostname, place.port), timeout=_PATIENCE):
+            return
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"RAY_ADDRESS = {address!r} in the environment, and no Ray cluster answers there "
+            f"({error}); start it, or unset RAY_ADDRESS to run on this machine alone"
+        ) from error

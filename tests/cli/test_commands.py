@@ -123,7 +123,7 @@ def test_simulate_tells_of_failed_clients_and_exits_with_1(run: Run, tmp_path: P
     assert json.loads(shown.out)["new_clients"] == 2
     last = shown.err.splitlines()[-1]
     assert last == (
-        "error: 2 clients failed: 2 x training: RuntimeError: "
+        "error: 2 clients failed: 2 x training (tiny-02, tiny-03): RuntimeError: "
         "the disk of \N{HORIZONTAL ELLIPSIS} is gone"
     )
 

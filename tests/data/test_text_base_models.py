@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, finet
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.data import TextInputs
 from fedcert.errors import ModelError
-from fedcert.models import BaseModel, load_base_model, with_task_head
+from fedcert.models import BaseModel, load_base_model, with_label_phrases, with_task_head
 from fedcert.search import BatchedScorer, ReferenceScorer, exported_wrong
 
 LABELS = ["bad", "good"]
@@ -65,6 +66,18 @@ def test_making_a_base_model_again_gives_the_cached_one(tmp_path: Path) -> None:
     assert load_base_model(str(copy), num_labels=2).digest == (
         load_base_model(str(first), num_labels=2).digest
     )
+
+
+@pytest.mark.parametrize("make", [with_task_head, with_label_phrases])
+def test_labels_in_another_order_than_the_models_own_are_refused(
+    make: Any, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    with_task_head(save_tiny_backbone(tmp_path / "source", "llama"), LABELS, base)
+    expected = "has the labels bad, good, in this order, and the task has good, bad"
+    for folder in (tmp_path / "other", None):
+        with pytest.raises(ModelError, match=expected):
+            make(base, LABELS[::-1], folder=folder)
 
 
 def test_a_trained_head_is_left_out(tmp_path: Path) -> None:

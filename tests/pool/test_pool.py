@@ -289,3 +289,27 @@ def test_two_uploads_at_once_do_not_mix(
     assert len(refused) == 1
     assert "already has another adapter" in refused[0]
     assert len(pool.matrix()) == 1
+
+
+# Labels
+
+
+def test_a_pool_keeps_the_labels_of_its_adapters_in_order(
+    tmp_path: Path, space: AdapterSpace
+) -> None:
+    pool = Pool(tmp_path, space)
+    pool.reserve_for(["a", "b"])
+    pool.reserve_for(["defect", "ok"])  # nothing came of the run before
+    _add(pool, space, "site", 1)
+    Pool(tmp_path, space).reserve_for(["defect", "ok"])
+    for others in (["ok", "defect"], ["defect", "ok", "dirty"], ["defect", "OK"]):
+        with pytest.raises(PoolError, match="has the labels defect, ok, in this order"):
+            Pool(tmp_path, space).reserve_for(others)
+
+
+def test_what_is_no_privacy_is_taken_for_none(tmp_path: Path, space: AdapterSpace) -> None:
+    pool = Pool(tmp_path, space)
+    claims = [None, "1", -1.0, 0, float("nan"), float("inf"), 10**400, 0.5]
+    for number, claim in enumerate(claims):
+        _add(pool, space, f"site-{number}", number, mu=claim)
+    assert [entry.mu for entry in pool.entries()] == [None] * 7 + [0.5]

@@ -70,7 +70,12 @@ def plausible_results(*, clients: int = 20, seed: int = 0) -> dict[str, Any]:
             {"phase": "serve new clients", "seconds": 24.3},
         ],
         "failures": [
-            {"phase": "train", "cause": "loss became infinite at step 12", "clients": 3}
+            {
+                "phase": "train",
+                "cause": "loss became infinite at step 12",
+                "clients": 3,
+                "named": ["digits-0001", "digits-0004"],
+            }
         ],
         "statement": "With probability at least 95% over the draw of the support set, this "
         "adapter's error on the client's own data distribution is at most the bound.",

@@ -198,7 +198,7 @@ def test_problems_stand_at_the_top(results: dict[str, Any]) -> None:
 
 
 def test_failures_are_listed_with_their_counts(results: dict[str, Any]) -> None:
-    assert "train loss became infinite at step 12 3" in words(results)
+    assert "train loss became infinite at step 12 3 digits-0001, digits-0004" in words(results)
 
 
 MISSING = {

@@ -20,12 +20,12 @@ def test_what_does_not_differ_stays_in_the_cause() -> None:
         Failure(name, "training", f"{name}: norm {norm}, above the limit of 1000")
         for name, norm in (("a", "3e+05"), ("b", "4e+05"))
     ]
-    assert causes_of(failures) == "2 x training: …: norm …, above the limit of 1000"
+    assert causes_of(failures) == "2 x training (a, b): …: norm …, above the limit of 1000"
 
 
 def test_the_cause_of_a_single_client_stands_as_it_is() -> None:
     assert causes_of([Failure("a-7", "hello", "disk 9 of a-7 is gone")]) == (
-        "1 x hello: disk 9 of a-7 is gone"
+        "1 x hello (a-7): disk 9 of a-7 is gone"
     )
 
 
@@ -45,7 +45,20 @@ def test_other_phases_and_other_words_are_other_causes() -> None:
 
 def test_a_client_that_fails_twice_counts_once() -> None:
     failures = [Failure("a", "training", "disk full")] * 2
-    assert failure_rows(failures) == [{"phase": "training", "cause": "disk full", "clients": 1}]
+    assert failure_rows(failures) == [
+        {"phase": "training", "cause": "disk full", "clients": 1, "named": ["a"]}
+    ]
+
+
+def test_the_first_few_clients_of_a_cause_are_named() -> None:
+    failures = [Failure(f"site-{i}", "training", f"row {i} is empty") for i in range(100)]
+    assert causes_of(failures) == (
+        "100 x training (site-0, site-1, site-10 and 97 more): row … is empty"
+    )
+    # As rows of an earlier version were.
+    assert failure_line([{"phase": "hello", "cause": "late", "clients": 2}]) == (
+        "2 x hello: late"
+    )
 
 
 def test_a_client_named_like_a_word_does_not_cut_other_words() -> None:

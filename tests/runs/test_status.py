@@ -51,6 +51,13 @@ def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
         read_status(tmp_path)
 
 
+def test_before_the_first_phase_the_time_counts_from_the_start(tmp_path: Path) -> None:
+    _log(tmp_path, _start())
+    progress = read_status(tmp_path).progress
+    assert (progress.phase, progress.done) == ("starting", 0)
+    assert progress.seconds == pytest.approx(100, abs=5)
+
+
 def test_a_run_that_goes_on(tmp_path: Path) -> None:
     _log(tmp_path, _start(), {"kind": "phase", "name": "train", "total": 40})
     status = read_status(tmp_path)
@@ -177,8 +184,8 @@ def test_counts_come_from_the_log(tmp_path: Path) -> None:
     assert status.mean_certificate == pytest.approx(0.3)
     assert status.bundle == {"digest": "d1", "version": 3}
     assert status.failures == [
-        {"phase": "training", "cause": "…: NaN", "clients": 2},
-        {"phase": "training", "cause": "disk full", "clients": 1},
+        {"phase": "training", "cause": "…: NaN", "clients": 2, "named": ["site-1", "site-2"]},
+        {"phase": "training", "cause": "disk full", "clients": 1, "named": ["site-3"]},
     ]
 
 

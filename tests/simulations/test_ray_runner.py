@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from flwr.serverapp import ServerApp
 from fedcert.certificates import Certificate
 from fedcert.errors import RunError
 from fedcert.runs.progress import Stopwatch
+from fedcert.simulations.runners import ray_engine
 from fedcert.simulations.runners.ray_engine import run_with_ray
 from fedcert.simulations.simulating import Simulation, simulate
 from simulations.federation import CLIENTS, UPSTREAM, tiny_settings
@@ -105,7 +107,7 @@ def test_a_client_that_fails_is_reported_once_with_the_same_cause(
     comparison: Comparison,
 ) -> None:
     cause = f"RuntimeError: the disk of {CLIENTS[3]} is gone"
-    expected = [{"phase": "training", "cause": cause, "clients": 1}]
+    expected = [{"phase": "training", "cause": cause, "clients": 1, "named": [CLIENTS[3]]}]
     assert comparison.ray.results["failures"] == expected
     assert comparison.here.results["failures"] == expected
     assert comparison.ray.results["prior"]["pool_size"] == UPSTREAM - 1
@@ -124,3 +126,20 @@ def test_without_ray_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r"pip install 'fedcert\[simulation\]'.*inprocess"):
         run_with_ray(ServerApp(), ClientApp(), nodes=1)
+
+
+@pytest.mark.parametrize("place", ["{}", "ray://{}"])
+def test_a_cluster_that_does_not_answer_is_one_quick_line(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = place.format(f"127.0.0.1:{unused.getsockname()[1]}")
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(RunError, match=f"{address}' in the environment, and no Ray"):
+            run_with_ray(ServerApp(), ClientApp(), nodes=1)
+
+
+def test_an_address_without_a_port_is_left_to_ray() -> None:
+    for address in ("", "auto", "local"):
+        ray_engine._check_cluster(address)

@@ -233,9 +233,19 @@ def test_clients_that_fail_are_counted_by_cause(
     monkeypatch.setattr(client_app, "certify", faulty(client_app.certify))
     run = simulate(tiny_settings(), output=tmp_path / "run", runner="inprocess")
     assert run.results["failures"] == [
-        {"phase": "training", "cause": "OSError: the disk is full", "clients": 2},
-        {"phase": "training", "cause": "no labels", "clients": 1},
-        {"phase": "certification", "cause": "MemoryError", "clients": 1},
+        {
+            "phase": "training",
+            "cause": "OSError: the disk is full",
+            "clients": 2,
+            "named": CLIENTS[1:3],
+        },
+        {"phase": "training", "cause": "no labels", "clients": 1, "named": [CLIENTS[5]]},
+        {
+            "phase": "certification",
+            "cause": "MemoryError",
+            "clients": 1,
+            "named": [CLIENTS[-1]],
+        },
     ]
     assert [row["client"] for row in run.results["clients"]] == [CLIENTS[UPSTREAM]]
     assert run.summary["new_clients"] == 1
@@ -245,7 +255,7 @@ def test_clients_that_fail_are_counted_by_cause(
 def test_too_few_adapters_are_an_error_with_its_causes(tmp_path: Path) -> None:
     names = ",".join(CLIENTS[:5])
     broken = tiny_settings(scenario__options__broken=names)
-    expected = "fewer than 10 adapters came in, too few for a prior: 5 x training: Runtime"
+    expected = "fewer than 10 adapters came in, too few for a prior: 5 x training .*: Runtime"
     with pytest.raises(RunError, match=expected):
         simulate(broken, output=tmp_path / "run", runner="inprocess")
     assert not (tmp_path / "run" / "results.json").exists()

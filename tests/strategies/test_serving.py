@@ -12,9 +12,12 @@ from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation, tiny_sett
 
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
+from fedcert.cli.status import _phase
 from fedcert.errors import PriorError, RunError, SettingsError
 from fedcert.messages import CERTIFY, TRAIN
+from fedcert.runs.events import LoggedObserver, logged_run
 from fedcert.runs.progress import Stopwatch
+from fedcert.runs.status import read_status
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.server_app import app
@@ -79,8 +82,9 @@ def test_too_small_a_pool_names_every_cause_once(federation: Federation) -> None
     for client in CLIENTS[3:6]:
         federation.on(TRAIN, client, _gone)
     expected = (
-        "fewer than 10 adapters came in, too few for a prior: 3 x training: "
-        "OSError(28, 'No space left on device'); 3 x training: node unavailable"
+        "fewer than 10 adapters came in, too few for a prior: 3 x training "
+        f"({', '.join(CLIENTS[:3])}): OSError(28, 'No space left on device'); "
+        f"3 x training ({', '.join(CLIENTS[3:6])}): node unavailable"
     )
     with pytest.raises(RunError, match=f"^{re.escape(expected)}$"):
         federation.serve()
@@ -106,7 +110,7 @@ def test_a_pool_just_large_enough_is_fitted(tmp_path: Path) -> None:
 def test_no_new_client_is_certified(federation: Federation) -> None:
     federation.on(CERTIFY, CLIENTS[-1], _no_disk)
     federation.on(CERTIFY, CLIENTS[-2], _no_disk)
-    cause = "no new client was certified: 2 x certification: OSError.28, 'No space left"
+    cause = "no new client was certified: 2 x certification .*: OSError.28, 'No space left"
     with pytest.raises(RunError, match=cause):
         federation.serve()
     assert (federation.output / "bundle").is_dir()
@@ -149,6 +153,42 @@ def test_it_gives_up_when_no_node_registers(tmp_path: Path) -> None:
     federation = Federation(tmp_path / "run", settings, nodes=0)
     with pytest.raises(RunError, match=r"^no node registered within 0\.3 s$"):
         federation.serve()
+
+
+def test_too_few_nodes_for_a_pool_end_the_run_before_any_work(tmp_path: Path) -> None:
+    settings = tiny_settings(server__registration_timeout=0.3)
+    federation = Federation(tmp_path / "run", settings, nodes=2)
+    expected = (
+        f"2 of {UPSTREAM + NEW} clients are there, and 0 adapters in the pool: too few for the "
+        "10 that a prior needs. Set num-supernodes in a simulation (flwr run ... "
+        f"--federation-config 'num-supernodes={UPSTREAM + NEW}')"
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(expected)}"):
+        federation.serve()
+    assert federation.clients.asked == []
+
+
+def test_while_nodes_are_missing_the_status_says_how_many(tmp_path: Path) -> None:
+    settings = tiny_settings(server__nodes=3, server__registration_timeout=0.3)
+    federation = Federation(tmp_path / "run", settings, nodes=2)
+    seen: list[str] = []
+
+    class Watcher(Stopwatch):
+        def say(self, text: str) -> None:
+            seen.append(f"{_phase(read_status(federation.output).progress)} {text}")
+
+    with logged_run(federation.output, command="x") as events, pytest.raises(RunError):
+        serve(
+            federation.grid,
+            settings,
+            output=federation.output,
+            observer=LoggedObserver(Watcher(), events),
+            events=events,
+        )
+    assert any(
+        line.startswith("wait for nodes: 2 of 3 (for 0 s) WARNING: 2 of 3 nodes are there")
+        for line in seen
+    )
 
 
 def test_it_begins_with_the_nodes_that_are_there_when_time_is_up(tmp_path: Path) -> None:
@@ -217,8 +257,8 @@ def test_the_server_app_logs_failures_once_and_warnings(
     assert len(warnings) == 2
     assert warnings[0] == (f"{REPLAY}(limit 0.5), so it may replay clients' adapters")
     assert warnings[1] == (
-        "3 clients failed: 2 x training: node unavailable; "
-        "1 x certification: OSError(28, 'No space left on device')"
+        f"3 clients failed: 2 x training ({CLIENTS[0]}, {CLIENTS[1]}): node unavailable; "
+        f"1 x certification ({CLIENTS[-1]}): OSError(28, 'No space left on device')"
     )
     assert "fit the prior ..." in caplog.messages
 
