@@ -74,7 +74,8 @@ def _tied(errors: int) -> Callable[[Recipe, int], FloatArray]:
 
 
 def _tied_on_first_attempt(recipe: Recipe, count: int) -> FloatArray:
-    return _tied(2)(recipe.with_delta(attempt_delta(recipe.delta, 1)), count)
+    first = attempt_delta(recipe.delta, 1, recipe.first_share)
+    return _tied(2)(recipe.with_delta(first), count)
 
 
 def _spread(low: float, high: float) -> Callable[[Recipe, int], FloatArray]:
@@ -159,7 +160,8 @@ def false_certificates(
     for attempt in range(1, case.attempts + 1):
         paid = recipe
         if case.attempts > 1:
-            paid = recipe.with_delta(attempt_delta(recipe.delta, attempt))
+            part = attempt_delta(recipe.delta, attempt, recipe.first_share)
+            paid = recipe.with_delta(part)
         for start in range(0, episodes, _BATCH):
             batch = violated[start : start + _BATCH]
             batch |= _false(paid, risks, case.shared, len(batch), rng)

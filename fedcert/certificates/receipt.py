@@ -95,7 +95,7 @@ class SeedReceipt:
             As in the certificate.
         """
         try:
-            expected = attempt_delta(self.granted, self.attempt)
+            expected = attempt_delta(self.granted, self.attempt, recipe.first_share)
         except CertificateError as error:
             return str(error)
         if recipe.delta != expected:

@@ -372,8 +372,11 @@ def _recipe(value: object) -> Recipe:
     except CertificateError as error:
         raise CertificateError(f"certificate.recipe: {error}") from error
     if recipe.to_config() != value:
-        # What was signed has to be spelled out: a default may differ elsewhere.
-        raise CertificateError("certificate.recipe leaves out an argument")
+        # What was signed has to be spelled out: a default may differ elsewhere. What came
+        # later than the format is spelled out only where it says something new.
+        raise CertificateError(
+            "certificate.recipe leaves out an argument, or says what goes without saying"
+        )
     return recipe
 
 

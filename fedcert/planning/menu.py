@@ -11,6 +11,7 @@ from fedcert.certificates import (
     Recipe,
     UnionRecipe,
 )
+from fedcert.certificates.attempts import FIRST_SHARE
 
 __all__ = ["menu", "recipe_name", "worth_trying"]
 
@@ -38,7 +39,11 @@ def menu(*, candidates: int, delta: float, constants: int = 0) -> tuple[Recipe, 
     constants : int (default: 0)
         K, how many constant predictors there are; 0 leaves out the recipes that need them.
     """
-    terms: dict[str, Any] = {"candidates": candidates, "delta": delta}
+    terms: dict[str, Any] = {
+        "candidates": candidates,
+        "delta": delta,
+        "first_share": FIRST_SHARE,
+    }
     return (
         UnionRecipe(**terms),
         *(HybridRecipe(**terms, choose_fraction=share) for share in _HYBRIDS),

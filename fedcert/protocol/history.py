@@ -184,10 +184,22 @@ class History:
             raise ProtocolError(
                 f"the bundle prescribes another recipe for n = {commitment.support_size}"
             )
+        self._check_shares(commitment)
         known = self.commitments.get(commitment.root)
         if known is not None and known != commitment:
             raise ProtocolError(
                 f"the root {commitment.root[:12]} was committed before, with other words"
+            )
+
+    def _check_shares(self, commitment: Commitment) -> None:
+        # The shares of all attempts add up to at most 1 as long as no later bundle leaves
+        # more to later attempts than the bundle of the first one did.
+        earlier = self.attempts_of(commitment.client)
+        share = commitment.recipe.first_share
+        if earlier and share < (first := earlier[0].commitment.recipe.first_share):
+            raise ProtocolError(
+                f"the client's first attempt had {first:g} of delta, and this bundle leaves "
+                f"{1 - share:g} of it to later ones: more than all; commit to a newer bundle"
             )
 
     def _opened(self, body: Mapping[str, Any], entry: Entry) -> None:

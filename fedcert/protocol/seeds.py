@@ -44,7 +44,7 @@ def hash_of_nonce(nonce: str) -> str:
 
 def recipe_for_attempt(recipe: Recipe, attempt: int) -> Recipe:
     """Return a bundle's recipe with the delta that an attempt has."""
-    return recipe.with_delta(attempt_delta(recipe.delta, attempt))
+    return recipe.with_delta(attempt_delta(recipe.delta, attempt, recipe.first_share))
 
 
 @dataclass(frozen=True, kw_only=True)

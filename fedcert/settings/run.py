@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.certificates import Recipe, RecipeTable
+from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.errors import CertificateError, SettingsError
 from fedcert.extensions import import_extensions
 from fedcert.scenarios import scenario_defaults
@@ -153,7 +154,11 @@ class RunSettings(Section):
         Where recipes are planned, this is what serves if no plan comes about.
         """
         certificate = self.certificate
-        terms = {"candidates": certificate.candidates, "delta": certificate.delta}
+        terms = {
+            "candidates": certificate.candidates,
+            "delta": certificate.delta,
+            "first_share": FIRST_SHARE,
+        }
         kind = "union" if self.planned else certificate.recipe
         small = Recipe.from_config({"kind": kind, **terms})
         split = Recipe.from_config({"kind": "split", **terms})

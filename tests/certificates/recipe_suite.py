@@ -19,6 +19,9 @@ from .conftest import Issuer
 SIZES = (1, 2, 3, 4, 5, 7, 8, 31, 32, 80, 81, 255, 256, 2_000)
 """Where rounding a share up or down makes a difference, and some of each parity."""
 
+UNSAID = {"first_share"}
+"""Arguments that are left out where they say what was so before there were such arguments."""
+
 
 class RecipeSuite:
     """Subclass it, set `recipe`, and add what is particular to the variant."""
@@ -69,7 +72,13 @@ class RecipeSuite:
         config = json.loads(json.dumps(self.recipe.to_config()))
         assert Recipe.from_config(config) == self.recipe
         assert config["kind"] == self.recipe.kind
-        assert set(config) == {"kind", *(field.name for field in fields(self.recipe))}
+        assert set(config) == {"kind", *(field.name for field in fields(self.recipe))} - UNSAID
+
+    def test_what_it_says_about_attempts_survives(self) -> None:
+        recipe = replace(self.recipe, first_share=0.99)
+        assert recipe != self.recipe
+        assert recipe.to_config() == self.recipe.to_config() | {"first_share": 0.99}
+        assert Recipe.from_config(recipe.to_config()) == recipe
 
     def test_defaults_may_be_left_out(self) -> None:
         config = self.recipe.to_config()
@@ -90,6 +99,8 @@ class RecipeSuite:
             ({"delta": 1.0}, "delta must lie between 0 and 1, not 1.0"),
             ({"delta": "0.05"}, "delta must be a number, not '0.05'"),
             ({"delta": float("nan")}, "delta must be finite and below"),
+            ({"first_share": 1}, "first_share must lie between 0 and 1, not 1"),
+            ({"first_share": "0.9"}, "first_share must be a number, not '0.9'"),
             ({"margin_tolerance": -1e-9}, "margin_tolerance must not be negative"),
             ({"margin_tolerance": float("inf")}, "margin_tolerance must be finite"),
             ({"margin_tolerance": 10**400}, "margin_tolerance must be finite"),

@@ -52,10 +52,16 @@ def small_menu(monkeypatch: pytest.MonkeyPatch) -> Menu:
     Which of them wins, two planning clients decide between near-equal means: nothing here
     depends on it.
     """
+    union = menu(candidates=50, delta=0.05)[0]
     posterior = PosteriorSplitRecipe(
-        candidates=50, delta=0.05, choose_fraction=0.25, chains=8, steps=8
+        candidates=50,
+        delta=0.05,
+        first_share=union.first_share,
+        choose_fraction=0.25,
+        chains=8,
+        steps=8,
     )
-    recipes = (menu(candidates=50, delta=0.05)[0], posterior)
+    recipes = (union, posterior)
     monkeypatch.setattr(serving, "menu", lambda **_: recipes)
     return recipes
 

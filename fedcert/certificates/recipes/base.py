@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.certificates.attempts import UNSAID_FIRST_SHARE
 from fedcert.certificates.bounds import binomial_upper_bound, budget_of
 from fedcert.certificates.counts import Counts, ErrorTable, Refined, Selection, lowest
 from fedcert.certificates.recipes.parts import (
@@ -72,6 +73,9 @@ class Recipe(ABC):
         A prediction whose margin over the runner-up logit is not above this counts as an
         error, so that rounding on another machine cannot turn a success into an error
         (default: 1e-4).
+    first_share : float
+        Share of delta that a client's first attempt has; later ones divide the rest (default:
+        0.9, as in recipes that were written down before there was this argument).
     """
 
     kind: ClassVar[str]
@@ -82,13 +86,16 @@ class Recipe(ABC):
     candidates: int
     delta: float
     margin_tolerance: float = 1e-4
+    first_share: float = UNSAID_FIRST_SHARE
 
     def __post_init__(self) -> None:
         require_integer("candidates", self.candidates, 1, 2**53 - 1)
         require_number("delta", self.delta)
         require_number("margin_tolerance", self.margin_tolerance)
-        if not 0 < self.delta < 1:
-            raise CertificateError(f"delta must lie between 0 and 1, not {self.delta}")
+        require_number("first_share", self.first_share)
+        for name in ("delta", "first_share"):
+            if not 0 < (value := getattr(self, name)) < 1:
+                raise CertificateError(f"{name} must lie between 0 and 1, not {value}")
         if self.margin_tolerance < 0:
             raise CertificateError(
                 f"margin_tolerance must not be negative, not {self.margin_tolerance}"
@@ -420,7 +427,11 @@ class Recipe(ABC):
 
     def to_config(self) -> dict[str, Any]:
         """Return the JSON object from which `from_config` makes an equal recipe."""
-        return {"kind": self.kind, **asdict(self)}
+        config = {"kind": self.kind, **asdict(self)}
+        for name, unsaid in _UNSAID.items():
+            if config[name] == unsaid:
+                del config[name]
+        return config
 
     @staticmethod
     def from_config(config: object) -> Recipe:
@@ -448,6 +459,9 @@ class Recipe(ABC):
             )
         return cls(**arguments)
 
+
+# What came later is left out where it says what was so before: digests stay what they were.
+_UNSAID: dict[str, Any] = {"first_share": UNSAID_FIRST_SHARE}
 
 _SUBJECTS: dict[Subject, str] = {
     "adapter": "an adapter",
