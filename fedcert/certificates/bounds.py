@@ -48,12 +48,20 @@ _HEADROOM = 1e-9
 _SMALLEST_BUDGET = 1e-300
 
 
-def binomial_upper_bound(errors: int, trials: int, budget: float) -> float:
+def binomial_upper_bound(
+    errors: int, trials: int, budget: float, uniform: float = 1.0
+) -> float:
     """Bound a risk by inverting the exact binomial tail.
 
     The bound is the largest p with ``P[Binomial(trials, p) <= errors] >= budget``, rounded
     up: the test set bound of Langford, "Tutorial on Practical Prediction Theory for
     Classification", JMLR 6 (2005).
+
+    With `uniform`, of the outcome ``errors`` itself only that share of its probability counts
+    into the tail (Stevens, "Fiducial Limits of the Parameter of a Discontinuous
+    Distribution", Biometrika 37, 1950). If it was drawn uniformly from (0, 1] without regard
+    to the trials, the bound fails with exactly the probability `budget`, where otherwise it
+    fails less often. It is never above the bound without it.
 
     Parameters
     ----------
@@ -64,6 +72,8 @@ def binomial_upper_bound(errors: int, trials: int, budget: float) -> float:
     budget : float
         Probability with which the bound may fail, below 1. At 0 and below, and under
         1e-300, nothing can be promised and the bound is 1.
+    uniform : float
+        In (0, 1]; 1 does not randomize (default: 1).
 
     Returns
     -------
@@ -75,15 +85,17 @@ def binomial_upper_bound(errors: int, trials: int, budget: float) -> float:
     Raises
     ------
     CertificateError
-        If a count is not an integer or out of its range, or the budget is NaN or not
-        below 1.
+        If a count is not an integer or out of its range, the budget is NaN or not below 1,
+        or `uniform` is out of its range.
     """
     errors, trials = _checked_counts(errors, trials)
-    return _inverted_tail(errors, trials, _checked_budget(budget))
+    if not 0 < uniform <= 1:
+        raise CertificateError(f"uniform must lie in (0, 1], not {uniform}")
+    return _inverted_tail(errors, trials, _checked_budget(budget), float(uniform))
 
 
 @lru_cache(maxsize=65_536)
-def _inverted_tail(errors: int, trials: int, budget: float) -> float:
+def _inverted_tail(errors: int, trials: int, budget: float, uniform: float) -> float:
     if errors == trials or budget < _SMALLEST_BUDGET:
         return 1.0
 
@@ -92,15 +104,22 @@ def _inverted_tail(errors: int, trials: int, budget: float) -> float:
         # same but returns 0 for tails of 1e-281 (k = 29, m = 700, p = 0.67454), and
         # betainccinv, the direct inverse, errs on the unsafe side half the time, badly so
         # in the same place, and gives NaN near 1: so we search.
-        tail = float(betaincc(errors + 1, trials - errors, step / _STEPS))
-        return tail * (1 + _HEADROOM) <= budget
+        tail = uniform * float(betaincc(errors + 1, trials - errors, step / _STEPS))
+        if errors and uniform < 1:
+            below = float(betaincc(errors, trials - errors + 1, step / _STEPS))
+            tail += (1 - uniform) * below
+        # No data show that p = 0, though a randomized tail may be within the budget there.
+        return step > 0 and tail * (1 + _HEADROOM) <= budget
 
     # The step returned was itself seen to cover, or is the last one, which is p = 1.
     return bisect_left(range(_STEPS), True, key=covers) / _STEPS
 
 
 def binomial_upper_bounds(
-    errors: npt.NDArray[np.integer], trials: int, budgets: npt.NDArray[np.float64]
+    errors: npt.NDArray[np.integer],
+    trials: int,
+    budgets: npt.NDArray[np.float64],
+    uniforms: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
     """Return `binomial_upper_bound` of many counts and budgets at once.
 
@@ -112,6 +131,8 @@ def binomial_upper_bounds(
         Examples that each was counted on.
     budgets : numpy.ndarray
         Probability with which each bound may fail, shape (E,).
+    uniforms : numpy.ndarray or None
+        What randomizes each bound, shape (E,); None for ones (default: None).
 
     Returns
     -------
@@ -128,27 +149,34 @@ def binomial_upper_bounds(
     for extreme in (errors.min(), errors.max()):
         _checked_counts(int(extreme), trials)
     _checked_budget(float(budgets.max()))
-    pairs, where = np.unique(
-        np.stack([errors.astype(np.float64), budgets]), axis=1, return_inverse=True
+    drawn = np.ones(errors.shape) if uniforms is None else uniforms
+    if not ((drawn > 0) & (drawn <= 1)).all():
+        raise CertificateError("every one of uniforms must lie in (0, 1]")
+    cases, where = np.unique(
+        np.stack([errors.astype(np.float64), budgets, drawn]), axis=1, return_inverse=True
     )
-    counts, shares = pairs
+    counts, shares, _ = cases
     open_cases = (counts < trials) & (shares >= _SMALLEST_BUDGET)
     steps = np.full(counts.shape, _STEPS)
-    steps[open_cases] = _bisected(counts[open_cases], trials, shares[open_cases])
+    steps[open_cases] = _bisected(cases[:, open_cases], trials)
     bounds: npt.NDArray[np.float64] = (steps / _STEPS)[where.reshape(-1)]
     return bounds
 
 
-def _bisected(
-    counts: npt.NDArray[np.float64], trials: int, budgets: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int64]:
+def _bisected(cases: npt.NDArray[np.float64], trials: int) -> npt.NDArray[np.int64]:
     # bisect_left of `_inverted_tail`, step by step, so that both end on the same step.
+    counts, budgets, uniforms = cases
     low = np.zeros(counts.shape, dtype=np.int64)
     high = np.full(counts.shape, _STEPS)
+    counted = (counts > 0) & (uniforms < 1)
     while (low < high).any():
         middle = (low + high) // 2
-        tails = betaincc(counts + 1, trials - counts, middle / _STEPS)
-        covers = (tails * (1 + _HEADROOM) <= budgets) & (low < high)
+        tails = uniforms * betaincc(counts + 1, trials - counts, middle / _STEPS)
+        below = betaincc(
+            counts[counted], trials - counts[counted] + 1, middle[counted] / _STEPS
+        )
+        tails[counted] += (1 - uniforms[counted]) * below
+        covers = (middle > 0) & (tails * (1 + _HEADROOM) <= budgets) & (low < high)
         high = np.where(covers, middle, high)
         low = np.where(covers | (low >= high), low, middle + 1)
     return low

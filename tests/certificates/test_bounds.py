@@ -21,7 +21,7 @@ from fedcert.certificates import (
     hoeffding_upper_bound,
     uniform_weight,
 )
-from fedcert.certificates.bounds import chance_of
+from fedcert.certificates.bounds import binomial_upper_bounds, chance_of
 from fedcert.errors import CertificateError
 
 from .exact import exact_tail
@@ -50,6 +50,74 @@ def test_the_exact_tail_at_the_bound_is_within_the_budget(case: Counts, budget: 
     bound = binomial_upper_bound(*case, budget)
     assert exact_tail(*case, bound) <= Fraction(budget)
     assert binom.cdf(*case, bound) <= budget
+
+
+uniforms = st.one_of(st.floats(1e-6, 1), st.sampled_from([2**-53, 0.1, 0.5, 1.0]))
+
+
+def randomized_tail(errors: int, trials: int, p: float, uniform: float) -> Fraction:
+    below = exact_tail(errors - 1, trials, p) if errors else Fraction(0)
+    share = Fraction(uniform)
+    return (1 - share) * below + share * exact_tail(errors, trials, p)
+
+
+@deterministic
+@given(counts(), budgets, uniforms)
+def test_the_randomized_tail_at_the_bound_is_within_the_budget(
+    case: Counts, budget: float, uniform: float
+) -> None:
+    bound = binomial_upper_bound(*case, budget, uniform)
+    assert randomized_tail(*case, bound, uniform) <= Fraction(budget)
+    assert 0 < bound <= binomial_upper_bound(*case, budget)
+
+
+@deterministic
+@given(counts(), budgets, uniforms)
+def test_two_steps_below_the_randomized_bound_the_budget_is_exceeded(
+    case: Counts, budget: float, uniform: float
+) -> None:
+    bound = binomial_upper_bound(*case, budget, uniform)
+    if bound > 2e-6:
+        assert randomized_tail(*case, bound - 2e-6, uniform) > Fraction(budget)
+
+
+@deterministic
+@given(counts(), budgets, uniforms, uniforms)
+def test_a_larger_number_never_lowers_the_randomized_bound(
+    case: Counts, budget: float, one: float, other: float
+) -> None:
+    low, high = sorted((one, other))
+    bounds = [binomial_upper_bound(*case, budget, u) for u in (low, high, 1.0)]
+    assert bounds == sorted(bounds)
+    assert bounds[-1] == binomial_upper_bound(*case, budget)
+
+
+def test_a_randomized_bound_is_never_zero() -> None:
+    assert binomial_upper_bound(0, 40, 0.3, 0.1) == 1e-6
+    assert binomial_upper_bound(40, 40, 0.3, 0.1) == 1.0
+
+
+@pytest.mark.parametrize("uniform", [0.0, -0.1, 1.0000001, float("nan")])
+def test_a_number_outside_of_its_range_is_refused(uniform: float) -> None:
+    with pytest.raises(CertificateError, match=r"uniforms? must lie in \(0, 1\]"):
+        binomial_upper_bound(1, 10, 0.05, uniform)
+    with pytest.raises(CertificateError, match=r"uniforms must lie in \(0, 1\]"):
+        binomial_upper_bounds(np.array([1]), 10, np.array([0.05]), np.array([uniform]))
+
+
+@deterministic
+@given(st.integers(1, 60), st.data())
+def test_many_randomized_bounds_at_once_are_the_same(trials: int, data: st.DataObject) -> None:
+    size = 20
+    errors = np.array(data.draw(st.lists(st.integers(0, trials), min_size=size, max_size=size)))
+    shares = np.array(data.draw(st.lists(budgets, min_size=size, max_size=size)))
+    drawn = np.array(data.draw(st.lists(uniforms, min_size=size, max_size=size)))
+    together = binomial_upper_bounds(errors, trials, shares, drawn)
+    alone = [
+        binomial_upper_bound(int(k), trials, share, u)
+        for k, share, u in zip(errors, shares, drawn, strict=True)
+    ]
+    assert together.tolist() == alone
 
 
 @deterministic
