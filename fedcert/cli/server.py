@@ -147,8 +147,8 @@ def accept(
     status is then 1. Handing in the same certificate again gives the same countersignature.
     """
     from fedcert.errors import FedcertError
-    from fedcert.protocol.submissions import Submission
-    from fedcert.protocol.submissions import accept as take
+    from fedcert.verification.submissions import Submission
+    from fedcert.verification.submissions import accept as take
 
     authority, bundles = _authority(state), _bundles(bundle)
     rows = []

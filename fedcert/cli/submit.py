@@ -27,7 +27,7 @@ def submit(
     """
     from fedcert.certificates import Certificate
     from fedcert.certificates.signing import read_key
-    from fedcert.protocol.submissions import Submission
+    from fedcert.verification.submissions import Submission
 
     submission = Submission.make(Certificate.read(certificate), read_key(key))
     submission.write(output)

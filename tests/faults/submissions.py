@@ -21,7 +21,7 @@ from fedcert.certificates.signing import generate_key, public_hex
 from fedcert.errors import FedcertError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.signed import signature_of
-from fedcert.protocol.submissions import Submission, accept
+from fedcert.verification.submissions import Submission, accept
 
 __all__ = ["SUBMISSION_FAULTS"]
 

@@ -21,8 +21,8 @@ from fedcert.errors import CertificateError, FedcertError, ProtocolError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.log import read_log
 from fedcert.protocol.signed import signature_of
-from fedcert.protocol.submissions import Submission, accept
 from fedcert.protocol.witness import check_log, check_witness
+from fedcert.verification.submissions import Submission, accept
 
 
 @pytest.fixture(scope="module")
