@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedcert.atomic import fsync_path
+from fedcert.atomic import fsync_path, write_atomically
 from fedcert.canonical import canonical_json
 from fedcert.certificates import Certificate, Recipe
 from fedcert.certificates.signing import public_hex
@@ -194,7 +194,7 @@ class DeviceState:
         self._certificates.mkdir(parents=True, exist_ok=True, mode=0o700)
         support = certificate.digests.support
         aside = self._certificates / f".{os.urandom(8).hex()}"
-        certificate.write(aside)
+        write_atomically(aside, certificate.to_json().encode(), mode=0o600)
         try:
             # A hard link, unlike a rename, replaces nothing.
             os.link(aside, self._certificates / f"{support}.json")

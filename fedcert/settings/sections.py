@@ -168,7 +168,8 @@ class SearchSettings(Section):
     """How candidates are ranked. What is certified is counted apart from it."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """``"bfloat16"`` ranks with a copy of the base model in bfloat16."""
+    """``"bfloat16"`` ranks with a copy of the base model in bfloat16, where a recipe pays for
+    its choice; what a verifier chooses again is ranked in float32."""
     compile: bool = False
     """Compile the part that all candidates run through, with a C++ compiler."""
 

@@ -201,17 +201,16 @@ def test_verify_says_what_it_could_not_check(run: Run, finished: Simulation) -> 
     assert (shown.code, shown.err) == (0, "")
     text = " ".join(shown.out.split())
     assert "ok signature" in text
-    assert (
-        "not checked: whether the adapter is one of the candidates (give --bundle); "
-        "whether the errors were counted right (give --data)" in text
-    )
+    assert "not checked: bundle: whether recipe and seed are the federation's and" in text
+    assert "not checked: data: whether the errors were counted right (--data)" in text
     assert "FAILED" not in text
     assert Certificate.read(certificate).signature.public_key in re.sub(r"\s", "", shown.out)
     with_bundle = run("verify", certificate, "--bundle", finished.output / "bundle")
     assert with_bundle.code == 0
     text = " ".join(with_bundle.out.split())
     assert "ok adapter" in text
-    assert "not checked: whether the errors were counted right (give --data)" in text
+    assert "not checked: bundle" not in text
+    assert "not checked: data: whether the errors were counted right (--data)" in text
 
 
 # report, prior inspect, keys
