@@ -103,10 +103,10 @@ def check_label_order(name: str, labels: Sequence[str], *, revision: str | None)
     Everything that was made with such a model, a pool say, has them in its order: the labels
     would be swapped without a word.
     """
-    import transformers
+    from transformers import AutoConfig
 
     try:
-        config = transformers.AutoConfig.from_pretrained(name, revision=revision)
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         own = [config.id2label[index] for index in range(len(config.id2label))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return  # loading the model says what is wrong with it, if anything
