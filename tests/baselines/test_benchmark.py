@@ -256,14 +256,14 @@ def test_memory_is_what_a_client_adds() -> None:
 
         def personalize(self, examples: Examples) -> Personalized:
             self.held.append(np.ones(2**23))  # 64 MiB
-            time.sleep(0.05)
+            time.sleep(1.0)  # a busy machine looks a few times in a second, too
             self.held.clear()
             return super().personalize(examples)
 
         held: ClassVar[list[FloatArray]] = []
 
     found = bench.memory({8: Greedy(upstream=bench.upstream)}, client)
-    assert 60 < found < 100
+    assert 60 < found < 128
 
 
 @pytest.mark.slow

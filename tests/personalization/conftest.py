@@ -22,13 +22,20 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.signing import key_from_seed
 from fedcert.data import Examples
-from fedcert.personalization import Personalization, in_drawn_order, personalize
+from fedcert.personalization import (
+    Personalization,
+    candidate_seed,
+    in_drawn_order,
+    personalize,
+)
 from fedcert.priors import GaussianPrior
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, exported_wrong
 
 KEY = key_from_seed(bytes(range(32)))
 CANDIDATES, UNION, SPLIT = 64, 24, 40
+MISTAKES = 13
+"""Every so many examples one has a wrong label."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +88,21 @@ def model(vit: Family, bundle: Bundle) -> AdaptedModel:
 
 
 def solvable_examples(
-    family: Family, bundle: Bundle, model: AdaptedModel, count: int
+    family: Family, bundle: Bundle, model: AdaptedModel, count: int, *, client: str = "c-1"
 ) -> Examples:
-    """Draw images, labeled by an adapter of the prior: some candidate can do well."""
+    """Draw images, labeled by one of the client's own candidates, which does well then.
+
+    Whatever the candidates are: the last bits of prior and base model, and with them the
+    bundle's digest and all seeds, are others on other machines.
+    """
     inputs = family.examples(count, seed=7).inputs
-    teachers = bundle.prior.sample("7" * 64, count=50)
+    teachers = bundle.prior.sample(candidate_seed(bundle.digest, client, count), count=50)
     scorer = BatchedScorer(model, bundle.inputs, margin_tolerance=0.0)
     predicted = scorer.predict(teachers, inputs)
     # The adapter whose two classes are the most balanced.
     teacher = int(np.argmin(np.abs(predicted.mean(axis=1) - 0.5)))
     examples = Examples(inputs, predicted[teacher])
-    for row in range(0, count, 13):  # and some mistakes in the labels
+    for row in range(0, count, MISTAKES):
         examples = with_label(examples, row)
     return examples
 

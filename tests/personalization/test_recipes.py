@@ -54,11 +54,11 @@ def test_a_certificate_of_each_kind_verifies(
     vit: Family, model: AdaptedModel, name: str, tmp_path: Path
 ) -> None:
     bundle = _bundle(vit, name)
-    examples = solvable_examples(vit, bundle, model, 48)
+    examples = solvable_examples(vit, bundle, model, 48, client="c")
     result = personalize(bundle, model, examples, client="c", key=KEY, folder=tmp_path)
     certificate = Certificate.read(tmp_path / "certificate.json")
     assert certificate == result.certificate
-    assert certificate.nonvacuous
+    assert certificate.bound < 1
     assert verify_record(certificate).passed
     checks = check_bundle(certificate, bundle)
     checks += check_adapter(certificate, bundle, result.adapter)
@@ -95,7 +95,7 @@ def test_constants_that_the_model_does_not_have_are_refused(
 ) -> None:
     recipe = MixedUnionRecipe(**TERMS, constants=constants)
     bundle = make_bundle(vit, recipes=RecipeTable(((1, recipe),)))
-    examples = solvable_examples(vit, bundle, model, 48)
+    examples = solvable_examples(vit, bundle, model, 48, client="c")
     with pytest.raises(CertificateError, match=rf"has {constants} constant.*this model 2"):
         personalize(bundle, model, examples, client="c", key=KEY, folder=tmp_path)
 
@@ -105,7 +105,7 @@ def test_a_posterior_that_peeked_is_caught_with_the_data(
 ) -> None:
     """Refined on all examples, the certifying ones included: the bound would not hold."""
     bundle = _bundle(vit, "posterior_split")
-    examples = solvable_examples(vit, bundle, model, 48)
+    examples = solvable_examples(vit, bundle, model, 48, client="c")
     honest = personalize(bundle, model, examples, client="c", key=KEY, folder=tmp_path)
     recipe, seed = honest.certificate.recipe, honest.certificate.candidate.seed
     ordered = in_drawn_order(examples, seed)
@@ -123,7 +123,7 @@ def test_a_first_stage_that_was_made_up_is_caught_with_the_data(
     vit: Family, model: AdaptedModel, tmp_path: Path
 ) -> None:
     bundle = _bundle(vit, "hybrid")
-    examples = solvable_examples(vit, bundle, model, 48)
+    examples = solvable_examples(vit, bundle, model, 48, client="c")
     honest = personalize(bundle, model, examples, client="c", key=KEY, folder=tmp_path)
     stage = honest.certificate.first_stage
     assert stage is not None

@@ -29,8 +29,8 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayGrid]:
 def test_every_node_answers_and_keeps_its_own_state(grid: RayGrid) -> None:
     first = counts(list(grid.send_and_receive(ask(grid, "count"))))
     again = counts(list(grid.send_and_receive(ask(grid, "count"))))
-    assert first == dict.fromkeys(range(NODES), 1)
-    assert again == dict.fromkeys(range(NODES), 2)
+    assert first.keys() == {*range(NODES)}
+    assert again == {node: seen + 1 for node, seen in first.items()}
 
 
 def test_a_client_that_raises_gives_an_error_with_its_cause(grid: RayGrid) -> None:
@@ -53,11 +53,10 @@ def test_a_worker_that_dies_fails_its_own_message_alone(grid: RayGrid) -> None:
 
 
 def test_waiting_ends_when_time_is_up(grid: RayGrid) -> None:
-    started = time.monotonic()
     [node, *_] = grid.get_node_ids()
     # It sleeps on until the fixture above ends it: shutting Ray down under it would crash us.
+    # Had anybody waited for its end, there would be a reply.
     assert list(grid.send_and_receive(ask(grid, "sleep", [node]), timeout=0.3)) == []
-    assert time.monotonic() - started < 10
 
 
 def test_the_end_does_not_wait_for_clients() -> None:
@@ -65,22 +64,23 @@ def test_the_end_does_not_wait_for_clients() -> None:
         num_workers = 1
         begun: ClassVar[list[Message]] = []
         stopped = threading.Event()
+        told_to_stop: ClassVar[list[bool]] = []
 
         def process_message(
             self, message: Message, context: Context
         ) -> tuple[Message, Context]:
             self.begun.append(message)
-            assert self.stopped.wait(60)
+            self.told_to_stop.append(self.stopped.wait(60))
             raise RuntimeError("stopped")
 
         def stop(self) -> None:
             self.stopped.set()
 
-    started, threads = time.monotonic(), threading.active_count()
+    threads = threading.active_count()
     with RayGrid(Endless(), nodes=3) as grid:
         grid.push_messages(ask(grid, "count"))
         while not Endless.begun:
             time.sleep(0.01)
-    assert time.monotonic() - started < 10
+    assert Endless.told_to_stop == [True]  # False, had the end waited for it
     assert len(Endless.begun) == 1
     assert threading.active_count() == threads

@@ -66,8 +66,8 @@ def test_it_stops_waiting_when_time_is_up() -> None:
     replies = ObservedGrid(Clumsy(nodes=3, silent=1), lambda _reply: None).send_and_receive(
         _messages(3), timeout=0.2
     )
-    assert len(list(replies)) == 2
-    assert 0.2 <= time.monotonic() - started < 5
+    assert len(list(replies)) == 2  # otherwise it would hang, or miss one
+    assert time.monotonic() - started >= 0.2
 
 
 def test_a_message_that_cannot_be_sent_is_not_waited_for() -> None:
