@@ -63,7 +63,7 @@ def own_adapter(
     purpose : str
         What the examples are spent on, in plain words.
     """
-    examples = node.scenario.training_examples(node.client)
+    examples = node.training_examples()
     # Before anything can depend on them: an upload spends its examples for good.
     node.state().spent.mark(examples, purpose)
     model, spec = node.adapted_model(space), node.scenario.inputs

@@ -128,7 +128,7 @@ def _train(asked: _Asked, context: Context) -> RecordDict:
     """Do this client's part of a round; in FedRep its head stays in its own state."""
     asked.require(UPSTREAM)
     node, started = asked.node, time.perf_counter()
-    examples = node.scenario.training_examples(node.client)
+    examples = node.training_examples()
     # Before anything can depend on them.
     node.state().spent.mark(examples, "training a federated average")
     kept = context.state.get(_HEAD)
@@ -161,7 +161,7 @@ def _certify(asked: _Asked) -> RecordDict:
     if asked.personal is not None:
         recipe, n = SplitRecipe(candidates=1, delta=certificate.delta), len(examples)
         rest = examples.take(recipe.certifying(n).as_slice())
-        choosing = examples.take(recipe.choosing(n).as_slice())
+        choosing = examples.take(recipe.choosing(n).as_slice()).usable
         adapter = _personalized(asked, asked.personal, choosing)
     scorer = BatchedScorer(asked.model(), node.scenario.inputs, margin_tolerance=_MARGIN)
     errors = int(scorer.score(adapter[None], rest).wrong.sum())

@@ -38,6 +38,7 @@ def commit(message: Message, node: Node) -> RecordDict:
         client=node.client,
         key=node.signing_key(),
         state=node.state(),
+        duplicates_are_real=node.duplicates_are_real,
     )
     # In a deployment the next message finds a new process: nothing lasts but files.
     bundle.save(_kept(node))
@@ -62,6 +63,7 @@ def certify(message: Message, node: Node) -> RecordDict:
         compile_stacked=node.settings.search.compile,
         state=node.state(),
         grant=grant,
+        duplicates_are_real=node.duplicates_are_real,
     )
     reply = content({"certificate": result.certificate.to_json()}, key=REPLY)
     measured = _test_error(bundle, model, node, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from fedcert import __version__
 from fedcert.adapters import AdaptedModel, AdapterSpace, PrefixCache, exported_digest
 from fedcert.certificates.signing import key_from_seed, read_or_create_key
 from fedcert.clients.node_data import NodeData
+from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.messages import CLIENT_ID, NEW, PROTOCOL, PROTOCOL_VERSION, ROLE, UPSTREAM
 from fedcert.models.base import BaseModel, load_base_model
@@ -34,6 +36,7 @@ _KEYS = (
     *("client-id", "role", "data-path", "input-column", "label-column"),
     *("output", "key-path", "state-path", "base-model", "adapter-path"),
     *("privacy-epsilon", "privacy-delta", "privacy-clip", "privacy-budget"),
+    "duplicates-are-real",
 )
 # Alike enough to be meant: a letter too many, or an underscore for a dash.
 _ALIKE = 0.85
@@ -64,6 +67,9 @@ class Node:
         training one.
     demand : PrivacyDemand or None
         The weakest promise under which it uploads; None if the run's settings decide.
+    duplicates_are_real : bool
+        Whether inputs that occur more than once in its support set were drawn more than once:
+        its owner's statement, or that of the scenario which draws them.
     """
 
     client: str
@@ -75,6 +81,20 @@ class Node:
     state_path: Path | None = None
     adapter_path: Path | None = None
     demand: PrivacyDemand | None = None
+    duplicates_are_real: bool = False
+
+    def training_examples(self) -> Examples:
+        """Return what it trains on: without what cannot be read, and telling so."""
+        examples = self.scenario.training_examples(self.client)
+        if left_out := examples.always_wrong:
+            # Training is no sample that a claim rests on: here leaving out is free.
+            print(
+                f"{self.client}: {left_out} of {len(examples)} training examples cannot be "
+                "read, or have no label of the task; they are left out of training",
+                file=sys.stderr,
+                flush=True,
+            )
+        return examples.usable
 
     @property
     def lora_rank(self) -> int | None:
@@ -199,6 +219,8 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
         state_path=state_path,
         adapter_path=_path(config, "adapter-path"),
         demand=demand,
+        duplicates_are_real=_flag(config, "duplicates-are-real")
+        or scenario.duplicates_are_real,
     )
 
 
@@ -294,6 +316,16 @@ def _path(config: _Config, key: str) -> Path | None:
             "working directory is that of the SuperNode"
         )
     return Path(text) if text else None
+
+
+def _flag(config: _Config, key: str) -> bool:
+    """Return a yes or no of the node's configuration; False if it is not there."""
+    value = str(config.get(key, False)).lower()
+    if value not in ("true", "false"):
+        raise SettingsError(
+            f"{key} = {value!r} in the node's configuration must be true or false"
+        )
+    return value == "true"
 
 
 # One scenario per process: all virtual clients there share its data. Its options may be

@@ -11,10 +11,10 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
 from fedcert.clients.certifying import check_base
 from fedcert.clients.node import Node
+from fedcert.data.identity import in_drawn_order
 from fedcert.errors import ProtocolError
 from fedcert.flower_records import arrays_of, content, words_of
 from fedcert.messages import METRICS, REPLY, UPSTREAM
-from fedcert.personalization import in_drawn_order
 from fedcert.planning import ClientReplay, plan_client, replays_to_config
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed

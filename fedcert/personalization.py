@@ -21,8 +21,17 @@ from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.peft_format import exported_digest, write_peft_adapter
 from fedcert.atomic import replaced_folder
 from fedcert.bundles import Bundle
-from fedcert.certificates import Certificate, Digests, Recipe, issue, verify_record
+from fedcert.certificates import (
+    Certificate,
+    Digests,
+    Recipe,
+    Sample,
+    check_issuable,
+    issue,
+    verify_record,
+)
 from fedcert.data.examples import Examples
+from fedcert.data.identity import in_drawn_order
 from fedcert.errors import (
     BundleError,
     CertificateError,
@@ -35,9 +44,8 @@ from fedcert.memory import MemoryPlan
 from fedcert.priors.conditioning import Condition
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
-from fedcert.protocol.merkle import content_order
 from fedcert.protocol.seeds import SeedGrant, recipe_for_attempt
-from fedcert.randomness import derive_seed, keyed_generator
+from fedcert.randomness import derive_seed
 from fedcert.search import BatchedScorer, choose, exported_wrong
 
 __all__ = [
@@ -78,18 +86,6 @@ def candidate_seed(bundle_digest: str, client: str, support_size: int) -> str:
     return derive_seed("candidates", bundle_digest, client, support_size)
 
 
-def in_drawn_order(examples: Examples, seed: str) -> Examples:
-    """Put examples into the order that decides which of them choose and which certify.
-
-    The order follows from the seed and the examples' content, not from the order in which
-    the client listed them. Examples that count as the same input, such as texts that differ
-    in case, are put in order by their exact content.
-    """
-    examples = examples.take(np.array(content_order(examples), dtype=np.int64))
-    order = keyed_generator("support order", seed).permutation(len(examples))
-    return examples.canonical_order(seed).take(order)
-
-
 def commit_to(
     bundle: Bundle,
     examples: Examples,
@@ -99,6 +95,8 @@ def commit_to(
     state: DeviceState,
     retry: bool = False,
     condition: Condition | None = None,
+    duplicates_are_real: bool = False,
+    repeats_are_new: bool = False,
 ) -> Commitment:
     """Commit to a support set, for a server that will answer with a seed.
 
@@ -112,19 +110,31 @@ def commit_to(
         Ask for another seed for the same examples, at a smaller delta.
     condition : Condition, optional
         As in `personalize`; the commitment is to ``bundle.given(condition)``.
+    duplicates_are_real, repeats_are_new : bool (default: False)
+        The client's statements, as in `personalize`.
 
     Raises
     ------
+    CertificateError
+        If no certificate could name this client.
     DataError
-        If the examples are empty or of one class.
+        If the examples are empty or of one class, or an input occurs more than once.
     RefusalError
         If they are too few or already spent.
     """
     bundle = _conditioned(bundle, condition, examples)
     recipe = _recipe_for(bundle, examples)
     _check_size(bundle, recipe_for_attempt(recipe, 1), len(examples))
+    check_issuable(client, bundle.labels, recipe)
+    _check_duplicates(examples, duplicates_are_real)
     return state.commit(
-        examples, client=client, key=key, bundle=bundle.digest, recipe=recipe, retry=retry
+        examples,
+        client=client,
+        key=key,
+        bundle=bundle.digest,
+        recipe=recipe,
+        retry=retry,
+        repeats_are_new=repeats_are_new,
     )
 
 
@@ -142,6 +152,8 @@ def personalize(
     state: DeviceState | None = None,
     grant: SeedGrant | None = None,
     condition: Condition | None = None,
+    duplicates_are_real: bool = False,
+    repeats_are_new: bool = False,
     on_scored: Callable[[int], None] = lambda _count: None,
 ) -> Personalization:
     """Choose the best candidate for a support set and certify it.
@@ -175,13 +187,22 @@ def personalize(
     condition : Condition, optional
         What is known about the client's task without the support set. The certificate is for
         ``bundle.given(condition)``, which whoever verifies it needs.
+    duplicates_are_real : bool (default: False)
+        The client's statement that inputs which occur more than once in the support set were
+        drawn more than once, and none was copied. The certificate repeats it.
+    repeats_are_new : bool (default: False)
+        The client's statement that spent inputs came up again in new observations
+        (`SpentLedger.spend`). The certificate repeats it. With a grant, it was made with the
+        commitment.
     on_scored : callable
         Told how many more candidates have been scored, now and then.
 
     Raises
     ------
+    CertificateError
+        If no certificate could name this client.
     DataError
-        If the examples are empty or of one class.
+        If the examples are empty or of one class, or an input occurs more than once.
     RefusalError
         If there are too few examples for a certificate to say anything, or some of them
         are already spent, or went into the condition.
@@ -193,16 +214,25 @@ def personalize(
         raise BundleError("the model was set up for another adapter space than the bundle's")
     bundle = _conditioned(bundle, condition, examples)
     recipe = _recipe_for(bundle, examples)
+    check_issuable(client, bundle.labels, recipe)
+    duplicates, repeats = _check_duplicates(examples, duplicates_are_real), 0
     if grant is None:
         seed = candidate_seed(bundle.digest, client, len(examples))
         if state is not None:
-            state.spend_unwitnessed(
-                examples, client=client, bundle=bundle.digest, recipe=recipe
+            repeats = state.spend_unwitnessed(
+                examples,
+                client=client,
+                bundle=bundle.digest,
+                recipe=recipe,
+                repeats_are_new=repeats_are_new,
             )
     else:
         if state is None:
             raise ProtocolError("a seed can be used only with the state that committed")
-        state.accept(grant, examples, bundle=bundle.digest, client=client, server=bundle.server)
+        opening = state.accept(
+            grant, examples, bundle=bundle.digest, client=client, server=bundle.server
+        )
+        repeats = state.spent.stated_new(opening.commitment.claim)
         recipe, seed = grant.recipe, grant.seed
         _check_size(bundle, recipe, len(examples))
         if (made := _made_before(folder, grant)) is not None:
@@ -237,11 +267,12 @@ def personalize(
         adapter_digest = write_peft_adapter(
             bundle.space, chosen.vector, staging, base_name=model.base.name
         )
+        certifying = ordered.take(recipe.certifies_on(chosen.choice, len(examples)).as_slice())
         # Counted anew with the adapter that is handed out, not with the search's arithmetic.
         wrong = exported_wrong(
             model.base,
             staging,
-            ordered.take(recipe.certifies_on(chosen.choice, len(examples)).as_slice()),
+            certifying,
             spec=bundle.inputs,
             margin_tolerance=tolerance,
         )
@@ -266,6 +297,11 @@ def personalize(
             key=key,
             first_stage=chosen.choice.first_stage,
             protocol=None if grant is None else grant.receipt,
+            sample=Sample(
+                unreadable=certifying.always_wrong,
+                duplicates=duplicates,
+                repeats=repeats,
+            ),
         )
         if state is not None:
             state.keep(certificate)
@@ -319,7 +355,7 @@ def _recipe_for(bundle: Bundle, examples: Examples) -> Recipe:
     size = len(examples)
     if size == 0:
         raise DataError("the support set is empty; a certificate needs labeled examples")
-    if len(np.unique(examples.labels)) < 2:
+    if len(np.unique(examples.usable.labels)) < 2:
         # Not which one: a node's server gets these words.
         raise DataError(
             f"all {size} support examples have the same label; label a random sample of "
@@ -328,6 +364,22 @@ def _recipe_for(bundle: Bundle, examples: Examples) -> Recipe:
     recipe = bundle.recipes.recipe_for(size)
     _check_size(bundle, recipe, size)
     return recipe
+
+
+def _check_duplicates(examples: Examples, are_real: bool) -> int:
+    """Return how many inputs are not alone; refuse them unless the client stands for them."""
+    count = examples.duplicates
+    if count and not are_real:
+        raise DataError(
+            f"{count} of the {len(examples)} support examples have an input that occurs more "
+            "than once among them, up to case and spacing. Copies (a file joined with itself, "
+            "a class that was filled up) are no independent examples, and a certificate on "
+            "them would be false: go back to the sample as it was drawn. If these inputs "
+            "really were drawn more than once, keep them all and state it: "
+            "--duplicates-are-real, or duplicates-are-real=true in a node's configuration. "
+            "Taking out repeats of what was drawn makes a certificate false as well"
+        )
+    return count
 
 
 def _check_size(bundle: Bundle, recipe: Recipe, size: int) -> None:

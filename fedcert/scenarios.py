@@ -33,6 +33,9 @@ class Scenario(ABC):
     description: ClassVar[str]
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Settings that suit this scenario, by section; a run's own settings win."""
+    duplicates_are_real: bool = False
+    """Whether inputs that occur more than once in a support set were drawn more than once:
+    true of data that are drawn with replacement, or repeat themselves by nature."""
 
     @property
     @abstractmethod

@@ -137,7 +137,7 @@ class NaturalScenario(Scenario):
 
     def _examples(self, rows: npt.NDArray[np.int64]) -> Examples:
         table = self._rows
-        return Examples(self.inputs.normalize(table.inputs[rows]), table.labels[rows])
+        return self.inputs.examples(table.inputs[rows], table.labels[rows])
 
     def _part(self, side: int, client: str) -> npt.NDArray[np.int64]:
         if client not in self._parts[side]:

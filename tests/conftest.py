@@ -20,6 +20,7 @@ os.environ.update(
     TRANSFORMERS_VERBOSITY="error",
     FLWR_TELEMETRY_ENABLED="0",
     FEDCERT_CACHE=_CACHE,
+    FEDCERT_STATE=str(Path(_CACHE) / "state"),
 )
 # `make test-portability` sets another number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

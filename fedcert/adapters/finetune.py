@@ -151,6 +151,8 @@ def descend(
     DataError
         If there are no examples, or they are all of one class.
     """
+    if prepared is None:
+        examples = examples.usable
     if len(examples) == 0:
         raise DataError("there are no examples to train on")
     if len(np.unique(examples.labels)) < 2:

@@ -13,7 +13,7 @@ from fedcert.certificates.bounds import (
     uniform_weight,
 )
 from fedcert.certificates.claims import Claim, certify
-from fedcert.certificates.issuing import issue
+from fedcert.certificates.issuing import check_client, check_issuable, issue
 from fedcert.certificates.kl_bounds import bounded_loss_upper_bound
 from fedcert.certificates.recipes import (
     Choice,
@@ -37,6 +37,7 @@ from fedcert.certificates.recipes import (
     WeightedUnionRecipe,
 )
 from fedcert.certificates.record import FORMAT, Candidate, Certificate, Digests, Signature
+from fedcert.certificates.sample import Sample
 from fedcert.certificates.verification import (
     Check,
     Unchecked,
@@ -65,6 +66,7 @@ __all__ = [
     "PosteriorSplitRecipe",
     "Recipe",
     "RecipeTable",
+    "Sample",
     "Session",
     "Signature",
     "Span",
@@ -79,6 +81,8 @@ __all__ = [
     "bounded_loss_upper_bound",
     "budget_of",
     "certify",
+    "check_client",
+    "check_issuable",
     "hoeffding_upper_bound",
     "issue",
     "uniform_weight",

@@ -21,12 +21,48 @@ from fedcert.certificates.record import (
     Signature,
     encode_vector,
 )
+from fedcert.certificates.sample import Sample
 from fedcert.certificates.signing import ALGORITHM, public_hex, sign
+from fedcert.certificates.strict_json import Fields
 from fedcert.certificates.verification import verify_record
 from fedcert.certificates.wording import assumptions, statement
 from fedcert.errors import CertificateError
 
-__all__ = ["issue"]
+__all__ = ["check_client", "check_issuable", "issue"]
+
+_LONGEST_ID = 256
+
+
+def check_client(client: str) -> None:
+    """Make sure that a client's id can be written into certificates, and told from others.
+
+    Raises
+    ------
+    CertificateError
+        If it is empty, too long, has spaces around it, or holds what cannot be seen.
+    """
+    plain = isinstance(client, str) and client.isprintable() and client == client.strip()
+    if not plain or not 0 < len(client) <= _LONGEST_ID:
+        raise CertificateError(
+            f"{client!r} is no client id: give a stable name of 1 to {_LONGEST_ID} characters "
+            "that can be seen, without spaces around it"
+        )
+
+
+def check_issuable(client: str, labels: Sequence[str], recipe: Recipe) -> None:
+    """Make sure that `issue` will not refuse, before any example is spent.
+
+    Raises
+    ------
+    CertificateError
+        If the client's id or the labels cannot be written, or the recipe certifies something
+        else than an adapter.
+    """
+    check_client(client)
+    Fields({"labels": list(labels)}, "bundle", ("labels",)).texts("labels")
+    if len(set(labels)) < max(len(labels), 2):
+        raise CertificateError("a certificate needs two or more labels, all of them distinct")
+    recipe.require_exportable()
 
 
 def issue(
@@ -44,6 +80,7 @@ def issue(
     key: Ed25519PrivateKey,
     first_stage: FirstStage | None = None,
     protocol: SeedReceipt | None = None,
+    sample: Sample | None = None,
 ) -> Certificate:
     """Compute the bound, write the record, and sign it.
 
@@ -80,6 +117,8 @@ def issue(
     protocol : SeedReceipt or None
         From the server that saw the commitment and then issued the seed; None makes the
         certificate say that it is unwitnessed (default: None).
+    sample : Sample or None
+        What the support set holds out of the ordinary (default: None).
 
     Returns
     -------
@@ -98,6 +137,7 @@ def issue(
     choice = Choice(index=operator.index(index), first_stage=first_stage)
     recipe.check_choice(choice, support_size)
     bound = recipe.bound(errors, certified_on, choice)
+    sample = None if sample == Sample() else sample
     witness = None if protocol is None else protocol.witness(recipe)
     unsigned = Certificate(
         client=client,
@@ -121,11 +161,13 @@ def issue(
             bound=bound,
             labels=len(labels),
             witness=witness,
+            sample=sample,
         ),
-        assumptions=assumptions(recipe, support_size),
+        assumptions=assumptions(recipe, support_size, sample),
         signature=Signature(algorithm=ALGORITHM, public_key=public_hex(key), value=""),
         first_stage=first_stage,
         protocol=protocol,
+        sample=sample,
     )
     return _checked(_signed(unsigned, key))
 

@@ -21,6 +21,7 @@ from fedcert.canonical import canonical_json, digest_json
 from fedcert.certificates.bounds import chance_of
 from fedcert.certificates.receipt import SeedReceipt, seed_payload
 from fedcert.certificates.recipes import Choice, FirstStage, LedgerEntry, Recipe
+from fedcert.certificates.sample import Sample
 from fedcert.certificates.signing import ALGORITHM
 from fedcert.certificates.strict_json import LARGEST, Fields, parse_json
 from fedcert.errors import CertificateError
@@ -30,7 +31,7 @@ __all__ = ["FORMAT", "Candidate", "Certificate", "Digests", "Signature", "encode
 FORMAT = "fedcert.certificate/1"
 """Name and version of the JSON form."""
 
-_OPTIONAL = ("first_stage", "protocol")
+_OPTIONAL = ("first_stage", "protocol", "sample")
 
 _VECTOR_DTYPE = np.dtype("<f8")
 
@@ -149,6 +150,9 @@ class Certificate:
     protocol : SeedReceipt or None
         The server's receipt of the seed; None, and absent from the JSON form, if no server
         took part (default: None).
+    sample : Sample or None
+        What the support set holds out of the ordinary; None, and absent from the JSON form,
+        if nothing (default: None).
     """
 
     client: str
@@ -169,6 +173,7 @@ class Certificate:
     signature: Signature
     first_stage: FirstStage | None = None
     protocol: SeedReceipt | None = None
+    sample: Sample | None = None
 
     @property
     def choice(self) -> Choice:
@@ -200,6 +205,8 @@ class Certificate:
             members["first_stage"] = {"errors": self.first_stage.errors, "profile": profile}
         if self.protocol is not None:
             members["protocol"] = self.protocol.to_object()
+        if self.sample is not None:
+            members["sample"] = self.sample.to_object()
         return members | {
             "format": FORMAT,
             "recipe": self.recipe.to_config(),
@@ -363,6 +370,16 @@ def _from_object(value: object) -> Certificate:
             if "protocol" in present
             else None
         ),
+        sample=_sample(read) if "sample" in present else None,
+    )
+
+
+def _sample(read: Fields) -> Sample:
+    return Sample.from_object(
+        read.raw("sample"),
+        read.path("sample"),
+        errors=read.whole("errors"),
+        support_size=read.whole("support_size"),
     )
 
 

@@ -203,6 +203,7 @@ def _statement(certificate: Certificate) -> _Outcome:
         bound=certificate.bound,
         labels=len(certificate.labels),
         witness=certificate.witness,
+        sample=certificate.sample,
     )
     if certificate.statement != expected:
         return False, "the statement does not say what the numbers say"
@@ -210,9 +211,12 @@ def _statement(certificate: Certificate) -> _Outcome:
 
 
 def _assumptions(certificate: Certificate) -> _Outcome:
-    if certificate.assumptions == assumptions(certificate.recipe, certificate.support_size):
+    sample = certificate.sample
+    if certificate.assumptions == assumptions(
+        certificate.recipe, certificate.support_size, sample
+    ):
         return True, "the assumptions are complete"
-    if certificate.assumptions == FIRST_ASSUMPTIONS:
+    if certificate.assumptions == FIRST_ASSUMPTIONS and sample is None:
         return True, "the assumptions are complete, in the words of earlier versions"
     return False, "the assumptions are not the ones that the bound rests on"
 

@@ -11,6 +11,7 @@ from decimal import Decimal, localcontext
 
 from fedcert.certificates.bounds import chance_of
 from fedcert.certificates.recipes import Recipe
+from fedcert.certificates.sample import Sample
 
 __all__ = ["FIRST_ASSUMPTIONS", "assumptions", "statement"]
 
@@ -60,6 +61,7 @@ def statement(
     bound: float,
     labels: int,
     witness: str | None,
+    sample: Sample | None = None,
 ) -> str:
     """Say what the certificate claims.
 
@@ -79,6 +81,8 @@ def statement(
         Number of labels, K; guessing is wrong with probability (K - 1)/K.
     witness : str or None
         Who saw the commitment before the seed was drawn; None if nobody did.
+    sample : Sample or None
+        What the support set holds out of the ordinary (default: None).
     """
     return " ".join(
         (
@@ -86,6 +90,7 @@ def statement(
             f"support set and of the seed, this adapter's probability of a wrong label on a "
             f"fresh example of the client's own distribution is at most {bound:.6f}.",
             f"It was wrong on {errors} of the {certified_on} certifying examples.",
+            *(() if sample is None else sample.statements()),
             recipe.statement(support_size),
             f"A prediction whose margin over the runner-up logit is not above "
             f"{Decimal(str(recipe.margin_tolerance)):f} counts as an error, and so does an "
@@ -96,11 +101,14 @@ def statement(
     )
 
 
-def assumptions(recipe: Recipe, support_size: int) -> tuple[str, ...]:
+def assumptions(
+    recipe: Recipe, support_size: int, sample: Sample | None = None
+) -> tuple[str, ...]:
     """Return what must be true for a certificate to mean what it says, a sentence each."""
     before, after = FIRST_ASSUMPTIONS[:4], FIRST_ASSUMPTIONS[5:]
     word = f"{_WORD}{_also_the_signers_word(recipe, support_size)}."
-    return (*before, word, *after, _UNCONDITIONAL, _PREDICTOR)
+    stated = () if sample is None else sample.assumptions()
+    return (*before, word, *after, _UNCONDITIONAL, _PREDICTOR, *stated)
 
 
 def _also_the_signers_word(recipe: Recipe, n: int) -> str:

@@ -12,10 +12,14 @@ from fedcert.cli.device import (
     BundleDigest,
     BundlePath,
     DataPath,
+    DuplicatesAreReal,
     InputColumn,
+    Key,
     LabelColumn,
+    RepeatsAreNew,
     State,
     default_state,
+    key_path,
     load_bundle,
     read_labeled,
 )
@@ -30,16 +34,15 @@ def commit(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The commitment, for the server.")
     ] = Path("commitment.json"),
-    key: Annotated[
-        Path,
-        typer.Option(help="Your signing key; made, readable by you alone, if missing."),
-    ] = Path("fedcert.key"),
+    key: Key = None,
     bundle_digest: BundleDigest = None,
     state: State = None,
     retry: Annotated[
         bool,
         typer.Option(help="Another attempt with the same examples, at a smaller delta."),
     ] = False,
+    duplicates_are_real: DuplicatesAreReal = False,
+    repeats_are_new: RepeatsAreNew = False,
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
 ) -> None:
@@ -49,19 +52,24 @@ def commit(
     that. Committing again to the same examples gives the same commitment, and so the same
     seed.
     """
+    from fedcert.certificates import check_client
     from fedcert.certificates.signing import read_or_create_key
     from fedcert.personalization import commit_to
     from fedcert.protocol.device import DeviceState
 
+    check_client(client)
+    place = key_path(key)
     loaded = load_bundle(bundle, bundle_digest)
     examples = read_labeled(data, loaded, input_column, label_column)
     commitment = commit_to(
         loaded,
         examples,
         client=client,
-        key=read_or_create_key(key),
-        state=DeviceState(state or default_state(key)),
+        key=read_or_create_key(place),
+        state=DeviceState(state or default_state(place)),
         retry=retry,
+        duplicates_are_real=duplicates_are_real,
+        repeats_are_new=repeats_are_new,
     )
     commitment.write(output)
     say(f"commitment: {output} (root {commitment.root[:16]}, {len(examples)} examples)")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedcert.cache import state_folder
 from fedcert.cli.console import say
-from fedcert.errors import BundleError, ProtocolError
+from fedcert.errors import BundleError, ProtocolError, SettingsError
 from fedcert.reports.formats import decimal_up
 
 if TYPE_CHECKING:
@@ -22,16 +24,24 @@ __all__ = [
     "BundleDigest",
     "BundlePath",
     "DataPath",
+    "DuplicatesAreReal",
     "InputColumn",
+    "Key",
     "LabelColumn",
+    "RepeatsAreNew",
     "ServerKey",
     "State",
     "base_name",
     "default_state",
+    "key_path",
     "load_bundle",
     "personalize",
     "read_labeled",
 ]
+
+_KEY = "fedcert.key"
+# Examples that a note names.
+_MOST_SHOWN = 10
 
 Base = Annotated[
     str | None,
@@ -46,6 +56,28 @@ State = Annotated[
     typer.Option(
         help="Your state folder: what you have spent and committed to. Keep it; by default "
         "beside the key, with the ending .state."
+    ),
+]
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        help="Your signing key; made, readable by you alone, if missing. By default "
+        "fedcert.key in your own state folder, wherever you are."
+    ),
+]
+DuplicatesAreReal = Annotated[
+    bool,
+    typer.Option(
+        "--duplicates-are-real",
+        help="You state that inputs which occur more than once were drawn more than once, and "
+        "none was copied.",
+    ),
+]
+RepeatsAreNew = Annotated[
+    bool,
+    typer.Option(
+        "--repeats-are-new",
+        help="You state that inputs which you have spent came up again in a new random sample.",
     ),
 ]
 DataPath = Annotated[
@@ -73,10 +105,7 @@ def personalize(
         Path, typer.Option("--output", "-o", help="Gets adapter/ and certificate.json.")
     ],
     client: Annotated[str, typer.Option(help="Your stable id; the candidates depend on it.")],
-    key: Annotated[
-        Path,
-        typer.Option(help="Your signing key; made, readable by you alone, if missing."),
-    ] = Path("fedcert.key"),
+    key: Key = None,
     seed: Annotated[
         Path | None,
         typer.Option(
@@ -98,6 +127,8 @@ def personalize(
             "is spent.",
         ),
     ] = None,
+    duplicates_are_real: DuplicatesAreReal = False,
+    repeats_are_new: RepeatsAreNew = False,
     precision: Annotated[
         str,
         typer.Option(help="Rank candidates in float32 or bfloat16; errors count in float32."),
@@ -112,6 +143,7 @@ def personalize(
     first, send the commitment to the server, and give its answer as `--seed`.
     """
     from fedcert.adapters import AdaptedModel
+    from fedcert.certificates import check_client
     from fedcert.certificates.signing import read_or_create_key
     from fedcert.memory import MemoryPlan
     from fedcert.personalization import personalize as run
@@ -119,6 +151,7 @@ def personalize(
     from fedcert.protocol.seeds import SeedGrant
     from fedcert.reports.certificate_page import write_certificate_page
 
+    check_client(client)
     loaded = load_bundle(bundle, bundle_digest)
     examples = read_labeled(data, loaded, input_column, label_column)
     grant = None if seed is None else SeedGrant.read(seed)
@@ -128,7 +161,8 @@ def personalize(
     base = loaded.load_base(base_name(bundle, base_model))
     model = AdaptedModel(base, loaded.space)
     plan = MemoryPlan() if memory is None else _divided(memory, loaded, base)
-    signer = read_or_create_key(key)
+    place = key_path(key)
+    signer = read_or_create_key(place)
     result = run(
         loaded,
         model,
@@ -136,10 +170,12 @@ def personalize(
         client=client,
         key=signer,
         folder=output,
-        state=DeviceState(state or default_state(key)),
+        state=DeviceState(state or default_state(place)),
         grant=grant,
         precision=precision,
         memory=plan,
+        duplicates_are_real=duplicates_are_real,
+        repeats_are_new=repeats_are_new,
     )
     certificate = result.certificate
     page = output / "certificate.html"
@@ -183,6 +219,29 @@ def _divided(budget: float, bundle: Bundle, base: BaseModel) -> MemoryPlan:
     return plan_memory(budget, model=base.model, dimension=bundle.space.dimension)
 
 
+def key_path(given: Path | None) -> Path:
+    """Return where the signing key is: as given, or in the user's own folder.
+
+    A key that followed the working directory would bring a ledger that knows nothing into
+    every new one, and then the same examples could certify twice.
+
+    Raises
+    ------
+    SettingsError
+        If there is a key from before in the working directory.
+    """
+    default = state_folder() / _KEY
+    old = Path(_KEY)
+    if given is not None or not old.exists() or (default.exists() and old.samefile(default)):
+        return given or default
+    folder = shlex.quote(str(default.parent))
+    raise SettingsError(
+        f"there is a key ./{_KEY} from before keys were kept in {default.parent}, wherever you "
+        f"are: go on with it by --key {_KEY}, or move it with its ledger once: "
+        f"mkdir -p {folder} && mv {_KEY} {default_state(old)} {folder}"
+    )
+
+
 def default_state(key: Path) -> Path:
     """Return the state folder that belongs to a key."""
     return key.with_suffix(".state")
@@ -198,13 +257,28 @@ def base_name(bundle: Path, given: str | None) -> str | None:
 
 
 def read_labeled(data: Path, bundle: Bundle, input_column: str, label_column: str) -> Examples:
-    """Read a user's examples as the bundle's task has them."""
-    from fedcert.data import read_examples
+    """Read a user's examples as the bundle's task has them; say what counts as an error."""
+    import numpy as np
+    from rich.console import Console
 
-    return read_examples(
+    from fedcert.cli.endings import print_line
+    from fedcert.data import read_examples
+    from fedcert.data.examples import ALWAYS_WRONG
+
+    examples = read_examples(
         data,
         spec=bundle.inputs,
         labels=bundle.labels,
         input_column=input_column,
         label_column=label_column,
     )
+    if examples.always_wrong:
+        rows = np.flatnonzero(examples.labels == ALWAYS_WRONG) + 1
+        shown = ", ".join(map(str, rows[:_MOST_SHOWN])) + ", ..." * (len(rows) > _MOST_SHOWN)
+        print_line(
+            Console(stderr=True),
+            f"{len(rows)} of the {len(examples)} examples cannot be read, or have no label of "
+            f"the task (number {shown}); each counts as an error. Leave them in: they are part "
+            "of what the model meets",
+        )
+    return examples

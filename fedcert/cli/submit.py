@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedcert.cli.console import say
+from fedcert.cli.device import Key, key_path
 
 __all__ = ["submit"]
 
@@ -17,7 +18,7 @@ def submit(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The submission, for the server.")
     ] = Path("submission.json"),
-    key: Annotated[Path, typer.Option(help="Your signing key.")] = Path("fedcert.key"),
+    key: Key = None,
 ) -> None:
     """Check your certificate and write it down for the server, under your signature.
 
@@ -29,6 +30,6 @@ def submit(
     from fedcert.certificates.signing import read_key
     from fedcert.verification.submissions import Submission
 
-    submission = Submission.make(Certificate.read(certificate), read_key(key))
+    submission = Submission.make(Certificate.read(certificate), read_key(key_path(key)))
     submission.write(output)
     say(f"submission: {output} (certificate {submission.certificate.digest[:16]})")

@@ -7,6 +7,7 @@ upstream clients did. Its constructor arguments are its saved form.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fedcert.data.examples import ALWAYS_WRONG, Examples
+from fedcert.data.identity import raw_form
 from fedcert.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,6 +40,41 @@ class InputSpec(ABC):
         DataError
             If an input does not fit; the message names the first one that does not.
         """
+
+    def examples(
+        self, raw: npt.NDArray[Any], labels: Sequence[int] | npt.NDArray[np.int64]
+    ) -> Examples:
+        """Normalize raw inputs; those that cannot be read stay, and count as errors.
+
+        Raises
+        ------
+        DataError
+            If half of them or more cannot be read: then the format is the mistake. The
+            message says what `normalize` says.
+        """
+        classes = np.array(labels, dtype=np.int64)
+        try:
+            return Examples(self.normalize(raw), classes)
+        except DataError as error:
+            rows = range(len(raw) if np.ndim(raw) and len(raw) == len(classes) else 0)
+            good = np.array([self._can_read(raw[row : row + 1]) for row in rows], dtype=bool)
+            if 2 * good.sum() <= len(good):
+                many = (
+                    f"{len(good) - good.sum()} of {len(good)} inputs cannot be read, so this "
+                )
+                told = f"{many}is a mistake of format: {error}" if len(good) > 1 else str(error)
+                raise DataError(told) from error
+        inputs = self.normalize(raw[good])[np.where(good, np.cumsum(good) - 1, 0)]
+        forms = np.empty(len(raw), dtype=object)
+        forms[~good] = [raw_form(value) for value in raw[~good]]
+        return Examples(inputs, np.where(good, classes, ALWAYS_WRONG), forms)
+
+    def _can_read(self, raw: npt.NDArray[Any]) -> bool:
+        try:
+            self.normalize(raw)
+        except DataError:
+            return False
+        return True
 
     @abstractmethod
     def encode(self, inputs: npt.NDArray[Any]) -> dict[str, torch.Tensor]:
@@ -80,7 +118,9 @@ class ImageInputs(InputSpec):
     def normalize(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Bring images into shape ``(n, channels, height, width)``, float32."""
         try:
-            values = np.asarray(raw, dtype=np.float64)
+            # Rows of unequal length come as objects, one by one.
+            rows = list(raw) if raw.dtype == object and raw.ndim == 1 else raw
+            values = np.asarray(rows, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise DataError(f"the images are not numbers: {error}") from error
         size = self.channels * self.height * self.width
@@ -98,9 +138,7 @@ class ImageInputs(InputSpec):
     def _check_values(self, flat: npt.NDArray[np.float64]) -> None:
         finite = np.isfinite(flat).all(axis=1)
         if not finite.all():
-            raise DataError(
-                f"image {int(np.argmin(finite)) + 1} holds NaN or an infinity; remove it"
-            )
+            raise DataError(f"image {int(np.argmin(finite)) + 1} holds NaN or an infinity")
         inside = ((flat >= self.low) & (flat <= self.high)).all(axis=1)
         if not inside.all():
             raise DataError(

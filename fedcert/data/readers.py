@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.data.examples import Examples
+from fedcert.data.examples import ALWAYS_WRONG, Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.data.tables import read_columns
 from fedcert.errors import DataError
@@ -20,6 +22,8 @@ __all__ = ["encode_labels", "read_examples"]
 
 # An image has a column for each value; nobody wants to read all of them in a message.
 _MOST_NAMED = 10
+# Share of the labels that may be none of the task's; more are a mistake in the file.
+_MOST_UNKNOWN = 0.2
 
 
 def read_examples(
@@ -31,6 +35,9 @@ def read_examples(
     label_column: str = "label",
 ) -> Examples:
     """Read labelled examples and check them against a task.
+
+    All of them are returned. Those that cannot be read, or have another label than the task's,
+    count as errors.
 
     Parameters
     ----------
@@ -48,7 +55,8 @@ def read_examples(
     Raises
     ------
     DataError
-        If the file is missing, empty, malformed, or holds an unknown label.
+        If the file is missing, empty, malformed, half of it cannot be read, a label is
+        missing, or too many are unknown.
     """
     readers = {
         ".csv": _read_csv,
@@ -69,25 +77,42 @@ def read_examples(
     if len(names) == 0:
         raise DataError(f"{path}: holds no examples")
     try:
-        return Examples(spec.normalize(inputs), encode_labels(names, labels))
+        return spec.examples(inputs, encode_labels(names, labels))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
 def encode_labels(names: Sequence[Any], labels: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Turn label names, or their indices, into class indices."""
+    """Turn label names, or their indices, into class indices.
+
+    A label that is none of the task's makes every prediction wrong (`ALWAYS_WRONG`).
+
+    Raises
+    ------
+    DataError
+        If a label is missing, many are unknown, or they are numbers that do not fit: that is
+        a mistake in the file, not an example out of the ordinary.
+    """
     index = {str(position): position for position in range(len(labels))}
     index.update({name: position for position, name in enumerate(labels)})
-    encoded = []
-    for row, name in enumerate(names, start=1):
-        key = str(name.item() if isinstance(name, np.generic) else name).strip()
-        if key not in index:
-            raise DataError(
-                f"example {row} has the unknown label {key!r}; "
-                f"the labels of this task are {', '.join(labels)}"
-            )
-        encoded.append(index[key])
-    return np.array(encoded, dtype=np.int64)
+    keys = [_key(name) for name in names]
+    unknown = [row for row, key in enumerate(keys, start=1) if key not in index]
+    missing = [row for row in unknown if keys[row - 1] == ""]
+    numbered = all(key.lstrip("-").isdecimal() for key in keys)
+    many = len(unknown) > _MOST_UNKNOWN * len(keys)
+    if missing or many or (unknown and numbered):
+        row = (missing or unknown)[0]
+        raise DataError(
+            f"example {row} has the unknown label {keys[row - 1]!r}; "
+            f"the labels of this task are {', '.join(labels)}"
+        )
+    return np.array([index.get(key, ALWAYS_WRONG) for key in keys], dtype=np.int64)
+
+
+def _key(name: Any) -> str:
+    value = name.item() if isinstance(name, np.generic) else name
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if missing else str(value).strip()
 
 
 def _read_csv(
@@ -130,7 +155,7 @@ def _read_jsonl(
             )
         inputs.append(item[input_column])
         names.append(item[label_column])
-    if inputs and isinstance(inputs[0], str):
+    if _are_texts(inputs):
         return np.array(inputs, dtype=object), names
     return _numbers(path, inputs), names
 
@@ -154,7 +179,7 @@ def _read_parquet(
 ) -> tuple[npt.NDArray[Any], list[Any]]:
     columns = read_columns(str(path), [input_column, label_column])
     inputs, names = columns[input_column], list(columns[label_column])
-    if isinstance(inputs[0], str):
+    if _are_texts(inputs):
         return inputs, names
     return _numbers(path, list(inputs)), names
 
@@ -168,10 +193,29 @@ def _require(path: Path, column: str, present: Sequence[str]) -> None:
         )
 
 
-def _numbers(path: Path, rows: list[Any]) -> npt.NDArray[np.float64]:
+def _are_texts(inputs: Sequence[Any] | npt.NDArray[Any]) -> bool:
+    """Say whether most inputs are texts; one that is none is an example that is not read."""
+    return 2 * sum(isinstance(value, str) for value in inputs) > len(inputs)
+
+
+def _numbers(path: Path, rows: list[Any]) -> npt.NDArray[Any]:
+    """Return rows of numbers as one array; if some do not fit, all as they are."""
     try:
         return np.array(rows, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: the inputs are not rows of equally many numbers ({error})"
-        ) from error
+        sizes = Counter(map(_size, rows))
+        most = sizes.most_common(1)[0][0]
+        if most is None or 2 * sizes[most] <= len(rows):
+            raise DataError(
+                f"{path}: the inputs are not rows of equally many numbers ({error})"
+            ) from error
+    kept = np.empty(len(rows), dtype=object)
+    kept[:] = rows
+    return kept
+
+
+def _size(row: Any) -> int | None:
+    try:
+        return np.asarray(row, dtype=np.float64).size
+    except (TypeError, ValueError):
+        return None

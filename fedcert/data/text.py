@@ -94,7 +94,7 @@ class TextInputs(InputSpec):
             )
 
     def normalize(self, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Collapse white space; refuse what is no text, or empty."""
+        """Collapse white space; refuse what is no text, empty, or cannot be written down."""
         texts = np.empty(len(raw), dtype=object)
         for row, value in enumerate(raw, start=1):
             if not isinstance(value, str):
@@ -104,7 +104,9 @@ class TextInputs(InputSpec):
                 )
             texts[row - 1] = " ".join(value.split())
             if not texts[row - 1]:
-                raise DataError(f"example {row} is an empty text; remove it")
+                raise DataError(f"example {row} is an empty text")
+            if any("\ud800" <= letter <= "\udfff" for letter in texts[row - 1]):
+                raise DataError(f"example {row} holds half of a character (a lone surrogate)")
         return texts
 
     def encode(self, inputs: npt.NDArray[Any]) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.atomic import write_atomically
-from fedcert.certificates import Certificate, RecipeTable, verify_record
+from fedcert.certificates import Certificate, RecipeTable, check_client, verify_record
 from fedcert.certificates.signing import key_from_seed, public_hex, read_or_create_key
 from fedcert.errors import ProtocolError
 from fedcert.protocol.commitment import Commitment
@@ -221,6 +221,7 @@ class SeedAuthority:
         keys = self._caught_up().keys
         if keys.get(client) == public_key:
             return
+        check_client(client)
         if client in keys:
             raise ProtocolError(f"the client {client!r} is enrolled with another key")
         if public_key in keys.values():

@@ -118,7 +118,7 @@ class Opening:
     commitment : Commitment
         The public part.
     salts : tuple of bytes
-        One for each example, in `fedcert.protocol.merkle.content_order`.
+        One for each example, in `fedcert.data.identity.content_order`.
     """
 
     commitment: Commitment
@@ -162,6 +162,14 @@ class Opening:
             "tree": tree_root(examples, salts),
         }
         return sha256_hex(b"fedcert/commitment/v1", canonical_json(bound))
+
+    def opens(self, examples: Examples) -> bool:
+        """Say whether these are the committed examples, as `check` does."""
+        try:
+            self.check(examples)
+        except ProtocolError:
+            return False
+        return True
 
     def check(self, examples: Examples) -> None:
         """Make sure that these are the committed examples, all of them, in any order.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -12,6 +14,7 @@ from fedcert.canonical import canonical_json
 from fedcert.certificates import Certificate, Recipe
 from fedcert.certificates.signing import public_hex
 from fedcert.data.examples import Examples
+from fedcert.data.identity import collapsed_form, exact_form
 from fedcert.errors import ProtocolError
 from fedcert.protocol.commitment import Commitment, Opening
 from fedcert.protocol.merkle import SALT_BYTES
@@ -56,6 +59,7 @@ class DeviceState:
         bundle: str,
         recipe: Recipe,
         retry: bool = False,
+        repeats_are_new: bool = False,
     ) -> Commitment:
         """Commit to examples, and spend them.
 
@@ -76,16 +80,20 @@ class DeviceState:
             The bundle's for this n, at its full delta.
         retry : bool (default: False)
             Make a new commitment, for another seed: another attempt, at a smaller delta.
+        repeats_are_new : bool (default: False)
+            As in `SpentLedger.spend`.
 
         Raises
         ------
         RefusalError
             If an example is spent on something else.
         """
-        claim = self._claim("witnessed", examples, client, recipe)
-        self.spent.spend(examples, "a certificate", claim=claim)
-        wanted = (client, public_hex(key), bundle, recipe, claim)
         openings = [Opening.read(path) for path in self._paths()]
+        claim = self._witnessed_claim(examples, client, recipe, openings)
+        self.spent.spend(
+            examples, "a certificate", claim=claim, repeats_are_new=repeats_are_new
+        )
+        wanted = (client, public_hex(key), bundle, recipe, claim)
         if not retry:
             for opening in reversed(openings):
                 made = opening.commitment
@@ -160,9 +168,20 @@ class DeviceState:
         return opening
 
     def spend_unwitnessed(
-        self, examples: Examples, *, client: str, bundle: str, recipe: Recipe
-    ) -> None:
+        self,
+        examples: Examples,
+        *,
+        client: str,
+        bundle: str,
+        recipe: Recipe,
+        repeats_are_new: bool = False,
+    ) -> int:
         """Spend examples on a certificate without a server: one bundle, one client id.
+
+        Returns
+        -------
+        int
+            As `SpentLedger.spend`.
 
         Raises
         ------
@@ -170,7 +189,12 @@ class DeviceState:
             If an example is spent on something else, another bundle or id included.
         """
         claim = self._claim("unwitnessed", examples, client, recipe, bundle)
-        self.spent.spend(examples, "an unwitnessed certificate", claim=claim)
+        return self.spent.spend(
+            examples,
+            "an unwitnessed certificate",
+            claim=claim,
+            repeats_are_new=repeats_are_new,
+        )
 
     def certificate(self, support: str) -> Certificate | None:
         """Return the certificate that a seed has given for a support set, if it has.
@@ -232,11 +256,31 @@ class DeviceState:
         finally:
             aside.unlink()
 
+    def _witnessed_claim(
+        self, examples: Examples, client: str, recipe: Recipe, openings: Sequence[Opening]
+    ) -> str:
+        """Return the claim of a retry of exactly these examples.
+
+        Commitments from before texts were told apart by case have the older form; they keep
+        it for the examples that they were made for.
+        """
+        older = self._claim("witnessed", examples, client, recipe, form=collapsed_form)
+        if any(made.commitment.claim == older and made.opens(examples) for made in openings):
+            return older
+        return self._claim("witnessed", examples, client, recipe)
+
     def _claim(
-        self, kind: str, examples: Examples, client: str, recipe: Recipe, bundle: str = ""
+        self,
+        kind: str,
+        examples: Examples,
+        client: str,
+        recipe: Recipe,
+        bundle: str = "",
+        *,
+        form: Callable[[Any], bytes] = exact_form,
     ) -> str:
         spelled = canonical_json(recipe.to_config()).decode()
-        multiset = examples.multiset_digest("")
+        multiset = examples.multiset_digest("", form)
         return self.spent.keyed("claim", kind, client, bundle, spelled, multiset)
 
     def _salt(self, serial: int, row: int) -> bytes:

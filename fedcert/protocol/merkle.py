@@ -8,26 +8,18 @@ lists its examples does not change the root.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-
-from fedcert.canonical import digest_tensors, sha256_hex
+from fedcert.canonical import sha256_hex
 from fedcert.data.examples import Examples
+from fedcert.data.identity import exact_contents
 from fedcert.errors import ProtocolError
 
-__all__ = ["SALT_BYTES", "content_order", "tree_root"]
+__all__ = ["SALT_BYTES", "tree_root"]
 
 SALT_BYTES = 32
 """A salt has 256 bits: nobody can test a guessed example against the tree."""
 
 _LEAF, _NODE = b"fedcert/merkle/leaf/v1", b"fedcert/merkle/node/v1"
-
-
-def content_order(examples: Examples) -> list[int]:
-    """Return an order of the examples that follows from their exact content alone."""
-    contents = _contents(examples)
-    return sorted(range(len(examples)), key=contents.__getitem__)
 
 
 def tree_root(examples: Examples, salts: Sequence[bytes]) -> str:
@@ -38,7 +30,7 @@ def tree_root(examples: Examples, salts: Sequence[bytes]) -> str:
     examples : Examples
         In any order.
     salts : sequence of bytes
-        One for each example in `content_order`.
+        One for each example in `fedcert.data.identity.content_order`.
 
     Raises
     ------
@@ -52,7 +44,7 @@ def tree_root(examples: Examples, salts: Sequence[bytes]) -> str:
             f"{len(salts)} salts do not fit {len(examples)} examples; each example has one "
             f"salt of {SALT_BYTES} bytes"
         )
-    contents = sorted(_contents(examples))
+    contents = sorted(exact_contents(examples))
     level = sorted(
         bytes.fromhex(sha256_hex(_LEAF, salt, content))
         for salt, content in zip(salts, contents, strict=True)
@@ -66,17 +58,3 @@ def tree_root(examples: Examples, salts: Sequence[bytes]) -> str:
 
 def _node(left: bytes, right: bytes) -> bytes:
     return bytes.fromhex(sha256_hex(_NODE, left, right))
-
-
-def _contents(examples: Examples) -> list[bytes]:
-    return [
-        sha256_hex(_exact(item), str(int(label)).encode()).encode()
-        for item, label in zip(examples.inputs, examples.labels, strict=True)
-    ]
-
-
-def _exact(item: Any) -> bytes:
-    """Return bytes that only identical inputs share: the case of a letter counts here."""
-    if isinstance(item, str):
-        return b"text:" + item.encode()
-    return digest_tensors({"input": np.asarray(item)}).encode()

@@ -10,24 +10,33 @@ from __future__ import annotations
 import hmac
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from fedcert.canonical import sha256_hex
 from fedcert.data.examples import Examples
+from fedcert.data.identity import collapsed_form, recognized_form
 from fedcert.errors import ProtocolError, RefusalError
 from fedcert.protocol.secrets import read_or_create_secret
 
-__all__ = ["SpentLedger"]
+__all__ = ["SpentLedger", "mostly_one_use"]
 
 _TABLES = (
     "spent (digest TEXT PRIMARY KEY, purpose TEXT NOT NULL, claim TEXT NOT NULL)",
     "states (name TEXT PRIMARY KEY, content TEXT NOT NULL)",
 )
 _CHECK = "check"
+_STATED = "stated to be new under"
 _WAIT = 30.0  # seconds for another process to finish its writing
+
+_Uses = list[tuple[str, str] | None]
+"""Of each example purpose and claim of its use; None if it has none."""
 
 
 class SpentLedger:
@@ -74,8 +83,13 @@ class SpentLedger:
         with self._transaction() as connection:
             self._used(connection, examples, purpose)
 
-    def spend(self, examples: Examples, purpose: str, *, claim: str) -> None:
+    def spend(
+        self, examples: Examples, purpose: str, *, claim: str, repeats_are_new: bool = False
+    ) -> int:
         """Spend examples on a certificate, unless something else has spent one of them.
+
+        What cannot be read is neither spent nor looked up: it is an error for every
+        candidate, and nothing can profit from it.
 
         Parameters
         ----------
@@ -86,24 +100,44 @@ class SpentLedger:
         claim : str
             Examples that were spent under the same claim may be spent again: an identical
             retry.
+        repeats_are_new : bool (default: False)
+            The client's statement that inputs which are spent came up again: they are new
+            observations, drawn independently of the earlier use. From then on they belong to
+            this claim alone.
+
+        Returns
+        -------
+        int
+            How many examples were stated to be new observations of spent inputs, when the
+            claim was first made.
 
         Raises
         ------
         RefusalError
-            If an example is spent; nothing is written then.
+            If an example is spent, or most of them look like one earlier use; nothing is
+            written then.
         """
         with self._transaction() as connection:
-            rows = self._rows(connection, examples)
-            others = [purpose for purpose, known in rows.values() if known != claim]
-            if others:
-                listed = ", ".join(sorted(set(others)))
-                raise RefusalError(
-                    f"{len(others)} of the {len(examples)} examples are already spent on: "
-                    f"{listed}. A certificate needs examples that nothing else has depended "
-                    "on (a new label does not make a new example), or, for a retry, exactly "
-                    "the same examples and recipe; collect fresh ones"
-                )
+            found = self._found(connection, examples)
+            others = [use if use is not None and use[1] != claim else None for use in found]
+            count = sum(use is not None for use in others)
+            if count and not repeats_are_new:
+                raise RefusalError(_spent_words(others))
+            if mostly_one_use(others, examples):
+                raise RefusalError(_same_words(others))
             self._insert(connection, examples, purpose, claim=claim)
+            name = f"{_STATED} {claim}"
+            if count:
+                self._hand_over(connection, examples.take(_rows_of(others)), purpose, claim)
+                connection.execute(
+                    "INSERT OR IGNORE INTO states VALUES (?, ?)", (name, json.dumps(count))
+                )
+            return self._stated(connection, claim)
+
+    def stated_new(self, claim: str) -> int:
+        """Return how many of a claim's examples were stated to be new observations."""
+        with self._transaction() as connection:
+            return self._stated(connection, claim)
 
     def take_attempt(self, claim: str, attempt: int, *, seed: str) -> None:
         """Note which seed an attempt at a certificate was made with.
@@ -143,9 +177,12 @@ class SpentLedger:
 
     def purposes(self, examples: Examples) -> list[str | None]:
         """Return what each example was spent on; None if nothing."""
+        return [None if use is None else use[0] for use in self.uses(examples)]
+
+    def uses(self, examples: Examples) -> list[tuple[str, str] | None]:
+        """Return purpose and claim of what each example was spent on; None if nothing."""
         with self._transaction() as connection:
-            rows = self._rows(connection, examples)
-        return [rows[d][0] if d in rows else None for d in self._digests(examples)]
+            return self._found(connection, examples)
 
     def state(self, name: str) -> Any:
         """Return the JSON value that `mark_with_state` kept under a name, or None."""
@@ -156,22 +193,65 @@ class SpentLedger:
         return None if row is None else json.loads(row[0])
 
     def mark_with_state(
-        self, examples: Examples, purpose: str, *, name: str, state: Mapping[str, Any]
+        self,
+        examples: Examples,
+        purpose: str,
+        *,
+        name: str,
+        state: Mapping[str, Any],
+        rows: Sequence[str] = (),
     ) -> None:
-        """Mark examples and keep a JSON value about them, both or neither."""
+        """Mark new observations and keep a JSON value about them, all or nothing.
+
+        Inputs that something else has spent keep their purpose and their claim, since these
+        are other observations.
+
+        Parameters
+        ----------
+        examples, purpose
+            As in `mark`.
+        name, state
+            The value, and what `state` finds it by.
+        rows : sequence of str
+            Ids of observations, which `known_rows` of the same name knows from then on.
+        """
         with self._transaction() as connection:
-            self._used(connection, examples, purpose)
+            self._insert(connection, examples, purpose, claim="")
+            connection.executemany(
+                "INSERT OR IGNORE INTO states VALUES (?, ?)",
+                [(self._row_name(name, row), "true") for row in rows],
+            )
             connection.execute(
                 "INSERT OR REPLACE INTO states VALUES (?, ?)", (name, json.dumps(dict(state)))
             )
+
+    def known_rows(self, name: str, rows: Sequence[str]) -> list[bool]:
+        """Say of each id of an observation whether `mark_with_state` has had it."""
+        with self._transaction() as connection:
+            return [
+                connection.execute(
+                    "SELECT 1 FROM states WHERE name = ?", (self._row_name(name, row),)
+                ).fetchone()
+                is not None
+                for row in rows
+            ]
 
     def keyed(self, *words: str) -> str:
         """Return a digest of words that nobody without the secret can compute."""
         message = sha256_hex(*(word.encode() for word in words)).encode()
         return hmac.new(bytes.fromhex(self._secret), message, "sha256").hexdigest()
 
-    def _digests(self, examples: Examples) -> list[str]:
-        return [self.keyed("input", digest) for digest in examples.input_digests("")]
+    def _row_name(self, name: str, row: str) -> str:
+        return f"row {self.keyed('row', name, row)}"
+
+    def _digests(self, examples: Examples) -> list[tuple[str, ...]]:
+        """Return the digests of each readable input: the one to keep, and older forms of it."""
+        forms = (recognized_form, collapsed_form)
+        columns = [examples.input_digests("", form) for form in forms]
+        return [
+            tuple(self.keyed("input", digest) for digest in dict.fromkeys(row)) if ok else ()
+            for *row, ok in zip(*columns, examples.readable, strict=True)
+        ]
 
     def _check_secret(self, connection: sqlite3.Connection) -> None:
         """Notice a lost secret: under another one no example would look spent."""
@@ -186,32 +266,49 @@ class SpentLedger:
                 "the file `secret` that belongs to it back"
             )
 
-    def _rows(
-        self, connection: sqlite3.Connection, examples: Examples
-    ) -> dict[str, tuple[str, str]]:
-        found: dict[str, tuple[str, str]] = {}
-        for digest in set(self._digests(examples)):
-            row = connection.execute(
-                "SELECT purpose, claim FROM spent WHERE digest = ?", (digest,)
-            ).fetchone()
-            if row is not None:
-                found[digest] = (row[0], row[1])
+    def _found(self, connection: sqlite3.Connection, examples: Examples) -> _Uses:
+        found: _Uses = []
+        for digests in self._digests(examples):
+            rows = [
+                connection.execute(
+                    "SELECT purpose, claim FROM spent WHERE digest = ?", (digest,)
+                ).fetchone()
+                for digest in digests
+            ]
+            found.append(next((row for row in rows if row is not None), None))
         return found
 
     def _used(self, connection: sqlite3.Connection, examples: Examples, purpose: str) -> None:
         self._insert(connection, examples, purpose, claim="")
-        rows = [(f", {purpose}", digest) for digest in set(self._digests(examples))]
         connection.executemany(
             "UPDATE spent SET purpose = purpose || ?, claim = '' WHERE digest = ? "
             "AND claim != ''",
-            rows,
+            [(f", {purpose}", digest) for digest in self._distinct(examples)],
+        )
+
+    def _hand_over(
+        self, connection: sqlite3.Connection, examples: Examples, purpose: str, claim: str
+    ) -> None:
+        connection.executemany(
+            "UPDATE spent SET purpose = purpose || ?, claim = ? WHERE digest = ?",
+            [(f", {purpose}", claim, digest) for digest in self._distinct(examples)],
         )
 
     def _insert(
         self, connection: sqlite3.Connection, examples: Examples, purpose: str, *, claim: str
     ) -> None:
-        rows = [(digest, purpose, claim) for digest in set(self._digests(examples))]
+        kept = {digests[0] for digests in self._digests(examples) if digests}
+        rows = [(digest, purpose, claim) for digest in kept]
         connection.executemany("INSERT OR IGNORE INTO spent VALUES (?, ?, ?)", rows)
+
+    def _distinct(self, examples: Examples) -> set[str]:
+        return {digest for digests in self._digests(examples) for digest in digests}
+
+    def _stated(self, connection: sqlite3.Connection, claim: str) -> int:
+        row = connection.execute(
+            "SELECT content FROM states WHERE name = ?", (f"{_STATED} {claim}",)
+        ).fetchone()
+        return 0 if row is None else int(json.loads(row[0]))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -231,3 +328,47 @@ class SpentLedger:
             raise ProtocolError(
                 f"the ledger of spent examples {self._path} cannot be used: {error}"
             ) from error
+
+
+def mostly_one_use(uses: _Uses, examples: Examples) -> bool:
+    """Say whether more than half of the examples look like those of one earlier use.
+
+    Frequent inputs come up again, but then also among themselves. Of two samples of one size at
+    most a quarter is expected to be alone in the second and in the first as well, so more than
+    half are the same observations (docs/theory.md).
+    """
+    once = zip(uses, examples.occurrences(), strict=True)
+    counts = Counter(use for use, times in once if use is not None and times == 1)
+    return 2 * max(counts.values(), default=0) > len(examples)
+
+
+def _rows_of(uses: _Uses) -> npt.NDArray[np.int64]:
+    return np.flatnonzero([use is not None for use in uses])
+
+
+def _listed(uses: _Uses) -> str:
+    purposes = {use[0] for use in uses if use is not None}
+    known = sum(use is not None for use in uses)
+    return (
+        f"{known} of the {len(uses)} examples are already spent on: "
+        f"{', '.join(sorted(purposes))}"
+    )
+
+
+def _spent_words(uses: _Uses) -> str:
+    return (
+        f"{_listed(uses)}. A certificate needs examples that nothing else has depended on (a "
+        "new label does not make a new example), or, for a retry, exactly the same examples "
+        "and recipe; collect fresh ones. If these are fresh, drawn at random, and frequent "
+        "inputs just came up again, keep every one and state it with --repeats-are-new: "
+        "without them the rest would be no sample of your distribution, and the certificate "
+        "false more often than it says"
+    )
+
+
+def _same_words(uses: _Uses) -> str:
+    return (
+        f"{_listed(uses)}. Most of them were there together, so these are no new observations, "
+        "whatever is stated: inputs that are that frequent would come up more than once here, "
+        "too. Collect fresh examples"
+    )

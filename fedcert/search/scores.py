@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedcert.data.examples import Examples
+from fedcert.data.examples import ALWAYS_WRONG, Examples
 
 __all__ = ["Scorer", "Scores", "margins_and_losses"]
 
@@ -99,13 +99,16 @@ def margins_and_losses(
     """Return margin and cross-entropy of predictions ``(..., n, K)`` for labels ``(n,)``.
 
     The margin is the true class's logit minus the largest other. A logit that is not
-    finite gives a margin of minus infinity and an infinite loss: it failed to evaluate.
+    finite gives a margin of minus infinity and an infinite loss: it failed to evaluate. An
+    example that is `ALWAYS_WRONG` gives minus infinity too, and no loss, which would be the
+    same for all candidates.
     """
     logits = logits.double()
-    index = labels.expand(logits.shape[:-1])[..., None]
+    fair = labels != ALWAYS_WRONG
+    index = labels.clamp(min=0).expand(logits.shape[:-1])[..., None]
     own = logits.gather(-1, index)[..., 0]
     others = logits.scatter(-1, index, -torch.inf).amax(dim=-1)
     losses = torch.logsumexp(logits, dim=-1) - own
     finite = logits.isfinite().all(dim=-1)
-    margins = torch.where(finite, own - others, -torch.inf)
-    return margins, torch.where(finite, losses, torch.inf)
+    margins = torch.where(finite & fair, own - others, -torch.inf)
+    return margins, torch.where(fair, torch.where(finite, losses, torch.inf), 0.0)

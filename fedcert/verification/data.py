@@ -11,11 +11,11 @@ from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.bundles import Bundle
-from fedcert.certificates import Certificate, Check
+from fedcert.certificates import Certificate, Check, Sample
 from fedcert.data.examples import Examples
+from fedcert.data.identity import collapsed_form, in_drawn_order
 from fedcert.errors import CertificateError
 from fedcert.models.base import BaseModel
-from fedcert.personalization import in_drawn_order
 from fedcert.priors.base import FloatArray
 from fedcert.search import BatchedScorer, SupportSession, exported_wrong
 from fedcert.verification.checks import MEMBERSHIP_TOLERANCE
@@ -43,18 +43,8 @@ def check_data(
     Where the same examples choose and certify, every candidate is paid for, and any of them
     may have been chosen.
     """
-    digest = examples.multiset_digest(certificate.candidate.seed)
-    same = digest == certificate.digests.support
-    checks = [
-        Check(
-            "support set",
-            same,
-            "these are the certified examples"
-            if same
-            else "these are not the examples that the certificate was made from",
-        )
-    ]
-    if not same:
+    checks = [_support(certificate, examples)]
+    if not checks[0].passed:
         return checks
     ordered = in_drawn_order(examples, certificate.candidate.seed)
     errors, trials = _count(certificate, bundle, base, adapter, ordered)
@@ -63,6 +53,7 @@ def check_data(
     if not right:
         detail += f"; the certificate says {certificate.errors} on {certificate.certified_on}"
     checks.append(Check("error count", right, detail))
+    checks.append(_sample(certificate, examples, _certifying(certificate, ordered)))
     if not certificate.recipe.pays_for_choosing(len(ordered)):
         checks.append(_choice(certificate, bundle, base, ordered))
     return checks
@@ -72,16 +63,51 @@ def _count(
     certificate: Certificate, bundle: Bundle, base: BaseModel, adapter: Path, ordered: Examples
 ) -> tuple[int, int]:
     """Return errors of an adapter folder on the certifying examples, and their number."""
-    recipe = certificate.recipe
-    span = recipe.certifies_on(certificate.choice, len(ordered)).as_slice()
     wrong = exported_wrong(
         base,
         adapter,
-        ordered.take(span),
+        _certifying(certificate, ordered),
         spec=bundle.inputs,
-        margin_tolerance=recipe.margin_tolerance,
+        margin_tolerance=certificate.recipe.margin_tolerance,
     )
     return int(np.sum(wrong)), len(wrong)
+
+
+def _certifying(certificate: Certificate, ordered: Examples) -> Examples:
+    span = certificate.recipe.certifies_on(certificate.choice, len(ordered))
+    return ordered.take(span.as_slice())
+
+
+def _support(certificate: Certificate, examples: Examples) -> Check:
+    """Check that these are the certified examples, by the digest of now or of before."""
+    seed, stated = certificate.candidate.seed, certificate.digests.support
+    if examples.multiset_digest(seed) == stated:
+        return Check("support set", True, "these are the certified examples")
+    if examples.multiset_digest(seed, collapsed_form) == stated:
+        detail = "these are the certified examples, as far as a digest without case can show"
+        return Check("support set", True, detail)
+    return Check(
+        "support set",
+        False,
+        "these are not the examples that the certificate was made from",
+    )
+
+
+def _sample(certificate: Certificate, examples: Examples, certifying: Examples) -> Check:
+    """Check what the certificate says of examples that are repeated or cannot be read.
+
+    Certificates from before it was told apart say nothing of repeats: then they are told.
+    """
+    stated = certificate.sample or Sample()
+    repeated, unreadable = examples.duplicates, certifying.always_wrong
+    found = (
+        f"{repeated} of the {len(examples)} examples have an input that occurs more than once; "
+        f"{unreadable} of the certifying ones cannot be read, or have no label of the task"
+    )
+    silent = certificate.sample is None and not unreadable
+    if silent or (stated.unreadable, stated.duplicates) == (unreadable, repeated):
+        return Check("sample", True, found)
+    return Check("sample", False, f"{found}; the certificate says otherwise")
 
 
 def _choice(

@@ -119,6 +119,8 @@ class Table(NaturalScenario):
             )
         self._source, self._split, self._base = source, split, base
         self._input, self._label, self._client, self._item = input, label, client, item
+        # Rows of different items are different observations, even if they read the same.
+        self.duplicates_are_real = bool(item)
         self._held_column, _, self._held_value = held_out.partition("=")
         self._template, self._phrases = template, phrases
         self._quantization = quantization

@@ -29,8 +29,13 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
     """Run a command as the shell would; return exit status and what was printed."""
+    monkeypatch.setenv("FEDCERT_STATE", str(tmp_path_factory.mktemp("user") / "state"))
 
     def command(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["fedcert", *map(str, arguments)])

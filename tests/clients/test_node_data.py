@@ -159,6 +159,42 @@ def test_kinds_of_files_and_names_of_columns(
     assert examples.inputs[0].ravel() == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
+# Rows that cannot be read, and repeats
+
+
+def test_training_leaves_out_what_cannot_be_read_and_tells_so(
+    settings: RunSettings,
+    config: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = "".join(f"{i / 9},0,0,0,{'dark' if i % 2 else 'bright'}\n" for i in range(10))
+    broken = "nan,0,0,0,dark\n7,0,0,0,dark\n0,0,0,0,a-rare-disease\n"
+    (tmp_path / "data.csv").write_text(f"a,b,c,d,label\n{rows}{broken}")
+    node = _node(settings, config)
+    assert len(node.training_examples()) == 10
+    said = capsys.readouterr().err
+    assert "3 of 13 training examples cannot be read, or have no label of the task" in said
+    assert "disease" not in said
+    # Planning stands for a new client, whose sample is counted whole.
+    assert len(node.scenario.training_examples("hospital-3")) == 13
+    new = _node(settings, config | {"role": "new"})
+    assert new.scenario.support_examples("hospital-3", 4).always_wrong == 3
+
+
+def test_a_node_states_that_its_duplicates_are_real(
+    settings: RunSettings, config: dict[str, Any]
+) -> None:
+    key = "duplicates-are-real"
+    assert not _node(settings, config).duplicates_are_real
+    for value in (True, "true"):
+        assert _node(settings, config | {key: value}).duplicates_are_real
+    with pytest.raises(SettingsError, match=r"duplicates-are-real = 'yes' .* true or false"):
+        _node(settings, config | {key: "yes"})
+    with pytest.raises(SettingsError, match="write duplicates-are-real instead"):
+        _node(settings, config | {"duplicate-are-real": True})
+
+
 # Mistakes
 
 

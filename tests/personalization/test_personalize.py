@@ -123,6 +123,7 @@ def test_nor_do_examples_that_occur_twice(
             client="c-1",
             key=KEY,
             folder=tmp_path / str(seed),
+            duplicates_are_real=True,
         ).certificate
         for seed in range(3)
     ]
