@@ -13,10 +13,12 @@ from fedcert.cli.console import say
 from fedcert.cli.device import (
     Base,
     InputColumn,
+    Key,
     LabelColumn,
     State,
     base_name,
     default_state,
+    key_path,
     read_labeled,
 )
 from fedcert.errors import CertificateError
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["monitor"]
 
+_RESTARTED = (
+    "this watch begins anew: the one before counted each input once, so that its alarms, and "
+    "their absence, said little about inputs that come up often"
+)
+
 
 def monitor(
     data: Annotated[Path, typer.Argument(help="Newly labeled examples, in their order.")],
@@ -42,9 +49,21 @@ def monitor(
     alpha: Annotated[
         float, typer.Option(help="Probability of a false alarm, however long you watch.")
     ] = 0.05,
-    key: Annotated[
-        Path, typer.Option(help="Your signing key; only its place matters, see --state.")
-    ] = Path("fedcert.key"),
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that tells observations apart: each counts once, however often it is "
+            "given."
+        ),
+    ] = None,
+    rows_are_new: Annotated[
+        bool,
+        typer.Option(
+            "--rows-are-new",
+            help="Every row is a new observation, also where an input came up before.",
+        ),
+    ] = False,
+    key: Key = None,
     state: State = None,
     base_model: Base = None,
     input_column: InputColumn = "input",
@@ -53,8 +72,9 @@ def monitor(
 ) -> None:
     """Count newly labeled examples against a certificate; exits with 1 on an alarm.
 
-    Label examples regardless of what the adapter predicted for them. Each counts once, and
-    is spent then: it cannot certify any more. Call this as often as you like.
+    Label examples regardless of what the adapter predicted for them. Each observation counts
+    once, and is spent then: it cannot certify any more. An input that comes up again is another
+    observation: say so, or name a column of ids. Call this as often as you like.
     """
     from fedcert.bundles import Bundle
     from fedcert.certificates import Certificate
@@ -85,18 +105,22 @@ def monitor(
     found = watch_examples(
         record,
         examples,
-        ledger=SpentLedger(state or default_state(key)),
+        ledger=SpentLedger(state or default_state(key_path(key))),
         alpha=alpha,
         count_wrong=wrong,
+        ids=None if id_column is None else _ids(data, id_column),
+        rows_are_new=rows_are_new,
     )
     watch = found.watch
     if as_json:
-        told = {"counted": found.counted, "seen": found.seen, "spent": found.spent}
+        told = {"counted": found.counted, "seen": found.seen, "restarted": found.restarted}
         typer.echo(json.dumps(watch.to_object() | told | {"alarm": watch.alarmed}))
     else:
         say(f"counted {found.counted} new examples; {watch.errors} errors on {watch.trials}")
-        if found.seen or found.spent:
-            say(f"left out: {found.seen} counted before, {found.spent} spent on other things")
+        if found.seen:
+            say(f"left out: {found.seen} that were counted before, by their ids")
+        if found.restarted:
+            say(_RESTARTED, wrap=True)
         if watch.alarmed:
             say(
                 f"ALARM at example {watch.alarm_at}: a risk of at most "
@@ -107,3 +131,10 @@ def monitor(
         else:
             say(f"no evidence against a risk of at most {decimal_up(watch.bound, 4)}")
     raise typer.Exit(1 if watch.alarmed else 0)
+
+
+def _ids(data: Path, column: str) -> list[str]:
+    """Return what tells observations apart."""
+    from fedcert.data.tables import read_columns
+
+    return [str(value) for value in read_columns(str(data), [column])[column]]

@@ -1,8 +1,14 @@
-"""Watching a certified adapter on newly labeled examples, across calls."""
+"""Watching a certified adapter on newly labeled examples, across calls.
+
+The certificate speaks about the client's distribution D, so what is counted must be a sample of
+D: observations, each of them once. Which inputs came before must not decide what counts. If an
+input that had been seen were left out, the rest would be a sample of D given unseen inputs, a
+distribution that the certificate says nothing about.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +17,8 @@ import numpy.typing as npt
 from fedcert.certificates import Certificate
 from fedcert.certificates.monitoring import RiskWatch
 from fedcert.data.examples import Examples
-from fedcert.errors import ProtocolError
-from fedcert.protocol.spent import SpentLedger
+from fedcert.errors import DataError, ProtocolError, RefusalError
+from fedcert.protocol.spent import SpentLedger, mostly_one_use
 
 __all__ = ["Watched", "watch_examples"]
 
@@ -26,17 +32,17 @@ class Watched:
     watch : RiskWatch
         The state after it.
     counted : int
-        New examples that were counted.
+        New observations, which were counted.
     seen : int
-        Examples that were left out, since they had been counted before.
-    spent : int
-        Examples that were left out, since the adapter or the certificate depends on them.
+        Observations that had been counted before, by their ids.
+    restarted : bool
+        Whether an older watch was left behind, which counted each input once.
     """
 
     watch: RiskWatch
     counted: int
     seen: int
-    spent: int
+    restarted: bool
 
 
 def watch_examples(
@@ -46,8 +52,10 @@ def watch_examples(
     ledger: SpentLedger,
     alpha: float,
     count_wrong: Callable[[Examples], npt.NDArray[np.bool_]],
+    ids: Sequence[str] | None = None,
+    rows_are_new: bool = False,
 ) -> Watched:
-    """Count new examples, in order, against a certificate's claim.
+    """Count new observations, in order, against a certificate's claim.
 
     Parameters
     ----------
@@ -61,14 +69,26 @@ def watch_examples(
         Probability of a false alarm, ever.
     count_wrong : callable
         Tells for each of the given examples whether the adapter's prediction is wrong.
+    ids : sequence of str, optional
+        What tells observations apart, one for each example: each id counts once, ever.
+    rows_are_new : bool (default: False)
+        The user's statement that every example is an observation of its own. Without it, and
+        without ids, an input that occurs twice is refused: nobody can tell whether it came up
+        again, or a row was given again.
 
     Raises
     ------
     ProtocolError
         If the watch began with another alpha.
+    DataError
+        If there is not one id for each example.
+    RefusalError
+        If inputs occur again and nothing says what that means, or most of the examples are
+        those that the certificate rests on; nothing is counted then.
     """
     purpose = f"monitoring {certificate.digest[:16]}"
-    kept = ledger.state(purpose)
+    name = f"{purpose}, by observation"
+    kept = ledger.state(name)
     watch = (
         RiskWatch(bound=certificate.bound, alpha=alpha)
         if kept is None
@@ -79,20 +99,55 @@ def watch_examples(
             f"this watch began with alpha = {watch.alpha:g}; a level that is chosen after "
             f"looking means nothing: go on with --alpha {watch.alpha:g}"
         )
-    fresh: list[int] = []
-    seen = spent = 0
-    new: set[str] = set()
-    digests = examples.input_digests("")
-    for row, known in enumerate(ledger.purposes(examples)):
-        if known == purpose or digests[row] in new:
-            seen += 1
-        elif known is not None:
-            spent += 1
-        else:
-            fresh.append(row)
-            new.add(digests[row])
-    chosen = examples.take(np.array(fresh, dtype=np.int64))
-    if fresh:
+    rows = _new_rows(ledger, name, ids, len(examples))
+    chosen = examples.take(rows)
+    _refuse_the_same(ledger, chosen, purpose, told_apart=rows_are_new or ids is not None)
+    if len(rows):
         watch = watch.updated(bool(wrong) for wrong in count_wrong(chosen))
-        ledger.mark_with_state(chosen, purpose, name=purpose, state=watch.to_object())
-    return Watched(watch, len(fresh), seen, spent)
+        counted = [] if ids is None else [ids[row] for row in rows]
+        ledger.mark_with_state(
+            chosen, purpose, name=name, state=watch.to_object(), rows=counted
+        )
+    restarted = kept is None and ledger.state(purpose) is not None
+    return Watched(watch, len(rows), len(examples) - len(rows), restarted)
+
+
+def _new_rows(
+    ledger: SpentLedger, name: str, ids: Sequence[str] | None, count: int
+) -> npt.NDArray[np.int64]:
+    """Return which examples are observations that were not counted before."""
+    if ids is None:
+        return np.arange(count)
+    if len(ids) != count:
+        raise DataError(f"{len(ids)} ids do not fit {count} examples; give one for each")
+    known = ledger.known_rows(name, ids)
+    first = {row_id: row for row, row_id in reversed(list(enumerate(ids)))}
+    return np.array(
+        [row for row, row_id in enumerate(ids) if not known[row] and first[row_id] == row],
+        dtype=np.int64,
+    )
+
+
+def _refuse_the_same(
+    ledger: SpentLedger, examples: Examples, purpose: str, *, told_apart: bool
+) -> None:
+    """Raise `RefusalError` for what may be no new observation."""
+    uses = ledger.uses(examples)
+    elsewhere = [None if use is None or use[0] == purpose else use for use in uses]
+    if mostly_one_use(elsewhere, examples):
+        shared = sum(use is not None for use in elsewhere)
+        raise RefusalError(
+            f"{shared} of the {len(examples)} examples are already spent on: "
+            f"{', '.join(sorted({use[0] for use in elsewhere if use is not None}))}. These are "
+            "the same observations, not new ones; what the adapter or its certificate rests on "
+            "says nothing about drift"
+        )
+    again = (examples.occurrences() > 1) | np.array([use is not None for use in uses], bool)
+    if again.any() and not told_apart:
+        raise RefusalError(
+            f"{int(again.sum())} of the {len(examples)} examples have an input that occurs "
+            "more than once here, or occurred before. If inputs come up again in your data, "
+            "each row counts: say --rows-are-new, or name the column that tells rows apart "
+            "with --id-column, which also lets a file grow. Do not take repeated inputs out: "
+            "what is left would be no sample of what the certificate speaks about"
+        )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cli.conftest import Outcome, Run
+from fedcert.cache import state_folder
 from fedcert.certificates import Certificate
 from fedcert.data import Examples
 from fedcert.scenarios import load_scenario
@@ -130,6 +131,93 @@ def test_without_a_seed_the_certificate_is_unwitnessed_as_before(
         parties.device("commit", data, "--client", "device"),
         "40 of the 40 examples are already spent on: an unwitnessed certificate",
     )
+
+
+def test_key_and_ledger_do_not_follow_the_working_directory(
+    parties: Parties, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same file in two folders under two names is the same file."""
+    own = tmp_path / "own state"
+    monkeypatch.setenv("FEDCERT_STATE", str(own))
+    words = ("personalize", data, "--bundle", parties.bundle, "--output", "device")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        shown = parties.run(*words, "--client", name)
+        if name == "one":
+            assert (shown.code, shown.err) == (0, "")
+    _mistake(shown, "40 of the 40 examples are already spent on: an unwitnessed certificate")
+    assert {path.name for path in own.iterdir()} == {"fedcert.key", "fedcert.state"}
+    assert not list((tmp_path / "two").iterdir())
+    # A key of before is neither passed over nor taken without a word.
+    (own / "fedcert.key").rename(tmp_path / "two" / "fedcert.key")
+    (own / "fedcert.state").rename(tmp_path / "two" / "fedcert.state")
+    for command in ("personalize", "commit"):
+        shown = parties.run(command, data, "--bundle", parties.bundle, "--client", "two",
+                            *("--output", "x"))  # fmt: skip
+        _mistake(shown, f"go on with it by --key fedcert.key, or move it with its ledger once: "
+                 f"mkdir -p '{own}' && mv fedcert.key fedcert.state '{own}'")  # fmt: skip
+    assert not (tmp_path / "two" / "x").exists()
+    shown = parties.run(*words, "--client", "one", "--key", "fedcert.key")
+    assert (shown.code, shown.err) == (0, "")
+
+
+def test_where_nothing_is_said_state_goes_where_the_system_keeps_state(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("FEDCERT_STATE", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert state_folder() == tmp_path / "fedcert"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert state_folder() == tmp_path / ".local" / "state" / "fedcert"
+
+
+@pytest.mark.parametrize("client", ["", " "])
+def test_an_empty_client_spends_nothing(parties: Parties, data: Path, client: str) -> None:
+    for command in ("commit", "personalize"):
+        shown = parties.device(command, data, "--client", client, "-o", parties.folder / "x")
+        _mistake(shown, "is no client id: give a stable name")
+    parties.publish()
+    _mistake(parties.server("enroll", client, "00" * 32), "is no client id")
+    assert not (parties.folder / "x").exists()
+    assert not (parties.folder / "device.state").exists()
+    parties.issue(parties.commit(data))
+
+
+def test_repeats_and_rows_that_cannot_be_read(
+    parties: Parties, examples: Examples, run: Run
+) -> None:
+    images, labels = np.array(examples.inputs), [str(label) for label in examples.labels]
+    images[4], labels[7] = np.nan, "purple"
+    path = parties.folder / "rows.npz"
+    names = np.array([{"0": "dark", "1": "bright"}.get(name, name) for name in labels])
+    np.savez(path, input=images, label=names)
+    output = parties.folder / "device"
+    words = ("--client", "device", "-o", output)
+    shown = parties.device("personalize", path, *words, "--json")
+    assert shown.code == 0
+    assert "2 of the 40 examples cannot be read, or have no label of the task (number 5, 8); " \
+        "each counts as an error. Leave them in" in shown.err  # fmt: skip
+    assert Certificate.from_json(shown.out).errors >= 0
+    shown = run("verify", parties.certificate, "--bundle", parties.bundle, "--data", path,
+                "--json")  # fmt: skip
+    assert shown.code == 0
+    assert _checks(shown)["sample"] is True
+    images[4] = images[5]
+    np.savez(path, input=images, label=names)
+    words = (
+        "--client",
+        "device",
+        "-o",
+        parties.folder / "again",
+        "--state",
+        parties.folder / "s",
+    )
+    shown = parties.device("personalize", path, *words)
+    assert shown.code == 1
+    assert "2 of the 40 support examples have an input that occurs more than once" in shown.err
+    assert parties.device("personalize", path, *words, "--duplicates-are-real").code == 0
 
 
 def test_the_state_is_private_and_lies_beside_the_key(parties: Parties, data: Path) -> None:
@@ -261,16 +349,22 @@ def watched(parties: Parties, data: Path) -> Any:
     output = parties.folder / "device"
     assert parties.device("personalize", data, "--client", "device", "-o", output).code == 0
 
-    def monitor(examples: Examples, *arguments: object) -> tuple[int, dict[str, Any]]:
-        path = parties.folder / "new.npz"
-        np.savez(path, input=examples.inputs, label=examples.labels)
-        shown = parties.device(
-            "monitor", path, "--certificate", parties.certificate, "--json", *arguments
-        )
-        assert shown.err == "", shown.err
-        return shown.code, json.loads(shown.out)
+    class Monitor:
+        def mistake(self, examples: Examples, *arguments: object, **columns: Any) -> Outcome:
+            path = parties.folder / "new.npz"
+            np.savez(path, input=examples.inputs, label=examples.labels, **columns)
+            return parties.device(
+                "monitor", path, "--certificate", parties.certificate, "--json", *arguments
+            )
 
-    return monitor
+        def __call__(
+            self, examples: Examples, *arguments: object, **columns: Any
+        ) -> tuple[int, dict[str, Any]]:
+            shown = self.mistake(examples, *arguments, **columns)
+            assert shown.err == "", shown.err
+            return shown.code, json.loads(shown.out)
+
+    return Monitor()
 
 
 def _drifted(count: int) -> Examples:
@@ -279,14 +373,28 @@ def _drifted(count: int) -> Examples:
     return Examples(drawn.inputs, 1 - drawn.labels)
 
 
-def test_the_watch_counts_each_example_once_and_remembers(watched: Any) -> None:
+def test_the_watch_counts_each_observation_and_remembers(watched: Any) -> None:
     calm = load_scenario("tiny_scenario:Tiny", {}).test_examples("device")
     assert calm is not None
     code, first = watched(calm.take(slice(60)))
     assert (code, first["counted"], first["trials"]) == (0, 60, 60)
-    code, again = watched(calm.take(slice(50, 100)))
-    assert (code, again["counted"], again["seen"], again["trials"]) == (0, 40, 10, 100)
-    assert again["errors"] < 100 * again["bound"]
+    shown = watched.mistake(calm.take(slice(50, 100)))
+    _mistake(shown, "10 of the 50 examples have an input that occurs more than once here, or")
+    code, again = watched(calm.take(slice(50, 100)), "--rows-are-new")
+    assert (code, again["counted"], again["seen"], again["trials"]) == (0, 50, 0, 110)
+    assert again["errors"] < 110 * again["bound"]
+
+
+def test_a_column_of_ids_lets_a_file_grow(watched: Any) -> None:
+    calm = load_scenario("tiny_scenario:Tiny", {}).test_examples("device")
+    assert calm is not None
+    repeated = calm.take([0, 1, 0, 2, 0, 3])
+    for rows, counted in ((4, 4), (6, 2), (6, 0)):
+        given = {"row": [f"call {row}" for row in range(rows)]}
+        code, found = watched(repeated.take(slice(rows)), "--id-column", "row", **given)
+        assert (code, found["counted"], found["seen"]) == (0, counted, rows - counted)
+    assert found["trials"] == 6
+    _mistake(watched.mistake(calm, "--id-column", "row"), "no column 'row'; it has input")
 
 
 def test_the_watch_notices_drift_and_does_not_forget_it(watched: Any) -> None:
@@ -299,9 +407,11 @@ def test_the_watch_notices_drift_and_does_not_forget_it(watched: Any) -> None:
     assert (code, later["alarm_at"]) == (1, drifted["alarm_at"])
 
 
-def test_the_watch_leaves_out_what_certified(watched: Any, examples: Examples) -> None:
-    code, found = watched(examples)
-    assert (code, found["counted"], found["spent"]) == (0, 0, 40)
+def test_the_watch_refuses_what_certified(watched: Any, examples: Examples) -> None:
+    _mistake(
+        watched.mistake(examples, "--rows-are-new"),
+        "40 of the 40 examples are already spent on: an unwitnessed certificate",
+    )
 
 
 def test_the_level_of_a_watch_is_fixed_at_its_start(

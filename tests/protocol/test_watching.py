@@ -1,0 +1,147 @@
+"""The watch counts observations: what came before does not decide what counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fedcert.certificates import Certificate
+from fedcert.certificates.coverage import excess
+from fedcert.certificates.monitoring import RiskWatch
+from fedcert.data import Examples
+from fedcert.errors import DataError, RefusalError
+from fedcert.protocol.authority import SeedAuthority
+from fedcert.protocol.device import DeviceState
+from fedcert.protocol.spent import SpentLedger
+from fedcert.protocol.watching import Watched, watch_examples
+from fedcert.randomness import keyed_generator
+
+from .conftest import certify, commit, draw
+
+ALPHA = 0.05
+
+
+@pytest.fixture
+def certificate(server: SeedAuthority, device: DeviceState) -> Certificate:
+    """One that says at most about .32."""
+    return certify(server.issue(commit(device, draw(40))), errors=2)
+
+
+def _stream(risk_of_rare: float, share: float, seed: int, count: int = 120) -> Examples:
+    """Draw texts: a share are one of 20 frequent ones; the label says whether it is wrong."""
+    generator = keyed_generator("stream", seed)
+    frequent = generator.random(count) < share
+    names = [
+        f"frequent {generator.integers(20)}" if often else f"rare {seed} {row}"
+        for row, often in enumerate(frequent)
+    ]
+    wrong = ~frequent & (generator.random(count) < risk_of_rare)
+    return Examples(np.array(names, dtype=object), wrong.astype(np.int64))
+
+
+def _wrong(examples: Examples) -> npt.NDArray[np.bool_]:
+    return examples.labels == 1
+
+
+def _watch(
+    certificate: Certificate, examples: Examples, ledger: SpentLedger, **said: Any
+) -> Watched:
+    return watch_examples(
+        certificate, examples, ledger=ledger, alpha=ALPHA, count_wrong=_wrong, **said
+    )
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.9])
+def test_false_alarms_keep_their_level_where_inputs_repeat(
+    certificate: Certificate, tmp_path: Path, share: float
+) -> None:
+    """At a risk of exactly the bound; nine tenths of the inputs may be frequent."""
+    risk = min(certificate.bound / (1 - share), 1.0)
+    assert risk * (1 - share) <= certificate.bound
+    alarms = 0
+    for seed in range(40):
+        ledger = SpentLedger(tmp_path / str(seed), secret="0" * 64)
+        found = _watch(certificate, _stream(risk, share, seed), ledger, rows_are_new=True)
+        assert (found.counted, found.seen) == (120, 0)
+        alarms += found.watch.alarmed
+    assert excess(alarms, 40, ALPHA) > 1e-3
+
+
+def test_frequent_inputs_that_become_wrong_are_noticed(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    stream = _stream(0.05, 0.8, seed=1)
+    drifted = np.array([name in {f"frequent {i}" for i in range(12)} for name in stream.inputs])
+    found = _watch(
+        certificate,
+        Examples(stream.inputs, (drifted | (stream.labels == 1)).astype(np.int64)),
+        SpentLedger(tmp_path),
+        rows_are_new=True,
+    )
+    assert found.watch.alarmed
+
+
+def test_inputs_that_occur_again_need_a_word(certificate: Certificate, tmp_path: Path) -> None:
+    ledger, stream = SpentLedger(tmp_path), _stream(0.2, 0.5, seed=1)
+    with pytest.raises(RefusalError, match="say --rows-are-new, or name the column") as caught:
+        _watch(certificate, stream, ledger)
+    assert "Do not take repeated inputs out" in str(caught.value)
+    alone = stream.take(np.flatnonzero(stream.occurrences() == 1))
+    assert _watch(certificate, alone, ledger).counted == len(alone)
+    with pytest.raises(RefusalError, match="or occurred before"):
+        _watch(certificate, alone.take(slice(1)), ledger)
+    again = _watch(certificate, alone.take(slice(1)), ledger, rows_are_new=True)
+    assert again.watch.trials == len(alone) + 1
+
+
+def test_an_id_counts_once_and_a_file_may_grow(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    ledger, stream = SpentLedger(tmp_path), _stream(0.2, 0.8, seed=1)
+    ids = [f"call {row}" for row in range(120)]
+    first = _watch(certificate, stream.take(slice(60)), ledger, ids=ids[:60])
+    assert (first.counted, first.seen) == (60, 0)
+    grown = _watch(certificate, stream, SpentLedger(tmp_path), ids=ids)
+    assert (grown.counted, grown.seen, grown.watch.trials) == (60, 60, 120)
+    twice = _watch(certificate, stream.take([0, 0, 1]), ledger, ids=["x", "x", "y"])
+    assert (twice.counted, twice.seen) == (2, 1)
+    once = RiskWatch(bound=certificate.bound, alpha=ALPHA).updated(_wrong(stream).tolist())
+    assert (grown.watch.errors, grown.watch.peak) == (once.errors, once.peak)
+    with pytest.raises(DataError, match="119 ids do not fit 120 examples"):
+        _watch(certificate, stream, ledger, ids=ids[1:])
+
+
+def test_inputs_of_the_support_set_count_but_the_support_set_does_not(
+    certificate: Certificate, device: DeviceState
+) -> None:
+    support, new = draw(40), draw(60, seed=3)
+    for said in ({}, {"rows_are_new": True}, {"ids": [str(row) for row in range(40)]}):
+        with pytest.raises(RefusalError, match="These are the same observations, not new ones"):
+            _watch(certificate, support, device.spent, **said)
+    mixed = Examples(
+        np.concatenate([new.inputs, support.inputs[:5]]),
+        np.concatenate([new.labels, support.labels[:5]]),
+    )
+    with pytest.raises(RefusalError, match="5 of the 65 examples have an input that"):
+        _watch(certificate, mixed, device.spent)
+    assert _watch(certificate, mixed, device.spent, rows_are_new=True).counted == 65
+    # They are other observations: the certified ones keep their right to a retry.
+    commit(device, support, retry=True)
+    with pytest.raises(RefusalError, match="are already spent on: monitoring"):
+        commit(device, new)
+
+
+def test_a_watch_of_distinct_inputs_is_left_behind(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    ledger = SpentLedger(tmp_path)
+    older = f"monitoring {certificate.digest[:16]}"
+    kept = RiskWatch(bound=certificate.bound, alpha=ALPHA).updated([True] * 9)
+    ledger.mark_with_state(draw(2, seed=5), older, name=older, state=kept.to_object())
+    found = _watch(certificate, draw(3, seed=6), ledger)
+    assert (found.restarted, found.watch.trials) == (True, 3)
+    assert not _watch(certificate, draw(3, seed=7), ledger).restarted
