@@ -24,6 +24,7 @@ from fedcert.certificates import (
     WeightedUnionRecipe,
 )
 from fedcert.certificates.coverage import CASES, SIZE, false_certificates
+from fedcert.simulations.benchmarks import sampling
 
 __all__ = ["RECIPES", "coverage"]
 
@@ -55,6 +56,8 @@ _FRACTIONS = tuple(n1 / SIZE for n1 in (1, 4, 10, 30, 36, 39))
 def coverage(episodes: int = EPISODES, *, seed: int = 0) -> Iterator[dict[str, Any]]:
     """Play every recipe in every case, and those that split also with n1 of many sizes.
 
+    Then come the worlds of `sampling`, where inputs repeat or cannot be read.
+
     Yields
     ------
     dict
@@ -74,6 +77,7 @@ def coverage(episodes: int = EPISODES, *, seed: int = 0) -> Iterator[dict[str, A
             "violations": int(violated.sum()),
             "delta": recipe.delta,
         }
+    yield from sampling.rows(episodes, seed=seed, delta=DELTA, candidates=20)
 
 
 def _label(recipe: Recipe) -> str:

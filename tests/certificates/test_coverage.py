@@ -34,6 +34,7 @@ from fedcert.certificates.counts import Counts, Selection
 from fedcert.certificates.coverage import CASES, Case, excess, false_certificates
 from fedcert.simulations.benchmarks import coverage
 from fedcert.simulations.benchmarks.coverage import RECIPES
+from fedcert.simulations.benchmarks.sampling import WORLDS
 
 EPISODES = 2_000
 N = harness.SIZE
@@ -82,7 +83,8 @@ def test_the_hardest_case_is_hard(recipe: Recipe) -> None:
 
 def test_the_benchmark_plays_every_recipe_in_every_case() -> None:
     rows = list(coverage.coverage(50))
-    assert {row["case"] for row in rows} == {case.name for case in CASES}
+    worlds = {world.name for world in WORLDS}
+    assert {row["case"] for row in rows} == {case.name for case in CASES} | worlds
     assert len({row["recipe"] for row in rows}) >= len(RECIPES)
     assert all(set(row) == set(rows[0]) and row["episodes"] == 50 for row in rows)
     assert rows == list(coverage.coverage(50))
