@@ -145,22 +145,21 @@ def _false(
 def _kept(
     handling: Handling, world: World, atoms: IntArray, rng: np.random.Generator
 ) -> BoolArray:
+    kept: BoolArray = np.ones(atoms.shape, dtype=np.bool_)
     if handling == "what cannot be read is removed":
-        return atoms != UNREADABLE
-    if handling == "repeated inputs are removed":
-        return first_occurrences(atoms)
-    if handling == "inputs of an earlier sample are removed":
+        kept &= atoms != UNREADABLE
+    elif handling == "repeated inputs are removed":
+        kept &= first_occurrences(atoms)
+    elif handling == "inputs of an earlier sample are removed":
         earlier, _ = world.observed(len(atoms), SIZE, rng)
         known = (earlier[:, :, None] == np.arange(world.inputs)).any(axis=1)
-        fresh: BoolArray = ~np.take_along_axis(known, np.maximum(atoms, 0), axis=1)
-        fresh |= atoms < 0
-        return fresh
-    return np.ones(atoms.shape, dtype=np.bool_)
+        kept &= ~np.take_along_axis(known, np.maximum(atoms, 0), axis=1) | (atoms < 0)
+    return kept
 
 
 def first_occurrences(atoms: IntArray) -> BoolArray:
     """Say which examples are the first of their input, or of no frequent input."""
-    kept = atoms < 0
+    kept: BoolArray = atoms < 0
     for atom in range(int(atoms.max(initial=-1)) + 1):
         here = atoms == atom
         kept |= here & (here.cumsum(axis=1) == 1)
