@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
 
 from fedcert.adapters.codec import encode
 from fedcert.adapters.projection import LoraUpdate
@@ -32,6 +34,8 @@ __all__ = [
 ]
 
 _PREFIX = "base_model.model."
+_PICKLED = "adapter_model.bin"
+_READABLE = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _NOT_PLAIN = (
     "use_dora",
@@ -92,7 +96,12 @@ def write_peft_adapter(
 
 def exported_digest(folder: Path) -> str:
     """Digest the tensors of an adapter folder."""
-    return digest_tensors(_load_tensors(folder))
+    tensors = {}
+    for name, tensor in _load_tensors(folder).items():
+        # bfloat16 has no NumPy type; no certified adapter is of it, so a marked name will do.
+        marked = name if tensor.dtype is not torch.bfloat16 else f"{name}:bfloat16"
+        tensors[marked] = _array(tensor)
+    return digest_tensors(tensors)
 
 
 def foreign_settings(space: AdapterSpace, folder: Path) -> list[str]:
@@ -145,7 +154,8 @@ def read_peft_adapter(folder: Path, *, head_module: str) -> LoraUpdate:
     scaling = _scaling(folder, config)
     factors: dict[str, dict[str, npt.NDArray[Any]]] = {}
     head: dict[str, npt.NDArray[Any]] = {}
-    for key, tensor in _load_tensors(folder).items():
+    for key, stored in _load_tensors(folder).items():
+        tensor = _array(stored)
         name = key.removeprefix(_PREFIX)
         module, _, factor = name.removesuffix(".weight").rpartition(".")
         if factor in {"lora_A", "lora_B"}:
@@ -207,11 +217,29 @@ def _load_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _load_tensors(folder: Path) -> dict[str, npt.NDArray[Any]]:
+def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    """Return a tensor as an array; float32 holds every bfloat16 exactly."""
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+
+
+def _load_tensors(folder: Path) -> dict[str, torch.Tensor]:
     path = folder / _WEIGHTS
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except FileNotFoundError as error:
+        if (folder / _PICKLED).exists():
+            raise AdapterError(
+                f"{folder}: holds {_PICKLED}, which can run code when it is read; if you trust "
+                f"it, convert it: safetensors.torch.save_file(torch.load({_PICKLED!r}, "
+                f"weights_only=True), {_WEIGHTS!r})"
+            ) from error
         raise AdapterError(f"{folder}: no {_WEIGHTS}; this is not an adapter folder") from error
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise AdapterError(f"{path}: damaged, not a safetensors file ({error})") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _READABLE:
+            raise AdapterError(
+                f"{path}: {name!r} holds numbers of the type {tensor.dtype}, which are not "
+                "read; save the adapter in float32"
+            )
+    return tensors

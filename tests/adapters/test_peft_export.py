@@ -22,6 +22,7 @@ from fedcert.adapters import (
 )
 from fedcert.adapters.peft_format import foreign_settings
 from fedcert.canonical import digest_tensors
+from fedcert.errors import AdapterError
 from fedcert.randomness import keyed_generator
 
 
@@ -100,3 +101,49 @@ def test_settings_that_change_the_adapter_are_named(
     write_peft_adapter(space, _vector(space), tmp_path / "a", base_name="base")
     _edit(tmp_path / "a", **changes)
     assert foreign_settings(space, tmp_path / "a") == found
+
+
+def _in_precision(folder: Path, dtype: torch.dtype) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(path).items()}, path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_an_adapter_in_another_precision_is_read(
+    vit: Family, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    space, folder = vit.space(), tmp_path / "adapter"
+    digest = write_peft_adapter(space, _vector(space), folder, base_name="base")
+    _in_precision(folder, dtype)
+    vector = project(space, read_peft_adapter(folder, head_module=space.head_module)).vector
+    np.testing.assert_allclose(vector, _vector(space), atol=0.1)
+    assert exported_digest(folder) != digest  # a certificate speaks of float32
+
+
+def test_numbers_that_are_no_weights_are_refused(vit: Family, tmp_path: Path) -> None:
+    space, folder = vit.space(), tmp_path / "adapter"
+    write_peft_adapter(space, _vector(space), folder, base_name="base")
+    _in_precision(folder, torch.float8_e4m3fn)
+    for read in (exported_digest, lambda f: read_peft_adapter(f, head_module="classifier")):
+        with pytest.raises(AdapterError, match="float8_e4m3fn, which are not read; save the"):
+            read(folder)
+
+
+def test_pickled_weights_are_to_be_converted(vit: Family, tmp_path: Path) -> None:
+    space, folder = vit.space(), tmp_path / "adapter"
+    digest = write_peft_adapter(space, _vector(space), folder, base_name="base")
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "adapter_model.safetensors")
+    torch.save(tensors, folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(
+        AdapterError, match=r"adapter_model.bin, which can run code.*convert it"
+    ):
+        exported_digest(folder)
+    # What the message says to do.
+    tensors = torch.load(folder / "adapter_model.bin", weights_only=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    assert exported_digest(folder) == digest
