@@ -397,7 +397,7 @@ def bundle_of(
         # A local path means nothing on another machine; the digest is the identity.
         base_name=Path(base.name).name if local else base.name,
         base_revision=base.revision,
-        base_digest=base.digest,
+        base_digest=space.base_digest,
         space=space,
         prior=prior,
         inputs=inputs,

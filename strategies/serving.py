@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
-from fedcert.errors import RunError, SettingsError
+from fedcert.errors import PoolError, RunError, SettingsError
 from fedcert.fitting import FittedPrior, fit_prior
 from fedcert.messages import COMMIT, NEW, TRAIN
 from fedcert.models.base import BaseModel, load_base_model
@@ -112,8 +112,9 @@ def serve(
     base = load_base_model(
         str(scenario.base_model(on_step=observer.say)), num_labels=len(scenario.labels)
     )
+    scenario.inputs.bound_to(base)  # what does not fit costs no client any work
     space = settings.space_of(base)
-    pool = Pool(output / "pool", space)
+    pool, space = _pool_of(output / "pool", base, space)
     with pool.reserved():
         authority = _authority(settings, output)
         publisher = Publisher(
@@ -138,6 +139,18 @@ def serve(
             _check_enough(there, len(pool), settings)
         server.run(grid)
     return Outcome(scenario, base, space, server.fitted, server.strategy)
+
+
+def _pool_of(folder: Path, base: BaseModel, space: AdapterSpace) -> tuple[Pool, AdapterSpace]:
+    """Open the run's pool; one from before knows the base model by its weights alone."""
+    try:
+        return Pool(folder, space), space
+    except PoolError as refused:
+        older = replace(space, base_digest=base.weights)
+        try:
+            return Pool(folder, older), older
+        except PoolError:
+            raise refused from None
 
 
 class _Server:

@@ -85,7 +85,7 @@ class AdaptedModel:
         prefix_cache: PrefixCache | None = None,
         reduce_top: bool = True,
     ) -> None:
-        if space.base_digest != base.digest:
+        if not base.goes_by(space.base_digest):
             raise AdapterError(
                 f"the adapter space belongs to another base model "
                 f"({space.base_digest[:12]} instead of {base.digest[:12]})"

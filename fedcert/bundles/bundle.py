@@ -45,7 +45,8 @@ class Bundle:
     base_name, base_revision : str
         Hub id and revision; for a local model the folder's own name and ``"local"``.
     base_digest : str
-        Digest of the base model's weights: its true identity.
+        Digest of the base model's weights and configuration: its true identity. In bundles
+        from before, of its weights alone.
     space : AdapterSpace
         The coordinates of adapters, with their basis.
     prior : Prior

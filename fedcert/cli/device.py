@@ -159,6 +159,8 @@ def personalize(
         issuer = "nobody: give --seed" if grant is None else grant.receipt.server
         raise ProtocolError(f"the seed is from {issuer}; you expect the server {server_key}")
     base = loaded.load_base(base_name(bundle, base_model))
+    if note := base.note_on(loaded.base_digest):
+        say(f"note: {note}", wrap=True)
     model = AdaptedModel(base, loaded.space)
     plan = MemoryPlan() if memory is None else _divided(memory, loaded, base)
     place = key_path(key)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fedcert.data.inputs import InputSpec
 from fedcert.errors import DataError, ModelError
+from fedcert.models.company import check_company
 from fedcert.models.tokenizer import load_tokenizer, tokenizer_digest
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class TextInputs(InputSpec):
                 "use the folder that the model came with"
             )
         self._check_fit(base, tokenizer)
+        check_company(base, max_length=self.max_length, pad=int(tokenizer.pad_token_id))
         bound = replace(self)
         object.__setattr__(bound, "_tokenizer", tokenizer)
         return bound
@@ -85,6 +87,14 @@ class TextInputs(InputSpec):
             raise ModelError(
                 f"texts of {self.max_length} tokens do not fit the base model {base.name!r}, "
                 f"which takes {longest}; set a smaller max_length"
+            )
+        words = int(getattr(config, "vocab_size", 0))
+        beyond = max(tokenizer.get_vocab().values())
+        if words and beyond >= words:
+            raise ModelError(
+                f"the tokenizer of {base.name!r} has tokens up to {beyond}, but the base model "
+                f"has embeddings for {words}, the tokens 0 to {words - 1}; use the tokenizer "
+                "that the model came with, or call resize_token_embeddings and save it again"
             )
         # Decoders find the last token of a text by this number.
         if config.pad_token_id != tokenizer.pad_token_id:

@@ -1,4 +1,4 @@
-"""The frozen base model, named by id, revision and weight digest."""
+"""The frozen base model, named by id, revision and digest."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedcert.canonical import digest_tensors
 from fedcert.errors import ModelError
+from fedcert.models.families import check_family
+from fedcert.models.identity import identity_digest, weight_digest
 from fedcert.models.int8 import check_quantization, quantize_linears
 from fedcert.models.label_scorer import LabelScorer
 from fedcert.models.layout import ModelLayout, find_layout
@@ -33,7 +34,10 @@ class BaseModel:
     revision : str
         Hub revision, or ``"local"``.
     digest : str
-        SHA-256 over all weights and buffers.
+        SHA-256 over all weights and buffers, and over what the configuration says about the
+        forward pass: its identity.
+    weights : str
+        The digest of weights and buffers alone, which was the identity in older bundles.
     layout : ModelLayout
         Where layers and head are.
     """
@@ -42,6 +46,7 @@ class BaseModel:
     name: str
     revision: str
     digest: str
+    weights: str
     layout: ModelLayout
 
     @property
@@ -49,20 +54,15 @@ class BaseModel:
         """How many classes the head tells apart."""
         return int(self.model.config.num_labels)  # type: ignore[union-attr, arg-type]
 
+    def goes_by(self, digest: str) -> bool:
+        """Return whether a digest is this model's, in today's form or the older one."""
+        return digest in {self.digest, self.weights}
 
-def weight_digest(model: nn.Module) -> str:
-    """Digest a model's weights and buffers (name, dtype, shape, bytes).
-
-    bfloat16 has no NumPy type, so its bytes are hashed as int16 under a marked name.
-    """
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        data = tensor.detach().cpu().contiguous()
-        if data.dtype is torch.bfloat16:
-            tensors[f"{name}:bfloat16"] = data.view(torch.int16).numpy()
-        else:
-            tensors[name] = data.numpy()
-    return digest_tensors(tensors)
+    def note_on(self, digest: str) -> str:
+        """Say what a digest that this model goes by leaves open; empty if nothing."""
+        if digest == self.digest:
+            return ""
+        return "the bundle's base digest does not cover the configuration of the base model"
 
 
 def freeze(model: nn.Module, *, name: str, revision: str = "local") -> BaseModel:
@@ -70,7 +70,9 @@ def freeze(model: nn.Module, *, name: str, revision: str = "local") -> BaseModel
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return BaseModel(model, name, revision, weight_digest(model), find_layout(model))
+    weights = weight_digest(model)
+    digest = identity_digest(model, weights)
+    return BaseModel(model, name, revision, digest, weights, find_layout(model))
 
 
 def load_base_model(
@@ -95,7 +97,8 @@ def load_base_model(
     revision : str, optional
         Hub revision (a commit, for reproducibility).
     digest : str, optional
-        The digest that the weights must have.
+        The digest that the model must have, or its weights: bundles from before know a model
+        by these alone.
     dtype : str (default: "float32")
         ``"float32"`` or ``"bfloat16"``, whatever the weights were saved in. It is part of
         the digest.
@@ -130,10 +133,11 @@ def load_base_model(
             f"the base model {name!r} has {base.num_labels} labels, but the task has "
             f"{num_labels}; save it with num_labels={num_labels} first"
         )
-    if digest is not None and base.digest != digest:
+    if digest is not None and not base.goes_by(digest):
         raise ModelError(
-            f"the base model {name!r} has other weights than the one this was made for "
-            f"(digest {base.digest[:12]} instead of {digest[:12]})"
+            f"the base model {name!r} has other weights or another configuration than the one "
+            f"this was made for (digest {base.digest[:12]} instead of {digest[:12]}); use the "
+            "folder, or the revision, that the bundle was made with"
         )
     return base
 
@@ -167,16 +171,17 @@ def pretrained(
     ModelError
         If it cannot be loaded.
     """
-    from safetensors import SafetensorError
     from transformers import AutoConfig
 
     if dtype not in _DTYPES:
         raise ModelError(f"there is no dtype {dtype!r} here; choose {' or '.join(_DTYPES)}")
+    revision = check_family(name, revision)
     try:
         # Neither code from a model's folder nor pickled weights, which are code as well.
         config = AutoConfig.from_pretrained(
             name, revision=revision, trust_remote_code=False, **changes
         )
+        _check_padding(name, config)
         causal = "phrases" in made_for(config) if causal is None else causal
         model, info = _auto_class(config, causal=causal).from_pretrained(
             name,
@@ -188,7 +193,9 @@ def pretrained(
             output_loading_info=True,
             ignore_mismatched_sizes=bool(changes),
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # a configuration that makes no sense raises anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if not Path(name).exists():
             reason = f"there is no such folder here, and the hub does not give it ({reason})"
@@ -197,6 +204,17 @@ def pretrained(
             f"cannot load a base model from the {kind} {name!r}: {reason}"
         ) from error
     return model, sorted(info["missing_keys"])
+
+
+def _check_padding(name: str, config: Any) -> None:
+    """Raise `ModelError` for a padding token that has no embedding."""
+    pad, words = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
+    if isinstance(pad, int) and isinstance(words, int) and not -words <= pad < words:
+        raise ModelError(
+            f"the base model {name!r} pads with token {pad}, but has embeddings for the tokens "
+            f"0 to {words - 1} only; set pad_token_id in config.json to one of these, or call "
+            "resize_token_embeddings and save the model again"
+        )
 
 
 def _auto_class(config: object, *, causal: bool) -> Any:

@@ -15,6 +15,7 @@ from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
 from fedcert.errors import ModelError
 from fedcert.models.base import pretrained
+from fedcert.models.families import check_family
 from fedcert.models.int8 import check_quantization
 from fedcert.models.layout import find_layout
 from fedcert.models.tokenizer import read_tokenizer
@@ -105,6 +106,7 @@ def check_label_order(name: str, labels: Sequence[str], *, revision: str | None)
     """
     from transformers import AutoConfig
 
+    revision = check_family(name, revision)
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         own = [config.id2label[index] for index in range(len(config.id2label))]
@@ -177,13 +179,4 @@ def _content(name: str, revision: str | None) -> dict[str, str]:
             with path.open("rb") as file:
                 digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
         return digests
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"there is no folder {name!r}, and it cannot be loaded from the hub: {reason}"
-        ) from error
-    return {name: str(getattr(config, "_commit_hash", None) or revision)}
+    return {name: str(check_family(name, revision))}

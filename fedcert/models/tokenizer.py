@@ -8,6 +8,7 @@ from typing import Any
 
 from fedcert.canonical import digest_json
 from fedcert.errors import ModelError
+from fedcert.models.families import check_family
 
 __all__ = ["load_tokenizer", "read_tokenizer", "tokenizer_digest"]
 
@@ -48,6 +49,7 @@ def read_tokenizer(name: str, revision: str | None = None) -> Any:
     """
     from transformers import AutoTokenizer
 
+    revision = check_family(name, revision)  # the tokenizer's class may follow from config.json
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=revision, trust_remote_code=False

@@ -12,11 +12,12 @@ import torch
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.models.base import BaseModel
+from fedcert.search.grouping import length_groups
 from fedcert.search.scores import margins_and_losses
 
 __all__ = ["exported_wrong"]
 
-# Examples at once: more would take memory, and pad short texts to the longest of many.
+# Examples at once: more would take memory.
 _BATCH = 64
 
 
@@ -56,7 +57,10 @@ def exported_wrong(
     for start in range(0, len(examples), _BATCH):
         rows = slice(start, start + _BATCH)
         part = examples.take(rows)
-        logits = model(**bound.encode(part.inputs)).logits
-        margins, _ = margins_and_losses(logits, torch.from_numpy(part.labels))
-        wrong[rows] = (margins <= margin_tolerance).numpy()
+        labels = torch.from_numpy(part.labels)
+        # Texts of one length together: nothing is padded, so that no text has a say in what
+        # another one becomes.
+        for members, inputs in length_groups(bound.encode(part.inputs), step=1):
+            margins, _ = margins_and_losses(model(**inputs).logits, labels[members])
+            wrong[start + members.numpy()] = (margins <= margin_tolerance).numpy()
     return wrong

@@ -6,12 +6,12 @@ import torch
 
 __all__ = ["length_groups"]
 
-# Lengths are rounded up to a multiple of this: fewer groups, hardly more padding.
+# Fewer groups than lengths, and hardly more padding.
 _STEP = 2
 
 
 def length_groups(
-    inputs: dict[str, torch.Tensor],
+    inputs: dict[str, torch.Tensor], *, step: int = _STEP
 ) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
     """Split a padded batch into groups of about equal length, each cut to its length.
 
@@ -22,6 +22,8 @@ def length_groups(
     ----------
     inputs : dict
         Keyword arguments of a model, batch size n.
+    step : int (default: 2)
+        Lengths are rounded up to a multiple of this; with 1 nothing is padded.
 
     Returns
     -------
@@ -36,7 +38,7 @@ def length_groups(
     lengths, width = mask.sum(dim=1), mask.shape[1]
     if not torch.equal(mask.bool(), torch.arange(width) < lengths[:, None]):
         return everything
-    rounded = (-(-lengths // _STEP) * _STEP).clamp(max=width)
+    rounded = (-(-lengths // step) * step).clamp(max=width)
     groups = []
     for length in sorted(set(rounded.tolist())):
         rows = torch.nonzero(rounded == length)[:, 0]

@@ -46,6 +46,8 @@ def check_data(
     checks = [_support(certificate, examples)]
     if not checks[0].passed:
         return checks
+    if note := base.note_on(bundle.base_digest):
+        checks.append(Check("base model", True, f"its weights are the bundle's; {note}"))
     ordered = in_drawn_order(examples, certificate.candidate.seed)
     errors, trials = _count(certificate, bundle, base, adapter, ordered)
     right = (errors, trials) == (certificate.errors, certificate.certified_on)

@@ -175,9 +175,7 @@ def test_a_bundle_that_is_not_there(personalize: Any, tmp_path: Path) -> None:
 
 def test_the_wrong_base_model(personalize: Any, tmp_path: Path) -> None:
     save_tiny_base(tmp_path / "other", seed=1)
-    personalize(
-        "has other weights than the one this was made for", base_model=tmp_path / "other"
-    )
+    personalize("has other weights or another configuration", base_model=tmp_path / "other")
 
 
 def test_a_base_model_that_is_not_there(personalize: Any, bundle: Path, tmp_path: Path) -> None:

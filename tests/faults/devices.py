@@ -131,7 +131,7 @@ def _another_base(folder: Path) -> Outcome:
     parties = Parties.make(folder)
     make_base(folder / "other", seed=1)
     problem = parties.personalize("--base-model", folder / "other")
-    if problem is None or "other weights than the one this was made for" not in problem:
+    if problem is None or "other weights or another configuration" not in problem:
         return Outcome(f"not refused as another model: {problem}")
     return Outcome(f"refused by the digest of its weights; {parties.spent()} examples spent")
 

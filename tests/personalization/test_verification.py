@@ -14,15 +14,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_models import Family
 
-from fedcert.adapters import write_peft_adapter
+from fedcert.adapters import AdaptedModel, write_peft_adapter
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Check, RecipeTable, UnionRecipe, verify_record
 from fedcert.certificates.record import encode_vector
 from fedcert.data import Examples
 from fedcert.errors import AdapterError
+from fedcert.personalization import personalize
 from fedcert.verification import check_adapter, check_bundle, check_data
 
-from .conftest import Served, make_bundle, shuffled, with_input, with_label
+from .conftest import KEY, Served, make_bundle, shuffled, with_input, with_label
 
 BUNDLE_CHECKS = {
     *("bundle", "base model", "adapter space", "prior", "labels"),
@@ -49,6 +50,34 @@ def test_a_true_certificate_verifies(served: Served) -> None:
     assert _failed(checks) == set()
     names = {check.name for check in checks}
     assert names >= BUNDLE_CHECKS | {"adapter", "export", "support set", "error count"}
+
+
+def test_a_bundle_that_knows_the_base_model_by_its_weights_still_serves(
+    served: Served, vit: Family, tmp_path: Path
+) -> None:
+    """As bundles did before the digest covered the configuration; the note says so."""
+    weights = vit.base.weights
+    older = replace(
+        served.bundle,
+        base_digest=weights,
+        space=replace(served.bundle.space, base_digest=weights),
+    )
+    older.save(tmp_path / "bundle")
+    bundle = Bundle.load(tmp_path / "bundle")
+    base = bundle.load_base(str(vit.folder))
+    model = AdaptedModel(base, bundle.space)
+    result = personalize(
+        bundle, model, served.examples, client="c-1", key=KEY, folder=tmp_path / "out"
+    )
+    checks = [
+        *verify_record(result.certificate).checks,
+        *check_bundle(result.certificate, bundle),
+        *check_adapter(result.certificate, bundle, result.adapter),
+        *check_data(result.certificate, bundle, base, result.adapter, served.examples),
+    ]
+    assert _failed(checks) == set()
+    assert result.certificate.digests.base_model == weights
+    assert any("does not cover the configuration" in check.detail for check in checks)
 
 
 def test_it_verifies_from_files_alone(served: Served, vit: Family, tmp_path: Path) -> None:
