@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from simulations.federation import CLIENTS, NEW, SCENARIO, UPSTREAM, tiny_base, tiny_settings
 
 from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings
@@ -195,3 +195,19 @@ def test_settings_that_contradict_a_strategy_are_refused(federation: _Federation
         FedProxLora(space=federation.space, federated=QUICK, seed=0)
     with pytest.raises(SettingsError, match="heads local"):
         FedRepLora(space=federation.space, federated=QUICK, seed=0, personal=PersonalTraining())
+
+
+def test_an_error_in_a_nodes_place_counts_as_that_nodes(federation: _Federation) -> None:
+    def gone(message: Message) -> Message:
+        reply = Message(Error(5, "node unavailable"), reply_to=message)
+        reply.metadata.__dict__["_src_node_id"] = 1  # of the SuperLink, which says so
+        return reply
+
+    federation.script[CLIENTS[2]] = gone
+    strategy = FedAvgLora(
+        space=federation.space,
+        federated=FederatedSettings(rounds=1, clients_per_round=UPSTREAM, local=LOCAL),
+        seed=3,
+    )
+    strategy.run(federation.grid)
+    assert strategy.failures == {CLIENTS[2]: "node unavailable"}

@@ -16,6 +16,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies import observed_grid
 from fedcert.strategies.observed_grid import ObservedGrid
+from fedcert.strategies.roster import call_roll
 
 
 def _echo(message: Message, _context: Context) -> Message:
@@ -187,3 +188,11 @@ def test_whatever_flowers_grids_have_is_passed_on(kind: type) -> None:
     assert {"get_node_ids", "get_nodes", "push_messages", "pull_messages"} <= passed
     for name in passed:
         assert getattr(grid, name) is getattr(inner, name), name
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_the_roll_call_does_not_wait_for_a_node_that_leaves() -> None:
+    started = time.monotonic()
+    roster = call_roll(Losing(None, says=False), [100, 101], timeout=60.0)
+    assert roster.failures[100] == "its node has gone offline"
+    assert time.monotonic() - started < 60
