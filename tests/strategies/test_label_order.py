@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from faults.device_rig import LABELS
+from faults.node_rig import NodeRig
 
 from fedcert.errors import ModelError, PoolError
-from fedcert.simulations.faults.device_rig import LABELS
-from fedcert.simulations.faults.node_rig import NodeRig
 
 
 def test_a_run_with_the_labels_in_another_order_is_refused(tmp_path: Path) -> None:
