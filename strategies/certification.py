@@ -94,8 +94,7 @@ class Certification:
         if certificate.client != client:
             raise CertificateError(f"it sent the certificate of {certificate.client!r}")
         if not report.passed:
-            reasons = "; ".join(check.detail for check in report.failures)
-            raise CertificateError(f"its certificate does not verify: {reasons}")
+            raise CertificateError(f"its certificate does not verify: {report.reasons}")
         self.witnesses[client] = self._authority.countersign(certificate)
         self.certificates[client] = certificate
         self._events.record(

@@ -82,6 +82,11 @@ class VerificationReport:
         """The checks that did not hold."""
         return tuple(check for check in self.checks if not check.passed)
 
+    @property
+    def reasons(self) -> str:
+        """What the failed checks found, each reason once."""
+        return "; ".join(dict.fromkeys(check.detail for check in self.failures))
+
     def extended(self, checks: Iterable[Check]) -> VerificationReport:
         """Return a report with more checks appended."""
         return replace(self, checks=(*self.checks, *checks))
@@ -89,8 +94,7 @@ class VerificationReport:
     def require(self) -> None:
         """Raise `CertificateError` unless every check held."""
         if not self.passed:
-            reasons = "; ".join(check.detail for check in self.failures)
-            raise CertificateError(f"the certificate does not verify: {reasons}")
+            raise CertificateError(f"the certificate does not verify: {self.reasons}")
 
 
 def verify_record(

@@ -88,8 +88,9 @@ def monitor(
     report = verify(record, bundle=loaded, adapter=folder)
     if not report.passed:
         show(record, report, as_json=as_json)
-        reasons = "; ".join(check.detail for check in report.failures)
-        raise CertificateError(f"this certificate does not hold to begin with: {reasons}")
+        raise CertificateError(
+            f"this certificate does not hold to begin with: {report.reasons}"
+        )
     examples = read_labeled(data, loaded, input_column, label_column)
     base = loaded.load_base(base_name(bundle, base_model))
 
