@@ -217,6 +217,8 @@ def personalize(
     check_issuable(client, bundle.labels, recipe)
     duplicates, repeats = _check_duplicates(examples, duplicates_are_real), 0
     if grant is None:
+        recipe = recipe.unwitnessed()
+        _check_size(bundle, recipe, len(examples))
         seed = candidate_seed(bundle.digest, client, len(examples))
         if state is not None:
             repeats = state.spend_unwitnessed(

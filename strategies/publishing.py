@@ -116,6 +116,8 @@ def _fingerprint(settings: RunSettings, scenario: Scenario) -> str:
     """Return a digest of what a bundle depends on beside adapters and base model."""
     certificate = settings.certificate.model_dump()
     del certificate["support_size"]  # how many labels new clients have in a simulation
+    if not certificate["randomized"]:
+        del certificate["randomized"]  # as in the digests from before there was the setting
     words = {
         "seed": settings.seed,
         "prior": settings.prior.model_dump(),

@@ -283,6 +283,7 @@ def _planning(settings: RunSettings, constants: FloatArray) -> Planning | None:
             candidates=certificate.candidates,
             delta=certificate.delta,
             constants=len(constants),
+            randomized=certificate.randomized,
         ),
         seed=settings.seed,
     )

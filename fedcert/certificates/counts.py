@@ -105,6 +105,9 @@ class Counts:
         Number of certifying examples, m.
     certifying_losses : numpy.ndarray or None
         Sums of the losses on the certifying examples, shape (E, H) (default: None).
+    numbers : numpy.ndarray or None
+        What randomized bounds take from the seeds, shape (E,); None for bounds that are not
+        randomized (default: None).
     """
 
     choosing: IntArray
@@ -113,6 +116,7 @@ class Counts:
     chosen_on: int
     certified_on: int
     certifying_losses: FloatArray | None = None
+    numbers: FloatArray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,7 +9,7 @@ clients that try several times. A recipe that passes is not proven; one that fai
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.stats import binom
 from fedcert.certificates.attempts import attempt_delta
 from fedcert.certificates.bounds import binomial_upper_bound
 from fedcert.certificates.counts import Counts, ErrorTable, Selection
+from fedcert.certificates.randomized import LEAST
 from fedcert.certificates.recipes import Recipe
 from fedcert.certificates.recipes.session import TableSession
 from fedcert.errors import CertificateError
@@ -172,34 +173,40 @@ def _false(
     recipe: Recipe, risks: FloatArray, shared: float, episodes: int, rng: np.random.Generator
 ) -> BoolArray:
     wrong = _drawn(risks, shared, episodes, rng)
+    numbers = np.ones(episodes)
+    if recipe.randomized:
+        numbers = np.maximum(1 - rng.random(episodes), LEAST)  # 1 is possible, 0 is not
     if not recipe.selects_from_counts():
-        return np.array([_false_alone(recipe, episode, risks) for episode in wrong])
+        played = zip(wrong, numbers, strict=True)
+        return np.array([_false_alone(recipe, one, risks, number) for one, number in played])
     counts = _counted(recipe, wrong)
+    if recipe.randomized:
+        counts = replace(counts, numbers=numbers)
     kept = recipe.reaching(counts, risks)
     if kept is None:
         selection = recipe.select(counts)
         known = _vote_risks(selection, risks, shared) if recipe.kind == "vote" else None
         return (selection.averaged(risks) if known is None else known) > selection.bounds
-    chosen = Counts(
+    chosen = replace(
+        counts,
         choosing=np.take_along_axis(counts.choosing, kept, axis=1),
         certifying=np.take_along_axis(counts.certifying, kept, axis=1),
         losses=np.zeros(kept.shape),
-        chosen_on=counts.chosen_on,
-        certified_on=counts.certified_on,
     )
     selection = recipe.select(chosen)
     return selection.averaged(risks[kept]) > selection.bounds
 
 
-def _false_alone(recipe: Recipe, wrong: BoolArray, risks: FloatArray) -> bool:
+def _false_alone(recipe: Recipe, wrong: BoolArray, risks: FloatArray, number: float) -> bool:
     """Return whether a recipe with a `choose` of its own is false in one episode."""
     table = ErrorTable(wrong=wrong, losses=np.zeros(wrong.shape), test_risk=risks)
-    session = _PlayedSession(table, candidates=len(wrong), n=SIZE)
+    session = _PlayedSession(table, candidates=len(wrong), n=SIZE, number=number)
     chosen = recipe.choose(session)
     row = session.rows_of(chosen.vector[None])
     span = recipe.certifies_on(chosen.choice, SIZE)
     errors = int(wrong[row, span.as_slice()].sum())
-    return bool(risks[row][0] > recipe.bound(errors, span.size, chosen.choice))
+    choice = replace(chosen.choice, number=number)
+    return bool(risks[row][0] > recipe.bound(errors, span.size, choice))
 
 
 class _PlayedSession(TableSession):

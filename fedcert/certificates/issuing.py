@@ -25,7 +25,7 @@ from fedcert.certificates.sample import Sample
 from fedcert.certificates.signing import ALGORITHM, public_hex, sign
 from fedcert.certificates.strict_json import Fields
 from fedcert.certificates.verification import verify_record
-from fedcert.certificates.wording import assumptions, statement
+from fedcert.certificates.wording import assumptions, statement, whole_ledger
 from fedcert.errors import CertificateError
 
 __all__ = ["check_client", "check_issuable", "issue"]
@@ -134,7 +134,9 @@ def issue(
     errors, certified_on = operator.index(errors), operator.index(certified_on)
     support_size = operator.index(support_size)
     recipe.require_exportable()
-    choice = Choice(index=operator.index(index), first_stage=first_stage)
+    choice = Choice(
+        index=operator.index(index), first_stage=first_stage, number=recipe.number_of(seed)
+    )
     recipe.check_choice(choice, support_size)
     bound = recipe.bound(errors, certified_on, choice)
     sample = None if sample == Sample() else sample
@@ -147,7 +149,7 @@ def issue(
         bound=bound,
         delta=recipe.delta,
         recipe=recipe,
-        ledger=recipe.ledger(support_size),
+        ledger=whole_ledger(recipe, support_size),
         labels=tuple(labels),
         candidate=Candidate(index=choice.index, seed=seed, vector=encode_vector(vector)),
         digests=digests,
@@ -162,6 +164,7 @@ def issue(
             labels=len(labels),
             witness=witness,
             sample=sample,
+            number=choice.number,
         ),
         assumptions=assumptions(recipe, support_size, sample),
         signature=Signature(algorithm=ALGORITHM, public_key=public_hex(key), value=""),

@@ -177,8 +177,12 @@ class Certificate:
 
     @property
     def choice(self) -> Choice:
-        """What the weight behind the bound depends on, besides the recipe."""
-        return Choice(index=self.candidate.index, first_stage=self.first_stage)
+        """What the bound depends on, besides recipe and counts."""
+        return Choice(
+            index=self.candidate.index,
+            first_stage=self.first_stage,
+            number=self.recipe.number_of(self.candidate.seed),
+        )
 
     @property
     def chance(self) -> float:

@@ -7,7 +7,7 @@ these figures must not certify on the same examples. NumPy and SciPy only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fedcert.certificates.bounds import binomial_upper_bound
 from fedcert.certificates.counts import ErrorTable, Refined
+from fedcert.certificates.randomized import EVENLY
 from fedcert.certificates.recipes.base import Recipe
 from fedcert.certificates.recipes.session import TableSession
 from fedcert.errors import CertificateError
@@ -57,7 +58,12 @@ class Outcome:
 
 
 def replay(
-    recipe: Recipe, table: ErrorTable, n: int, refined: Refined | None = None
+    recipe: Recipe,
+    table: ErrorTable,
+    n: int,
+    refined: Refined | None = None,
+    *,
+    number: float = 1.0,
 ) -> Outcome:
     """Play a recipe on the first n examples of a table.
 
@@ -72,6 +78,8 @@ def replay(
     refined : Refined or None
         What was made from the choosing examples, on the certifying ones: needed exactly if
         ``recipe.refines`` (default: None).
+    number : float
+        What a randomized bound takes from the seed (default: 1).
 
     Raises
     ------
@@ -82,8 +90,10 @@ def replay(
     if not 1 <= n <= columns:
         raise CertificateError(f"n must be from 1 to the table's {columns} examples, not {n}")
     if not recipe.selects_from_counts():
-        return _replay_choice(recipe, table, n)
+        return _replay_choice(recipe, table, n, number)
     counts, risks = recipe.tabulated(table, n, refined)
+    if recipe.randomized:
+        counts = replace(counts, numbers=np.array([number]))
     selection = recipe.select(counts)
     return Outcome(
         bound=float(selection.bounds[0]),
@@ -94,15 +104,15 @@ def replay(
     )
 
 
-def _replay_choice(recipe: Recipe, table: ErrorTable, n: int) -> Outcome:
+def _replay_choice(recipe: Recipe, table: ErrorTable, n: int, number: float) -> Outcome:
     """Let the recipe choose by itself, on the table."""
-    session = TableSession(table, candidates=recipe.candidates, n=n)
+    session = TableSession(table, candidates=recipe.candidates, n=n, number=number)
     chosen = recipe.choose(session)
     row = session.rows_of(chosen.vector[None])
     span = recipe.certifies_on(chosen.choice, n)
     errors = int(table.wrong[row, span.as_slice()].sum())
     return Outcome(
-        bound=recipe.bound(errors, span.size, chosen.choice),
+        bound=recipe.bound(errors, span.size, replace(chosen.choice, number=number)),
         risk=float(table.test_risk[row][0]),
         errors=errors,
         trials=span.size,
@@ -116,7 +126,8 @@ def mean_bound(
     """Return the mean of what a recipe would have certified on disjoint parts of a table.
 
     How many errors fall on a few certifying examples is mostly chance. One client's further
-    examples tell that chance apart from the recipe, at no more cost than counting.
+    examples tell that chance apart from the recipe, at no more cost than counting. So does a
+    mean over the numbers that a randomized bound may take from the seed.
 
     Parameters
     ----------
@@ -145,13 +156,18 @@ def mean_bound(
             )
             for part in disjoint_parts(table.wrong.shape[1], n)
         ] or [table]
-        return mean_of([replay(recipe, part, n).bound for part in parts])
+        return mean_of([_expected(recipe, part, n, None) for part in parts])
     size = recipe.certifying(n).size
     tested = [
         Refined(wrong=refined.wrong[:, part], test_risk=refined.test_risk)
         for part in disjoint_parts(refined.wrong.shape[1], size)
     ] or [refined]
-    return mean_of([replay(recipe, table, n, part).bound for part in tested])
+    return mean_of([_expected(recipe, table, n, part) for part in tested])
+
+
+def _expected(recipe: Recipe, table: ErrorTable, n: int, refined: Refined | None) -> float:
+    numbers = EVENLY if recipe.randomized else (1.0,)
+    return mean_of([replay(recipe, table, n, refined, number=u).bound for u in numbers])
 
 
 def mean_of(bounds: list[float]) -> float:

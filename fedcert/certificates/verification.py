@@ -12,7 +12,12 @@ from dataclasses import dataclass, replace
 
 from fedcert.certificates.record import FORMAT, Certificate
 from fedcert.certificates.signing import verify
-from fedcert.certificates.wording import FIRST_ASSUMPTIONS, assumptions, statement
+from fedcert.certificates.wording import (
+    FIRST_ASSUMPTIONS,
+    assumptions,
+    statement,
+    whole_ledger,
+)
 from fedcert.errors import CertificateError, FedcertError
 
 __all__ = ["Check", "Unchecked", "VerificationReport", "verify_record"]
@@ -179,7 +184,7 @@ def _delta(certificate: Certificate) -> _Outcome:
 
 
 def _ledger(certificate: Certificate) -> _Outcome:
-    if certificate.ledger != certificate.recipe.ledger(certificate.support_size):
+    if certificate.ledger != whole_ledger(certificate.recipe, certificate.support_size):
         return False, "the ledger is not the one that the recipe keeps"
     return True, "the ledger is the recipe's"
 
@@ -189,6 +194,8 @@ def _witness(certificate: Certificate) -> _Outcome:
     if receipt is None:
         if certificate.witness is not None:
             return False, "it names a witness, but carries no server's receipt of the seed"
+        if certificate.recipe.randomized:
+            return False, "its bound is randomized by a seed that no server issued"
         return True, "unwitnessed: no server issued the seed"
     if certificate.witness != receipt.witness(certificate.recipe):
         return False, "the witness is not the one that issued the seed"
@@ -208,6 +215,7 @@ def _statement(certificate: Certificate) -> _Outcome:
         labels=len(certificate.labels),
         witness=certificate.witness,
         sample=certificate.sample,
+        number=certificate.choice.number,
     )
     if certificate.statement != expected:
         return False, "the statement does not say what the numbers say"

@@ -10,10 +10,11 @@ from __future__ import annotations
 from decimal import Decimal, localcontext
 
 from fedcert.certificates.bounds import chance_of
-from fedcert.certificates.recipes import Recipe
+from fedcert.certificates.randomized import LEAST
+from fedcert.certificates.recipes import LedgerEntry, Recipe
 from fedcert.certificates.sample import Sample
 
-__all__ = ["FIRST_ASSUMPTIONS", "assumptions", "statement"]
+__all__ = ["FIRST_ASSUMPTIONS", "assumptions", "statement", "whole_ledger"]
 
 FIRST_ASSUMPTIONS = (
     "The support set is an i.i.d. sample of the client's own distribution; in particular "
@@ -62,6 +63,7 @@ def statement(
     labels: int,
     witness: str | None,
     sample: Sample | None = None,
+    number: float = 1.0,
 ) -> str:
     """Say what the certificate claims.
 
@@ -83,6 +85,8 @@ def statement(
         Who saw the commitment before the seed was drawn; None if nobody did.
     sample : Sample or None
         What the support set holds out of the ordinary (default: None).
+    number : float
+        What a randomized bound took from the seed (default: 1).
     """
     return " ".join(
         (
@@ -92,12 +96,23 @@ def statement(
             f"It was wrong on {errors} of the {certified_on} certifying examples.",
             *(() if sample is None else sample.statements()),
             recipe.statement(support_size),
+            *((_randomized(number),) if recipe.randomized else ()),
             f"A prediction whose margin over the runner-up logit is not above "
             f"{Decimal(str(recipe.margin_tolerance)):f} counts as an error, and so does an "
             f"example that fails to evaluate.",
             _against_chance(bound, labels),
             _UNWITNESSED if witness is None else f"Witnessed by: {witness}.",
         )
+    )
+
+
+def whole_ledger(recipe: Recipe, n: int) -> tuple[LedgerEntry, ...]:
+    """Return where delta goes, and what came with it for nothing."""
+    if not recipe.randomized:
+        return recipe.ledger(n)
+    return (
+        *recipe.ledger(n),
+        LedgerEntry("lower the bound by a random number that is drawn with the seed", 0.0),
     )
 
 
@@ -123,6 +138,16 @@ def _also_the_signers_word(recipe: Recipe, n: int) -> str:
     if recipe.pays_for_choosing(n):
         return ""
     return ", and so is that the certifying examples had no part in the choice"
+
+
+def _randomized(number: float) -> str:
+    # All digits that matter: whoever computes the bound again by hand needs them.
+    return (
+        f"The bound uses a random number drawn with the seed: {number!r}, from "
+        f"{LEAST:g} to 1; of the probability to see as many errors as were counted only that "
+        f"share is taken into account. A seed with another number would have given another "
+        f"bound for the same errors, never one above the bound without such a number."
+    )
 
 
 def _against_chance(bound: float, labels: int) -> str:

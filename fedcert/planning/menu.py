@@ -24,7 +24,9 @@ _MIXED = (0.5, 0.9)
 _MOST_REFINED_ON = 64
 
 
-def menu(*, candidates: int, delta: float, constants: int = 0) -> tuple[Recipe, ...]:
+def menu(
+    *, candidates: int, delta: float, constants: int = 0, randomized: bool = False
+) -> tuple[Recipe, ...]:
     """Return every recipe that a planner tries.
 
     There is no plain split among them: a hybrid of the same share gives the candidates that
@@ -38,11 +40,14 @@ def menu(*, candidates: int, delta: float, constants: int = 0) -> tuple[Recipe, 
         Delta of each recipe.
     constants : int (default: 0)
         K, how many constant predictors there are; 0 leaves out the recipes that need them.
+    randomized : bool (default: False)
+        Whether their bounds take a number from the seed.
     """
     terms: dict[str, Any] = {
         "candidates": candidates,
         "delta": delta,
         "first_share": FIRST_SHARE,
+        "randomized": randomized,
     }
     return (
         UnionRecipe(**terms),

@@ -79,7 +79,8 @@ class ClientReplay:
         refined = None
         if recipe.refines:
             refined = self._finalists(recipe, n, recipe.certifying(n).as_slice())
-        outcome = replay(recipe, self._table_for(recipe), n, refined)
+        number = recipe.number_of(self._seed)
+        outcome = replay(recipe, self._table_for(recipe), n, refined, number=number)
         if recipe.refines or outcome.index is None:
             return outcome
         return replace(outcome, risk=self._risk(self._vector(recipe, outcome.index)))
@@ -180,7 +181,9 @@ class ClientReplay:
         span = recipe.certifies_on(chosen.choice, n)
         errors = int(session.score(chosen.vector[None], span)[0].sum())
         return Outcome(
-            bound=recipe.bound(errors, span.size, chosen.choice),
+            bound=recipe.bound(
+                errors, span.size, replace(chosen.choice, number=session.number)
+            ),
             risk=self._risk(chosen.vector),
             errors=errors,
             trials=span.size,

@@ -67,6 +67,7 @@ class SupportSession(Session):
         self._constants = constants[: constants_in(recipe, constants)]
         self._on_scored = on_scored
         self.n, self.candidates, self.chunk = len(ordered), recipe.candidates, chunk
+        self.number = recipe.number_of(seed)
 
     def draw(self, *, start: int, count: int) -> FloatArray:
         """Return candidates, constants first."""

@@ -158,6 +158,7 @@ class RunSettings(Section):
             "candidates": certificate.candidates,
             "delta": certificate.delta,
             "first_share": FIRST_SHARE,
+            "randomized": certificate.randomized,
         }
         kind = "union" if self.planned else certificate.recipe
         small = Recipe.from_config({"kind": kind, **terms})

@@ -143,6 +143,9 @@ class CertificateSettings(Section):
     no adapter measure which recipe suits which size."""
     split_from: int = Field(default=64, ge=1)
     """From this size on, one half chooses and the other certifies; without effect on a plan."""
+    randomized: bool = False
+    """Bounds take a random number from the server's seed: lower on average, and true just as
+    often. Certificates without a server are not randomized."""
 
 
 class PlanningSettings(Section):

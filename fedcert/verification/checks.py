@@ -113,7 +113,9 @@ def _recipe(certificate: Certificate, bundle: Bundle) -> Check:
     which = f"this recipe for n = {size}"
     try:
         prescribed = bundle.recipes.recipe_for(size)
-        if receipt is not None:
+        if receipt is None:
+            prescribed = prescribed.unwitnessed()
+        else:
             which += f", with the delta of attempt {receipt.attempt}"
             prescribed = recipe_for_attempt(prescribed, receipt.attempt)
     except CertificateError as error:

@@ -43,6 +43,9 @@ RECIPES: tuple[Recipe, ...] = (
     PosteriorSplitRecipe(**_TERMS, finalists=3),
     HybridRecipe(**_TERMS),
     HybridRecipe(**_TERMS, beta=0.5),
+    UnionRecipe(**_TERMS, randomized=True),
+    SplitRecipe(**_TERMS, randomized=True),
+    HybridRecipe(**_TERMS, beta=0.5, randomized=True),
     GibbsRecipe(**_TERMS),
     VoteRecipe(candidates=5, delta=DELTA),
     CompressionRecipe(candidates=1, delta=DELTA, dimension=4, bits_per_coordinate=1),
@@ -81,7 +84,7 @@ def coverage(episodes: int = EPISODES, *, seed: int = 0) -> Iterator[dict[str, A
 
 
 def _label(recipe: Recipe) -> str:
-    shown = {"choose_fraction", "finalists", "beta"}
+    shown = {"choose_fraction", "finalists", "beta", "randomized"}
     arguments = {k: v for k, v in recipe.to_config().items() if k in shown}
     listed = ", ".join(f"{name} = {value}" for name, value in arguments.items())
     return f"{recipe.kind} ({listed})" if listed else recipe.kind

@@ -19,7 +19,7 @@ from .conftest import Issuer
 SIZES = (1, 2, 3, 4, 5, 7, 8, 31, 32, 80, 81, 255, 256, 2_000)
 """Where rounding a share up or down makes a difference, and some of each parity."""
 
-UNSAID = {"first_share"}
+UNSAID = {"first_share", "randomized"}
 """Arguments that are left out where they say what was so before there were such arguments."""
 
 

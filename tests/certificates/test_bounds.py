@@ -52,6 +52,7 @@ def test_the_exact_tail_at_the_bound_is_within_the_budget(case: Counts, budget: 
     assert binom.cdf(*case, bound) <= budget
 
 
+fewer = settings(deterministic, max_examples=60)
 uniforms = st.one_of(st.floats(1e-6, 1), st.sampled_from([2**-53, 0.1, 0.5, 1.0]))
 
 
@@ -61,7 +62,7 @@ def randomized_tail(errors: int, trials: int, p: float, uniform: float) -> Fract
     return (1 - share) * below + share * exact_tail(errors, trials, p)
 
 
-@deterministic
+@fewer
 @given(counts(), budgets, uniforms)
 def test_the_randomized_tail_at_the_bound_is_within_the_budget(
     case: Counts, budget: float, uniform: float
@@ -71,7 +72,7 @@ def test_the_randomized_tail_at_the_bound_is_within_the_budget(
     assert 0 < bound <= binomial_upper_bound(*case, budget)
 
 
-@deterministic
+@fewer
 @given(counts(), budgets, uniforms)
 def test_two_steps_below_the_randomized_bound_the_budget_is_exceeded(
     case: Counts, budget: float, uniform: float
@@ -81,7 +82,7 @@ def test_two_steps_below_the_randomized_bound_the_budget_is_exceeded(
         assert randomized_tail(*case, bound - 2e-6, uniform) > Fraction(budget)
 
 
-@deterministic
+@fewer
 @given(counts(), budgets, uniforms, uniforms)
 def test_a_larger_number_never_lowers_the_randomized_bound(
     case: Counts, budget: float, one: float, other: float
@@ -105,7 +106,7 @@ def test_a_number_outside_of_its_range_is_refused(uniform: float) -> None:
         binomial_upper_bounds(np.array([1]), 10, np.array([0.05]), np.array([uniform]))
 
 
-@deterministic
+@fewer
 @given(st.integers(1, 60), st.data())
 def test_many_randomized_bounds_at_once_are_the_same(trials: int, data: st.DataObject) -> None:
     size = 20

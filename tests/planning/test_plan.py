@@ -22,6 +22,7 @@ from fedcert.planning import (
     worth_trying,
 )
 
+RANDOMIZED = menu(candidates=50, delta=0.05, constants=2, randomized=True)
 RECIPES = menu(candidates=50, delta=0.05, constants=2)
 UNION, SPLIT = RECIPES[:2]
 
@@ -244,3 +245,9 @@ def test_only_refining_on_many_examples_is_left_out() -> None:
     left_out = {recipe_name(r) for r in RECIPES if not worth_trying(r, 256)}
     assert left_out == {"posterior_split 0.375", "posterior_split 0.5"}
     assert all(worth_trying(recipe, 128) for recipe in RECIPES)
+
+
+def test_a_menu_is_randomized_as_a_whole() -> None:
+    assert [recipe.unwitnessed() for recipe in RANDOMIZED] == list(RECIPES)
+    assert all(recipe.randomized for recipe in RANDOMIZED)
+    assert all(recipe.first_share == 0.99 for recipe in RECIPES)

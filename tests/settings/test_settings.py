@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulations.federation import SCENARIO
 
+from fedcert.certificates import RecipeTable
 from fedcert.errors import SettingsError
 from fedcert.settings import RunSettings
 
@@ -303,6 +304,17 @@ def test_the_recipe_table_follows_from_the_settings() -> None:
     assert kinds(recipe="split") == [(1, "split")]
     recipe = RunSettings.from_mapping({"certificate": {"delta": 0.1}}).recipe_table()
     assert {r.delta for _, r in recipe.rows} == {0.1}
+    assert {r.first_share for _, r in recipe.rows} == {0.99}
+
+
+def test_bounds_are_randomized_if_the_settings_say_so() -> None:
+    def table(**certificate: Any) -> RecipeTable:
+        return RunSettings.from_mapping({"certificate": certificate}).recipe_table()
+
+    assert [recipe.randomized for _, recipe in table().rows] == [False, False]
+    assert [recipe.randomized for _, recipe in table(randomized=True).rows] == [True, True]
+    with pytest.raises(SettingsError, match=r"kind 'steel' cannot be randomized"):
+        table(randomized=True, recipe="steel")
 
 
 def test_projections_are_separated_by_commas() -> None:

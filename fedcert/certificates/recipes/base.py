@@ -18,8 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.certificates.attempts import UNSAID_FIRST_SHARE
-from fedcert.certificates.bounds import binomial_upper_bound, budget_of
+from fedcert.certificates.bounds import (
+    binomial_upper_bound,
+    binomial_upper_bounds,
+    budget_of,
+)
 from fedcert.certificates.counts import Counts, ErrorTable, Refined, Selection, lowest
+from fedcert.certificates.randomized import LEAST, number_of
 from fedcert.certificates.recipes.parts import (
     Choice,
     FirstStage,
@@ -76,17 +81,23 @@ class Recipe(ABC):
     first_share : float
         Share of delta that a client's first attempt has; later ones divide the rest (default:
         0.9, as in recipes that were written down before there was this argument).
+    randomized : bool
+        Whether the bound takes a number from the seed, which makes it fail with exactly its
+        budget; for certificates whose seed a server issued (default: False).
     """
 
     kind: ClassVar[str]
     certifies: ClassVar[Subject] = "adapter"
     refines: ClassVar[bool] = False
     """Whether the certified hypotheses are made with the help of the choosing examples."""
+    randomizes: ClassVar[bool] = False
+    """Whether its bounds are exact binomial ones, all of which a number may randomize."""
 
     candidates: int
     delta: float
     margin_tolerance: float = 1e-4
     first_share: float = UNSAID_FIRST_SHARE
+    randomized: bool = False
 
     def __post_init__(self) -> None:
         require_integer("candidates", self.candidates, 1, 2**53 - 1)
@@ -99,6 +110,12 @@ class Recipe(ABC):
         if self.margin_tolerance < 0:
             raise CertificateError(
                 f"margin_tolerance must not be negative, not {self.margin_tolerance}"
+            )
+        if not isinstance(self.randomized, bool):
+            raise CertificateError(f"randomized must be true or false, not {self.randomized!r}")
+        if self.randomized and not self.randomizes:
+            raise CertificateError(
+                f"the bound of a recipe of kind {self.kind!r} cannot be randomized"
             )
 
     @abstractmethod
@@ -182,11 +199,24 @@ class Recipe(ABC):
         CertificateError
             If the counts are impossible, or as in `weight`.
         """
-        return binomial_upper_bound(errors, trials, self.budget(choice))
+        number = 1.0 if choice is None or not self.randomized else choice.number
+        return binomial_upper_bound(errors, trials, self.budget(choice), number)
+
+    def number_of(self, seed: str) -> float:
+        """Return what its bounds take from a seed: 1 unless they are randomized."""
+        return number_of(seed) if self.randomized else 1.0
+
+    def unwitnessed(self) -> Self:
+        """Return the recipe for a seed that no server issued: such a seed may be chosen."""
+        return replace(self, randomized=False)
 
     def lowest_bound(self, n: int) -> float:
         """Return a value that no bound from n examples is below, reached or approached."""
-        return self.bound(0, self.certifying(n).size)
+        return self.bound(0, self.certifying(n).size, self.luckiest())
+
+    def luckiest(self, index: int = 0) -> Choice:
+        """Return the choice of a hypothesis with the number that gives its lowest bound."""
+        return Choice(index=index, number=LEAST if self.randomized else 1.0)
 
     def check_choice(self, choice: Choice, n: int) -> None:
         """Raise `CertificateError` if the recipe cannot have made this choice on n examples."""
@@ -375,6 +405,10 @@ class Recipe(ABC):
     def _selected(self, index: npt.NDArray[np.int64], counts: Counts) -> Selection:
         errors = counts.certifying[np.arange(len(index)), index]
         bounds = np.zeros(len(errors))
+        if counts.numbers is not None:
+            budgets = np.full(len(errors), self.budget())
+            bounds = binomial_upper_bounds(errors, counts.certified_on, budgets, counts.numbers)
+            return Selection(bounds=bounds, errors=errors.astype(np.float64), index=index)
         for value in np.unique(errors):
             bounds[errors == value] = self.bound(int(value), counts.certified_on)
         return Selection(bounds=bounds, errors=errors.astype(np.float64), index=index)
@@ -461,7 +495,7 @@ class Recipe(ABC):
 
 
 # What came later is left out where it says what was so before: digests stay what they were.
-_UNSAID: dict[str, Any] = {"first_share": UNSAID_FIRST_SHARE}
+_UNSAID: dict[str, Any] = {"first_share": UNSAID_FIRST_SHARE, "randomized": False}
 
 _SUBJECTS: dict[Subject, str] = {
     "adapter": "an adapter",

@@ -34,7 +34,10 @@ def lowest_bound(counts: Counts, budgets: npt.NDArray[np.float64]) -> Selection:
     for count in range(top.shape[1]):
         present = top[:, count] >= 0
         bounds[present, count] = binomial_upper_bounds(
-            np.full(present.sum(), count), counts.certified_on, top[present, count]
+            np.full(present.sum(), count),
+            counts.certified_on,
+            top[present, count],
+            None if counts.numbers is None else counts.numbers[present],
         )
     best = bounds.argmin(axis=1)
     leads = (errors == best[:, None]) & (budgets == top[episodes, best][:, None])

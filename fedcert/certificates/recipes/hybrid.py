@@ -123,7 +123,8 @@ class HybridRecipe(SplitRecipe):
 
     def lowest_bound(self, n: int) -> float:
         """Return the bound at zero errors of a candidate that has all of the weight."""
-        return binomial_upper_bound(0, self.certifying(n).size, self.delta)
+        luckiest = self.luckiest().number
+        return binomial_upper_bound(0, self.certifying(n).size, self.delta, luckiest)
 
     def check_choice(self, choice: Choice, n: int) -> None:
         """Check also that the first stage speaks about n1 examples."""

@@ -26,6 +26,7 @@ class KnownBestRecipe(UnionRecipe):
     """
 
     kind: ClassVar[str] = "test_set"
+    randomizes: ClassVar[bool] = False
     certifies: ClassVar[Subject] = "reference"
 
     def weight(self, choice: Choice | None = None) -> int:

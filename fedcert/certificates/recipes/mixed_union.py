@@ -77,7 +77,7 @@ class MixedUnionRecipe(WeightedUnionRecipe):
 
     def lowest_bound(self, n: int) -> float:
         """Return the bound at zero errors of whichever candidates weigh more."""
-        return min(self.bound(0, n, Choice(index=index)) for index in (0, self.constants))
+        return min(self.bound(0, n, self.luckiest(index)) for index in (0, self.constants))
 
     def ledger(self, n: int) -> tuple[LedgerEntry, ...]:
         """Return two entries: what the constants and what the draws take."""

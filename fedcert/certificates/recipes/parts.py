@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fedcert.errors import CertificateError
@@ -67,7 +67,7 @@ class FirstStage:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which hypothesis was chosen, for recipes whose weights differ.
+    """Which hypothesis was chosen, and what else its bound follows from.
 
     Parameters
     ----------
@@ -75,10 +75,14 @@ class Choice:
         Its number, from 0 on.
     first_stage : FirstStage or None
         For recipes that weight the candidates by the choosing examples (default: None).
+    number : float
+        What a randomized bound takes from the seed, in (0, 1]; it is not chosen, and does not
+        tell two choices apart (default: 1, which does not randomize).
     """
 
     index: int
     first_stage: FirstStage | None = None
+    number: float = field(default=1.0, compare=False)
 
 
 def require_integer(name: str, value: object, low: int, high: int) -> None:

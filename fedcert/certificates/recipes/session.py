@@ -58,11 +58,14 @@ class Session(ABC):
         M; constant predictors, if the recipe has any, are the first of them.
     chunk : int
         How many candidates are drawn at a time. It does not change what is chosen.
+    number : float
+        What a randomized bound takes from the seed; 1 for one that is not randomized.
     """
 
     n: int
     candidates: int
     chunk: int = 1024
+    number: float = 1.0
 
     @abstractmethod
     def draw(self, *, start: int, count: int) -> FloatArray:
@@ -135,6 +138,7 @@ class Session(ABC):
             certifying_losses=certified_losses,
             chosen_on=choosing.size,
             certified_on=certifying.size,
+            numbers=None if self.number == 1 else np.array([self.number]),
         )
 
 
@@ -151,6 +155,8 @@ class TableSession(Session):
         M.
     n : int
         Number of examples.
+    number : float
+        As in `Session` (default: 1).
 
     Raises
     ------
@@ -158,12 +164,15 @@ class TableSession(Session):
         If the table is too small.
     """
 
-    def __init__(self, table: ErrorTable, *, candidates: int, n: int) -> None:
+    def __init__(
+        self, table: ErrorTable, *, candidates: int, n: int, number: float = 1.0
+    ) -> None:
         if len(table.wrong) < candidates:
             raise CertificateError(
                 f"the recipe has {candidates} candidates, and the table only {len(table.wrong)}"
             )
         self.n, self.candidates, self.chunk = n, candidates, candidates
+        self.number = number
         self._wrong, self._losses = table.wrong[:, :n], table.losses[:, :n]
 
     def draw(self, *, start: int, count: int) -> FloatArray:
@@ -202,7 +211,7 @@ class TableSession(Session):
             losses=self._losses[:, columns],
             test_risk=np.full(len(self._wrong), np.nan),
         )
-        return type(self)(table, candidates=self.candidates, n=span.size)
+        return type(self)(table, candidates=self.candidates, n=span.size, number=self.number)
 
 
 def refined_counts(refined: Refined, chosen_on: int) -> Counts:

@@ -37,6 +37,7 @@ class SplitRecipe(Recipe):
     """
 
     kind: ClassVar[str] = "split"
+    randomizes: ClassVar[bool] = True
 
     choose_fraction: float = 0.5
 

@@ -22,6 +22,7 @@ class SteelRecipe(UnionRecipe):
     """
 
     kind: ClassVar[str] = "steel"
+    randomizes: ClassVar[bool] = False
 
     def bound(self, errors: int, trials: int, choice: Choice | None = None) -> float:
         """Return Hoeffding's bound; see `Recipe.bound` for arguments and errors."""

@@ -22,6 +22,7 @@ class UnionRecipe(Recipe):
     """
 
     kind: ClassVar[str] = "union"
+    randomizes: ClassVar[bool] = True
 
     def choosing(self, n: int) -> Span:
         """Return all n examples."""

@@ -56,7 +56,7 @@ class WeightedUnionRecipe(UnionRecipe):
 
     def lowest_bound(self, n: int) -> float:
         """Return the bound of the first candidate at zero errors."""
-        return self.bound(0, n, Choice(index=0))
+        return self.bound(0, n, self.luckiest())
 
     def select(self, counts: Counts) -> Selection:
         """Certify the candidate with the lowest bound."""
