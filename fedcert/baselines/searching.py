@@ -21,7 +21,7 @@ from fedcert.baselines.method import (
     Traffic,
     Upstream,
 )
-from fedcert.certificates import Recipe
+from fedcert.certificates import Choice, Recipe
 from fedcert.certificates.replay import ErrorTable, Outcome, replay
 from fedcert.data.examples import Examples
 from fedcert.planning import ClientReplay, menu, worth_trying
@@ -95,7 +95,7 @@ class Searching(Method):
             wrong=scores.wrong, losses=scores.losses, test_risk=np.full(len(vectors), np.nan)
         )
         outcome = replay(self.recipe, table, len(examples))
-        return _handed_out(outcome, vectors, drawing + scoring)
+        return _handed_out(self.recipe, outcome, vectors, drawing + scoring)
 
     def trial(self, examples: Examples, n: int) -> float:
         """Replay as planners do."""
@@ -201,8 +201,11 @@ class PosteriorSplit(Searching):
         return recipe.kind == "posterior_split"
 
 
-def _handed_out(outcome: Outcome, adapters: FloatArray, seconds: float) -> Personalized:
+def _handed_out(
+    recipe: Recipe, outcome: Outcome, adapters: FloatArray, seconds: float
+) -> Personalized:
     assert outcome.index is not None  # these recipes choose one adapter
+    candidate = recipe.candidate_of(Choice(index=outcome.index))
     return Personalized(
-        adapters=adapters[[outcome.index]], certificate=outcome.bound, shared_seconds=seconds
+        adapters=adapters[[candidate]], certificate=outcome.bound, shared_seconds=seconds
     )

@@ -186,7 +186,8 @@ def _false(
     if kept is None:
         selection = recipe.select(counts)
         known = _vote_risks(selection, risks, shared) if recipe.kind == "vote" else None
-        return (selection.averaged(risks) if known is None else known) > selection.bounds
+        known = selection.averaged(recipe.hypothesis_risks(risks)) if known is None else known
+        return known > selection.bounds
     chosen = replace(
         counts,
         choosing=np.take_along_axis(counts.choosing, kept, axis=1),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fedcert.certificates.bounds import binomial_upper_bound
 from fedcert.certificates.counts import ErrorTable, Refined
 from fedcert.certificates.randomized import EVENLY
-from fedcert.certificates.recipes.base import Recipe
+from fedcert.certificates.recipes.base import Choice, Recipe
 from fedcert.certificates.recipes.session import TableSession
 from fedcert.errors import CertificateError
 
@@ -47,7 +47,8 @@ class Outcome:
     trials : int
         Number of certifying examples.
     index : int or None
-        The chosen candidate, or refined candidate; None if no single one is certified.
+        The chosen hypothesis: a candidate (`Recipe.candidate_of`) or a refined one; None if no
+        single one is certified.
     """
 
     bound: float
@@ -95,12 +96,16 @@ def replay(
     if recipe.randomized:
         counts = replace(counts, numbers=np.array([number]))
     selection = recipe.select(counts)
+    index = None if selection.index is None else int(selection.index[0])
+    trials = counts.certified_on
+    if index is not None:
+        trials = recipe.certifies_on(Choice(index=index), n).size
     return Outcome(
         bound=float(selection.bounds[0]),
         risk=recipe.risk_of(selection, table, risks),
         errors=float(selection.errors[0]),
-        trials=counts.certified_on,
-        index=None if selection.index is None else int(selection.index[0]),
+        trials=trials,
+        index=index,
     )
 
 

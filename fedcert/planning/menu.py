@@ -9,6 +9,7 @@ from fedcert.certificates import (
     MixedUnionRecipe,
     PosteriorSplitRecipe,
     Recipe,
+    SwapRecipe,
     UnionRecipe,
 )
 from fedcert.certificates.attempts import FIRST_SHARE
@@ -20,6 +21,8 @@ _HYBRIDS = (0.25, 0.5)
 _POSTERIOR_SPLITS = (0.25, 0.375, 0.5)
 # Shares of delta for constant predictors.
 _MIXED = (0.5, 0.9)
+# With fewer examples than these, two chances at half of delta are worth less than one.
+_FEWEST_SWAPPED = 64
 # More examples than these teach a posterior little, and cost much.
 _MOST_REFINED_ON = 64
 
@@ -52,6 +55,7 @@ def menu(
     return (
         UnionRecipe(**terms),
         *(HybridRecipe(**terms, choose_fraction=share) for share in _HYBRIDS),
+        SwapRecipe(**terms),
         *(PosteriorSplitRecipe(**terms, choose_fraction=share) for share in _POSTERIOR_SPLITS),
         *(
             MixedUnionRecipe(**terms, constants=constants, share=share)
@@ -62,7 +66,12 @@ def menu(
 
 
 def worth_trying(recipe: Recipe, n: int) -> bool:
-    """Return whether a planner tries a recipe at n: not if it would refine on too many."""
+    """Return whether a planner tries a recipe at n.
+
+    Not if it would refine on too many examples, or swap parts of too few.
+    """
+    if recipe.kind == SwapRecipe.kind:
+        return n >= _FEWEST_SWAPPED
     return not recipe.refines or recipe.choosing(n).size <= _MOST_REFINED_ON
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.certificates import Recipe
+from fedcert.certificates import Choice, Recipe
 from fedcert.certificates.replay import (
     ErrorTable,
     Outcome,
@@ -83,7 +83,8 @@ class ClientReplay:
         outcome = replay(recipe, self._table_for(recipe), n, refined, number=number)
         if recipe.refines or outcome.index is None:
             return outcome
-        return replace(outcome, risk=self._risk(self._vector(recipe, outcome.index)))
+        candidate = recipe.candidate_of(Choice(index=outcome.index))
+        return replace(outcome, risk=self._risk(self._vector(recipe, candidate)))
 
     def mean_bound(self, recipe: Recipe, n: int) -> float:
         """Return what a recipe certifies with n examples, averaged over disjoint parts of all.

@@ -155,11 +155,12 @@ def _seed(certificate: Certificate, bundle: Bundle) -> Check:
 
 def _candidate(certificate: Certificate, bundle: Bundle) -> Check:
     candidate, vector = certificate.candidate, certificate.adapter_vector
+    number = certificate.recipe.candidate_of(certificate.choice)
     constants = constant_adapters(bundle.space, len(bundle.labels))
     try:
         [drawn] = draw(
             certificate.recipe, bundle.prior, constants, candidate.seed,
-            start=certificate.recipe.candidate_of(certificate.choice), count=1,
+            start=number, count=1,
         )  # fmt: skip
     except CertificateError as error:
         return Check("candidate", False, str(error))
@@ -170,8 +171,7 @@ def _candidate(certificate: Certificate, bundle: Bundle) -> Check:
     return Check(
         "candidate",
         fits,
-        f"candidate {candidate.index} was drawn again (difference {distance:.1e})"
+        f"candidate {number} was drawn again (difference {distance:.1e})"
         if fits
-        else f"the adapter is not candidate {candidate.index} of the seed "
-        f"(difference {distance:.1e})",
+        else f"the adapter is not candidate {number} of the seed (difference {distance:.1e})",
     )

@@ -144,9 +144,14 @@ class RecipeSuite:
         table = random_table(self.few.candidates, 32, seed=n)
         outcome = replay(self.few, table, n, refined_for(self.few, table, n))
         assert self.few.lowest_bound(n) <= outcome.bound <= 1
-        assert outcome.trials == self.few.certifying(n).size
+        assert outcome.trials == self._certified_on(outcome.index, n)
         assert 0 <= outcome.errors <= outcome.trials
         assert 0 <= outcome.risk <= 1
+
+    def _certified_on(self, index: int | None, n: int) -> int:
+        if index is None:
+            return self.few.certifying(n).size
+        return self.few.certifies_on(Choice(index=index), n).size
 
     @pytest.mark.parametrize("n", [0, 33])
     def test_a_replay_needs_a_fitting_n(self, n: int) -> None:

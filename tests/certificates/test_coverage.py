@@ -24,6 +24,7 @@ from fedcert.certificates import (
     Span,
     SplitRecipe,
     SteelRecipe,
+    SwapRecipe,
     UnionRecipe,
     WeightedUnionRecipe,
     binomial_upper_bound,
@@ -70,6 +71,7 @@ def test_any_number_of_examples_may_choose(kind: type[SplitRecipe], n1: int) -> 
         UnionRecipe(**TERMS),
         MixedUnionRecipe(**TERMS, constants=10),
         SplitRecipe(**TERMS),
+        SwapRecipe(candidates=1, delta=coverage.DELTA),
         PosteriorSplitRecipe(**TERMS),
         PosteriorSplitRecipe(**TERMS, finalists=3),
     ],
@@ -179,6 +181,29 @@ class SplitThatPeeks(SplitRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SwapAtAllOfDeltaTwice(SwapRecipe):
+    def weight(self, choice: Choice | None = None) -> int:
+        return WEIGHT_DENOMINATOR
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapThatForgetsToSwap(SwapRecipe):
+    def select(self, counts: Counts) -> Selection:
+        # Each part certifies what it chose itself.
+        parts = (counts.choosing, counts.certifying)
+        fewest = np.stack([errors.min(axis=1) for errors in parts])
+        best = np.stack([errors.argmin(axis=1) for errors in parts])
+        part, episodes = fewest.argmin(axis=0), np.arange(len(counts.choosing))
+        errors = fewest[part, episodes]
+        bounds = [self.bound(int(k), counts.certified_on) for k in errors]
+        return Selection(
+            bounds=np.array(bounds),
+            errors=errors.astype(np.float64),
+            index=best[part, episodes] + part * self.candidates,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinalistsForFree(PosteriorSplitRecipe):
     def weight(self, choice: Choice | None = None) -> int:
         return WEIGHT_DENOMINATOR
@@ -245,6 +270,8 @@ MUTANTS: list[tuple[Recipe, Case]] = [
     (SplitDoubleDelta(**TERMS), TIED_AT_2),
     (SplitThatCertifiesOnAll(**TERMS), TIED_AT_2),
     (SplitThatPeeks(**TERMS), TIED_AT_2),
+    (SwapAtAllOfDeltaTwice(**TERMS), TIED_AT_2),
+    (SwapThatForgetsToSwap(**TERMS), TIED_AT_2),
     (FinalistsForFree(**TERMS, finalists=3), TIED_AT_2),
     (RefinedOnAll(**TERMS), TIED_AT_2),
     (WeightsFromCertifyingExamples(**TERMS), TIED_AT_2),

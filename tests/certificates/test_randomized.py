@@ -41,7 +41,7 @@ from .recipe_suite import random_table, refined_for
 
 SERVER = key_from_seed(b"s" * 32)
 SEED = "0123456789abcdef" * 4
-BLESSED = Path(__file__).parent / "blessed" / "randomized.json"
+BLESSED = Path(__file__).parent / "blessed" / "second-words" / "randomized.json"
 TERMS: dict[str, Any] = {"candidates": 20, "delta": 0.05, "randomized": True}
 RECIPES: tuple[Recipe, ...] = (
     UnionRecipe(**TERMS),

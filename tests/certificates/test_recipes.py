@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
 from fedcert.certificates import (
     WEIGHT_DENOMINATOR,
+    Choice,
     Recipe,
     RecipeTable,
     SplitRecipe,
     SteelRecipe,
+    SwapRecipe,
     UnionRecipe,
     binomial_upper_bound,
     hoeffding_upper_bound,
     uniform_weight,
 )
 from fedcert.certificates.recipes import register
+from fedcert.certificates.recipes.session import TableSession
+from fedcert.certificates.replay import ErrorTable, replay
 from fedcert.errors import CertificateError
 
 from .recipe_suite import WeightSuite
@@ -25,6 +32,13 @@ from .recipe_suite import WeightSuite
 UNION = UnionRecipe(candidates=20_000, delta=0.05)
 STEEL = SteelRecipe(candidates=20_000, delta=0.05)
 SPLIT = SplitRecipe(candidates=20_000, delta=0.05)
+
+
+class Settled(TableSession):
+    """A table whose predictions count the same at every margin tolerance."""
+
+    def at(self, tolerance: float) -> Self:
+        return self
 
 
 class TestUnion(WeightSuite):
@@ -50,6 +64,82 @@ class TestSteel(WeightSuite):
 
     def test_it_is_not_equal_to_the_union_recipe(self) -> None:
         assert self.recipe != UNION
+
+
+class TestSwap(WeightSuite):
+    recipe = SwapRecipe(candidates=20_000, delta=0.05)
+    few = SwapRecipe(candidates=9, delta=0.05)
+
+    def test_each_part_has_half_of_delta(self) -> None:
+        assert self.recipe.weight() == WEIGHT_DENOMINATOR // 2
+        assert self.recipe.bound(4, 40) == binomial_upper_bound(4, 40, 0.025)
+        assert [entry.delta for entry in self.recipe.ledger(80)] == [0.0, 0.025, 0.025]
+
+    def test_a_hypothesis_says_which_part_chose_it(self) -> None:
+        first, second = Choice(index=7), Choice(index=20_007)
+        assert [self.recipe.candidate_of(choice) for choice in (first, second)] == [7, 7]
+        assert self.recipe.certifies_on(first, 81) == (40, 81)
+        assert self.recipe.certifies_on(second, 81) == (0, 40)
+        self.recipe.check_choice(Choice(index=39_999), 80)
+        with pytest.raises(CertificateError, match="no candidate 40000 among 40000"):
+            self.recipe.check_choice(Choice(index=40_000), 80)
+
+    def test_the_lower_bound_counts(self) -> None:
+        # Candidate 0 is best on the first part, candidate 1 on the second.
+        wrong = np.zeros((2, 16), dtype=np.bool_)
+        wrong[0, 8:13] = True
+        wrong[1, 1:3] = True
+        recipe = SwapRecipe(candidates=2, delta=0.05)
+        table = ErrorTable(
+            wrong=wrong, losses=np.zeros((2, 16)), test_risk=np.array([0.5, 0.25])
+        )
+        outcome = replay(recipe, table, 16)
+        assert outcome.index == 2 + 1
+        assert (outcome.errors, outcome.trials) == (2, 8)
+        assert outcome.bound == recipe.bound(2, 8)
+        assert outcome.risk == 0.25
+
+    def test_a_part_s_choice_is_checked_on_that_part(self) -> None:
+        wrong = np.zeros((2, 16), dtype=np.bool_)
+        wrong[0, 8:13] = True
+        wrong[1, 1:3] = True
+        table = ErrorTable(wrong=wrong, losses=np.zeros((2, 16)), test_risk=np.zeros(2))
+        recipe = SwapRecipe(candidates=2, delta=0.05)
+        session = Settled(table, candidates=2, n=16)
+        assert recipe.choose(session).choice == Choice(index=3)
+        for honest in (0, 3):
+            recipe.check_repeated(Choice(index=honest), session)
+        # Chosen on the part that certifies it: no errors there, and no part chose it.
+        for forged in (1, 2):
+            with pytest.raises(CertificateError, match="the recipe chooses that one"):
+                recipe.check_repeated(Choice(index=forged), session)
+
+    def test_each_part_breaks_ties_by_its_own_losses(self) -> None:
+        losses = np.ones((3, 16))
+        losses[1, :8], losses[2, 8:] = 0.5, 0.5
+        table = ErrorTable(
+            wrong=np.zeros((3, 16), dtype=np.bool_), losses=losses, test_risk=np.zeros(3)
+        )
+        counts, _ = SwapRecipe(candidates=3, delta=0.05).tabulated(table, 16, None)
+        assert SwapRecipe(candidates=3, delta=0.05).select(counts).index == [1]
+        harder = replace(counts, certifying=counts.certifying + 1)
+        assert SwapRecipe(candidates=3, delta=0.05).select(harder).index == [3 + 2]
+
+    @pytest.mark.parametrize("n", [16, 32, 64, 128])
+    def test_it_gains_what_was_computed_apart(self, n: int) -> None:
+        # Two halves with independent counts and equal risks, the lower bound of both.
+        expected = {
+            16: (0.388, 0.425, 0.514, 0.602),
+            32: (0.239, 0.293, 0.401, 0.504),
+            64: (0.156, 0.217, 0.331, 0.437),
+            128: (0.112, 0.173, 0.286, 0.393),
+        }[n]
+        m = n // 2
+        bounds = np.array([self.recipe.bound(k, m) for k in range(m + 1)])
+        for risk, value in zip((0.05, 0.1, 0.2, 0.3), expected, strict=True):
+            least = binom.sf(np.arange(-1, m), m, risk) ** 2  # both counts from k on
+            chances = least - np.append(least[1:], 0.0)
+            assert chances @ bounds == pytest.approx(value, abs=1e-3)
 
 
 class TestSplit(WeightSuite):

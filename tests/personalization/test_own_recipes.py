@@ -23,6 +23,7 @@ from fedcert.certificates import (
     Session,
     Span,
     SplitRecipe,
+    SwapRecipe,
     UnionRecipe,
     verify_record,
 )
@@ -88,14 +89,14 @@ class MeanOfTheBest(SplitRecipe):
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Swap(SplitRecipe):
+class OwnSwap(SplitRecipe):
     """Each half chooses a candidate for the other; both certify, at half of delta each.
 
     Hypothesis j is candidate j, certified on the second half; M + j is the same candidate,
     certified on the first.
     """
 
-    kind: ClassVar[str] = "swap"
+    kind: ClassVar[str] = "own_swap"
 
     @property
     def hypotheses(self) -> int:
@@ -137,7 +138,13 @@ def _serve(
 
 @pytest.mark.parametrize(
     "recipe",
-    [FourthBest(**TERMS), ConstantsToo(**TERMS), MeanOfTheBest(**TERMS), Swap(**TERMS)],
+    [
+        FourthBest(**TERMS),
+        ConstantsToo(**TERMS),
+        MeanOfTheBest(**TERMS),
+        OwnSwap(**TERMS),
+        SwapRecipe(**TERMS),
+    ],
     ids=lambda r: r.kind,
 )
 def test_it_serves_by_the_rule_that_is_replayed_and_verified(
@@ -220,7 +227,7 @@ def test_a_refining_recipe_cannot_read_certifying_examples(
 
 def test_a_recipe_may_choose_on_two_spans() -> None:
     """By a `choose` of its own, which is what replays and coverage tests play as well."""
-    recipe = Swap(candidates=20, delta=0.05)
+    recipe = OwnSwap(candidates=20, delta=0.05)
     rng = np.random.default_rng(0)
     wrong = rng.random((20, 40)) < np.linspace(0.1, 0.6, 20)[:, None]
     table = ErrorTable(

@@ -251,3 +251,8 @@ def test_a_menu_is_randomized_as_a_whole() -> None:
     assert [recipe.unwitnessed() for recipe in RANDOMIZED] == list(RECIPES)
     assert all(recipe.randomized for recipe in RANDOMIZED)
     assert all(recipe.first_share == 0.99 for recipe in RECIPES)
+
+
+def test_parts_are_swapped_from_64_examples_on() -> None:
+    [swap] = [recipe for recipe in RECIPES if recipe.kind == "swap"]
+    assert [worth_trying(swap, n) for n in (63, 64, 500)] == [False, True, True]

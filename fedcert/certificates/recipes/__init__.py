@@ -19,6 +19,7 @@ from fedcert.certificates.recipes.mixed_union import MixedUnionRecipe
 from fedcert.certificates.recipes.posterior_split import PosteriorSplitRecipe
 from fedcert.certificates.recipes.split import SplitRecipe
 from fedcert.certificates.recipes.steel import SteelRecipe
+from fedcert.certificates.recipes.swap import SwapRecipe
 from fedcert.certificates.recipes.table import RecipeTable
 from fedcert.certificates.recipes.union import UnionRecipe
 from fedcert.certificates.recipes.weighted_union import WeightedUnionRecipe
@@ -41,6 +42,7 @@ __all__ = [
     "SplitRecipe",
     "SteelRecipe",
     "Subject",
+    "SwapRecipe",
     "UnionRecipe",
     "VoteRecipe",
     "WeightedUnionRecipe",

@@ -289,6 +289,10 @@ class Recipe(ABC):
         """
         return choice.index
 
+    def hypothesis_risks(self, risks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the hypotheses' risks from the candidates', by default the same."""
+        return risks
+
     def certifies_on(self, choice: Choice, n: int) -> Span:
         """Return which examples certify what was chosen, by default ``certifying(n)``."""
         return self.certifying(n)
@@ -387,7 +391,7 @@ class Recipe(ABC):
             )
         session = TableSession(table, candidates=self.candidates, n=n)
         counts = session.count(self.choosing(n), self.certifying(n))
-        return counts, table.test_risk[: self.candidates]
+        return counts, self.hypothesis_risks(table.test_risk[: self.candidates])
 
     def _refined_counts(self, refined: Refined, n: int) -> Counts:
         expected = (self.hypotheses, self.certifying(n).size)
