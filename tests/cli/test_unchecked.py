@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.device_rig import make_base, make_bundle
 
 from cli.conftest import Outcome, Run
 from cli.test_protocol import Parties
 from fedcert.certificates import Certificate
-from fedcert.simulations.faults.device_rig import make_base, make_bundle
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from fedcert.personalization import Personalization, commit_to, personalize
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.log import read_log
+from fedcert.protocol.seeds import SeedGrant
 from fedcert.verification import verify
 from personalization.conftest import KEY, make_bundle, shuffled, solvable_examples
 
@@ -61,7 +62,11 @@ def _failed(report: VerificationReport) -> list[str]:
 
 def _careless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the device of a client who changes the software: it accepts every seed."""
-    monkeypatch.setattr(DeviceState, "accept", lambda *_args, **_options: None)
+
+    def accept(state: DeviceState, grant: SeedGrant, *_args: Any, **_options: Any) -> Any:
+        return state.opening(grant.receipt.commitment)
+
+    monkeypatch.setattr(DeviceState, "accept", accept)
 
 
 def test_a_server_of_ones_own_is_refused_where_the_bundle_names_its_server(
