@@ -71,7 +71,7 @@ def test_the_memory_budget_decides_nothing(
     monkeypatch.setattr(AdaptedModel, "logits", logits)
     scorer = _batched(family, model, memory_mib=memory_mib)
     scores = scorer.score(vectors, examples, on_scored=counts.append)
-    np.testing.assert_allclose(scores.losses, expected.losses, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scores.losses, expected.losses, rtol=1e-5, atol=1e-5)
     assert scores.best()[:2] == expected.best()[:2]
     assert sum(counts) == 23
     assert max(sizes) == at_once or at_once is None

@@ -119,17 +119,30 @@ def test_nor_does_the_memory_of_the_batched_scorer(
     assert winner.index >= 5  # not in the first chunk
 
 
-@pytest.mark.parametrize("memory_mib", [1e-6, 0.1, 0.3, 256])
-def test_of_equal_candidates_the_first_wins(vit: Family, memory_mib: float) -> None:
+@pytest.mark.parametrize("chunk", [1, 7, 1024])
+def test_of_equal_candidates_the_first_wins(chunk: int) -> None:
     """Pool resampling draws the same adapter many times."""
-    model = vit.adapted()
-    pool = keyed_generator("pool").standard_normal((5, model.space.dimension))
+    pool = keyed_generator("pool").standard_normal((5, 3))
     prior = ResamplingPrior.fit(pool, seed=0)
-    scorer = BatchedScorer(model, vit.inputs, margin_tolerance=1e-4, memory_mib=memory_mib)
-    winner = search(prior, scorer, vit.examples(12), seed=SEED, candidates=40)
+    scorer = _FromVector(_by_sign)
+    winner = search(prior, scorer, NOTHING, seed=SEED, candidates=40, chunk=chunk)
     equal = (prior.sample(SEED, count=40) == winner.vector).all(axis=1)
     assert equal.sum() > 3
     assert winner.index == int(np.argmax(equal))
+
+
+@pytest.mark.parametrize("memory_mib", [1e-6, 0.1, 0.3, 256])
+def test_equal_candidates_score_alike(vit: Family, memory_mib: float) -> None:
+    """Up to rounding, which may differ with the place in a batch: any of them may win then."""
+    model, examples = vit.adapted(), vit.examples(12)
+    pool = keyed_generator("pool").standard_normal((5, model.space.dimension))
+    vectors = ResamplingPrior.fit(pool, seed=0).sample(SEED, count=40)
+    scorer = BatchedScorer(model, vit.inputs, margin_tolerance=1e-4, memory_mib=memory_mib)
+    scores = scorer.score(vectors, examples)
+    for vector in pool:
+        equal = (vectors == vector).all(axis=1)
+        assert equal.any()
+        np.testing.assert_allclose(np.ptp(scores.losses[equal], axis=0), 0, atol=1e-5)
 
 
 def test_a_search_needs_a_candidate() -> None:
