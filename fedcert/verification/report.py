@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Unchecked, VerificationReport, verify_record
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
-from fedcert.models.base import BaseModel
 from fedcert.protocol.commitment import Opening
 from fedcert.protocol.log import Entry
 from fedcert.protocol.witness import (
@@ -19,8 +18,10 @@ from fedcert.protocol.witness import (
     check_server,
     check_witness,
 )
-from fedcert.verification.checks import check_adapter, check_bundle
-from fedcert.verification.data import check_data
+
+if TYPE_CHECKING:
+    from fedcert.bundles import Bundle
+    from fedcert.models.base import BaseModel
 
 __all__ = ["verify"]
 
@@ -79,6 +80,10 @@ def verify(
     report = verify_record(certificate, public_key=public_key)
     fits = bundle is not None
     if bundle is not None:
+        # They need a model library, and a record alone does not.
+        from fedcert.verification.checks import check_adapter, check_bundle
+        from fedcert.verification.data import check_data
+
         found = check_bundle(certificate, bundle)
         report = report.extended(found)
         fits = found[0].passed
