@@ -207,14 +207,18 @@ def test_spent_examples_stay_spent(copy: Path, run: Run, tmp_path: Path) -> None
     assert "already spent on: monitoring" in shown.err
 
 
-def test_a_watch_goes_on(copy: Path, run: Run) -> None:
-    shown = run(
+def test_a_watch_of_distinct_inputs_begins_anew(copy: Path, run: Run) -> None:
+    """It counted each input once: its wealth is not that of a sample, and cannot go on."""
+    words = (
         *("monitor", copy / "data" / "later.npz", "--json", "--bundle", copy / "diffusion"),
         *("--certificate", copy / "witnessed/union/certificate.json"),
         *("--base-model", copy / "run/base-model", "--key", copy / "devices/union.key"),
     )
-    state = json.loads(shown.out)
-    assert (state["counted"], state["seen"], state["trials"]) == (0, 100, 100)
+    shown = run(*words)
+    assert (shown.code, shown.out) == (1, "")
+    assert "100 of the 100 examples have an input that" in shown.err
+    state = json.loads(run(*words, "--rows-are-new").out)
+    assert (state["counted"], state["trials"], state["restarted"]) == (100, 100, True)
 
 
 def test_the_logs(blessed: Path, manifest: dict[str, Any], run: Run) -> None:
