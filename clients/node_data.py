@@ -103,6 +103,8 @@ class NodeData(Scenario):
                 labels=self.labels,
                 input_column=self._columns[0],
                 label_column=self._columns[1],
+                # On the node alone: what is odd about its file is its own business.
+                warn=lambda text: print(f"WARNING: {text}", file=sys.stderr, flush=True),
             )
         except Exception as error:
             # The reason may quote a label or a value, which the server must not see.

@@ -6,6 +6,9 @@ prints the message alone; library users catch `FedcertError` or one of its child
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 __all__ = [
     "AdapterError",
     "BundleError",
@@ -17,9 +20,11 @@ __all__ = [
     "PriorError",
     "ProtocolError",
     "RefusalError",
+    "RowError",
     "RunError",
     "SettingsError",
     "UnknownKindError",
+    "did_you_mean",
 ]
 
 
@@ -33,6 +38,26 @@ class SettingsError(FedcertError):
 
 class DataError(FedcertError):
     """Labelled examples are missing, malformed, or do not fit the task."""
+
+
+class RowError(DataError):
+    """One of several examples does not fit.
+
+    Whoever knows the file says there which line it is (`fedcert.data.tables.Columns.located`).
+
+    Parameters
+    ----------
+    row : int
+        Its place among the examples, from 0.
+    reason : str
+        What is wrong, as a predicate: "is an empty text".
+    noun : str (default: "example")
+        What it is called where no file is known.
+    """
+
+    def __init__(self, row: int, reason: str, *, noun: str = "example") -> None:
+        super().__init__(f"{noun} {row + 1} {reason}")
+        self.row, self.reason = row, reason
 
 
 class ModelError(FedcertError):
@@ -73,3 +98,10 @@ class RunError(FedcertError):
 
 class UnknownKindError(FedcertError):
     """A prior or a recipe is of a kind that nothing in this process has registered."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the known word that is most alike, or nothing."""
+    by_key = {word.strip().casefold(): word for word in known}
+    close = get_close_matches(given.strip().casefold(), list(by_key), n=1)
+    return f"; did you mean {by_key[close[0]]!r}?" if close else ""

@@ -7,6 +7,7 @@ The library knows only this interface; implementations live in
 from __future__ import annotations
 
 import importlib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Any, ClassVar
 
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
-from fedcert.errors import SettingsError
+from fedcert.errors import SettingsError, did_you_mean
 
-__all__ = ["Scenario", "load_scenario", "scenario_defaults"]
+__all__ = ["Scenario", "absolute_options", "load_scenario", "scenario_defaults"]
 
 _PACKAGE = "fedcert.simulations.scenarios"
 
@@ -36,6 +37,9 @@ class Scenario(ABC):
     duplicates_are_real: bool = False
     """Whether inputs that occur more than once in a support set were drawn more than once:
     true of data that are drawn with replacement, or repeat themselves by nature."""
+    paths: ClassVar[frozenset[str]] = frozenset({"base", "data", "source"})
+    """Options that name a file or folder, or something else that none has the name of. A
+    relative path is that of the process that a run was started in: workers have others."""
 
     @property
     @abstractmethod
@@ -46,6 +50,11 @@ class Scenario(ABC):
     @abstractmethod
     def inputs(self) -> InputSpec:
         """What an input looks like and how it is encoded."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about the data: what was left out, say, and why."""
+        return ()
 
     @property
     @abstractmethod
@@ -100,6 +109,15 @@ def load_scenario(name: str, options: Mapping[str, Any]) -> Scenario:
         If there is no such scenario, or an option does not fit it.
     """
     scenario = _find_class(name)
+    parameters = inspect.signature(scenario).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for option in options if not takes_any else ():
+        if option not in parameters:
+            raise SettingsError(
+                f"scenario {name!r} does not take these options: it has no option {option!r}, "
+                f"but {', '.join(sorted(parameters)) or 'none at all'}"
+                f"{did_you_mean(option, parameters)}"
+            )
     try:
         return scenario(**options)
     except TypeError as error:
@@ -107,6 +125,28 @@ def load_scenario(name: str, options: Mapping[str, Any]) -> Scenario:
         raise SettingsError(
             f"scenario {name!r} does not take these options: {reason}"
         ) from error
+
+
+def absolute_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a scenario's options with absolute paths, where there is such a file or folder.
+
+    Parameters
+    ----------
+    name, options
+        As in `load_scenario`.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such scenario.
+    """
+    found = dict(options)
+    for option in _find_class(name).paths & options.keys():
+        if isinstance(options[option], str) and options[option]:
+            path = Path(options[option]).expanduser()
+            # What is no path may be the name of a hub model; or of nothing, as is said later.
+            found[option] = str(path.absolute()) if path.exists() else options[option]
+    return found
 
 
 def scenario_defaults(name: str) -> Mapping[str, Mapping[str, Any]]:

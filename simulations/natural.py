@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from fedcert.canonical import sha256_hex
 from fedcert.data.examples import Examples
-from fedcert.errors import DataError, SettingsError
+from fedcert.errors import DataError, RowError, SettingsError
 from fedcert.messages import CLIENT_ID
 from fedcert.randomness import keyed_generator, small_seed
 from fedcert.scenarios import Scenario
@@ -34,12 +35,15 @@ class Rows:
         Whose example it is: objects of ``str``.
     items : numpy.ndarray
         What it is an example of: objects of ``str``. Rows of one item stay on one side.
+    where : callable
+        Says where a row stands in the data, for messages.
     """
 
     inputs: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
     clients: npt.NDArray[Any]
     items: npt.NDArray[Any]
+    where: Callable[[int], str] = lambda row: f"row {row + 1}"
 
 
 class NaturalScenario(Scenario):
@@ -93,6 +97,7 @@ class NaturalScenario(Scenario):
         self._training_size, self._new_size = training_size, new_size
         self._smallest_new = smallest_new
         self._support_share, self._seed = support_share, seed
+        self._left_out: list[str] = []
 
     @cached_property
     @abstractmethod
@@ -103,6 +108,12 @@ class NaturalScenario(Scenario):
         """Say whether a client is a new one; None lets the seed decide."""
         del client
         return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What rows and clients are left out, and why."""
+        _ = self._parts
+        return tuple(f"{self.name}: {note}" for note in self._left_out)
 
     @property
     def upstream_clients(self) -> tuple[str, ...]:
@@ -137,7 +148,11 @@ class NaturalScenario(Scenario):
 
     def _examples(self, rows: npt.NDArray[np.int64]) -> Examples:
         table = self._rows
-        return self.inputs.examples(table.inputs[rows], table.labels[rows])
+        try:
+            return self.inputs.examples(table.inputs[rows], table.labels[rows])
+        except RowError as error:
+            where = table.where(int(rows[error.row]))
+            raise DataError(f"{self.name}: {where} {error.reason}") from error
 
     def _part(self, side: int, client: str) -> npt.NDArray[np.int64]:
         if client not in self._parts[side]:
@@ -157,6 +172,7 @@ class NaturalScenario(Scenario):
     @cached_property
     def _parts(self) -> tuple[dict[str, npt.NDArray[np.int64]], ...]:
         """Return the rows of each upstream and of each new client, in their own order."""
+        self._left_out = []
         shuffled = self._by_client()
         large = [name for name, rows in shuffled.items() if len(rows) >= self._smallest_new]
         names = self._new_names(large)
@@ -164,18 +180,30 @@ class NaturalScenario(Scenario):
         table = self._rows
         taken = {item for rows in new.values() for item in table.items[rows]}
         upstream: dict[str, npt.NDArray[np.int64]] = {}
+        crowded_out = of_one_label = 0
         for name, rows in shuffled.items():
             if name in names or self._is_new(name) or self._enough(upstream):
                 continue
             free = np.array([item not in taken for item in table.items[rows]])
             kept = rows[free]
-            if len(kept) >= self._smallest and len(np.unique(table.labels[kept])) > 1:
+            if len(kept) < self._smallest:
+                crowded_out += 1
+            elif len(np.unique(table.labels[kept])) < 2:
+                of_one_label += 1
+            else:
                 upstream[_client_id(name)] = kept[: self._training_size or None]
+        self._note(
+            crowded_out,
+            f"clients do not train: without the items that new clients have, fewer than "
+            f"{self._smallest} rows (`smallest`) are left to each",
+        )
+        self._note(of_one_label, "clients do not train: all their rows have the same label")
         if not upstream or not names:
             raise DataError(
                 f"{self.name}: {len(shuffled)} clients have {self._smallest} rows or more, "
                 f"{len(large)} of them {self._smallest_new}; that leaves {len(upstream)} "
                 f"upstream and {len(names)} new ones; lower `smallest`, `smallest_new` or `new`"
+                + "".join(f"; {note}" for note in self._left_out)
             )
         return upstream, {_client_id(name): rows for name, rows in new.items()}
 
@@ -185,10 +213,24 @@ class NaturalScenario(Scenario):
     def _by_client(self) -> dict[str, npt.NDArray[np.int64]]:
         """Return each large client's rows, an item once; clients and rows are shuffled."""
         found: dict[str, dict[str, int]] = {}
+        labels, repeated, conflicting = self._rows.labels, 0, 0
         for row, (client, item) in enumerate(
             zip(self._rows.clients, self._rows.items, strict=True)
         ):
-            found.setdefault(client, {}).setdefault(item, row)
+            first = found.setdefault(client, {}).setdefault(item, row)
+            repeated += first != row
+            conflicting += labels[first] != labels[row]
+        self._note(
+            repeated,
+            f"of {len(labels)} rows repeat an item of the same client and are left out; the "
+            f"first one counts, also for the {conflicting} that have another label than it",
+        )
+        small = sum(len(rows) < self._smallest for rows in found.values())
+        self._note(
+            small,
+            f"of {len(found)} clients take no part: they have fewer than {self._smallest} rows "
+            "(`smallest`)",
+        )
         names = sorted(name for name, rows in found.items() if len(rows) >= self._smallest)
         order = keyed_generator(self.name, "clients", self._seed).permutation(len(names))
         shuffled = {}
@@ -197,6 +239,10 @@ class NaturalScenario(Scenario):
             generator = keyed_generator(self.name, "rows", self._seed, name)
             shuffled[name] = generator.permutation(rows)
         return shuffled
+
+    def _note(self, count: int, what: str) -> None:
+        if count:
+            self._left_out.append(f"{count} {what}")
 
     def _new_names(self, names: list[str]) -> list[str]:
         named = [name for name in names if self._is_new(name)]

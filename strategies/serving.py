@@ -109,6 +109,8 @@ def serve(
     """
     observer, events = observer or Stopwatch(), events or NoEvents()
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
+    for note in scenario.notes:
+        observer.say(f"NOTE: {note}")
     base = load_base_model(
         str(scenario.base_model(on_step=observer.say)), num_labels=len(scenario.labels)
     )

@@ -40,8 +40,6 @@ __all__ = [
 ]
 
 _KEY = "fedcert.key"
-# Examples that a note names.
-_MOST_SHOWN = 10
 
 Base = Annotated[
     str | None,
@@ -260,27 +258,16 @@ def base_name(bundle: Path, given: str | None) -> str | None:
 
 def read_labeled(data: Path, bundle: Bundle, input_column: str, label_column: str) -> Examples:
     """Read a user's examples as the bundle's task has them; say what counts as an error."""
-    import numpy as np
     from rich.console import Console
 
     from fedcert.cli.endings import print_line
     from fedcert.data import read_examples
-    from fedcert.data.examples import ALWAYS_WRONG
 
-    examples = read_examples(
+    return read_examples(
         data,
         spec=bundle.inputs,
         labels=bundle.labels,
         input_column=input_column,
         label_column=label_column,
+        warn=lambda text: print_line(Console(stderr=True), f"WARNING: {text}"),
     )
-    if examples.always_wrong:
-        rows = np.flatnonzero(examples.labels == ALWAYS_WRONG) + 1
-        shown = ", ".join(map(str, rows[:_MOST_SHOWN])) + ", ..." * (len(rows) > _MOST_SHOWN)
-        print_line(
-            Console(stderr=True),
-            f"{len(rows)} of the {len(examples)} examples cannot be read, or have no label of "
-            f"the task (number {shown}); each counts as an error. Leave them in: they are part "
-            "of what the model meets",
-        )
-    return examples

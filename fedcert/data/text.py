@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.data.cells import check_texts
 from fedcert.data.inputs import InputSpec
-from fedcert.errors import DataError, ModelError
+from fedcert.errors import DataError, ModelError, RowError
 from fedcert.models.company import check_company
 from fedcert.models.tokenizer import load_tokenizer, tokenizer_digest
 
@@ -105,18 +106,12 @@ class TextInputs(InputSpec):
 
     def normalize(self, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Collapse white space; refuse what is no text, empty, or cannot be written down."""
+        check_texts(raw)
         texts = np.empty(len(raw), dtype=object)
-        for row, value in enumerate(raw, start=1):
-            if not isinstance(value, str):
-                raise DataError(
-                    f"example {row} is not a text but {type(value).__name__}; "
-                    "this model takes texts"
-                )
-            texts[row - 1] = " ".join(value.split())
-            if not texts[row - 1]:
-                raise DataError(f"example {row} is an empty text")
-            if any("\ud800" <= letter <= "\udfff" for letter in texts[row - 1]):
-                raise DataError(f"example {row} holds half of a character (a lone surrogate)")
+        texts[:] = [" ".join(value.split()) for value in raw]
+        for row, text in enumerate(texts):
+            if not text:
+                raise RowError(row, "is an empty text")
         return texts
 
     def encode(self, inputs: npt.NDArray[Any]) -> dict[str, torch.Tensor]:

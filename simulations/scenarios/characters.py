@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.data.inputs import ImageInputs
-from fedcert.data.tables import read_columns
+from fedcert.data.tables import Columns, read_columns
 from fedcert.errors import SettingsError
 from fedcert.randomness import keyed_generator
 from fedcert.simulations.natural import NaturalScenario, Rows
@@ -96,7 +96,7 @@ class Characters(NaturalScenario):
         return client.startswith("new-")
 
     @cached_property
-    def _table(self) -> dict[str, npt.NDArray[Any]]:
+    def _table(self) -> Columns:
         path = data_file(self.name, self._data, FILE)
         return read_columns(str(path), ["images", "alphabet", "character", "evaluation"])
 

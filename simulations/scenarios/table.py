@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.canonical import digest_tensors
-from fedcert.data.inputs import ImageInputs, InputSpec
+from fedcert.data.cells import check_texts, missing_cells, stack_numbers, words
+from fedcert.data.inputs import CHANNELS, ImageInputs, InputSpec
+from fedcert.data.labels import alike_labels, class_names, label_words
 from fedcert.data.tables import Columns, read_columns
 from fedcert.errors import DataError, SettingsError
 from fedcert.models import with_task_head
@@ -129,10 +131,22 @@ class Table(NaturalScenario):
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The labels that occur, in order."""
-        found = sorted({_word(value) for value in self._columns[self._label]})
-        if len(found) < 2:
-            raise DataError(f"{self._source}: the column {self._label!r} has only {found}")
-        return tuple(found)
+        try:
+            return class_names(self._label_words)
+        except DataError as error:
+            raise DataError(f"{self._source}: the column {self._label!r} {error}") from error
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What rows and clients are left out, and which labels and images look wrong."""
+        alike = [
+            f"table: the labels {', '.join(map(repr, group))} differ only in case, white "
+            "space, or leading zeros, and are different classes"
+            for group in alike_labels(self.labels)
+        ]
+        remarks = [] if self._has_texts else self.inputs.remarks(self._image_array, self._image_array)
+        found = [*self._incomplete[1], *alike, *(f"table: {remark}" for remark in remarks)]
+        return (*found, *super().notes)
 
     @property
     def inputs(self) -> InputSpec:
@@ -167,44 +181,90 @@ class Table(NaturalScenario):
         return isinstance(self._columns[self._input][0], str)
 
     @cached_property
+    def _image_array(self) -> npt.NDArray[np.float64]:
+        with self._columns.located():
+            return stack_numbers(self._columns[self._input])
+
+    @cached_property
     def _images(self) -> ImageInputs:
-        shape = np.shape(self._columns[self._input][0])
+        shape = self._image_array.shape[1:]
         if len(shape) not in {2, 3}:
             raise DataError(
                 f"{self._source}: {self._input!r} holds neither texts nor images of shape "
                 f"(height, width) or (channels, height, width), but shape {shape}"
             )
         channels, height, width = (1, *shape)[-3:]
+        if width in CHANNELS and len(shape) == 3:
+            if channels in CHANNELS[1:]:
+                raise DataError(
+                    f"{self._source}: images of shape {shape} may have their channels first or "
+                    "last; make them larger than their number of channels"
+                )
+            if channels != 1:
+                channels, height, width = width, channels, height
         return ImageInputs(channels, height, width, self._low, self._high)
 
     @cached_property
     def _columns(self) -> Columns:
+        """The rows that lack nothing."""
+        return self._incomplete[0]
+
+    @cached_property
+    def _incomplete(self) -> tuple[Columns, list[str]]:
+        """Return the rows that lack nothing, and say which ones do and are left out."""
         client = "" if self._partition else self._client
-        names = [self._input, self._label, client, self._item, self._held_column]
-        return read_columns(self._source, [n for n in names if n], split=self._split)
+        needed = [n for n in (self._input, self._label, client, self._item) if n]
+        wanted = [*needed, *filter(None, [self._held_column])]
+        table = read_columns(self._source, wanted, split=self._split)
+        complete, notes = np.ones(len(table.numbers), dtype=np.bool_), []
+        for name in dict.fromkeys(needed):
+            missing = missing_cells(table[name])
+            complete &= ~missing
+            if not missing.any():
+                continue
+            empty = (
+                f"the column {name!r} is empty in {missing.sum()} of {len(missing)} rows "
+                f"({table.where(int(np.argmax(missing)))}, for instance)"
+            )
+            if 2 * missing.sum() > len(missing):
+                raise DataError(f"{self._source}: {empty}; name another column, or fill it in")
+            notes.append(f"table: {empty}; they are left out")
+        if not complete.any():
+            raise DataError(f"{self._source}: every row lacks one of {', '.join(needed)}")
+        return table.take(complete), notes
+
+    @cached_property
+    def _label_words(self) -> npt.NDArray[Any]:
+        with self._columns.located():
+            return label_words(self._columns[self._label])
 
     @cached_property
     def _rows(self) -> Rows:
         columns = self._columns
         index = {label: position for position, label in enumerate(self.labels)}
-        labels = np.array([index[_word(value)] for value in columns[self._label]])
-        inputs = columns[self._input]
-        if self._item:
-            items = _words(columns[self._item])
-        else:
-            items = text_items(inputs) if self._has_texts else _image_items(inputs)
+        labels = np.array([index[name] for name in self._label_words])
+        inputs = columns[self._input] if self._has_texts else self._image_array
+        with columns.located():
+            if self._has_texts:
+                check_texts(inputs)
+            if self._item:
+                items = words(columns[self._item])
+            else:
+                items = text_items(inputs) if self._has_texts else _image_items(inputs)
+            clients = (
+                self._partition.deal(items, labels)
+                if self._partition
+                else words(columns[self._client])
+            )
         return Rows(
-            inputs if self._has_texts else np.stack([np.asarray(image) for image in inputs]),
-            labels,
-            self._partition.deal(items, labels)
-            if self._partition
-            else _words(columns[self._client]),
-            items,
+            inputs, labels, clients, items, lambda row: f"{self._source}: {columns.where(row)}"
         )
 
     @cached_property
     def _held_out(self) -> frozenset[str]:
-        marked = _words(self._columns[self._held_column]) == self._held_value
+        cells = self._columns[self._held_column]
+        with self._columns.located():
+            marked = ~missing_cells(cells) & (words(cells) == self._held_value)
         if not marked.any():
             raise DataError(
                 f"{self._source}: no row has {self._held_column}={self._held_value}"
@@ -215,18 +275,7 @@ class Table(NaturalScenario):
         return client in self._held_out if self._held_column else None
 
 
-def _word(value: Any) -> str:
-    """Return a cell as text; a bare NumPy number and a Python one read the same."""
-    return str(value.item() if isinstance(value, np.generic) else value).strip()
-
-
-def _words(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    words = np.empty(len(values), dtype=object)
-    words[:] = [_word(value) for value in values]
-    return words
-
-
 def _image_items(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
     items = np.empty(len(images), dtype=object)
-    items[:] = [digest_tensors({"image": np.asarray(image)}) for image in images]
+    items[:] = [digest_tensors({"image": image}) for image in images]
     return items

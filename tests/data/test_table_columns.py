@@ -36,7 +36,7 @@ def _write(folder: Path, kind: str) -> str:
 @pytest.mark.parametrize("kind", [".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".npz"])
 def test_files(kind: str, tmp_path: Path) -> None:
     table = read_columns(_write(tmp_path, kind), ["text", "label"])
-    assert list(table) == ["text", "label"]
+    assert list(table.values) == ["text", "label"]
     assert list(table["text"]) == TEXTS
     assert list(table["label"]) == LABELS
 
@@ -90,17 +90,17 @@ def test_missing_packages_are_named(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", "text,label\n", "holds no rows"),
+        ("t.csv", "text,label\n", "holds no examples"),
         ("t.csv", "label\nx\n", "no column 'text'; it has label"),
         ("t.csv", "", "no column 'text'; it has none at all"),
-        ("t.csv", "text,label\na,b,c\n", "row 1 has another number of fields"),
+        ("t.csv", "text,label\na,b,c\n", "line 2 has another number of fields"),
         ("t.csv", b"text\n\xff\n", "cannot be read"),
         ("t.csv.gz", "text\na\n", "cannot be read"),
         ("t.jsonl", '{"text": "a"}\n{"txt": "b"}\n', "line 2: no column 'text'; it has txt"),
         ("t.jsonl", "[1]\n", "line 1 is not a JSON object"),
         ("t.jsonl", "{\n", "line 1 is not JSON"),
         ("t.npz", "PK", "not a readable NPZ file"),
-        ("t.xls", "", "unknown file type; use one of .csv, .jsonl, .parquet, .npz"),
+        ("t.xls", "", "unknown file type; use one of .csv, .tsv, .jsonl, .npz, .parquet"),
     ],
 )
 def test_mistakes(name: str, content: str | bytes, message: str, tmp_path: Path) -> None:

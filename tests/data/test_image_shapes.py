@@ -1,0 +1,140 @@
+"""Images: no shape and no range is guessed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedcert.data import ImageInputs, read_examples
+from fedcert.errors import DataError
+from fedcert.scenarios import load_scenario
+
+RGB = ImageInputs(channels=3, height=8, width=8, low=0.0, high=255.0)
+IMAGES = np.arange(4 * 3 * 8 * 8, dtype=np.float64).reshape(4, 3, 8, 8) % 256
+LAST = np.moveaxis(IMAGES, 1, -1)
+
+
+def _read(folder: Path, images: Any, spec: ImageInputs = RGB) -> tuple[Any, list[str]]:
+    said: list[str] = []
+    np.savez(folder / "t.npz", input=images, label=np.arange(len(images)) % 2)
+    examples = read_examples(folder / "t.npz", spec=spec, labels=("a", "b"), warn=said.append)
+    return examples.inputs, said
+
+
+@pytest.mark.parametrize("images", [IMAGES, IMAGES.reshape(4, -1)], ids=["as declared", "flat"])
+def test_shapes_that_say_what_they_are(tmp_path: Path, images: Any) -> None:
+    inputs, said = _read(tmp_path, images)
+    np.testing.assert_array_equal(inputs, IMAGES)
+    assert said == []
+
+
+def test_channels_that_stand_last_are_transposed_aloud(tmp_path: Path) -> None:
+    inputs, said = _read(tmp_path, LAST)
+    np.testing.assert_array_equal(inputs, IMAGES)
+    assert len(said) == 1
+    assert "channels last, as (8, 8, 3), and were transposed to (3, 8, 8)" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [
+        (RGB, (8, 3, 8)),
+        (RGB, (3, 64)),
+        (RGB, (64, 3)),
+        (RGB, (2, 12, 8)),
+        (ImageInputs(3, 4, 8, 0, 255), (8, 4, 3)),
+        (ImageInputs(1, 4, 8, 0, 255), (8, 4)),
+        (ImageInputs(5, 4, 8, 0, 255), (4, 8, 5)),
+    ],
+)
+def test_other_shapes_are_refused(
+    tmp_path: Path, spec: ImageInputs, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(DataError, match=r"images have the shape .* channels, height, width"):
+        _read(tmp_path, np.zeros((4, *shape)), spec)
+
+
+def test_a_cube_is_as_declared(tmp_path: Path) -> None:
+    images = np.arange(54.0).reshape(2, 3, 3, 3)
+    inputs, said = _read(tmp_path, images, ImageInputs(3, 3, 3, 0, 60))
+    np.testing.assert_array_equal(inputs, images)
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("scale", "high", "odd"), [(1 / 255, 255, True), (1 / 255, 16, True), (1, 255, False)]
+)
+def test_values_in_a_small_part_of_their_range(
+    tmp_path: Path, scale: float, high: float, odd: bool
+) -> None:
+    _, said = _read(tmp_path, IMAGES * scale, ImageInputs(3, 8, 8, 0, high))
+    assert [
+        f"between 0 and 1, a small part of the range from 0 to {high:g}" in s for s in said
+    ] == ([True] * odd)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (IMAGES[0, :1], r"line 3 has the shape \(1, 8, 8\), and the first one \(3, 8, 8\)"),
+        (LAST[0], r"line 3 has the shape \(8, 8, 3\)"),
+        ([[1, 2], [3]], "line 3 is ragged"),
+        ("no image", "line 3 holds something else than numbers"),
+        (None, "line 3 has the shape"),
+        (np.full((3, 8, 8), np.nan), "line 3 holds NaN or an infinity"),
+        (np.full((3, 8, 8), 256.0), r"line 3 has values outside \[0, 255\]"),
+    ],
+)
+def test_an_image_that_does_not_fit_is_named(tmp_path: Path, image: Any, message: str) -> None:
+    images = [*IMAGES[:2], image, IMAGES[3]]
+    rows = [
+        {"input": np.asarray(i).tolist() if isinstance(i, np.ndarray) else i, "label": "a"}
+        for i in images
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=message):
+        read_examples(tmp_path / "t.jsonl", spec=RGB, labels=("a", "b"))
+
+
+def _table(folder: Path, images: Any, **options: Any) -> Any:
+    count = len(images)
+    np.savez(
+        folder / "t.npz",
+        input=images,
+        label=np.arange(count) % 2,
+        client=np.arange(count) // 20,
+    )
+    chosen = {"source": str(folder / "t.npz"), "smallest": 4, "smallest_new": 4, "new": 1}
+    return load_scenario("table", chosen | options)
+
+
+def test_a_table_takes_channels_last(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 9, 3))
+    last = _table(tmp_path, images)
+    assert last.inputs == ImageInputs(3, 8, 9, 0.0, 255.0)
+    assert any("channels last, as (8, 9, 3)" in note for note in last.notes)
+    found = last.training_examples(last.upstream_clients[0]).inputs
+    (tmp_path / "first").mkdir()
+    first = _table(tmp_path / "first", np.moveaxis(images, -1, 1))
+    assert first.inputs == last.inputs
+    assert first.notes == ()
+    assert {image.tobytes() for image in found} <= {
+        np.ascontiguousarray(image, dtype=np.float32).tobytes()
+        for image in np.moveaxis(images, -1, 1)
+    }
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 3), (3, 3, 3), (4, 4, 3)])
+def test_a_table_does_not_guess(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="may have their channels first or last"):
+        _ = _table(tmp_path, np.zeros((40, *shape))).inputs
+
+
+def test_a_table_says_that_its_values_are_small(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((60, 8, 8))
+    assert any("small part of the range" in note for note in _table(tmp_path, images).notes)
+    assert _table(tmp_path, images, high=1.0).notes == ()
