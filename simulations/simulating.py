@@ -28,8 +28,10 @@ from fedcert.results import write_json
 from fedcert.runs.events import EventLog, LoggedObserver, logged_run
 from fedcert.runs.failures import failure_rows
 from fedcert.runs.progress import Observer, Stopwatch
+from fedcert.runs.status import holds_work
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
+from fedcert.settings.sections import SMALLEST_FIT
 from fedcert.simulations.evidence import describe_prior, evidence_of
 from fedcert.simulations.measuring import bounds_by_size, fit_baselines, risk_curves
 from fedcert.simulations.runners import RUNNERS
@@ -81,7 +83,8 @@ def simulate(
     Raises
     ------
     SettingsError
-        If there is no such scenario or runner; nothing is written then.
+        If there is no such scenario or runner, or fewer clients than the prior needs; nothing
+        is written then.
     RunError
         If the run could not do its job.
     """
@@ -89,7 +92,10 @@ def simulate(
     output = output.resolve()
     if runner not in RUNNERS:
         raise SettingsError(f"there is no runner {runner!r}; choose {' or '.join(RUNNERS)}")
+    # Once, here: workers have other working directories.
+    settings = settings.with_absolute_paths()
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
+    _check_clients(scenario, settings)
     _claim_folder(output, settings)
     with logged_run(output, command="fedcert simulate") as events:
         logged = LoggedObserver(observer, events)
@@ -117,14 +123,51 @@ def _written(
 
 
 def _claim_folder(output: Path, settings: RunSettings) -> None:
-    """Write the settings into the run folder, or refuse one that has others."""
+    """Write the settings into the run folder, or refuse one with work under others.
+
+    A run that failed before any client did its part holds no work: whoever corrects the
+    command can give the same folder again.
+    """
     path, text = output / "settings.toml", settings.to_toml()
     if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise RunError(
-            f"{output} holds a run with other settings (see {path}); "
-            "choose another folder, or remove this one to start anew"
-        )
+        if holds_work(output):
+            raise RunError(
+                f"{output} holds a run with other settings (see {path}); "
+                "choose another folder, or remove this one to start anew"
+            )
+        # An empty pool is of an adapter space, and an empty log of a seed.
+        for name in ("pool", "protocol"):
+            shutil.rmtree(output / name, ignore_errors=True)
     write_atomically(path, text.encode())
+
+
+def _check_clients(scenario: Scenario, settings: RunSettings) -> None:
+    """Refuse a federation that is too small for its prior, before anybody trains."""
+    training, needed = len(scenario.upstream_clients), settings.server.min_pool
+    if training >= needed:
+        return
+    lower = "lower it, or " if training >= SMALLEST_FIT else ""
+    raise SettingsError(
+        f"setting 'server.min_pool': {training} upstream clients of the scenario "
+        f"{scenario.name} would train, and a prior takes {needed} adapters; {lower}let more "
+        f"clients train{''.join(f'; {note}' for note in scenario.notes)}"
+    )
+
+
+def _check_support(scenario: Scenario, settings: RunSettings, observer: Observer) -> None:
+    """Read each new client's support set; raise if none has one, before anybody trains."""
+    failed: dict[str, Exception] = {}
+    for client in scenario.new_clients:
+        try:
+            scenario.support_examples(client, settings.certificate.support_size)
+        except Exception as error:  # a scenario is anybody's code
+            failed[client] = error
+    if not failed:
+        return
+    if len(failed) == len(scenario.new_clients):
+        raise next(iter(failed.values()))
+    for client, cause in failed.items():
+        observer.say(f"NOTE: the new client {client} will get no certificate: {cause}")
 
 
 def _federate(
@@ -137,6 +180,7 @@ def _federate(
 ) -> Outcome:
     observer.start("prepare the base model")
     scenario.base_model(on_step=observer.say)
+    _check_support(scenario, settings, observer)
     observer.start(f"start the {runner} runner")
     outcomes: list[Outcome] = []
     server_app = ServerApp()

@@ -17,9 +17,12 @@ from fedcert.errors import RunError
 from fedcert.runs.events import EVENTS_FILE, Event, read_events
 from fedcert.runs.failures import Failure, failure_rows
 
-__all__ = ["Progress", "RunStatus", "read_status"]
+__all__ = ["Progress", "RunStatus", "holds_work", "read_status"]
 
 RUNNING, FINISHED, FAILED, DIED, UNKNOWN = "running", "finished", "failed", "died", "unknown"
+
+# What a run folder has once a client has done its part, beside adapters in the pool.
+_WORK = ("bundle", "bundles", "certificates", "clients", "witnesses", "results.json")
 
 # A run on another machine that was silent for longer may have died.
 _SILENCE = 600.0
@@ -170,6 +173,17 @@ def read_status(folder: Path) -> RunStatus:
         bytes_down=_sum(events, "sent", "bytes_down"),
         bundle=_last_bundle(everything),
     )
+
+
+def holds_work(folder: Path) -> bool:
+    """Say whether a run folder holds anything that a client made, or a run that goes on."""
+    pooled = any((folder / "pool" / "adapters").glob("*"))
+    if pooled or any((folder / name).exists() for name in _WORK):
+        return True
+    try:
+        return read_status(folder).state in (RUNNING, UNKNOWN)
+    except RunError:  # no run ever began
+        return False
 
 
 def _state(events: Sequence[Event], begun: Event, now: float) -> tuple[str, str]:

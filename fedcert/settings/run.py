@@ -16,9 +16,9 @@ from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.certificates import Recipe, RecipeTable
 from fedcert.certificates.attempts import FIRST_SHARE
-from fedcert.errors import CertificateError, SettingsError
+from fedcert.errors import CertificateError, SettingsError, did_you_mean
 from fedcert.extensions import import_extensions
-from fedcert.scenarios import scenario_defaults
+from fedcert.scenarios import absolute_options, scenario_defaults
 from fedcert.settings.sections import (
     PLANNED,
     SMALLEST_FIT,
@@ -87,7 +87,9 @@ class RunSettings(Section):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(f"setting {key!r}: {_reason(first)}") from error
+            raise SettingsError(
+                f"setting {key!r}: {_reason(first)}{cls._near_miss(first)}"
+            ) from error
         except CertificateError as error:
             raise SettingsError(f"setting 'certificate': {error}") from error
         return settings
@@ -124,6 +126,24 @@ class RunSettings(Section):
                 raise SettingsError(f"override {override!r} is not of the form key=value")
             _set(nested, key.strip(), _toml_value(text.strip()))
         return cls.from_mapping(nested)
+
+    def with_absolute_paths(self) -> Self:
+        """Return the same settings for processes that work in another folder than this one."""
+        options = absolute_options(self.scenario.name, self.scenario.options)
+        scenario = self.scenario.model_copy(update={"options": options})
+        return self.model_copy(update={"scenario": scenario})
+
+    @classmethod
+    def _near_miss(cls, error: Any) -> str:
+        """Say what there is instead of a setting that does not exist."""
+        if error["type"] != "extra_forbidden":
+            return ""
+        fields = cls.model_fields
+        *sections, key = (str(part) for part in error["loc"])
+        if sections:
+            fields = fields[sections[0]].annotation.model_fields  # type: ignore[union-attr]
+        where = f" in [{sections[0]}]" if sections else ""
+        return f"; there is {', '.join(fields)}{where}{did_you_mean(key, fields)}"
 
     def to_toml(self) -> str:
         """Write all settings, defaults included, as TOML that `read` takes back."""

@@ -30,6 +30,7 @@ __all__ = ["LocalGrid", "RayGrid", "VirtualGrid", "Workers", "ray_backend", "run
 _FIRST_NODE = 100
 _CLIENT_RAISED, _WORKER_DIED = 2, 0  # Flower's codes
 _OBJECT_STORE = 200 * 2**20
+_PATH_VARIABLES = ("FEDCERT_CACHE", "FEDCERT_DATA", "HF_HOME", "HF_HUB_CACHE")
 _LONGEST_END = 30.0  # seconds that a killed actor may take to be noticed
 
 
@@ -255,7 +256,10 @@ def ray_backend(client_app: ClientApp, *, actors: int, folder: Path) -> Iterator
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     logger = logging.getLogger("flwr")
     before, level = Path.cwd(), logger.level
-    paths = os.environ.get("PYTHONPATH")
+    inherited = {name: os.environ.get(name) for name in ("PYTHONPATH", *_PATH_VARIABLES)}
+    for name in _PATH_VARIABLES:
+        if inherited[name]:  # relative to this folder, and the workers have another one
+            os.environ[name] = str(Path(str(inherited[name])).expanduser().absolute())
     # Flower logs every failure with its traceback; the replies say it in a line.
     logger.setLevel(logging.CRITICAL)
     os.chdir(folder)
@@ -266,7 +270,8 @@ def ray_backend(client_app: ClientApp, *, actors: int, folder: Path) -> Iterator
             ray.shutdown()
         os.chdir(before)
         logger.setLevel(level)
-        _restore("PYTHONPATH", paths)  # the backend adds to it for its workers
+        for name, value in inherited.items():  # the backend adds to PYTHONPATH
+            _restore(name, value)
 
 
 def _build_backend(client_app: ClientApp, actors: int) -> Workers:
