@@ -144,7 +144,9 @@ class Table(NaturalScenario):
             "space, or leading zeros, and are different classes"
             for group in alike_labels(self.labels)
         ]
-        remarks = [] if self._has_texts else self.inputs.remarks(self._image_array, self._image_array)
+        remarks = (
+            [] if self._has_texts else self.inputs.remarks(self._image_array, self._image_array)
+        )
         found = [*self._incomplete[1], *alike, *(f"table: {remark}" for remark in remarks)]
         return (*found, *super().notes)
 

@@ -67,13 +67,17 @@ def _saved(path: Path, inputs: Any, labels: Any) -> Path:
         ("header.csv", b"a,b,label\n", r"header\.csv: holds no examples"),
         ("empty.jsonl", b"", r"empty\.jsonl: holds no examples"),
         ("empty.npz", b"", r"empty\.npz: not a readable NPZ file"),
-        ("wrong.txt", b"x", r"wrong\.txt: unknown file type; use one of \.csv, \.jsonl, \.npz"),
+        ("wrong.txt", b"x", r"wrong\.txt: unknown file type; use one of \.csv, \.tsv, \.jsonl"),
         (
             "size.csv",
             b"a,b,label\n.1,.2,dark\n",
             r"an image has 2 values.*takes 1 x 4 x 4 = 16",
         ),
-        ("words.csv", b"a,label\nx,dark\n", "inputs are not rows of equally many numbers"),
+        (
+            "words.csv",
+            b"a,label\nx,dark\n",
+            "no column 'input'; it has a, label; nor are the other",
+        ),
         ("columns.csv", b"a,b\n1,2\n", "no column 'label'; it has a, b"),
         (
             "wide.csv",
@@ -83,7 +87,7 @@ def _saved(path: Path, inputs: Any, labels: Any) -> Path:
         ("ragged.csv", b"a,label\n1,dark\n2\n", "line 3 has another number of fields"),
         ("binary.csv", b"\xff\xfe\x00", "not UTF-8 text"),
         ("broken.jsonl", b"{\n", "line 1 is not JSON"),
-        ("keys.jsonl", b'{"x": 1}\n', "line 1 needs the keys 'input' and 'label'"),
+        ("keys.jsonl", b'{"x": 1}\n', "line 1: no column 'label'; it has x"),
         ("torn.npz", b"PK\x03\x04 torn", "not a readable NPZ file"),
     ],
 )
@@ -103,7 +107,7 @@ Change = Callable[[Any, Any], tuple[Any, Any]]
     [
         (
             lambda x, y: (x, np.full(len(y), "purple")),
-            "example 1 has the unknown label 'purple'; the labels of .* are dark, bright",
+            "row 1 has the unknown label 'purple'; the labels of .* are dark, bright",
         ),
         (lambda x, y: (x, y + 1), "unknown label '2'"),
         (lambda x, y: (x, 0 * y), "all 40 support examples have the same label"),
@@ -113,9 +117,9 @@ Change = Callable[[Any, Any], tuple[Any, Any]]
             "4 examples are too few: even without an error .*; label at least",
         ),
         (lambda x, y: (x[:, :, :2], y), "an image has 8 values, but this model takes"),
-        (lambda x, y: (x * np.nan, y), "image 1 holds NaN or an infinity"),
-        (lambda x, y: (x + 5, y), r"image 1 has values outside \[0, 1\]"),
-        (lambda x, y: (x[:7], y), "7 inputs came with 40 labels"),
+        (lambda x, y: (x * np.nan, y), "row 1 holds NaN or an infinity"),
+        (lambda x, y: (x + 5, y), r"row 1 has values outside \[0, 1\]"),
+        (lambda x, y: (x[:7], y), r"not equally long: {'label': 40, 'input': 7}"),
     ],
 )
 def test_examples_that_do_not_fit(
@@ -345,7 +349,8 @@ def test_a_simulation_that_cannot_begin_leaves_nothing_behind(
 
 def test_a_folder_with_another_run(run: Run, finished: Simulation) -> None:
     before = tree(finished.output)
-    shown = run("simulate", SCENARIO, "--runner=inprocess", "-o", finished.output, "--json")
+    options = ("--runner=inprocess", "-o", finished.output, "--json")
+    shown = run("simulate", SCENARIO, *options, "--set", "server.min_pool=13")
     _check(shown, "holds a run with other settings .*; choose another folder, or remove")
     assert tree(finished.output) == before
 
@@ -412,7 +417,8 @@ def test_an_output_that_is_a_file(
     output.write_text("mine")
     options = ("--bundle", bundle, "--client", "device", "--key", key, "--output", output)
     _check(run("personalize", data, *options), "taken")
-    _check(run("simulate", SCENARIO, "--runner=inprocess", "-o", output, "--json"), "taken")
+    small = ("--runner=inprocess", "--set", "server.min_pool=13", "--json")
+    _check(run("simulate", SCENARIO, *small, "-o", output), "taken")
     assert output.read_text() == "mine"
 
 

@@ -102,9 +102,7 @@ LONG = [
         ("t.csv", "input,label,client\n\n\na,b\n", "line 4 has another number of fields"),
         ("t.csv", _csv().encode("utf-16"), "not UTF-8 text"),
         ("t.csv.gz", gzip.compress(_csv().encode())[:-9], "cannot be read"),
-        ("t.jsonl", _jsonl(_changed(16, input="a \ud83d")), "line 17 holds half of a char"),
         ("t.jsonl", _jsonl(_changed(16, label="\ud83d")), "line 17 holds half of a char"),
-        ("t.jsonl", _jsonl(_changed(16, input=5)), "line 17 is not a text but int"),
         ("t.jsonl", _jsonl(_changed(16, label=["bad"])), r"line 17 holds \['bad'\] where"),
         ("t.jsonl", _jsonl(_changed(16, label={"a": 1})), "line 17 holds {'a': 1} where"),
         ("t.jsonl", _jsonl() + "\n" + "[" * 100_000, "line 25 is not JSON"),
@@ -119,6 +117,28 @@ def test_both_refuse_it_in_the_same_words(
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=f"^{path}: .*{message}"):
         door(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("a \ud83d", "holds half of a character"),
+        (5, "is not a text but int"),
+        (["a"], "is not a"),
+    ],
+)
+def test_a_text_that_cannot_be_read_is_named(
+    cell: object, message: str, tmp_path: Path
+) -> None:
+    """A table refuses it; on a device it counts as an error."""
+    path = tmp_path / "t.jsonl"
+    path.write_text(_jsonl(_changed(16, input=cell)))
+    with pytest.raises(DataError, match=f"line 17 {message}"):
+        _table(path)
+    said: list[str] = []
+    found = read_examples(path, spec=TEXTS, labels=("good", "bad"), warn=said.append)
+    assert found.always_wrong == 1
+    assert "(line 17); each counts as an error" in said[0]
 
 
 def test_a_line_is_one_of_the_file(tmp_path: Path) -> None:

@@ -81,7 +81,6 @@ def test_values_in_a_small_part_of_their_range(
     ("image", "message"),
     [
         (IMAGES[0, :1], r"line 3 has the shape \(1, 8, 8\), and the first one \(3, 8, 8\)"),
-        (LAST[0], r"line 3 has the shape \(8, 8, 3\)"),
         ([[1, 2], [3]], "line 3 is ragged"),
         ("no image", "line 3 holds something else than numbers"),
         (None, "line 3 has the shape"),
@@ -90,14 +89,34 @@ def test_values_in_a_small_part_of_their_range(
     ],
 )
 def test_an_image_that_does_not_fit_is_named(tmp_path: Path, image: Any, message: str) -> None:
-    images = [*IMAGES[:2], image, IMAGES[3]]
+    """By a refusal if it is one of two; else it counts as an error, with its line."""
+    path = _jsonl(tmp_path, [IMAGES[0], IMAGES[1], image, image])
+    with pytest.raises(DataError, match=f"{message}.*2 of 4 inputs cannot be read"):
+        read_examples(path, spec=RGB, labels=("a", "b"))
+    said: list[str] = []
+    path = _jsonl(tmp_path, [*IMAGES[:2], image, IMAGES[3]])
+    found = read_examples(path, spec=RGB, labels=("a", "b"), warn=said.append)
+    assert found.labels.tolist() == [0, 0, -1, 0]
+    assert (
+        "1 of the 4 examples cannot be read, or have no label of the task (line 3)" in said[0]
+    )
+    np.testing.assert_array_equal(found.usable.inputs, IMAGES[[0, 1, 3]])
+
+
+def test_each_image_has_its_own_layout(tmp_path: Path) -> None:
+    said: list[str] = []
+    path = _jsonl(tmp_path, [IMAGES[0], LAST[1], IMAGES[2].ravel()])
+    found = read_examples(path, spec=RGB, labels=("a", "b"), warn=said.append)
+    np.testing.assert_array_equal(found.inputs, IMAGES[:3])
+    assert ["channels last" in text for text in said] == [True]
+
+
+def _jsonl(folder: Path, images: list[Any]) -> Path:
     rows = [
-        {"input": np.asarray(i).tolist() if isinstance(i, np.ndarray) else i, "label": "a"}
-        for i in images
+        {"input": i.tolist() if isinstance(i, np.ndarray) else i, "label": "a"} for i in images
     ]
-    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(DataError, match=message):
-        read_examples(tmp_path / "t.jsonl", spec=RGB, labels=("a", "b"))
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "t.jsonl"
 
 
 def _table(folder: Path, images: Any, **options: Any) -> Any:

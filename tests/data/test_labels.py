@@ -47,7 +47,7 @@ def test_words(cell: Any, expected: str) -> None:
     [
         (["1", "0"], list("12345"), "2 has the unknown label '0'; .* are 1, 2, 3, 4, 5$"),
         ([0, 1], ["1", "2"], "1 has the unknown label '0'"),
-        ([0, 1], ["1.0", "2.0"], "1 has the unknown label '0'"),
+        ([0, 3], ["1.0", "2.0"], "1 has the unknown label '0'"),
         ([1, 0], ["one", "2"], "1 has the unknown label '1'"),
         (["GOOD"], ["bad", "good"], "unknown label 'GOOD'.*; did you mean 'good'"),
         (["01"], ["0", "1"], "unknown label '01'.*; did you mean '1'"),
@@ -60,6 +60,7 @@ def test_words(cell: Any, expected: str) -> None:
         ([["bad"]], ["bad", "good"], r"holds \['bad'\] where one word or number belongs"),
         ([[0, 1], [1, 1]], ["bad", "good"], r"example 1 holds \[0, 1\]"),
         ([[0, 1, 0]], ["bad", "good"], "one-hot label of 3 classes; the task has 2"),
+        (["good"] * 9 + ["GOOD"], ["bad", "good"], "10 has the unknown label 'GOOD'"),
         (["x"], [f"class {i}" for i in range(50)], "class 19 and 30 more"),
     ],
 )
