@@ -128,8 +128,8 @@ def _claim_folder(output: Path, settings: RunSettings) -> None:
     A run that failed before any client did its part holds no work: whoever corrects the
     command can give the same folder again.
     """
-    path, text = output / "settings.toml", settings.to_toml()
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
+    path = output / "settings.toml"
+    if path.is_file() and not _are_in(path, settings):
         if holds_work(output):
             raise RunError(
                 f"{output} holds a run with other settings (see {path}); "
@@ -138,7 +138,15 @@ def _claim_folder(output: Path, settings: RunSettings) -> None:
         # An empty pool is of an adapter space, and an empty log of a seed.
         for name in ("pool", "protocol"):
             shutil.rmtree(output / name, ignore_errors=True)
-    write_atomically(path, text.encode())
+    write_atomically(path, settings.to_toml().encode())
+
+
+def _are_in(path: Path, settings: RunSettings) -> bool:
+    """Whether a file has these settings; what an earlier version did not write is as it was."""
+    try:
+        return RunSettings.read(path) == settings
+    except SettingsError:
+        return False
 
 
 def _check_clients(scenario: Scenario, settings: RunSettings) -> None:
