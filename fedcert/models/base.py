@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from fedcert.errors import ModelError
+from fedcert.models.encoder import EncoderClassifier
+from fedcert.models.encoder_base import ENCODER_HEADS, encoder_classifier
 from fedcert.models.families import check_family
 from fedcert.models.identity import identity_digest, weight_digest
 from fedcert.models.int8 import check_quantization, quantize_linears
 from fedcert.models.label_scorer import LabelScorer
 from fedcert.models.layout import ModelLayout, find_layout
+
+if TYPE_CHECKING:
+    from fedcert.models.label_set import LabelSet
 
 __all__ = ["BaseModel", "freeze", "load_base_model", "pretrained", "weight_digest"]
 
@@ -51,8 +58,36 @@ class BaseModel:
 
     @property
     def num_labels(self) -> int:
-        """How many classes the head tells apart."""
+        """How many classes the head tells apart; 0 if it takes labels and has none yet."""
+        if isinstance(self.model, EncoderClassifier):
+            return self.model.task_head.num_labels
         return int(self.model.config.num_labels)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes by index, as far as the model has any."""
+        labels = getattr(self.model, "labels", None)
+        if labels is not None:
+            return tuple(labels.names)
+        names: Any = self.model.config.id2label  # type: ignore[union-attr]
+        return tuple(str(names[index]) for index in range(self.num_labels))
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether each client may bring labels of its own, by their names."""
+        head = getattr(self.model, "task_head", None)
+        return head is not None and head.kind == "names"
+
+    def with_labels(
+        self,
+        labels: LabelSet | Sequence[str],
+        *,
+        descriptions: Mapping[str, str] | None = None,
+    ) -> BaseModel:
+        """Return the model for a label set; see `fedcert.models.label_names.with_labels`."""
+        from fedcert.models.label_names import with_labels
+
+        return with_labels(self, labels, descriptions=descriptions)
 
     def goes_by(self, digest: str) -> bool:
         """Return whether a digest is this model's, in today's form or the older one."""
@@ -78,7 +113,7 @@ def freeze(model: nn.Module, *, name: str, revision: str = "local") -> BaseModel
 def load_base_model(
     name: str,
     *,
-    num_labels: int,
+    num_labels: int | None = None,
     revision: str | None = None,
     digest: str | None = None,
     dtype: str = "float32",
@@ -92,8 +127,10 @@ def load_base_model(
     ----------
     name : str
         A local folder or a hub id.
-    num_labels : int
-        How many classes the task has; the saved head must agree.
+    num_labels : int, optional
+        How many classes the task has; the saved head must agree. A model that classifies by
+        the names of labels (`fedcert.models.with_label_names`) has none of its own: give it
+        some with `BaseModel.with_labels`.
     revision : str, optional
         Hub revision (a commit, for reproducibility).
     digest : str, optional
@@ -123,12 +160,15 @@ def load_base_model(
     options = made_for(model.config)
     if "phrases" in options:
         model = LabelScorer(model, options["phrases"], average=options["average"])
+    elif options.get("head") in ENCODER_HEADS:
+        labels = int(model.config.num_labels)
+        model = encoder_classifier(model, options, name, labels=labels)
     quantization = quantization or options.get("quantization", "none")
     check_quantization(quantization)
     if quantization == "int8":
         quantize_linears(model, find_layout(model).layers)
     base = freeze(model, name=name, revision=revision or "local")
-    if base.num_labels != num_labels:
+    if num_labels not in {None, base.num_labels} and not base.takes_labels:
         raise ModelError(
             f"the base model {name!r} has {base.num_labels} labels, but the task has "
             f"{num_labels}; save it with num_labels={num_labels} first"
@@ -153,6 +193,7 @@ def pretrained(
     revision: str | None = None,
     dtype: str = "float32",
     causal: bool | None = None,
+    encoder: bool | None = None,
     **changes: Any,
 ) -> tuple[Any, list[str]]:
     """Load a classification model and name the weights that were not saved with it.
@@ -163,6 +204,8 @@ def pretrained(
         As in `load_base_model`.
     causal : bool, optional
         Whether to load a causal language model; by default as fedcert noted it.
+    encoder : bool, optional
+        Whether to load an encoder without any head; by default as fedcert noted it.
     **changes
         Entries of the model's configuration to set otherwise.
 
@@ -183,7 +226,12 @@ def pretrained(
         )
         _check_padding(name, config)
         causal = "phrases" in made_for(config) if causal is None else causal
-        model, info = _auto_class(config, causal=causal).from_pretrained(
+        if encoder is None:
+            encoder = made_for(config).get("head") in ENCODER_HEADS
+        chosen = _auto_class(config, causal=causal, encoder=encoder)
+        # A pooler that nothing reads would be drawn at random where none was saved.
+        extra = {"add_pooling_layer": False} if encoder and _has_pooler(config) else {}
+        model, info = chosen.from_pretrained(
             name,
             revision=revision,
             config=config,
@@ -192,6 +240,7 @@ def pretrained(
             dtype=_DTYPES[dtype],
             output_loading_info=True,
             ignore_mismatched_sizes=bool(changes),
+            **extra,
         )
     except ModelError:
         raise
@@ -217,16 +266,29 @@ def _check_padding(name: str, config: Any) -> None:
         )
 
 
-def _auto_class(config: object, *, causal: bool) -> Any:
+def _has_pooler(config: object) -> bool:
+    """Return whether an architecture can be built without its pooler."""
+    from transformers import MODEL_MAPPING
+
+    architecture = MODEL_MAPPING.get(type(config), None)
+    return (
+        "add_pooling_layer" in signature(getattr(architecture, "__init__", object)).parameters
+    )
+
+
+def _auto_class(config: object, *, causal: bool, encoder: bool) -> Any:
     """Choose the auto class from the architecture that was saved, or can be built."""
     from transformers import (
         MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        AutoModel,
         AutoModelForCausalLM,
         AutoModelForImageClassification,
         AutoModelForSequenceClassification,
     )
 
+    if encoder:
+        return AutoModel
     if causal:
         return AutoModelForCausalLM
     architectures = getattr(config, "architectures", None) or [""]

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedcert.errors import ModelError
+from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.label_scorer import LabelScorer
 
 __all__ = ["ATTENTION_PROJECTIONS", "SUPPORTED", "ModelLayout", "find_layout"]
 
 # The query and value projections (the original LoRA choice), under the names that the
 # families of `transformers` give them.
-ATTENTION_PROJECTIONS = ("q_proj", "v_proj", "query", "value", "q_lin", "v_lin")
+ATTENTION_PROJECTIONS = ("q_proj", "v_proj", "query", "value", "q_lin", "v_lin", "q", "v")
 
 
 # What tests run; the end of every message about a model that does not fit.
@@ -35,7 +36,8 @@ class ModelLayout:
     count : int
         How many layers there are.
     head : str
-        Dotted name of the linear module that gives the logits; empty for a label scorer.
+        Dotted name of the linear module that gives the logits; empty for a label scorer
+        and for an encoder whose head stands beside it.
     """
 
     layers: str
@@ -95,7 +97,7 @@ def find_layout(model: nn.Module) -> ModelLayout:
     if not lists:
         raise ModelError(f"{type(model).__name__} has no list of equal layers; {SUPPORTED}")
     layers, modules = max(lists, key=lambda item: len(item[1]))
-    if isinstance(model, LabelScorer):
+    if isinstance(model, LabelScorer | EncoderClassifier):
         return ModelLayout(layers, len(modules), head="")
     return ModelLayout(layers, len(modules), _find_head(model, backbone=layers.split(".")[0]))
 

@@ -1,0 +1,298 @@
+"""Making and loading base models that are encoders with a stated pooling and a head on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedcert.errors import ModelError
+from fedcert.models.encoder import EncoderClassifier
+from fedcert.models.heads import SCALE, Head, NamesHead, TrainedHead
+from fedcert.models.label_set import check_template
+from fedcert.models.pooling import check_pooling
+from fedcert.models.sentence_folder import SentenceFolder, read_sentence_folder
+
+__all__ = ["ENCODER_HEADS", "encoder_classifier", "with_label_names", "with_pooled_head"]
+
+ENCODER_HEADS = (NamesHead.kind, TrainedHead.kind)
+_DENSE = "task_dense.safetensors"
+_ACTIVATIONS = {"Tanh": nn.Tanh, "Identity": nn.Identity, "ReLU": nn.ReLU, "GELU": nn.GELU}
+
+
+def with_label_names(
+    name: str | Path,
+    folder: Path | None = None,
+    *,
+    pooling: str | None = None,
+    normalize: bool | None = None,
+    template: str | Sequence[str] = "{label}",
+    scale: float = SCALE,
+    max_length: int | None = None,
+    revision: str | None = None,
+    dtype: str = "float32",
+    quantization: str = "none",
+) -> Path:
+    """Save an encoder that classifies by the names of labels, without any labels yet.
+
+    Parameters
+    ----------
+    name : str or Path
+        Folder or hub id of a sentence-transformers model, of another encoder, or of a
+        decoder that embeds texts.
+    folder : Path, optional
+        Where the base model goes; by default into the cache, as in `with_task_head`.
+    pooling : str, optional
+        One of `fedcert.models.POOLINGS`; by default what a sentence-transformers folder
+        states. It must be stated for other encoders.
+    normalize : bool, optional
+        Whether embeddings have length 1; likewise. A cosine does not depend on it.
+    template : str or Sequence[str] (default: "{label}")
+        The text that is embedded for a label unless a client brings descriptions; the
+        embeddings of several templates are averaged.
+    scale : float (default: 20)
+        What cosines are multiplied with before anybody trains.
+    max_length : int, optional
+        Most tokens of a text; by default what the model states.
+    revision, dtype, quantization
+        As in `with_task_head`.
+
+    Returns
+    -------
+    Path
+        The folder, which `load_base_model` takes. `BaseModel.with_labels` gives it labels.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded, states no pooling, or is no encoder.
+    """
+    if not scale > 0:
+        raise ModelError(f"the scale of the cosines must be positive, not {scale:g}")
+    templates = [template] if isinstance(template, str) else list(template)
+    check_template(templates)
+    return _save_encoder(
+        str(name),
+        folder,
+        {"head": NamesHead.kind, "scale": float(scale), "template": templates},
+        pooling=pooling,
+        normalize=normalize,
+        max_length=max_length,
+        revision=revision,
+        dtype=dtype,
+        quantization=quantization,
+    )
+
+
+def with_pooled_head(
+    name: str | Path,
+    labels: Sequence[str],
+    folder: Path | None = None,
+    *,
+    pooling: str | None = None,
+    normalize: bool | None = None,
+    max_length: int | None = None,
+    revision: str | None = None,
+    dtype: str = "float32",
+    quantization: str = "none",
+) -> Path:
+    """Save an encoder with a zero head for labels that all clients share, on its pooling.
+
+    Unlike `with_task_head` it reads an encoder as it was trained: a sentence encoder through
+    its pooling, and not through the pooler of BERT, which its training never used.
+
+    Parameters
+    ----------
+    name, folder, pooling, normalize, max_length
+        As in `with_label_names`.
+    labels : Sequence[str]
+        Names of the task's classes.
+    revision, dtype, quantization
+        As in `with_task_head`.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded, states no pooling, or is no encoder.
+    """
+    if len(labels) < 2:
+        raise ModelError(f"a task needs at least two labels, not {len(labels)}")
+    return _save_encoder(
+        str(name),
+        folder,
+        {"head": TrainedHead.kind},
+        labels=list(labels),
+        pooling=pooling,
+        normalize=normalize,
+        max_length=max_length,
+        revision=revision,
+        dtype=dtype,
+        quantization=quantization,
+    )
+
+
+def _save_encoder(
+    name: str,
+    folder: Path | None,
+    options: dict[str, Any],
+    *,
+    labels: list[str] | None = None,
+    pooling: str | None,
+    normalize: bool | None,
+    max_length: int | None,
+    revision: str | None,
+    dtype: str,
+    quantization: str,
+) -> Path:
+    from safetensors.torch import save_file
+
+    from fedcert.atomic import replaced_folder
+    from fedcert.models.base import pretrained
+    from fedcert.models.int8 import check_quantization
+    from fedcert.models.layout import find_layout
+    from fedcert.models.task_head import cached_base, padding_tokenizer
+
+    check_quantization(quantization)
+    stated = read_sentence_folder(name, revision)
+    options = options | _reading(name, stated, pooling, normalize, max_length)
+    options |= {"quantization": quantization}
+    if folder is None:
+        folder = cached_base(name, revision, options=options, labels=labels or [], dtype=dtype)
+        if (folder / "config.json").is_file():
+            return folder
+    source = str(Path(name) / stated.transformer) if stated and stated.transformer else name
+    changes: dict[str, Any] = {}
+    if labels is not None:
+        changes["num_labels"] = len(labels)
+        changes["id2label"] = dict(enumerate(labels))
+        changes["label2id"] = {label: index for index, label in enumerate(labels)}
+    model, missing = pretrained(source, revision=revision, dtype=dtype, encoder=True, **changes)
+    _check_whole(name, model, missing)
+    tokenizer = padding_tokenizer(source, revision)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.fedcert = options
+    dense = None if stated is None else stated.dense
+    # Says what does not fit before anything is written.
+    find_layout(_wrapped(model, options, dense, labels=len(labels or ())))
+    with replaced_folder(folder) as staging:
+        model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        if dense is not None:
+            save_file(dense.state_dict(), staging / _DENSE)
+    return folder
+
+
+def _reading(
+    name: str,
+    stated: SentenceFolder | None,
+    pooling: str | None,
+    normalize: bool | None,
+    max_length: int | None,
+) -> dict[str, Any]:
+    """Return how an encoder is read: as the call says, and else as its folder says."""
+    pooling = pooling or (stated.pooling if stated else None)
+    if pooling is None:
+        raise ModelError(
+            f"{name!r} does not say how its hidden states become an embedding: it has no "
+            "modules.json; name the pooling that it was trained with, such as pooling='mean'"
+        )
+    check_pooling(pooling)
+    if normalize is None:
+        normalize = stated.normalize if stated else False
+    dense = [] if stated is None or stated.dense is None else list(stated.dense)
+    return {
+        "pooling": pooling,
+        "normalize": normalize,
+        "max_length": max_length or (stated.max_length if stated else None),
+        "dense": [type(part[1]).__name__ for part in dense],  # type: ignore[index]
+    }
+
+
+def _check_whole(name: str, model: Any, missing: Sequence[str]) -> None:
+    """Refuse what is no text encoder, or has no weights."""
+    if not hasattr(model, "main_input_name") or model.main_input_name != "input_ids":
+        raise ModelError(
+            f"{name!r} is no text encoder ({type(model).__name__}); use a model that embeds "
+            "texts"
+        )
+    if missing:
+        raise ModelError(
+            f"{name!r} has no weights for {', '.join(missing[:3])}: it was not saved as an "
+            "encoder"
+        )
+
+
+def encoder_classifier(
+    model: Any, options: dict[str, Any], folder: str, *, labels: int
+) -> EncoderClassifier:
+    """Put the pooling and the head that a folder notes on its encoder.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The encoder.
+    options : dict
+        What fedcert noted in the folder's configuration.
+    folder : str
+        Where dense layers are, if there are any.
+    labels : int
+        How many labels a trained head has.
+
+    Raises
+    ------
+    ModelError
+        If the folder is damaged.
+    """
+    dense = _load_dense(folder, options.get("dense") or ())
+    try:
+        return _wrapped(model, options, dense, labels=labels)
+    except (KeyError, TypeError) as error:
+        raise ModelError(
+            f"{folder!r}: what fedcert noted in config.json is damaged ({error!r}); make the "
+            "base model again"
+        ) from error
+
+
+def _wrapped(
+    model: Any, options: dict[str, Any], dense: nn.Module | None, *, labels: int
+) -> EncoderClassifier:
+    head: Head
+    if options["head"] == NamesHead.kind:
+        head = NamesHead(float(options["scale"]))
+    else:
+        widths = [p.shape[0] for p in dense.parameters() if p.dim() == 2] if dense else []
+        head = TrainedHead([model.config.hidden_size, *widths][-1], labels)
+    return EncoderClassifier(
+        model,
+        head,
+        pooling=options["pooling"],
+        normalize_embeddings=bool(options["normalize"]),
+        dense=dense,
+    )
+
+
+def _load_dense(folder: str, activations: Sequence[str]) -> nn.Module | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not activations:
+        return None
+    path = Path(folder) / _DENSE
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+        layers = []
+        for place, activation in enumerate(activations):
+            weight = tensors[f"{place}.0.weight"]
+            bias = f"{place}.0.bias" in tensors
+            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias)
+            layers.append(nn.Sequential(linear, _ACTIVATIONS[activation]()))
+        dense = nn.Sequential(*layers)
+        dense.load_state_dict(tensors)
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"{path}: damaged or missing ({error}); make the base model again"
+        ) from error
+    return dense

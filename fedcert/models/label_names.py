@@ -1,0 +1,151 @@
+"""Giving a base model the labels of one client: embeddings of their names, or their phrases."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import normalize
+
+from fedcert.errors import DataError, ModelError
+from fedcert.models.encoder import EncoderClassifier
+from fedcert.models.heads import NamesHead
+from fedcert.models.label_set import LabelSet
+from fedcert.models.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from fedcert.models.base import BaseModel
+
+__all__ = ["ALIKE", "alike", "embed_labels", "with_labels"]
+
+ALIKE = 0.95
+"""Cosine from which on two labels are said to embed alike."""
+
+
+def with_labels(
+    base: BaseModel,
+    labels: LabelSet | Sequence[str],
+    *,
+    descriptions: Mapping[str, str] | None = None,
+) -> BaseModel:
+    """Return the base model for a label set, sharing its weights and its digest.
+
+    Parameters
+    ----------
+    base : BaseModel
+        Left as it is.
+    labels : LabelSet or Sequence[str]
+        Names by index, for which the base model's own template is used, or a whole label set.
+    descriptions : Mapping[str, str], optional
+        Texts that stand for some labels or all, by name.
+
+    Raises
+    ------
+    DataError
+        If a label has no name, or the labels are not those of a trained head.
+    """
+    head = getattr(base.model, "task_head", None)
+    if not isinstance(base.model, EncoderClassifier) or not isinstance(head, NamesHead):
+        return _checked(base, labels, descriptions)
+    if not isinstance(labels, LabelSet):
+        template = _options(base).get("template") or "{label}"
+        labels = LabelSet.of(labels, template=template, descriptions=descriptions)
+    elif descriptions:
+        raise DataError("give descriptions together with names, not with a whole label set")
+    embeddings = embed_labels(base, labels)
+    pairs = alike(labels, embeddings)
+    if pairs:
+        first, second, cosine = pairs[0]
+        warnings.warn(
+            f"the labels {first!r} and {second!r} embed almost alike (cosine {cosine:.3f}), so "
+            "the model will hardly tell them apart; give them descriptions",
+            stacklevel=3,
+        )
+    own = NamesHead(head.scale, embeddings)
+    own.load_state_dict(head.state_dict())
+    return replace(base, model=base.model.with_head(own.eval(), labels))
+
+
+def _checked(
+    base: BaseModel, labels: LabelSet | Sequence[str], descriptions: Mapping[str, str] | None
+) -> BaseModel:
+    """Return a base model that has its labels, if they are these."""
+    names = list(labels.names if isinstance(labels, LabelSet) else labels)
+    if descriptions:
+        raise DataError("this base model's head is trained, so descriptions would do nothing")
+    if len(names) != base.num_labels:
+        raise DataError(
+            f"the base model {base.name!r} has {base.num_labels} labels, but these are "
+            f"{len(names)}; its labels are {', '.join(base.label_names)}"
+        )
+    known = list(base.label_names)
+    # Numbered labels are what a model has whose labels nobody named.
+    named = known != [f"LABEL_{index}" for index in range(len(known))]
+    if named and known != names:
+        wrong = next(index for index, name in enumerate(names) if name != known[index])
+        raise DataError(
+            f"label {wrong + 1} is {names[wrong]!r} here, but {known[wrong]!r} in the base "
+            f"model {base.name!r}; labels count by their order, so give them in the same one"
+        )
+    return base
+
+
+@torch.no_grad()
+def embed_labels(base: BaseModel, labels: LabelSet) -> torch.Tensor:
+    """Embed a label set with a frozen base model: unit vectors, float32, ``(K, width)``.
+
+    Texts are embedded one at a time, so that a label's embedding does not depend on the
+    labels beside it.
+
+    Raises
+    ------
+    DataError
+        If a text is longer than what the model takes.
+    """
+    embeddings = []
+    for name, texts in zip(labels.names, labels.texts, strict=True):
+        units = [normalize(_embedded(base, text, label=name).float(), dim=-1) for text in texts]
+        embeddings.append(normalize(torch.stack(units).mean(dim=0), dim=-1))
+    return torch.stack(embeddings)
+
+
+def _embedded(base: BaseModel, text: str, *, label: str) -> torch.Tensor:
+    assert isinstance(base.model, EncoderClassifier)
+    tokenizer = load_tokenizer(base.name, None if base.revision == "local" else base.revision)
+    encoded = tokenizer([text], return_tensors="pt")
+    longest = _longest(base, tokenizer)
+    if encoded["input_ids"].shape[1] > longest:
+        raise DataError(
+            f"the description of the label {label!r} takes {encoded['input_ids'].shape[1]} "
+            f"tokens, but the base model takes {longest}; shorten it"
+        )
+    inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+    return base.model.embed(**inputs)[0]
+
+
+def _longest(base: BaseModel, tokenizer: Any) -> int:
+    config: Any = base.model.config
+    limits = [int(tokenizer.model_max_length)]
+    limits += [int(n) for n in (getattr(config, "max_position_embeddings", None),) if n]
+    limits += [int(n) for n in (_options(base).get("max_length"),) if n]
+    return min(limits)
+
+
+def _options(base: BaseModel) -> dict[str, Any]:
+    return dict(getattr(base.model.config, "fedcert", None) or {})
+
+
+def alike(labels: LabelSet, embeddings: torch.Tensor) -> list[tuple[str, str, float]]:
+    """Return the pairs of labels that embed almost alike, and their cosines, closest first."""
+    if len(embeddings) != len(labels):
+        raise ModelError(f"{len(embeddings)} embeddings came with {len(labels)} labels")
+    cosines = (embeddings @ embeddings.T).triu(diagonal=1)
+    rows, columns = torch.nonzero(cosines >= ALIKE, as_tuple=True)
+    found = [
+        (labels.names[int(row)], labels.names[int(column)], float(cosines[row, column]))
+        for row, column in zip(rows, columns, strict=True)
+    ]
+    return sorted(found, key=lambda pair: -pair[2])

@@ -1,0 +1,147 @@
+"""A client's labels: their names, and the texts whose embeddings stand for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from fedcert.canonical import digest_json
+from fedcert.errors import DataError
+
+__all__ = ["LabelSet", "check_template"]
+
+_PLACE = "{label}"
+# Part of the digest: change it when the same texts give other embeddings.
+_RECIPE = "mean of unit embeddings/1"
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Labels by name, each with the texts that are embedded for it.
+
+    It is fixed before the examples are looked at: whoever tries other words on the examples
+    that certify has searched without paying for it.
+
+    Attributes
+    ----------
+    names : tuple of str
+        By index.
+    texts : tuple of tuple of str
+        For each label one text or more, whose embeddings are averaged.
+    """
+
+    names: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) < 2:
+            raise DataError(
+                f"a task needs at least two labels, not {len(self.names)}; name all labels "
+                "that can occur"
+            )
+        for place, name in enumerate(self.names, start=1):
+            if not isinstance(name, str) or not name.strip():
+                raise DataError(f"label {place} has no name; give every label a name")
+        known: dict[str, str] = {}
+        for name in self.names:
+            key = " ".join(name.split()).casefold()
+            if key in known:
+                raise DataError(
+                    f"the labels {known[key]!r} and {name!r} have the same name; give every "
+                    "label a name of its own"
+                )
+            known[key] = name
+        if len(self.texts) != len(self.names):
+            raise DataError(
+                f"there are texts of {len(self.texts)} for {len(self.names)} labels"
+            )
+        for name, texts in zip(self.names, self.texts, strict=True):
+            if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+                raise DataError(
+                    f"the label {name!r} has an empty description; describe it, or leave the "
+                    "description out"
+                )
+
+    @classmethod
+    def of(
+        cls,
+        names: Sequence[str],
+        *,
+        template: str | Sequence[str] = _PLACE,
+        descriptions: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Put names into a template, or into several that are averaged.
+
+        Parameters
+        ----------
+        names : Sequence[str]
+            By index. Underscores, as in the names of columns, become spaces in the texts.
+        template : str or Sequence[str] (default: "{label}")
+            Holds ``{label}`` once: "a request about {label}".
+        descriptions : Mapping[str, str], optional
+            A text of its own for some labels or all, by name; no template is put around it.
+
+        Raises
+        ------
+        DataError
+            If a label has no name or the name of another one, or a description is of none.
+        """
+        templates = (template,) if isinstance(template, str) else tuple(template)
+        check_template(templates)
+        own = dict(descriptions or {})
+        unknown = sorted(own.keys() - set(names))
+        if unknown:
+            raise DataError(
+                f"there is a description of {unknown[0]!r}, which is none of the labels"
+            )
+        texts = tuple(
+            (own[name],)
+            if name in own
+            else tuple(each.replace(_PLACE, _spoken(name)) for each in templates)
+            for name in names
+        )
+        return cls(tuple(names), texts)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def digest(self) -> str:
+        """Identity of names, order, and texts; with the base model's it fixes the head."""
+        return digest_json({"recipe": _RECIPE, **self.to_config()})
+
+    def to_config(self) -> dict[str, Any]:
+        """Return names and texts as a JSON value."""
+        return {"names": list(self.names), "texts": [list(texts) for texts in self.texts]}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Rebuild a label set from `to_config`.
+
+        Raises
+        ------
+        DataError
+            If it is damaged, or no label set of this version.
+        """
+        try:
+            names, texts = config["names"], config["texts"]
+            if isinstance(names, str) or any(isinstance(each, str) for each in texts):
+                raise TypeError("a text stands where a list should")
+            return cls(tuple(names), tuple(tuple(each) for each in texts))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"the label set is damaged: {error}") from error
+
+
+def check_template(templates: Sequence[str]) -> None:
+    """Raise `DataError` unless there are templates that hold the label's place once each."""
+    wrong = [t for t in templates if not isinstance(t, str) or t.count(_PLACE) != 1]
+    if wrong or not templates:
+        raise DataError(
+            f"the template {wrong[0] if wrong else ''!r} must hold {_PLACE} once; for instance "
+            f"'a request about {_PLACE}'"
+        )
+
+
+def _spoken(name: Any) -> str:
+    return " ".join(str(name).replace("_", " ").split())
