@@ -267,7 +267,11 @@ def personalize(
     # Adapter and certificate take their places together: on a full disk the old pair stays.
     with replaced_folder(folder / "adapter") as staging:
         adapter_digest = write_peft_adapter(
-            bundle.space, chosen.vector, staging, base_name=model.base.name
+            bundle.space,
+            chosen.vector,
+            staging,
+            base_name=model.base.name,
+            base=model.base,
         )
         certifying = ordered.take(recipe.certifies_on(chosen.choice, len(examples)).as_slice())
         # Counted anew with the adapter that is handed out, not with the search's arithmetic.

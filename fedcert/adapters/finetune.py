@@ -155,7 +155,8 @@ def descend(
         examples = examples.usable
     if len(examples) == 0:
         raise DataError("there are no examples to train on")
-    if len(np.unique(examples.labels)) < 2:
+    # Where the labels' names define the task, one class says something too.
+    if len(np.unique(examples.labels)) < 2 and not model.base.takes_labels:
         raise DataError(
             f"all {len(examples)} training examples have the same label; "
             "an adapter needs at least two classes to learn from"

@@ -11,7 +11,7 @@ with gradients.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, cast
@@ -29,14 +29,15 @@ from fedcert.adapters.model_inputs import (
     has_padding,
     one_token_each,
     read_positions,
+    reads_all,
     shortest,
 )
 from fedcert.adapters.patching import (
     FirstLayerReached,
     enter_with,
     entering,
-    own_linear,
     repeat,
+    returns_tuples,
     skipping,
     until_done,
 )
@@ -44,7 +45,8 @@ from fedcert.adapters.prefix_cache import PrefixCache
 from fedcert.adapters.prepared import PreparedInputs
 from fedcert.adapters.self_check import never_ran, not_adaptable, problem_of
 from fedcert.adapters.space import AdapterSpace
-from fedcert.errors import AdapterError, ModelError
+from fedcert.adapters.stacked_heads import head_hooks, linear_heads
+from fedcert.errors import AdapterError
 from fedcert.models.base import BaseModel
 
 __all__ = ["AdaptedModel", "PreparedInputs"]
@@ -98,7 +100,8 @@ class AdaptedModel:
         self._layers = cast(nn.ModuleList, base.model.get_submodule(base.layout.layers))
         prefix = len(base.layout.layers) + 1
         self._first = min(int(t.name[prefix:].split(".")[0]) for t in space.targets)
-        self._head_linear = _linear_head(base, space)
+        self._head_linear = linear_heads(base, space)
+        self._in_tuples: bool | None = None  # not known yet
         self._attention = self._find_attention() if reduce_top else None
         self._compiled: CompiledOrEager | None = None
         self.prefix_cache = prefix_cache
@@ -107,7 +110,8 @@ class AdaptedModel:
     @property
     def top_only(self) -> bool:
         """Whether only the last layer is adapted, and only where the head reads is run."""
-        return self._attention is not None and self._attention[0] is self._attention[1]
+        alone = self._attention is not None and self._attention[0] is self._attention[1]
+        return alone and not reads_all(self.base.model)
 
     def in_precision(self, dtype: torch.dtype) -> AdaptedModel:
         """Return the model with a copy of its weights in another precision.
@@ -139,6 +143,7 @@ class AdaptedModel:
         """Run the frozen part below the first adapted layer once."""
         try:
             with torch.no_grad():
+                self._learn_returns(inputs)
                 prepared = self._run_prefix(inputs)
         except (AttributeError, TypeError, ValueError) as error:
             raise not_adaptable(self.base.model, f"it fails: {error}") from error
@@ -164,6 +169,7 @@ class AdaptedModel:
         torch.Tensor
             Shape ``(C, n, labels)``.
         """
+        self._learn_returns(prepared.inputs)
         parts = self.space.split(vectors.to(self._dtype))
         run = self._full if prepared.first is None else self._reduced
         output = run(prepared, parts, len(vectors))
@@ -182,13 +188,23 @@ class AdaptedModel:
         self, prepared: PreparedInputs, parts: dict[str, torch.Tensor], copies: int
     ) -> torch.Tensor:
         """Run all layers from the first adapted one on, at all tokens."""
+        return self._from_first(prepared, parts, copies, repeat(prepared.hidden, copies))
+
+    def _from_first(
+        self,
+        prepared: PreparedInputs,
+        parts: dict[str, torch.Tensor],
+        copies: int,
+        hidden: torch.Tensor,
+        *,
+        but: frozenset[str] = frozenset(),
+    ) -> torch.Tensor:
         with ExitStack() as stack:
-            self._install(stack, parts)
+            self._install(stack, parts, but=but)
             first = self._layers[self._first]
-            enter = entering(repeat(prepared.hidden, copies))
-            stack.callback(first.register_forward_pre_hook(enter).remove)
-            stack.enter_context(skipping(self._layers, self._first))
-            # Masks and the head of a decoder look at the inputs again.
+            stack.callback(first.register_forward_pre_hook(entering(hidden)).remove)
+            stack.enter_context(self._skipping(self._first))
+            # Masks, poolings, and the head of a decoder look at the inputs again.
             inputs = {name: repeat(value, copies) for name, value in prepared.inputs.items()}
             return cast(torch.Tensor, self.base.model(**inputs).logits)
 
@@ -202,6 +218,9 @@ class AdaptedModel:
         share = self._compiled or first.shared_context
         context = share(captured, cores)
         residual = repeat(captured.residual, copies)
+        if prepared.read is None:
+            with first.attending(context):
+                return self._from_first(prepared, parts, copies, residual, but=first.names)
         if first is not top:
             captured = self._climb(prepared, parts, copies, residual, context)
             context, residual = top.own_context(captured), captured.residual
@@ -209,7 +228,7 @@ class AdaptedModel:
             # Query, key and value have done their part; what else is adapted runs as usual.
             self._install(stack, parts, but=top.names)
             enter_with(stack, top.layer, residual)
-            stack.enter_context(skipping(self._layers, len(self._layers) - 1))
+            stack.enter_context(self._skipping(len(self._layers) - 1))
             stack.enter_context(top.attending(context))
             inputs = one_token_each(prepared.inputs, copies * len(prepared))
             return cast(torch.Tensor, self.base.model(**inputs).logits)
@@ -224,7 +243,8 @@ class AdaptedModel:
     ) -> CapturedAttention:
         """Run from the first adapted layer up to the last layer's attention."""
         first, top = cast(tuple[LayerAttention, LayerAttention], self._attention)
-        read, captured = prepared.read.repeat(copies), []
+        read = cast(torch.Tensor, prepared.read).repeat(copies)
+        captured: list[CapturedAttention] = []
 
         def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             captured.append(top.capture(read, args, kwargs))
@@ -235,7 +255,7 @@ class AdaptedModel:
             enter_with(stack, first.layer, residual)
             stack.enter_context(first.attending(context))
             stack.callback(top.layer.register_forward_pre_hook(stop, with_kwargs=True).remove)
-            stack.enter_context(skipping(self._layers, self._first))
+            stack.enter_context(self._skipping(self._first))
             inputs = {name: repeat(value, copies) for name, value in prepared.inputs.items()}
             until_done(self.base.model, inputs)
         return captured[0]
@@ -273,7 +293,15 @@ class AdaptedModel:
         hidden = self.prefix_cache.hidden(cut, inputs, self._below_first)
         if hidden is not None:
             enter_with(stack, self._layers[self._first], hidden)
-            stack.enter_context(skipping(self._layers, self._first))
+            stack.enter_context(self._skipping(self._first))
+
+    @torch.no_grad()
+    def _learn_returns(self, inputs: dict[str, torch.Tensor]) -> None:
+        if self._in_tuples is None:
+            self._in_tuples = returns_tuples(self.base.model, self._layers[0], inputs)
+
+    def _skipping(self, count: int) -> AbstractContextManager[None]:
+        return skipping(self._layers, count, in_tuples=bool(self._in_tuples))
 
     def _below_first(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Run the frozen layers only."""
@@ -353,8 +381,7 @@ class AdaptedModel:
             module = self.base.model.get_submodule(target.name)
             hook = self._low_rank(target.name, parts[f"{target.name}.R"])
             stack.callback(module.register_forward_hook(hook).remove)
-        for name in self._head_linear:
-            hook = own_linear(parts[f"{name}.weight"], parts.get(f"{name}.bias"))
+        for name, hook in head_hooks(self.base.model, self._head_linear, parts):
             module = self.base.model.get_submodule(name)
             stack.callback(module.register_forward_hook(hook).remove)
 
@@ -371,22 +398,3 @@ class AdaptedModel:
             return output + turned @ up.T
 
         return hook
-
-
-def _linear_head(base: BaseModel, space: AdapterSpace) -> list[str]:
-    """Return the names of the head's linear modules; nothing else may be in the head."""
-    if not space.head_module:
-        return []
-    module = base.model.get_submodule(space.head_module)
-    names = [
-        f"{space.head_module}.{name}".rstrip(".")
-        for name, part in module.named_modules()
-        if isinstance(part, nn.Linear)
-    ]
-    held = {f"{name}.{tensor}" for name in names for tensor in ("weight", "bias")}
-    if not {tensor.name for tensor in space.head} <= held:
-        raise ModelError(
-            f"the head {space.head_module!r} holds more than linear modules; "
-            "fedcert cannot batch adapters over it"
-        )
-    return names

@@ -5,13 +5,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.label_scorer import LabelScorer
 
-__all__ = ["has_padding", "one_token_each", "read_positions", "shortest"]
+__all__ = ["has_padding", "one_token_each", "read_positions", "reads_all", "shortest"]
 
 
-def read_positions(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the token that the head reads: the last real one of a decoder, else the first."""
+def read_positions(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    """Return the token that the head reads: the last real one of a decoder, else the first.
+
+    An encoder with a pooling says so itself; None if all tokens are read.
+    """
+    if isinstance(model, EncoderClassifier):
+        return model.read_positions(inputs)
     if isinstance(model, LabelScorer):
         return model.last_tokens(inputs)
     size = len(next(iter(inputs.values())))
@@ -24,6 +30,11 @@ def read_positions(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.T
     del mask  # as transformers does: the padding token decides, not the mask
     positions = torch.arange(tokens.shape[1])
     return (positions * real).argmax(dim=1)
+
+
+def reads_all(model: nn.Module) -> bool:
+    """Return whether the head reads all tokens."""
+    return isinstance(model, EncoderClassifier) and model.reads_all
 
 
 def one_token_each(inputs: dict[str, torch.Tensor], size: int) -> dict[str, torch.Tensor]:

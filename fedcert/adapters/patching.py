@@ -16,6 +16,7 @@ __all__ = [
     "forward_replaced",
     "own_linear",
     "repeat",
+    "returns_tuples",
     "skipping",
     "until_done",
 ]
@@ -36,19 +37,35 @@ def forward_replaced(module: nn.Module, replacement: Callable[..., Any]) -> Iter
 
 
 @contextmanager
-def skipping(layers: nn.ModuleList, count: int) -> Iterator[None]:
+def skipping(layers: nn.ModuleList, count: int, *, in_tuples: bool = False) -> Iterator[None]:
     """Let the first `count` layers of a list hand on their input while the block runs.
 
     They stay in the list: a model may look up a mask by a layer's position.
+
+    Parameters
+    ----------
+    layers : torch.nn.ModuleList
+        A model's layers.
+    count : int
+        How many to skip.
+    in_tuples : bool (default: False)
+        Whether this model's layers return tuples, hidden states first.
     """
+    hand_on = _hand_on_in_tuple if in_tuples else _hand_on
     with ExitStack() as stack:
         for layer in list(layers)[:count]:
-            stack.enter_context(forward_replaced(layer, _hand_on))
+            stack.enter_context(forward_replaced(layer, hand_on))
         yield
 
 
 def _hand_on(hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> torch.Tensor:
     return hidden_states
+
+
+def _hand_on_in_tuple(
+    hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any
+) -> tuple[torch.Tensor]:
+    return (hidden_states,)
 
 
 def enter_with(stack: ExitStack, layer: nn.Module, hidden: torch.Tensor) -> None:
@@ -101,3 +118,19 @@ def repeat(tensor: torch.Tensor, copies: int) -> torch.Tensor:
     if copies == 1:
         return tensor
     return tensor.expand(copies, *tensor.shape).flatten(0, 1)
+
+
+def returns_tuples(model: nn.Module, layer: nn.Module, inputs: dict[str, torch.Tensor]) -> bool:
+    """Return whether a model's layers return tuples, by running the first one on an example."""
+    found: list[bool] = []
+
+    def stop(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        found.append(isinstance(output, tuple))
+        raise FirstLayerReached
+
+    handle = layer.register_forward_hook(stop)
+    try:
+        until_done(model, {name: tensor[:1] for name, tensor in inputs.items()})
+    finally:
+        handle.remove()
+    return found == [True]

@@ -19,13 +19,17 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from fedcert.adapters.codec import encode
+from fedcert.adapters.head_file import read_head, write_head
 from fedcert.adapters.projection import LoraUpdate
 from fedcert.adapters.space import AdapterSpace
 from fedcert.atomic import replaced_folder
 from fedcert.canonical import digest_tensors
 from fedcert.errors import AdapterError
+from fedcert.models.base import BaseModel
+from fedcert.models.encoder import EncoderClassifier
 
 __all__ = [
+    "adapter_and_head",
     "adapter_tensors",
     "exported_digest",
     "foreign_settings",
@@ -67,14 +71,28 @@ def adapter_tensors(
     return tensors
 
 
+def adapter_and_head(
+    space: AdapterSpace, vector: npt.NDArray[np.floating[Any]]
+) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, npt.NDArray[np.float32]]]:
+    """Return `adapter_tensors` apart: PEFT's, and by their own names those of a head beside."""
+    tensors, head = adapter_tensors(space, vector), {}
+    for tensor in space.head if space.head_beside else ():
+        head[tensor.name] = tensors.pop(f"{_PREFIX}{tensor.name}")
+    return tensors, head
+
+
 def write_peft_adapter(
     space: AdapterSpace,
     vector: npt.NDArray[np.floating[Any]],
     folder: Path,
     *,
     base_name: str,
+    base: BaseModel | None = None,
 ) -> str:
     """Write an adapter folder that stock PEFT loads, and return its tensor digest.
+
+    A head beside an encoder goes to a file of its own (`fedcert.adapters.head_file`), so that
+    the folder loads on the encoder as it is.
 
     Parameters
     ----------
@@ -85,18 +103,38 @@ def write_peft_adapter(
     folder : Path
         Replaced as a whole, or left as it was on any error.
     base_name : str
-        Written as ``base_model_name_or_path``.
+        Written as ``base_model_name_or_path``; of a folder only its own name, since its place
+        means nothing elsewhere.
+    base : BaseModel, optional
+        With its labels: they are written beside a head that follows from their names.
     """
-    tensors = adapter_tensors(space, vector)
+    tensors, head = adapter_and_head(space, vector)
+    public = Path(base_name).name if Path(base_name).exists() else base_name
     with replaced_folder(folder) as staging:
-        _lora_config(space, base_name).save_pretrained(str(staging))
+        config = _lora_config(space, public)
+        if base is not None:
+            config.task_type = _task_type(base)
+        config.save_pretrained(str(staging))
         save_file(tensors, staging / _WEIGHTS)
-    return digest_tensors(tensors)
+        if head:
+            write_head(staging, head, base)
+    return digest_tensors(adapter_tensors(space, vector))
+
+
+def _task_type(base: BaseModel) -> str | None:
+    """Return PEFT's word for an encoder of texts; its class for these takes no images."""
+    texts = getattr(base.model, "main_input_name", "") == "input_ids"
+    return "FEATURE_EXTRACTION" if isinstance(base.model, EncoderClassifier) and texts else None
 
 
 def exported_digest(folder: Path) -> str:
-    """Digest the tensors of an adapter folder."""
-    tensors = {}
+    """Digest the tensors of an adapter folder, those of a head beside the encoder included.
+
+    Label embeddings are none of an adapter's: they follow from base model and label set.
+    """
+    beside = read_head(folder)
+    head = {} if beside is None else beside.tensors
+    tensors = {f"{_PREFIX}{name}": array for name, array in head.items()}
     for name, tensor in _load_tensors(folder).items():
         # bfloat16 has no NumPy type; no certified adapter is of it, so a marked name will do.
         marked = name if tensor.dtype is not torch.bfloat16 else f"{name}:bfloat16"
@@ -111,7 +149,10 @@ def foreign_settings(space: AdapterSpace, folder: Path) -> list[str]:
     settings the same tensors are another adapter.
     """
     stored, ours = _load_config(folder), _lora_config(space, "").to_dict()
-    names = (stored.keys() | ours.keys()) - _FREE
+    free = set(_FREE)
+    if space.head_beside and stored.get("task_type") == "FEATURE_EXTRACTION":
+        free.add("task_type")  # the others would let PEFT look for a head in the encoder
+    names = (stored.keys() | ours.keys()) - free
     # A setting that another PEFT version lacks has its default there.
     return sorted(
         name
@@ -154,13 +195,16 @@ def read_peft_adapter(folder: Path, *, head_module: str) -> LoraUpdate:
     scaling = _scaling(folder, config)
     factors: dict[str, dict[str, npt.NDArray[Any]]] = {}
     head: dict[str, npt.NDArray[Any]] = {}
+    beside = None if head_module else read_head(folder)
+    if beside is not None:
+        head |= beside.tensors
     for key, stored in _load_tensors(folder).items():
         tensor = _array(stored)
         name = key.removeprefix(_PREFIX)
         module, _, factor = name.removesuffix(".weight").rpartition(".")
         if factor in {"lora_A", "lora_B"}:
             factors.setdefault(module, {})[factor] = tensor
-        elif name.startswith(f"{head_module}."):
+        elif head_module and name.startswith(f"{head_module}."):
             head[name] = tensor
         else:
             raise AdapterError(f"{folder}: unexpected tensor {key!r} in a LoRA adapter")

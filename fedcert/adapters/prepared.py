@@ -21,15 +21,16 @@ class PreparedInputs:
         Keyword arguments of the model, batch size n.
     hidden : torch.Tensor
         Input of the first adapted layer, shape ``(n, tokens, width)``.
-    read : torch.Tensor
-        The position of each example that the head reads, shape ``(n,)``.
+    read : torch.Tensor or None
+        The position of each example that the head reads, shape ``(n,)``; None if it reads
+        all.
     first : CapturedAttention or None
         The frozen attention of that layer, where it is shared by all adapters.
     """
 
     inputs: dict[str, torch.Tensor]
     hidden: torch.Tensor
-    read: torch.Tensor
+    read: torch.Tensor | None
     first: CapturedAttention | None = None
 
     def __len__(self) -> int:
@@ -38,7 +39,9 @@ class PreparedInputs:
     @property
     def mib(self) -> float:
         """Memory of all tensors, MiB."""
-        tensors = [*self.inputs.values(), self.hidden, self.read]
+        tensors = [*self.inputs.values(), self.hidden]
+        if self.read is not None:
+            tensors.append(self.read)
         if self.first is not None:
             tensors += self.first.tensors()
         return sum(tensor.nbytes for tensor in tensors) / 2**20
@@ -48,6 +51,6 @@ class PreparedInputs:
         return PreparedInputs(
             {name: tensor[rows] for name, tensor in self.inputs.items()},
             self.hidden[rows],
-            self.read[rows],
+            None if self.read is None else self.read[rows],
             None if self.first is None else self.first.take(rows),
         )

@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.adapters.head_file import HEAD_FILE
 from fedcert.adapters.space import AdapterSpace
 from fedcert.errors import AdapterError
+from fedcert.models.encoder import TASK_HEAD
 
 __all__ = ["LoraUpdate", "Projection", "project"]
+
+# An adapter that was trained elsewhere says nothing of it: then the base model's scale stays.
+_LOG_SCALE = f"{TASK_HEAD}.log_scale"
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,16 @@ def project(space: AdapterSpace, update: LoraUpdate) -> Projection:
         lost, total = lost + missing, total + squared
     for tensor in space.head:
         if tensor.name not in update.head:
+            if tensor.name == _LOG_SCALE:
+                parts[tensor.name] = np.zeros(tensor.shape)
+                continue
             raise AdapterError(
-                f"the adapter has no {tensor.name!r}; train it with "
-                f"modules_to_save=[{space.head_module!r}]"
+                f"the adapter has no {tensor.name!r}; "
+                + (
+                    f"train it with modules_to_save=[{space.head_module!r}]"
+                    if space.head_module
+                    else f"its folder must hold it in {HEAD_FILE}"
+                )
             )
         values = np.asarray(update.head[tensor.name], dtype=np.float64)
         if values.shape != tensor.shape:

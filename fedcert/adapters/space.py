@@ -22,6 +22,7 @@ from torch import nn
 from fedcert.canonical import digest_json
 from fedcert.errors import AdapterError, BundleError
 from fedcert.models.base import BaseModel
+from fedcert.models.encoder import TASK_HEAD, EncoderClassifier
 from fedcert.models.layout import ATTENTION_PROJECTIONS
 
 __all__ = ["AdapterSpace", "HeadTensor", "Target"]
@@ -61,7 +62,8 @@ class AdapterSpace:
     rank : int
         r, the rank of every low-rank update.
     head_module : str
-        Name of the head (``modules_to_save`` in PEFT's words); empty if there is none.
+        Name of the head (``modules_to_save`` in PEFT's words); empty if there is none, or it
+        stands beside the encoder that PEFT adapts.
     targets : tuple of Target
         The adapted modules.
     head : tuple of HeadTensor
@@ -114,11 +116,12 @@ class AdapterSpace:
             targets.append(Target(name, weight.shape[1], weight.shape[0]))
             basis[f"{name}.up"], basis[f"{name}.down"] = _leading_directions(weight, rank)
         head: tuple[HeadTensor, ...] = ()
-        if base.layout.head:  # a label scorer has none
-            module = base.model.get_submodule(base.layout.head)
+        beside = isinstance(base.model, EncoderClassifier)
+        place = TASK_HEAD if beside else base.layout.head
+        if place:  # a label scorer has none
             head = tuple(
-                HeadTensor(f"{base.layout.head}.{name}", tuple(parameter.shape))
-                for name, parameter in module.named_parameters()
+                HeadTensor(f"{place}.{name}", tuple(parameter.shape))
+                for name, parameter in base.model.get_submodule(place).named_parameters()
             )
         return cls(base.digest, rank, base.layout.head, tuple(targets), head, basis)
 
@@ -131,6 +134,11 @@ class AdapterSpace:
     def digest(self) -> str:
         """Identity of the space: what fixes its meaning, never recomputed factors."""
         return digest_json(self.to_config())
+
+    @property
+    def head_beside(self) -> bool:
+        """Whether the head is no part of the model that PEFT adapts, but stands beside it."""
+        return bool(self.head) and not self.head_module
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name the tensors of an adapter in these coordinates, with their shapes."""

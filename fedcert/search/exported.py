@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from fedcert.adapters.exported_model import exported_model
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.models.base import BaseModel
@@ -50,9 +50,7 @@ def exported_wrong(
     numpy.ndarray
         Bool, shape ``(examples,)``.
     """
-    from peft import PeftModel
-
-    model = PeftModel.from_pretrained(copy.deepcopy(base.model), str(adapter)).eval()
+    model = exported_model(base, adapter)
     bound, wrong = spec.bound_to(base), np.zeros(len(examples), dtype=np.bool_)
     for start in range(0, len(examples), _BATCH):
         rows = slice(start, start + _BATCH)

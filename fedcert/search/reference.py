@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedcert.adapters.peft_format import adapter_tensors
+from fedcert.adapters.exported_model import load_head
+from fedcert.adapters.peft_format import adapter_and_head
 from fedcert.adapters.space import AdapterSpace
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
@@ -76,7 +77,9 @@ class ReferenceScorer(Scorer):
     def _load(self, vector: npt.NDArray[np.float64]) -> None:
         from peft import set_peft_model_state_dict
 
-        tensors = adapter_tensors(self._space, vector)
+        tensors, head = adapter_and_head(self._space, vector)
+        if head:
+            load_head(self._model.get_base_model(), head)
         state = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
         result = set_peft_model_state_dict(self._model, state)
         # PEFT says nothing when keys do not match, and leaves the old weights in place.

@@ -1,0 +1,68 @@
+"""An exported adapter as a third party runs it: stock PEFT on the base model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from fedcert.adapters.head_file import HEAD_FILE, check_label_embeddings, read_head
+from fedcert.errors import AdapterError
+from fedcert.models.base import BaseModel
+from fedcert.models.encoder import TASK_HEAD, EncoderClassifier
+
+__all__ = ["exported_model", "load_head"]
+
+
+def exported_model(base: BaseModel, folder: Path) -> Any:
+    """Load an adapter folder on a copy of the base model, in evaluation mode.
+
+    Parameters
+    ----------
+    base : BaseModel
+        Left as it is; with labels, if it takes some.
+    folder : Path
+        A folder that `fedcert.adapters.write_peft_adapter` wrote.
+
+    Raises
+    ------
+    AdapterError
+        If the folder's head is missing or damaged, or was exported for other labels.
+    """
+    from peft import PeftModel
+
+    model: Any = copy.deepcopy(base.model)
+    if not isinstance(model, EncoderClassifier):
+        return PeftModel.from_pretrained(model, str(folder)).eval()
+    stored = read_head(folder)
+    if stored is None:
+        raise AdapterError(f"{folder}: no {HEAD_FILE}; export the adapter again")
+    check_label_embeddings(folder, stored, base)
+    # PEFT puts its layers into the encoder, whose parts the classifier shares.
+    PeftModel.from_pretrained(model.stock, str(folder))
+    load_head(model, stored.tensors)
+    return model.eval()
+
+
+def load_head(model: EncoderClassifier, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Set the parameters of the head beside an encoder, by their full names.
+
+    Raises
+    ------
+    AdapterError
+        If the tensors are not those of the head.
+    """
+    own = {f"{TASK_HEAD}.{n}": p for n, p in model.task_head.named_parameters()}
+    given = {name: array.shape for name, array in tensors.items()}
+    if given != {name: tuple(parameter.shape) for name, parameter in own.items()}:
+        raise AdapterError(
+            f"the adapter's head holds {', '.join(sorted(given)) or 'nothing'}, which does not "
+            f"fit the {model.task_head.kind} head of the base model"
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(torch.from_numpy(tensors[name].copy()))
