@@ -272,6 +272,8 @@ def personalize(
             staging,
             base_name=model.base.name,
             base=model.base,
+            labels=bundle.labels,
+            inputs=bundle.inputs.to_config(),
         )
         certifying = ordered.take(recipe.certifies_on(chosen.choice, len(examples)).as_slice())
         # Counted anew with the adapter that is handed out, not with the search's arithmetic.

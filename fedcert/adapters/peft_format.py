@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
+from fedcert.adapters.classifier_file import ClassifierFile, public_name
 from fedcert.adapters.codec import encode
 from fedcert.adapters.head_file import read_head, write_head
 from fedcert.adapters.projection import LoraUpdate
@@ -88,6 +90,8 @@ def write_peft_adapter(
     *,
     base_name: str,
     base: BaseModel | None = None,
+    labels: Sequence[str] | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> str:
     """Write an adapter folder that stock PEFT loads, and return its tensor digest.
 
@@ -106,14 +110,20 @@ def write_peft_adapter(
         Written as ``base_model_name_or_path``; of a folder only its own name, since its place
         means nothing elsewhere.
     base : BaseModel, optional
-        With its labels: they are written beside a head that follows from their names.
+        With its labels, if it takes some. Then the folder describes itself
+        (`fedcert.adapters.classifier_file`), and `fedcert.load_classifier` takes it.
+    labels : Sequence[str], optional
+        Names of the labels by index, where the base model does not have them.
+    inputs : Mapping[str, Any], optional
+        How inputs are encoded (`fedcert.data.InputSpec.to_config`).
     """
     tensors, head = adapter_and_head(space, vector)
-    public = Path(base_name).name if Path(base_name).exists() else base_name
     with replaced_folder(folder) as staging:
-        config = _lora_config(space, public)
+        config = _lora_config(space, public_name(base_name))
         if base is not None:
             config.task_type = _task_type(base)
+            known = None if inputs is None else dict(inputs)
+            ClassifierFile.of(base, labels=labels, inputs=known).write(staging)
         config.save_pretrained(str(staging))
         save_file(tensors, staging / _WEIGHTS)
         if head:

@@ -1,0 +1,156 @@
+"""Predicting with an exported adapter: the folder, its base model, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedcert.adapters.classifier_file import ClassifierFile, read_classifier
+from fedcert.adapters.exported_model import exported_model
+from fedcert.data import InputSpec, input_spec_from_config
+from fedcert.errors import AdapterError, BundleError
+from fedcert.models import BaseModel, LabelSet, load_base_model
+
+__all__ = ["Classifier", "load_classifier"]
+
+# Inputs at once: more would take memory, and pad short texts to the longest of many.
+_BATCH = 64
+
+
+class Classifier:
+    """An adapter on its base model, which predicts labels by name.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Gives logits for encoded inputs.
+    inputs : InputSpec
+        How inputs are encoded, bound to the base model.
+    labels : Sequence[str]
+        Names of the labels by index.
+    """
+
+    def __init__(self, model: Any, inputs: InputSpec, labels: Sequence[str]) -> None:
+        self._model, self._inputs, self.labels = model, inputs, tuple(labels)
+
+    def predict(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> list[str]:
+        """Return the name of the most probable label of each input."""
+        return [self.labels[place] for place in self._logits(inputs).argmax(dim=-1).tolist()]
+
+    def predict_proba(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the probability of each label, ``(n, K)``, in the order of ``labels``.
+
+        They are the model's own and were not calibrated; a certificate says nothing of them.
+        """
+        probabilities: npt.NDArray[Any] = self._logits(inputs).double().softmax(-1).numpy()
+        return probabilities
+
+    @torch.inference_mode()
+    def _logits(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> torch.Tensor:
+        raw = inputs
+        if not isinstance(raw, np.ndarray):
+            raw = np.array(raw, dtype=object if any(isinstance(i, str) for i in raw) else None)
+        known = self._inputs.normalize(raw)
+        logits = torch.empty(len(known), len(self.labels))
+        for start in range(0, len(known), _BATCH):
+            rows = slice(start, start + _BATCH)
+            logits[rows] = self._model(**self._inputs.encode(known[rows])).logits
+        return logits
+
+
+def load_classifier(
+    folder: str | Path,
+    base: BaseModel | str | Path,
+    *,
+    labels: LabelSet | Sequence[str] | None = None,
+    inputs: InputSpec | None = None,
+) -> Classifier:
+    """Load an exported adapter for prediction.
+
+    Parameters
+    ----------
+    folder : str or Path
+        An adapter folder, as `personalize` leaves it.
+    base : BaseModel, str or Path
+        The base model, or its folder or hub id. Its digest must be the one that the folder
+        names.
+    labels : LabelSet or Sequence[str], optional
+        The labels, where the adapter was exported for labels that each user brings.
+    inputs : InputSpec, optional
+        How inputs are encoded, where the folder does not say.
+
+    Raises
+    ------
+    AdapterError
+        If the folder is damaged, or made for other labels or another base model.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: there is no such folder")
+    about = read_classifier(folder)
+    loaded = base if isinstance(base, BaseModel) else _loaded(str(base), about)
+    if about is not None and about.base_digest != loaded.digest:
+        raise AdapterError(
+            f"{folder}: the adapter was made for the base model {about.base_name!r} "
+            f"({about.base_digest[:12]}), and this is another ({loaded.digest[:12]})"
+        )
+    loaded = _labeled(folder, loaded, about, labels)
+    spec = inputs or _inputs(folder, about)
+    names = loaded.label_names
+    if about is not None and about.labels and not isinstance(about.labels, LabelSet):
+        names = about.labels
+    return Classifier(exported_model(loaded, folder), spec.bound_to(loaded), names)
+
+
+def _loaded(name: str, about: ClassifierFile | None) -> BaseModel:
+    if about is None:
+        return load_base_model(name)
+    revision = None if Path(name).exists() else about.base_revision
+    return load_base_model(
+        name,
+        revision=None if revision == "local" else revision,
+        digest=about.base_digest,
+        dtype=about.dtype,
+    )
+
+
+def _labeled(
+    folder: Path,
+    base: BaseModel,
+    about: ClassifierFile | None,
+    labels: LabelSet | Sequence[str] | None,
+) -> BaseModel:
+    """Give the base model its labels: those of the folder, or else the user's."""
+    stored = about.labels if about is not None else ()
+    if not stored and labels is None and base.takes_labels and not base.num_labels:
+        raise AdapterError(
+            f"{folder}: the adapter was exported without labels, for any; pass labels=[...]"
+        )
+    if stored and labels is not None:
+        own = tuple(stored.names) if isinstance(stored, LabelSet) else stored
+        asked = tuple(labels.names) if isinstance(labels, LabelSet) else tuple(labels)
+        if own != asked:
+            raise AdapterError(
+                f"{folder}: the adapter was exported for the labels {', '.join(own)}, and not "
+                f"for {', '.join(asked)}"
+            )
+    if stored and base.takes_labels:
+        return base.with_labels(stored)
+    return base if labels is None or stored else base.with_labels(labels)
+
+
+def _inputs(folder: Path, about: ClassifierFile | None) -> InputSpec:
+    if about is None or about.inputs is None:
+        raise AdapterError(
+            f"{folder}: the adapter does not say how inputs are encoded; pass inputs=, as the "
+            "bundle has it"
+        )
+    try:
+        return input_spec_from_config(about.inputs)
+    except BundleError as error:
+        raise AdapterError(f"{folder}: {error}") from error
