@@ -61,6 +61,8 @@ class BaseModel:
         """How many classes the head tells apart; 0 if it takes labels and has none yet."""
         if isinstance(self.model, EncoderClassifier):
             return self.model.task_head.num_labels
+        if isinstance(self.model, LabelScorer):
+            return self.model.num_labels
         return int(self.model.config.num_labels)  # type: ignore[union-attr, arg-type]
 
     @property
@@ -75,8 +77,9 @@ class BaseModel:
     @property
     def takes_labels(self) -> bool:
         """Whether each client may bring labels of its own, by their names."""
-        head = getattr(self.model, "task_head", None)
-        return head is not None and head.kind == "names"
+        if isinstance(self.model, EncoderClassifier):
+            return self.model.task_head.kind == "names"
+        return isinstance(self.model, LabelScorer) and self.model.takes_labels
 
     def with_labels(
         self,

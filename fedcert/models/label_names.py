@@ -13,6 +13,8 @@ from torch.nn.functional import normalize
 from fedcert.errors import DataError, ModelError
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.heads import NamesHead
+from fedcert.models.label_phrases import phrase_tokens
+from fedcert.models.label_scorer import LabelScorer
 from fedcert.models.label_set import LabelSet
 from fedcert.models.tokenizer import load_tokenizer
 
@@ -47,14 +49,41 @@ def with_labels(
     DataError
         If a label has no name, or the labels are not those of a trained head.
     """
-    head = getattr(base.model, "task_head", None)
-    if not isinstance(base.model, EncoderClassifier) or not isinstance(head, NamesHead):
+    if not base.takes_labels:
         return _checked(base, labels, descriptions)
+    phrases = isinstance(base.model, LabelScorer)
     if not isinstance(labels, LabelSet):
-        template = _options(base).get("template") or "{label}"
+        # Most phrases follow a prompt, and most tokenizers see a word's space in front of it.
+        usual = " {label}" if phrases else "{label}"
+        template = _options(base).get("template") or usual
         labels = LabelSet.of(labels, template=template, descriptions=descriptions)
     elif descriptions:
         raise DataError("give descriptions together with names, not with a whole label set")
+    return _with_phrases(base, labels) if phrases else _with_names(base, labels)
+
+
+def _with_phrases(base: BaseModel, labels: LabelSet) -> BaseModel:
+    """Let a causal language model score a phrase for each label."""
+    several = [n for n, texts in zip(labels.names, labels.texts, strict=True) if len(texts) > 1]
+    if several:
+        raise DataError(
+            f"the label {several[0]!r} has several phrases; a language model scores one for "
+            "each label"
+        )
+    scorer: Any = base.model
+    tokenizer = load_tokenizer(base.name, None if base.revision == "local" else base.revision)
+    phrases = [texts[0] for texts in labels.texts]
+    tokens = phrase_tokens(tokenizer, labels.names, phrases, average=scorer.average)
+    scorer.stock.eval()  # or checking the phrases would put it back into training
+    own = LabelScorer(scorer.stock, tokens, average=scorer.average, labels=labels)
+    return replace(base, model=own.eval())
+
+
+def _with_names(base: BaseModel, labels: LabelSet) -> BaseModel:
+    """Let an encoder compare inputs with the names' embeddings."""
+    assert isinstance(base.model, EncoderClassifier)
+    head = base.model.task_head
+    assert isinstance(head, NamesHead)
     embeddings = embed_labels(base, labels)
     pairs = alike(labels, embeddings)
     if pairs:
@@ -62,7 +91,7 @@ def with_labels(
         warnings.warn(
             f"the labels {first!r} and {second!r} embed almost alike (cosine {cosine:.3f}), so "
             "the model will hardly tell them apart; give them descriptions",
-            stacklevel=3,
+            stacklevel=4,
         )
     own = NamesHead(head.scale, embeddings)
     own.load_state_dict(head.state_dict())

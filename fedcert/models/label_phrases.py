@@ -18,12 +18,12 @@ from fedcert.models.task_head import (
     save_base,
 )
 
-__all__ = ["with_label_phrases"]
+__all__ = ["phrase_tokens", "with_label_phrases"]
 
 
 def with_label_phrases(
     name: str | Path,
-    labels: Sequence[str],
+    labels: Sequence[str] | None,
     phrases: Sequence[str] | None = None,
     folder: Path | None = None,
     *,
@@ -38,8 +38,9 @@ def with_label_phrases(
     ----------
     name : str or Path
         Folder or hub id of a decoder that was saved with its language-model head.
-    labels : Sequence[str]
-        Names of the task's classes.
+    labels : Sequence[str] or None
+        Names of the task's classes; None if each client brings labels of its own
+        (`BaseModel.with_labels`), which are then no part of the base model.
     phrases : Sequence[str], optional
         What stands behind a prompt for each class, in the same order. A phrase is tokenized
         on its own, so most need a leading space. By default a space and the label.
@@ -65,25 +66,26 @@ def with_label_phrases(
     """
     name = str(name)
     check_quantization(quantization)
-    check_label_order(name, labels, revision=revision)
-    phrases = [f" {label}" for label in labels] if phrases is None else list(phrases)
+    if labels is None and phrases is not None:
+        raise ModelError("phrases belong to labels; give the labels, or no phrases either")
+    named = list(labels or ())
+    if named:
+        check_label_order(name, named, revision=revision)
+    phrases = [f" {label}" for label in named] if phrases is None else list(phrases)
     if folder is None:
-        made_from: dict[str, Any] = {"labels": list(labels), "phrases": phrases}
+        made_from: dict[str, Any] = {"labels": named, "phrases": phrases}
         made_from |= {"average": average, "dtype": dtype, "mode": quantization}
         folder = cached_base(name, revision, **made_from)
         if (folder / "config.json").is_file():
             return folder
     tokenizer = padding_tokenizer(name, revision)
-    tokens = _tokens(tokenizer, labels, phrases, average=average)
-    model, missing = pretrained(
-        name,
-        revision=revision,
-        dtype=dtype,
-        causal=True,
-        num_labels=len(labels),
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-    )
+    tokens = phrase_tokens(tokenizer, named, phrases, average=average)
+    changes: dict[str, Any] = {}
+    if named:
+        changes["num_labels"] = len(named)
+        changes["id2label"] = dict(enumerate(named))
+        changes["label2id"] = {label: index for index, label in enumerate(named)}
+    model, missing = pretrained(name, revision=revision, dtype=dtype, causal=True, **changes)
     if missing:
         raise ModelError(
             f"{name!r} has no weights for {', '.join(missing[:3])}: it was not saved as a "
@@ -99,7 +101,7 @@ def with_label_phrases(
     return folder
 
 
-def _tokens(
+def phrase_tokens(
     tokenizer: Any, labels: Sequence[str], phrases: Sequence[str], *, average: bool
 ) -> list[list[int]]:
     """Tokenize phrases; every one must differ from the others, and not merely go on."""

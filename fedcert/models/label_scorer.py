@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fedcert.errors import ModelError
+from fedcert.models.label_set import LabelSet
 
 __all__ = ["LabelScorer"]
 
@@ -43,9 +44,12 @@ class LabelScorer(nn.Module):
     lm : torch.nn.Module
         A causal language model of `transformers`.
     phrases : Sequence of Sequence of int
-        Token ids of each label's phrase.
+        Token ids of each label's phrase; none if the labels come later
+        (`BaseModel.with_labels`).
     average : bool (default: False)
         Mean instead of sum over a phrase's tokens.
+    labels : LabelSet, optional
+        A client's own labels, whose phrases these are.
 
     Raises
     ------
@@ -60,9 +64,18 @@ class LabelScorer(nn.Module):
     label_weights: torch.Tensor
 
     def __init__(
-        self, lm: Any, phrases: Sequence[Sequence[int]], *, average: bool = False
+        self,
+        lm: Any,
+        phrases: Sequence[Sequence[int]],
+        *,
+        average: bool = False,
+        labels: LabelSet | None = None,
     ) -> None:
         super().__init__()
+        self.labels, self.average = labels, average
+        self.takes_labels = labels is not None or not phrases
+        # In a tuple, since its parts are registered already, under their own names.
+        self._lm = (lm,)
         for name, child in lm.named_children():
             self.add_module(name, child)
         self.config = lm.config
@@ -76,7 +89,8 @@ class LabelScorer(nn.Module):
             )
         self._embeddings = names[0]
         self._place(phrases, average)
-        self._check(lm, phrases, average)
+        if phrases:
+            self._check(lm, phrases, average)
 
     def _place(self, phrases: Sequence[Sequence[int]], average: bool) -> None:
         """Lay the phrases out behind a prompt: where each token is, and who predicts it."""
@@ -94,14 +108,26 @@ class LabelScorer(nn.Module):
                 tokens.append(token)
                 weights.append(share)
             start += len(phrase) - 1
-        # The digest of the base model covers buffers, and so the phrases.
-        self.register_buffer("label_tokens", torch.tensor(tokens))
-        self.register_buffer("label_reads", torch.tensor(reads))
-        self.register_buffer("label_weights", torch.stack(weights))
+        # The digest of the base model covers buffers, and so phrases that are part of it.
+        kept = not self.takes_labels
+        self.register_buffer("label_tokens", torch.tensor(tokens), persistent=kept)
+        self.register_buffer("label_reads", torch.tensor(reads), persistent=kept)
+        stacked = torch.stack(weights) if weights else torch.zeros(0, 0)
+        self.register_buffer("label_weights", stacked, persistent=kept)
         same = torch.tensor(owner)[:, None] == torch.tensor(owner)[None]
         self._within = same.tril()
         self._tail = torch.tensor(tail, dtype=torch.long)
         self._offset = torch.tensor(offset, dtype=torch.long)
+
+    @property
+    def stock(self) -> Any:
+        """The language model, as `transformers` made it."""
+        return self._lm[0]
+
+    @property
+    def num_labels(self) -> int:
+        """K, how many labels it tells apart; 0 as long as it has none."""
+        return self.label_weights.shape[1]
 
     @property
     def appended(self) -> int:
@@ -139,6 +165,11 @@ class LabelScorer(nn.Module):
         attention_mask : torch.Tensor, optional
             1 for tokens and 0 for padding, ``(n, T)``.
         """
+        if not self.num_labels:
+            raise ModelError(
+                "this base model has no labels yet: its logits follow from their phrases; call "
+                "base.with_labels(names) first"
+            )
         inputs = {"input_ids": input_ids}
         if attention_mask is not None:
             inputs["attention_mask"] = attention_mask

@@ -29,15 +29,20 @@ from fedcert.models import (
 from fedcert.randomness import keyed_generator
 from models.tiny_encoders import NAMES, save_sentence_encoder
 
-KINDS = ("names", "pooled", "classification", "phrases")
+KINDS = ("names", "pooled", "classification", "phrases", "own phrases")
 
 
 def _made(kind: str, folder: Path) -> tuple[BaseModel, InputSpec]:
     labels = ("bad", "good")
-    if kind == "phrases":
+    if "phrases" in kind:
         source = save_tiny_backbone(folder / "s", "llama")
-        made = with_label_phrases(source, labels, ["bad1", "good1"], folder / "b")
-        base = load_base_model(str(made), num_labels=2)
+        if kind == "phrases":
+            made = with_label_phrases(source, labels, ["bad1", "good1"], folder / "b")
+            base = load_base_model(str(made), num_labels=2)
+        else:
+            made = with_label_phrases(source, None, folder=folder / "b")
+            phrases = {"bad": "bad1", "good": "good1 good2"}
+            base = load_base_model(str(made)).with_labels(labels, descriptions=phrases)
         return base, PromptInputs.of(base.name, max_length=12, template="good2 {text} bad3")
     source = save_sentence_encoder(folder / "s")
     if kind == "names":
