@@ -44,7 +44,14 @@ class Scenario(ABC):
     @property
     @abstractmethod
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes, by index."""
+        """Names of the classes, by index; empty where each client has its own."""
+
+    def labels_of(self, client: str) -> tuple[str, ...]:
+        """Return the names of a client's classes, by index; unless it says so, the common ones.
+
+        They are known before the client's examples are looked at.
+        """
+        return self.labels
 
     @property
     @abstractmethod

@@ -11,7 +11,7 @@ from pathlib import Path
 from fedcert.data.prompts import PromptInputs
 from fedcert.data.text import TextInputs
 from fedcert.errors import SettingsError
-from fedcert.models import with_label_phrases, with_task_head
+from fedcert.models import with_label_names, with_label_phrases, with_task_head
 
 __all__ = ["MINILM", "OnTextBase", "TextBase", "data_file"]
 
@@ -56,6 +56,9 @@ class TextBase:
         Score label phrases with a causal language model, after prompts of this template.
     phrases : Mapping[str, str], optional
         The phrase of each label, see `fedcert.models.with_label_phrases`.
+    label_template : str (default: "")
+        Classify by the names of labels that each client brings, put into this template; then
+        there are no common labels.
     quantization : str (default: "none")
         How the base model's weights are kept, see `fedcert.models.load_base_model`.
 
@@ -74,12 +77,13 @@ class TextBase:
         max_length: int,
         template: str = "",
         phrases: Mapping[str, str] | None = None,
+        label_template: str = "",
         quantization: str = "none",
     ) -> None:
         self._scenario, self._name = scenario, name
         self._labels, self._max_length = tuple(labels), max_length
         self._template, self._quantization = template, quantization
-        self._phrases = dict(phrases or {})
+        self._phrases, self._label_template = dict(phrases or {}), label_template
         if self._phrases and not template:
             raise SettingsError(f"{scenario}: phrases need a template, such as '{{text}} is'")
         if template and not name:
@@ -96,6 +100,10 @@ class TextBase:
     def folder(self) -> Path:
         """The base model's folder."""
         name = self._name or _minilm(self._scenario)
+        if self._label_template:
+            return with_label_names(
+                name, template=self._label_template, quantization=self._quantization
+            )
         if not self._template:
             return with_task_head(name, self._labels, quantization=self._quantization)
         phrases = [self._phrases[label] for label in self._labels] if self._phrases else None

@@ -8,8 +8,6 @@ every new client has a set that no upstream client has.
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
@@ -21,12 +19,12 @@ from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
 from fedcert.randomness import keyed_generator
 from fedcert.scenarios import Scenario
+from fedcert.simulations.clinc import FILE, read_requests
 from fedcert.simulations.personal_sets import PersonalSets
 from fedcert.simulations.sources import OnTextBase, TextBase, data_file
 
 __all__ = ["Intents"]
 
-FILE = "clinc150.csv.gz"
 # Shares of the distinct texts for upstream training and for support; the rest is for tests.
 TRAINING, SUPPORT = 0.6, 0.2
 
@@ -132,19 +130,13 @@ class Intents(OnTextBase, Scenario):
     @cached_property
     def _table(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], list[str]]:
         """Return distinct texts, the domain of each, and the names of the domains."""
-        found: dict[str, tuple[str, str]] = {}
         path = data_file("intents", self._data, FILE)
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                # A text that stands there twice counts once, in the domain named first.
-                key = " ".join(row["text"].split()).casefold()
-                if row["label"] != "oos":
-                    found.setdefault(key, (row["text"], row["client"]))
-        names = sorted({domain for _, domain in found.values()})
+        requests = read_requests(path)
+        names = sorted({request.domain for request in requests})
         if len(names) != 10:
             raise DataError(f"{path}: holds {len(names)} domains instead of 10")
-        texts = np.array([text for text, _ in found.values()], dtype=object)
-        domains = np.array([names.index(domain) for _, domain in found.values()])
+        texts = np.array([request.text for request in requests], dtype=object)
+        domains = np.array([names.index(request.domain) for request in requests])
         return self.inputs.normalize(texts), domains.astype(np.int64), names
 
     @cached_property
