@@ -288,10 +288,13 @@ def _auto_class(config: object, *, causal: bool, encoder: bool) -> Any:
         AutoModelForCausalLM,
         AutoModelForImageClassification,
         AutoModelForSequenceClassification,
+        CLIPVisionModelWithProjection,
     )
 
     if encoder:
-        return AutoModel
+        # Under the name of the tower alone there is one without the projection.
+        clip = getattr(config, "model_type", "") == "clip_vision_model"
+        return CLIPVisionModelWithProjection if clip else AutoModel
     if causal:
         return AutoModelForCausalLM
     architectures = getattr(config, "architectures", None) or [""]

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from fedcert.canonical import canonical_json
+from fedcert.models.dual_encoder import TextTower
 from fedcert.models.heads import Head
 from fedcert.models.label_set import LabelSet
 from fedcert.models.pooling import check_pooling, pool, read_positions
@@ -45,6 +46,8 @@ class EncoderClassifier(nn.Module):
         What stands between pooling and normalization.
     labels : LabelSet, optional
         What the head's label embeddings were made from.
+    text_tower : TextTower, optional
+        What embeds the labels' names, if not the encoder itself; it does not run over examples.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class EncoderClassifier(nn.Module):
         normalize_embeddings: bool,
         dense: nn.Module | None = None,
         labels: LabelSet | None = None,
+        text_tower: TextTower | None = None,
     ) -> None:
         super().__init__()
         check_pooling(pooling)
@@ -69,7 +73,7 @@ class EncoderClassifier(nn.Module):
             self.add_module("task_dense", dense)
         self.task_head = head
         self.config, self.main_input_name = encoder.config, str(encoder.main_input_name)
-        self.labels = labels
+        self.labels, self.text_tower = labels, text_tower
         # In a tuple, since its parts are registered already, under their own names.
         self._encoder = (encoder,)
         self._pooling, self._normalize = pooling, normalize_embeddings
@@ -80,6 +84,8 @@ class EncoderClassifier(nn.Module):
             "pooling": pooling,
             "scale": getattr(head, "scale", None),
         }
+        if text_tower is not None:
+            recipe["text_tower"] = text_tower.digest
         bytes_of_recipe = torch.tensor(list(canonical_json(recipe)), dtype=torch.uint8)
         self.register_buffer("task_recipe", bytes_of_recipe)
 
@@ -97,6 +103,7 @@ class EncoderClassifier(nn.Module):
             normalize_embeddings=self._normalize,
             dense=self._modules.get("task_dense"),
             labels=labels,
+            text_tower=self.text_tower,
         )
         return other.train(self.training)
 

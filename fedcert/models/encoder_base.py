@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fedcert.errors import ModelError
+from fedcert.models.dual_encoder import TextTower, is_dual, load_text_tower, read_dual
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.heads import SCALE, Head, NamesHead, TrainedHead
 from fedcert.models.label_set import check_template
@@ -42,7 +43,7 @@ def with_label_names(
     ----------
     name : str or Path
         Folder or hub id of a sentence-transformers model, of another encoder, or of a
-        decoder that embeds texts.
+        decoder that embeds texts; or of CLIP or SigLIP, whose image tower is adapted.
     folder : Path, optional
         Where the base model goes; by default into the cache, as in `with_task_head`.
     pooling : str, optional
@@ -54,7 +55,8 @@ def with_label_names(
         The text that is embedded for a label unless a client brings descriptions; the
         embeddings of several templates are averaged.
     scale : float (default: 20)
-        What cosines are multiplied with before anybody trains.
+        What cosines are multiplied with before anybody trains; CLIP and SigLIP have their
+        own.
     max_length : int, optional
         Most tokens of a text; by default what the model states.
     revision, dtype, quantization
@@ -150,20 +152,27 @@ def _save_encoder(
     from safetensors.torch import save_file
 
     from fedcert.atomic import replaced_folder
-    from fedcert.models.base import pretrained
+    from fedcert.models.base import pretrained, weight_digest
     from fedcert.models.int8 import check_quantization
     from fedcert.models.layout import find_layout
     from fedcert.models.task_head import cached_base, padding_tokenizer
 
     check_quantization(quantization)
+    if is_dual(name, revision):
+        return _save_dual(
+            name, folder, options, revision=revision, dtype=dtype, quantization=quantization
+        )
     stated = read_sentence_folder(name, revision)
     options = options | _reading(name, stated, pooling, normalize, max_length)
     options |= {"quantization": quantization}
+    source = str(Path(name) / stated.transformer) if stated and stated.transformer else name
     if folder is None:
-        folder = cached_base(name, revision, options=options, labels=labels or [], dtype=dtype)
+        known = None if stated is None or stated.dense is None else weight_digest(stated.dense)
+        folder = cached_base(
+            source, revision, options=options, labels=labels or [], dtype=dtype, dense=known
+        )
         if (folder / "config.json").is_file():
             return folder
-    source = str(Path(name) / stated.transformer) if stated and stated.transformer else name
     changes: dict[str, Any] = {}
     if labels is not None:
         changes["num_labels"] = len(labels)
@@ -185,6 +194,38 @@ def _save_encoder(
     return folder
 
 
+def _save_dual(
+    name: str,
+    folder: Path | None,
+    options: dict[str, Any],
+    *,
+    revision: str | None,
+    dtype: str,
+    quantization: str,
+) -> Path:
+    """Save the image tower of a model of two towers, and the text tower beside it."""
+    from fedcert.atomic import replaced_folder
+    from fedcert.models.task_head import cached_base
+
+    if options["head"] != NamesHead.kind:
+        raise ModelError(
+            f"{name!r} has an image tower and a text tower; use with_label_names for labels by "
+            "name, or with_task_head for a head that is trained"
+        )
+    options = options | {"pooling": "own", "normalize": True, "max_length": None, "dense": []}
+    options |= {"quantization": quantization, "text_tower": True}
+    if folder is None:
+        folder = cached_base(name, revision, options=options, dtype=dtype)
+        if (folder / "config.json").is_file():
+            return folder
+    image, text, scale = read_dual(name, revision, dtype=dtype)
+    image.config.fedcert = options | {"scale": scale}
+    with replaced_folder(folder) as staging:
+        image.save_pretrained(staging)
+        text.save(staging)
+    return folder
+
+
 def _reading(
     name: str,
     stated: SentenceFolder | None,
@@ -200,6 +241,10 @@ def _reading(
             "modules.json; name the pooling that it was trained with, such as pooling='mean'"
         )
     check_pooling(pooling)
+    if pooling == "own":
+        raise ModelError(
+            f"{name!r} is read by its hidden states; the pooling 'own' is that of image towers"
+        )
     if normalize is None:
         normalize = stated.normalize if stated else False
     dense = [] if stated is None or stated.dense is None else list(stated.dense)
@@ -248,7 +293,8 @@ def encoder_classifier(
     """
     dense = _load_dense(folder, options.get("dense") or ())
     try:
-        return _wrapped(model, options, dense, labels=labels)
+        text_tower = load_text_tower(folder) if options.get("text_tower") else None
+        return _wrapped(model, options, dense, labels=labels, text_tower=text_tower)
     except (KeyError, TypeError) as error:
         raise ModelError(
             f"{folder!r}: what fedcert noted in config.json is damaged ({error!r}); make the "
@@ -257,7 +303,12 @@ def encoder_classifier(
 
 
 def _wrapped(
-    model: Any, options: dict[str, Any], dense: nn.Module | None, *, labels: int
+    model: Any,
+    options: dict[str, Any],
+    dense: nn.Module | None,
+    *,
+    labels: int,
+    text_tower: TextTower | None = None,
 ) -> EncoderClassifier:
     head: Head
     if options["head"] == NamesHead.kind:
@@ -271,6 +322,7 @@ def _wrapped(
         pooling=options["pooling"],
         normalize_embeddings=bool(options["normalize"]),
         dense=dense,
+        text_tower=text_tower,
     )
 
 

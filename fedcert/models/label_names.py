@@ -143,16 +143,22 @@ def embed_labels(base: BaseModel, labels: LabelSet) -> torch.Tensor:
 
 def _embedded(base: BaseModel, text: str, *, label: str) -> torch.Tensor:
     assert isinstance(base.model, EncoderClassifier)
-    tokenizer = load_tokenizer(base.name, None if base.revision == "local" else base.revision)
-    encoded = tokenizer([text], return_tensors="pt")
-    longest = _longest(base, tokenizer)
-    if encoded["input_ids"].shape[1] > longest:
+    tower = base.model.text_tower
+    if tower is not None:
+        inputs, longest = tower.tokens(text), tower.longest
+    else:
+        revision = None if base.revision == "local" else base.revision
+        tokenizer = load_tokenizer(base.name, revision)
+        encoded = tokenizer([text], return_tensors="pt")
+        inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        longest = _longest(base, tokenizer)
+    count = inputs["input_ids"].shape[1]
+    if count > longest:
         raise DataError(
-            f"the description of the label {label!r} takes {encoded['input_ids'].shape[1]} "
-            f"tokens, but the base model takes {longest}; shorten it"
+            f"the description of the label {label!r} takes {count} tokens, but the base model "
+            f"takes {longest}; shorten it"
         )
-    inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-    return base.model.embed(**inputs)[0]
+    return base.model.embed(**inputs)[0] if tower is None else tower.embed(inputs)
 
 
 def _longest(base: BaseModel, tokenizer: Any) -> int:

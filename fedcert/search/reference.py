@@ -6,6 +6,7 @@ runs the exported adapter, not fedcert's own arithmetic.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.errors import AdapterError
 from fedcert.models.base import BaseModel
+from fedcert.models.encoder import EncoderClassifier
 from fedcert.search.scores import Scorer, Scores, margins_and_losses
 
 __all__ = ["ReferenceScorer"]
@@ -50,7 +52,11 @@ class ReferenceScorer(Scorer):
     ) -> None:
         super().__init__(margin_tolerance=margin_tolerance)
         self._space, self._spec = space, spec.bound_to(base)
-        self._model = _peft_model(base, space)
+        own = copy.deepcopy(base.model)
+        # PEFT puts its layers into the encoder, whose parts the classifier shares.
+        beside = isinstance(own, EncoderClassifier)
+        self._model = _peft_model(own.stock if beside else own, space)
+        self._classifier: Any = own.eval() if beside else self._model
 
     @torch.inference_mode()
     def score(
@@ -68,7 +74,7 @@ class ReferenceScorer(Scorer):
         wrong, losses = [], []
         for vector in vectors:
             self._load(vector)
-            margins, loss = margins_and_losses(self._model(**inputs).logits, labels)
+            margins, loss = margins_and_losses(self._classifier(**inputs).logits, labels)
             wrong.append((margins <= self.margin_tolerance).numpy())
             losses.append(loss.numpy())
             on_scored(1)
@@ -79,7 +85,7 @@ class ReferenceScorer(Scorer):
 
         tensors, head = adapter_and_head(self._space, vector)
         if head:
-            load_head(self._model.get_base_model(), head)
+            load_head(self._classifier, head)
         state = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
         result = set_peft_model_state_dict(self._model, state)
         # PEFT says nothing when keys do not match, and leaves the old weights in place.
@@ -92,9 +98,7 @@ class ReferenceScorer(Scorer):
             )
 
 
-def _peft_model(base: BaseModel, space: AdapterSpace) -> Any:
-    import copy
-
+def _peft_model(model: Any, space: AdapterSpace) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -105,4 +109,4 @@ def _peft_model(base: BaseModel, space: AdapterSpace) -> Any:
         target_modules=[target.name for target in space.targets],
         modules_to_save=[space.head_module] if space.head_module else None,
     )
-    return get_peft_model(copy.deepcopy(base.model), config).eval()
+    return get_peft_model(model, config).eval()
