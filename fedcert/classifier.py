@@ -99,6 +99,8 @@ def load_classifier(
             f"{folder}: the adapter was made for the base model {about.base_name!r} "
             f"({about.base_digest[:12]}), and this is another ({loaded.digest[:12]})"
         )
+    if about is not None and not isinstance(about.labels, LabelSet):
+        _check_order(folder, about.labels, loaded)
     loaded = _labeled(folder, loaded, about, labels)
     spec = inputs or _inputs(folder, about)
     names = loaded.label_names
@@ -142,6 +144,17 @@ def _labeled(
     if stored and base.takes_labels:
         return base.with_labels(stored)
     return base if labels is None or stored else base.with_labels(labels)
+
+
+def _check_order(folder: Path, stored: tuple[str, ...], base: BaseModel) -> None:
+    """Refuse a folder whose labels are the base model's in another order, or not as many."""
+    own = base.label_names
+    swapped = stored != own and sorted(stored) == sorted(own)
+    if stored and own and (swapped or len(stored) != len(own)):
+        raise AdapterError(
+            f"{folder}: the adapter's labels are {', '.join(stored)}, in this order, and the "
+            f"base model's {', '.join(own)}; export the adapter again"
+        )
 
 
 def _inputs(folder: Path, about: ClassifierFile | None) -> InputSpec:

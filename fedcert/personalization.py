@@ -205,13 +205,21 @@ def personalize(
         If the examples are empty or of one class, or an input occurs more than once.
     RefusalError
         If there are too few examples for a certificate to say anything, or some of them
-        are already spent, or went into the condition.
+        are already spent, or went into the condition; or if the base model takes its labels
+        from the client, which nothing commits to.
     ProtocolError
         If the grant is for something else than these examples, this bundle, or this client.
     """
     started = time.perf_counter()
     if model.space.digest != bundle.space.digest:
         raise BundleError("the model was set up for another adapter space than the bundle's")
+    if model.base.takes_labels:
+        # Trying phrasings on the examples that certify would be a search nobody paid for.
+        raise RefusalError(
+            "the labels' names decide what this base model predicts, and no commitment holds "
+            "them yet, so a certificate could not speak of them; use a base model with labels "
+            "of its own, as fedcert.models.with_pooled_head makes it"
+        )
     bundle = _conditioned(bundle, condition, examples)
     recipe = _recipe_for(bundle, examples)
     check_issuable(client, bundle.labels, recipe)

@@ -155,7 +155,7 @@ def _save_encoder(
     from fedcert.models.base import pretrained, weight_digest
     from fedcert.models.int8 import check_quantization
     from fedcert.models.layout import find_layout
-    from fedcert.models.task_head import cached_base, padding_tokenizer
+    from fedcert.models.task_head import cached_base, check_label_order, padding_tokenizer
 
     check_quantization(quantization)
     if is_dual(name, revision):
@@ -175,6 +175,7 @@ def _save_encoder(
             return folder
     changes: dict[str, Any] = {}
     if labels is not None:
+        check_label_order(source, labels, revision=revision)
         changes["num_labels"] = len(labels)
         changes["id2label"] = dict(enumerate(labels))
         changes["label2id"] = {label: index for index, label in enumerate(labels)}

@@ -167,6 +167,18 @@ def test_what_does_not_fit_is_refused(wrong: str, tmp_path: Path) -> None:
         fedcert.load_classifier(folder, tmp_path / "b", **options)
 
 
+@pytest.mark.parametrize("kind", ["pooled", "classification", "phrases"])
+@pytest.mark.parametrize("labels", [["good", "bad"], ["bad", "good", "odd"]])
+def test_labels_in_another_order_are_refused(
+    kind: str, labels: list[str], tmp_path: Path
+) -> None:
+    _exported(kind, tmp_path)
+    file = tmp_path / "a" / "classifier.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": labels}))
+    with pytest.raises(AdapterError, match="and the base model's bad, good; export"):
+        fedcert.load_classifier(tmp_path / "a", tmp_path / "b")
+
+
 def test_a_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
     _exported("pooled", tmp_path)
     tiny_tokenizer(words=["other"]).save_pretrained(tmp_path / "b")

@@ -255,6 +255,15 @@ def test_a_trained_head_has_its_labels_and_keeps_their_order(tmp_path: Path) -> 
         load_base_model(str(folder), num_labels=3)
 
 
+def test_a_trained_head_on_a_labeled_model_keeps_its_order(tmp_path: Path) -> None:
+    source = save_sentence_encoder(tmp_path / "s")
+    config = json.loads((source / "config.json").read_text())
+    config |= {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="write the task's labels in the order of the model"):
+        with_pooled_head(source, ("yes", "no"), tmp_path / "b")
+
+
 @pytest.mark.parametrize("damage", ["no dense", "no scale"])
 def test_a_damaged_base_folder_is_refused(damage: str, tmp_path: Path) -> None:
     source = save_sentence_encoder(tmp_path / "s", dense=8)
