@@ -1,0 +1,43 @@
+"""`import fedcert` is the Python interface: complete, documented, and imported when used."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+from pathlib import Path
+
+import fedcert
+import fedcert.api
+import fedcert.certificates.claims
+
+BLESSED = Path(__file__).parent / "blessed" / "v1"
+
+
+def test_everything_that_is_named_is_there_and_documented() -> None:
+    for name in fedcert.__all__:
+        value = getattr(fedcert, name)
+        assert name == "__version__" or inspect.getdoc(value), name
+    assert set(dir(fedcert)) >= set(fedcert.__all__)
+
+
+def test_examples_in_docstrings_run() -> None:
+    for module in (fedcert.api, fedcert.certificates.claims):
+        result = doctest.testmod(module)
+        assert result.attempted
+        assert not result.failed
+
+
+def test_a_bundle_and_a_file_become_an_adapter_and_a_certificate(tmp_path: Path) -> None:
+    bundle = fedcert.load_bundle(BLESSED / "gaussian")
+    done = fedcert.personalize(
+        bundle,
+        BLESSED / "data" / "union.npz",
+        client="somebody",
+        output=tmp_path / "mine",
+        key=tmp_path / "my.key",
+        base_model=str(BLESSED / "run" / "base-model"),
+    )
+    report = fedcert.verify(done.certificate, bundle=bundle, adapter=done.adapter)
+    assert report.passed
+    assert {"data", "public-key"} <= {left.name for left in report.unchecked}
+    assert (tmp_path / "my.state").is_dir()
