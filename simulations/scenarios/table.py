@@ -144,9 +144,7 @@ class Table(NaturalScenario):
             "space, or leading zeros, and are different classes"
             for group in alike_labels(self.labels)
         ]
-        remarks = (
-            [] if self._has_texts else self.inputs.remarks(self._image_array, self._image_array)
-        )
+        remarks = [] if self._has_texts else self._image_remarks()
         found = [*self._incomplete[1], *alike, *(f"table: {remark}" for remark in remarks)]
         return (*found, *super().notes)
 
@@ -205,6 +203,20 @@ class Table(NaturalScenario):
             if channels != 1:
                 channels, height, width = width, channels, height
         return ImageInputs(channels, height, width, self._low, self._high)
+
+    def _image_remarks(self) -> list[str]:
+        images = self._image_array
+        remarks = [*self._images.remarks(images, images)]
+        with np.errstate(invalid="ignore"):
+            fits = (images >= self._low) & (images <= self._high)
+        wrong = ~fits.reshape(len(images), -1).all(axis=1)
+        if wrong.any():
+            remarks.append(
+                f"{wrong.sum()} images hold NaN, an infinity, or values outside "
+                f"[{self._low:g}, {self._high:g}] ({self._columns.where(int(np.argmax(wrong)))}, "
+                "for instance); each counts as an error"
+            )
+        return remarks
 
     @cached_property
     def _columns(self) -> Columns:

@@ -145,8 +145,16 @@ def test_a_value_that_does_not_fit_is_named_by_its_line(tmp_path: Path) -> None:
     ]
     rows[42]["input"][1][1] = 300
     scenario = _scenario(tmp_path, rows, held_out="client=c1")
-    assert len(scenario.training_examples("c0")) == 20
-    with pytest.raises(DataError, match=r"table: .*t\.jsonl: line 43 has values outside"):
+    assert scenario.training_examples("c0").always_wrong == 0
+    assert scenario.training_examples("c2").always_wrong == 1
+    assert scenario.notes == (
+        "table: 1 images hold NaN, an infinity, or values outside [0, 255] (line 43, for "
+        "instance); each counts as an error",
+    )
+    for row in rows[2::4]:
+        row["input"][1][1] = float("nan")
+    scenario = _scenario(tmp_path, rows, held_out="client=c1")
+    with pytest.raises(DataError, match=r"table: .*t\.jsonl: line \d+ holds NaN .* 20 of 20"):
         scenario.training_examples("c2")
 
 
