@@ -94,7 +94,7 @@ def load_classifier(
         raise AdapterError(f"{folder}: there is no such folder")
     about = read_classifier(folder)
     loaded = base if isinstance(base, BaseModel) else _loaded(str(base), about)
-    if about is not None and about.base_digest != loaded.digest:
+    if about is not None and not loaded.goes_by(about.base_digest):
         raise AdapterError(
             f"{folder}: the adapter was made for the base model {about.base_name!r} "
             f"({about.base_digest[:12]}), and this is another ({loaded.digest[:12]})"

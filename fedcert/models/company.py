@@ -15,6 +15,8 @@ from torch import nn
 
 from fedcert.errors import ModelError
 from fedcert.models.base import BaseModel
+from fedcert.models.encoder import EncoderClassifier
+from fedcert.models.label_scorer import LabelScorer
 
 __all__ = ["check_company"]
 
@@ -42,7 +44,9 @@ def check_company(base: BaseModel, *, max_length: int, pad: int) -> None:
     ModelError
         If the short text's hidden states (of a label scorer, its logits) differ.
     """
-    known = _FAMILIAR.setdefault(base.model, set())
+    # An encoder reads a text in the same way whatever the labels.
+    model = base.model.stock if isinstance(base.model, EncoderClassifier) else base.model
+    known = _FAMILIAR.setdefault(model, set())
     if max_length <= _SHORT or max_length in known:
         return
     words = torch.arange(max_length) * 7 + 3
@@ -85,6 +89,11 @@ def _reason(base: BaseModel) -> str:
 @torch.no_grad()
 def _read(base: BaseModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return what the head reads: a new head gives zeros whatever it reads."""
+    if isinstance(base.model, EncoderClassifier):
+        return base.model.embed(input_ids=ids, attention_mask=mask)
+    if isinstance(base.model, LabelScorer) and not base.num_labels:
+        tokens: torch.Tensor = base.model.stock(input_ids=ids, attention_mask=mask).logits
+        return tokens
     if not base.layout.head:
         logits: torch.Tensor = base.model(input_ids=ids, attention_mask=mask).logits
         # Without appended phrases logits are defined up to a constant.

@@ -15,6 +15,8 @@ import torch
 
 from fedcert.canonical import digest_json
 from fedcert.errors import ModelError
+from fedcert.models.families import check_family
+from fedcert.models.identity import identity_digest, weight_digest
 from fedcert.models.tokenizer import read_tokenizer, tokenizer_digest
 
 __all__ = ["TextTower", "is_dual", "load_text_tower", "read_dual"]
@@ -44,10 +46,9 @@ class TextTower:
 
     @property
     def digest(self) -> str:
-        """Identity of weights and tokenizer."""
-        from fedcert.models.base import weight_digest
-
-        return digest_json([weight_digest(self.model), tokenizer_digest(self.tokenizer)])
+        """Identity of weights, configuration, and tokenizer."""
+        own = identity_digest(self.model, weight_digest(self.model))
+        return digest_json([own, tokenizer_digest(self.tokenizer)])
 
     @property
     def longest(self) -> int:
@@ -85,9 +86,10 @@ def is_dual(name: str, revision: str | None) -> bool:
     """Return whether a folder or hub id is a model of two towers that fedcert knows."""
     from transformers import AutoConfig
 
+    revision = check_family(name, revision)
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError):
+    except Exception:  # a configuration that makes no sense raises anything
         return False  # loading it says why
     return config.model_type in _FAMILIES
 
@@ -109,6 +111,7 @@ def read_dual(name: str, revision: str | None, *, dtype: str) -> tuple[Any, Text
     """
     import transformers
 
+    revision = check_family(name, revision)
     options: dict[str, Any] = {"revision": revision, "use_safetensors": True}
     try:
         whole = transformers.AutoModel.from_pretrained(
@@ -147,6 +150,7 @@ def load_text_tower(folder: str) -> TextTower:
             f"{folder!r} has no text tower: there is no folder {TEXT_FOLDER!r} in it; make the "
             "base model again with fedcert.models.with_label_names"
         )
+    check_family(str(place))
     try:
         config = transformers.AutoConfig.from_pretrained(place)
         kind = _class(config.model_type.split("_")[0], "Text")

@@ -152,7 +152,8 @@ def _save_encoder(
     from safetensors.torch import save_file
 
     from fedcert.atomic import replaced_folder
-    from fedcert.models.base import pretrained, weight_digest
+    from fedcert.models.base import pretrained
+    from fedcert.models.identity import weight_digest
     from fedcert.models.int8 import check_quantization
     from fedcert.models.layout import find_layout
     from fedcert.models.task_head import cached_base, check_label_order, padding_tokenizer

@@ -34,6 +34,9 @@ MODEL_TYPES = {
     "qwen3_moe", "qwen3_next", "seed_oss", "smollm3", "stablelm", "starcoder2",
     # Encoders with decoders, whose refusal names the reason.
     "bart", "mbart", "mt5", "t5", "umt5",
+    # Image and text towers, whole and each on its own.
+    "clip", "clip_text_model", "clip_vision_model", "siglip", "siglip_text_model",
+    "siglip_vision_model",
     # Encoders of images.
     "beit", "convnext", "convnextv2", "cvt", "data2vec-vision", "deit", "dinov2",
     "dinov2_with_registers", "donut-swin", "hiera", "ijepa", "imagegpt", "levit", "mobilevit",

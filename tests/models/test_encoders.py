@@ -302,3 +302,36 @@ def test_minilm_is_read_as_it_was_trained(tmp_path: Path) -> None:
 def test_every_refusal_is_one_of_fedcerts_own(tmp_path: Path) -> None:
     with pytest.raises(FedcertError):
         with_label_names(tmp_path / "nothing", tmp_path / "b")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_an_encoder_whose_embeddings_depend_on_the_batch_is_refused(
+    pooling: str, tmp_path: Path
+) -> None:
+    """A head of zeros would hide it, and a head of names has no labels yet."""
+    from transformers import LlamaConfig, LlamaModel
+
+    source = save_encoder(tmp_path / "s", "llama")
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 32}
+    more = {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.2}
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 4,
+        "long_factor": [9.0] * 4,
+        "original_max_position_embeddings": 6,
+        "factor": 2.0,
+    }
+    config = LlamaConfig(
+        vocab_size=29, max_position_embeddings=18, pad_token_id=0, rope_parameters=rope, **size,
+        **more,
+    )  # fmt: skip
+    LlamaModel(config).save_pretrained(source)
+    made = (
+        with_label_names(source, tmp_path / "n", pooling=pooling),
+        with_pooled_head(source, ("no", "yes"), tmp_path / "t", pooling=pooling),
+    )
+    for folder in made:
+        base = load_base_model(str(folder))
+        with pytest.raises(ModelError, match="other values beside a long text than alone"):
+            TextInputs.of(base.name, max_length=12).bound_to(base)

@@ -67,7 +67,8 @@ def test_label_sets_share_weights_digest_and_space(source: Path) -> None:
     assert base.takes_labels
     assert two.takes_labels
     assert [b.num_labels for b in (base, two, three)] == [0, 2, 3]
-    assert {weight_digest(b.model) for b in (base, two, three)} == {base.digest}
+    assert {b.digest for b in (base, two, three)} == {base.digest}
+    assert {weight_digest(b.model) for b in (base, two, three)} == {base.weights}
     spaces = [AdapterSpace.of(b, rank=2) for b in (base, two, three)]
     assert len({space.digest for space in spaces}) == 1
     assert next(two.model.parameters()) is next(three.model.parameters())
