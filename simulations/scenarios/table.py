@@ -213,8 +213,9 @@ class Table(NaturalScenario):
         if wrong.any():
             remarks.append(
                 f"{wrong.sum()} images hold NaN, an infinity, or values outside "
-                f"[{self._low:g}, {self._high:g}] ({self._columns.where(int(np.argmax(wrong)))}, "
-                "for instance); each counts as an error"
+                f"[{self._low:g}, {self._high:g}] "
+                f"({self._columns.where(int(np.argmax(wrong)))}, for instance); "
+                "each counts as an error"
             )
         return remarks
 
