@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps test test-slow test-deploy test-all test-portability test-flower-newest lint format wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling test test-slow test-deploy test-all test-portability test-flower-newest lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,6 +40,9 @@ bench-prior: $(INSTALLED) ## measure every prior on unseen tasks and render docs
 
 bench-certificates: $(INSTALLED) ## measure every recipe and render docs/certificates.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.certificates
+
+bench-sampling: $(INSTALLED) ## play out what dropping or copying rows does to certificates, and render docs/theory.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.sampling_page
 
 bench-methods: $(INSTALLED) ## compare with every baseline and render docs/benchmarks.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.methods
