@@ -1,4 +1,4 @@
-"""Replaying recipes on a table of right and wrong predictions, and the limit above them all.
+"""Replaying recipes on a table of right and wrong predictions.
 
 For planning and benchmarks: a replay says what a recipe would have certified. Support sets
 nest, so one table serves every n. A replay is not a certificate: who picks n or the recipe by
@@ -8,12 +8,9 @@ these figures must not certify on the same examples. NumPy and SciPy only.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from fedcert.certificates.bounds import binomial_upper_bound
 from fedcert.certificates.counts import ErrorTable, Refined
 from fedcert.certificates.randomized import EVENLY
 from fedcert.certificates.recipes.base import Choice, Recipe
@@ -25,7 +22,6 @@ __all__ = [
     "Outcome",
     "Refined",
     "disjoint_parts",
-    "limit",
     "mean_bound",
     "mean_of",
     "replay",
@@ -185,33 +181,3 @@ def disjoint_parts(count: int, size: int) -> list[slice]:
     """Cut `count` positions into consecutive parts of one size; a rest is left out."""
     starts = range(0, count - size + 1, size) if size >= 1 else ()
     return [slice(start, start + size) for start in starts]
-
-
-def limit(risks: npt.NDArray[np.floating[Any]], n: int, delta: float) -> float:
-    """Return what certificates would be if the best predictor came for free.
-
-    The mean over clients c, and over k ~ Binomial(n, r_c), of the exact binomial bound from
-    k errors on n examples at all of delta; the expectation is summed, not sampled.
-
-    Parameters
-    ----------
-    risks : numpy.ndarray
-        The clients' risks r_c, shape (C,), each in [0, 1].
-    n : int
-        Examples of each client.
-    delta : float
-        Probability with which each certificate may fail.
-
-    Raises
-    ------
-    CertificateError
-        If there is no client, a risk is out of range, or as in `binomial_upper_bound`.
-    """
-    from scipy.stats import binom  # takes half a second, which devices need not wait for
-
-    values = np.asarray(risks, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0 or not ((values >= 0) & (values <= 1)).all():
-        raise CertificateError("risks must be one or more numbers from 0 to 1")
-    counts = np.arange(n + 1)
-    bounds = np.array([binomial_upper_bound(int(k), n, delta) for k in counts])
-    return float((binom.pmf(counts, n, values[:, None]) @ bounds).mean())

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from fedcert.adapters.finetune import finetune
 from fedcert.certificates import PosteriorSplitRecipe, Recipe
-from fedcert.certificates.replay import limit
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
 from fedcert.machine import describe_machine, versions
@@ -36,6 +35,7 @@ from fedcert.simulations.benchmarks.certificates_page import certificates_page
 from fedcert.simulations.benchmarks.coverage import coverage
 from fedcert.simulations.benchmarks.federations import Federation, remembered
 from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.measuring import inputs_digest
 
 __all__ = ["main"]

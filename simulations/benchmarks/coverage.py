@@ -1,6 +1,6 @@
 """How often certificates are false, where every risk is known exactly.
 
-`fedcert.certificates.coverage` plays one recipe out; here are all of them.
+`fedcert.simulations.benchmarks.episodes` plays one recipe out; here are all of them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,7 @@ from itertools import product
 from typing import Any
 
 from fedcert.certificates import (
-    CompressionRecipe,
-    GibbsRecipe,
     HybridRecipe,
-    KnownBestRecipe,
     MixedUnionRecipe,
     PosteriorSplitRecipe,
     Recipe,
@@ -21,11 +18,16 @@ from fedcert.certificates import (
     SteelRecipe,
     SwapRecipe,
     UnionRecipe,
-    VoteRecipe,
     WeightedUnionRecipe,
 )
-from fedcert.certificates.coverage import CASES, SIZE, false_certificates
 from fedcert.simulations.benchmarks import sampling
+from fedcert.simulations.benchmarks.episodes import CASES, SIZE, false_certificates
+from fedcert.simulations.benchmarks.recipes import (
+    CompressionRecipe,
+    GibbsRecipe,
+    KnownBestRecipe,
+    VoteRecipe,
+)
 
 __all__ = ["RECIPES", "coverage"]
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from fedcert.baselines import Method
 from fedcert.certificates.bounds import chance_of
-from fedcert.certificates.replay import limit
 from fedcert.errors import SettingsError
 from fedcert.simulations.benchmarks.certificates import DELTA, Case
 from fedcert.simulations.benchmarks.federations import NotMeasuredError
 from fedcert.simulations.benchmarks.methods_bench import MethodBench
+from fedcert.simulations.benchmarks.recipes import limit
 
 __all__ = ["SeedResult", "measured_seed", "table_of"]
 

@@ -1,7 +1,7 @@
 """How often certificates and watches are false where inputs repeat, or cannot be read.
 
-`fedcert.certificates.coverage` plays recipes on plain samples. Here the client's distribution
-has what real ones have: inputs that repeat, and rows that cannot be read. What is played out is
+`fedcert.simulations.benchmarks.episodes` plays recipes on plain samples. Here the client's
+distribution has what real ones have: inputs that repeat, and rows that cannot be read. What is played out is
 the *handling* of the sample. One way is honest: every observation counts. The others are what
 tools and people do to samples, and each changes the distribution that the certificate then
 speaks about.
@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.certificates import SplitRecipe, UnionRecipe, binomial_upper_bound, budget_of
-from fedcert.certificates.coverage import SIZE, hardest
 from fedcert.certificates.monitoring import RiskWatch
+from fedcert.simulations.benchmarks.episodes import SIZE, hardest
 
 __all__ = ["HANDLINGS", "WORLDS", "Handling", "World", "false_alarms", "false_certificates"]
 

@@ -25,7 +25,6 @@ from fedcert.baselines import (
     fedavg_local,
 )
 from fedcert.certificates import binomial_upper_bound
-from fedcert.certificates.replay import limit
 from fedcert.data import Examples
 from fedcert.errors import RunError
 from fedcert.priors import GaussianPrior
@@ -35,6 +34,7 @@ from fedcert.simulations.benchmarks.certificates import Case
 from fedcert.simulations.benchmarks.federations import only_remembered
 from fedcert.simulations.benchmarks.methods import main, measure
 from fedcert.simulations.benchmarks.methods_page import methods_figures, methods_page
+from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.benchmarks.workers import side_by_side
 
 KEYS = {

@@ -16,7 +16,6 @@ import pytest
 from fedcert.certificates import (
     WEIGHT_DENOMINATOR,
     Choice,
-    GibbsRecipe,
     HybridRecipe,
     MixedUnionRecipe,
     PosteriorSplitRecipe,
@@ -30,11 +29,12 @@ from fedcert.certificates import (
     binomial_upper_bound,
     budget_of,
 )
-from fedcert.certificates import coverage as harness
 from fedcert.certificates.counts import Counts, Selection
-from fedcert.certificates.coverage import CASES, Case, excess, false_certificates
 from fedcert.simulations.benchmarks import coverage
+from fedcert.simulations.benchmarks import episodes as harness
 from fedcert.simulations.benchmarks.coverage import RECIPES
+from fedcert.simulations.benchmarks.episodes import CASES, Case, excess, false_certificates
+from fedcert.simulations.benchmarks.recipes import GibbsRecipe
 from fedcert.simulations.benchmarks.sampling import WORLDS
 
 EPISODES = 2_000

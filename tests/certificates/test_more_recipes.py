@@ -14,16 +14,12 @@ from hypothesis import strategies as st
 from fedcert.certificates import (
     WEIGHT_DENOMINATOR,
     Choice,
-    CompressionRecipe,
     FirstStage,
-    GibbsRecipe,
     HybridRecipe,
-    KnownBestRecipe,
     MixedUnionRecipe,
     PosteriorSplitRecipe,
     SplitRecipe,
     UnionRecipe,
-    VoteRecipe,
     WeightedUnionRecipe,
     binomial_upper_bound,
     budget_of,
@@ -34,6 +30,12 @@ from fedcert.certificates.kl_bounds import kl_upper_inverse
 from fedcert.certificates.recipes.by_bound import lowest_bound
 from fedcert.certificates.replay import ErrorTable, replay
 from fedcert.errors import CertificateError
+from fedcert.simulations.benchmarks.recipes import (
+    CompressionRecipe,
+    GibbsRecipe,
+    KnownBestRecipe,
+    VoteRecipe,
+)
 
 from .recipe_suite import RecipeSuite, WeightSuite, random_table
 

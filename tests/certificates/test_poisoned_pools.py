@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedcert.certificates.coverage import excess
+from fedcert.simulations.benchmarks.episodes import excess
 from fedcert.simulations.benchmarks.prior_poisoning import poisoning_rows
 
 EPISODES = 400

@@ -21,7 +21,6 @@ from fedcert.certificates import (
     SplitRecipe,
     SteelRecipe,
     UnionRecipe,
-    VoteRecipe,
     WeightedUnionRecipe,
     binomial_upper_bound,
     budget_of,
@@ -29,12 +28,13 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.attempts import FIRST_SHARE, attempt_delta
 from fedcert.certificates.counts import Counts, Selection
-from fedcert.certificates.coverage import SIZE, Case, excess, false_certificates
 from fedcert.certificates.randomized import EVENLY, LEAST, number_of
 from fedcert.certificates.receipt import SeedReceipt, seed_payload
 from fedcert.certificates.replay import ErrorTable, mean_bound, replay
 from fedcert.certificates.signing import key_from_seed, public_hex, sign
 from fedcert.errors import CertificateError
+from fedcert.simulations.benchmarks.episodes import SIZE, Case, excess, false_certificates
+from fedcert.simulations.benchmarks.recipes import VoteRecipe
 
 from .conftest import KEY, Issuer
 from .recipe_suite import random_table, refined_for

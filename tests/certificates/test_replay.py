@@ -21,11 +21,11 @@ from fedcert.certificates.replay import (
     Outcome,
     Refined,
     disjoint_parts,
-    limit,
     mean_bound,
     replay,
 )
 from fedcert.errors import CertificateError
+from fedcert.simulations.benchmarks.recipes import limit
 
 from .recipe_suite import random_table
 

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from fedcert.certificates import SplitRecipe, UnionRecipe
-from fedcert.certificates.coverage import excess
+from fedcert.simulations.benchmarks.episodes import excess
 from fedcert.simulations.benchmarks.sampling import (
     HANDLINGS,
     WORLDS,

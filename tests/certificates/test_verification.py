@@ -11,19 +11,17 @@ from fedcert.certificates import (
     Certificate,
     Check,
     FirstStage,
-    GibbsRecipe,
     HybridRecipe,
-    KnownBestRecipe,
     LedgerEntry,
     Recipe,
     SplitRecipe,
     SteelRecipe,
     UnionRecipe,
     VerificationReport,
-    VoteRecipe,
     verify_record,
 )
 from fedcert.certificates.signing import public_hex, sign
+from fedcert.simulations.benchmarks.recipes import GibbsRecipe, KnownBestRecipe, VoteRecipe
 
 from .conftest import ATTACKER, KEY, Issuer
 

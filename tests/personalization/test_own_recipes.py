@@ -28,12 +28,12 @@ from fedcert.certificates import (
     verify_record,
 )
 from fedcert.certificates.counts import Counts, Selection, lowest
-from fedcert.certificates.coverage import play
 from fedcert.certificates.recipes import register
 from fedcert.certificates.replay import ErrorTable, replay
 from fedcert.personalization import Personalization, in_drawn_order, personalize
 from fedcert.planning import ClientReplay
 from fedcert.search import BatchedScorer
+from fedcert.simulations.benchmarks.episodes import play
 from fedcert.verification import check_adapter, check_bundle, check_data
 from personalization.conftest import CANDIDATES, KEY, make_bundle, solvable_examples
 

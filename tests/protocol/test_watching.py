@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 
 from fedcert.certificates import Certificate
-from fedcert.certificates.coverage import excess
 from fedcert.certificates.monitoring import RiskWatch
 from fedcert.data import Examples
 from fedcert.errors import DataError, RefusalError
@@ -19,6 +18,7 @@ from fedcert.protocol.device import DeviceState
 from fedcert.protocol.spent import SpentLedger
 from fedcert.protocol.watching import Watched, watch_examples
 from fedcert.randomness import keyed_generator
+from fedcert.simulations.benchmarks.episodes import excess
 
 from .conftest import certify, commit, draw
 

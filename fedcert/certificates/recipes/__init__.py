@@ -11,10 +11,7 @@ from fedcert.certificates.recipes.base import (
     Subject,
     register,
 )
-from fedcert.certificates.recipes.compression import CompressionRecipe
-from fedcert.certificates.recipes.gibbs import GibbsRecipe, VoteRecipe
 from fedcert.certificates.recipes.hybrid import HybridRecipe
-from fedcert.certificates.recipes.known_best import KnownBestRecipe
 from fedcert.certificates.recipes.mixed_union import MixedUnionRecipe
 from fedcert.certificates.recipes.posterior_split import PosteriorSplitRecipe
 from fedcert.certificates.recipes.split import SplitRecipe
@@ -27,11 +24,8 @@ from fedcert.certificates.recipes.weighted_union import WeightedUnionRecipe
 __all__ = [
     "Choice",
     "Chosen",
-    "CompressionRecipe",
     "FirstStage",
-    "GibbsRecipe",
     "HybridRecipe",
-    "KnownBestRecipe",
     "LedgerEntry",
     "MixedUnionRecipe",
     "PosteriorSplitRecipe",
@@ -44,7 +38,6 @@ __all__ = [
     "Subject",
     "SwapRecipe",
     "UnionRecipe",
-    "VoteRecipe",
     "WeightedUnionRecipe",
     "register",
 ]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binom
 
-from fedcert.certificates.bounds import WEIGHT_DENOMINATOR
+from fedcert.certificates.bounds import WEIGHT_DENOMINATOR, binomial_upper_bound
 from fedcert.certificates.counts import Counts, ErrorTable, Refined, Selection
 from fedcert.certificates.recipes.base import Choice, LedgerEntry, Subject, register
 from fedcert.certificates.recipes.union import UnionRecipe
+from fedcert.errors import CertificateError
 
-__all__ = ["KnownBestRecipe"]
+__all__ = ["KnownBestRecipe", "limit"]
 
 
 @register
@@ -68,3 +70,36 @@ class KnownBestRecipe(UnionRecipe):
             f"For reference only: the candidate of lowest true risk among {self.candidates}, "
             f"certified on all {n} examples as if it had been known beforehand."
         )
+
+
+def limit(risks: npt.NDArray[np.floating[Any]], n: int, delta: float) -> float:
+    """Return what certificates would be if the best predictor came for free.
+
+    The mean over clients c, and over k ~ Binomial(n, r_c), of the exact binomial bound from
+    k errors on n examples at all of delta; the expectation is summed, not sampled.
+
+    Parameters
+    ----------
+    risks : numpy.ndarray
+        The clients' risks r_c, shape (C,), each in [0, 1].
+    n : int
+        Examples of each client.
+    delta : float
+        Probability with which each certificate may fail.
+
+    Returns
+    -------
+    float
+        The mean bound, in (0, 1].
+
+    Raises
+    ------
+    CertificateError
+        If there is no client, a risk is out of range, or as in `binomial_upper_bound`.
+    """
+    values = np.asarray(risks, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0 or not ((values >= 0) & (values <= 1)).all():
+        raise CertificateError("risks must be one or more numbers from 0 to 1")
+    counts = np.arange(n + 1)
+    bounds = np.array([binomial_upper_bound(int(k), n, delta) for k in counts])
+    return float((binom.pmf(counts, n, values[:, None]) @ bounds).mean())
