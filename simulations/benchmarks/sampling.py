@@ -1,10 +1,10 @@
 """How often certificates and watches are false where inputs repeat, or cannot be read.
 
 `fedcert.simulations.benchmarks.episodes` plays recipes on plain samples. Here the client's
-distribution has what real ones have: inputs that repeat, and rows that cannot be read. What is played out is
-the *handling* of the sample. One way is honest: every observation counts. The others are what
-tools and people do to samples, and each changes the distribution that the certificate then
-speaks about.
+distribution has what real ones have: inputs that repeat, and rows that cannot be read. What is
+played out is the *handling* of the sample. One way is honest: every observation counts. The
+others are what tools and people do to samples, and each changes the distribution that the
+certificate then speaks about.
 """
 
 from __future__ import annotations
