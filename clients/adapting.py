@@ -23,7 +23,6 @@ from fedcert.adapters import (
 from fedcert.adapters.plain_lora import finetune_lora
 from fedcert.clients.node import Node
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import InputSpec
 from fedcert.randomness import small_seed
 
 __all__ = ["OwnAdapter", "own_adapter"]
@@ -66,18 +65,18 @@ def own_adapter(
     examples = node.training_examples()
     # Before anything can depend on them: an upload spends its examples for good.
     node.state().spent.mark(examples, purpose)
-    model, spec = node.adapted_model(space), node.scenario.inputs
+    model = node.model_of(node.task(space))
     seed = small_seed("finetune", words["seed"], node.client)
     settings = FinetuneSettings(**words["training"])
     if node.adapter_path is not None:
         brought = read_peft_adapter(node.adapter_path, head_module=space.head_module)
-        return _projected(model, brought, examples, spec, seconds=0.0)
+        return _projected(model, brought, examples, seconds=0.0)
     if node.lora_rank is not None:
         trained = finetune_lora(
-            model, examples, rank=node.lora_rank, spec=spec, seed=seed, settings=settings
+            model, examples, rank=node.lora_rank, seed=seed, settings=settings
         )
-        return _projected(model, trained.update, examples, spec, seconds=trained.seconds)
-    result = finetune(model, examples, spec=spec, seed=seed, settings=settings)
+        return _projected(model, trained.update, examples, seconds=trained.seconds)
+    result = finetune(model, examples, seed=seed, settings=settings)
     measured = {
         "num-examples": result.examples,
         "loss": result.loss,
@@ -90,13 +89,12 @@ def _projected(
     model: AdaptedModel,
     update: LoraUpdate,
     examples: Examples,
-    spec: InputSpec,
     *,
     seconds: float,
 ) -> OwnAdapter:
     projection = project(model.space, update)
     vector = projection.vector.astype(np.float32)
-    prepared = model.prepare(spec.bound_to(model.base).encode(examples.inputs))
+    prepared = model.prepare(model.task.encode(examples))
     with torch.no_grad():
         logits = model.logits(prepared, torch.from_numpy(vector)[None])[0]
     measured = {

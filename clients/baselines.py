@@ -117,7 +117,7 @@ class _Asked:
         )
 
     def model(self) -> AdaptedModel:
-        return self.node.adapted_model(self.space)
+        return self.node.model_of(self.node.task(self.space))
 
     def require(self, role: str) -> None:
         if self.node.role != role:
@@ -136,7 +136,6 @@ def _train(asked: _Asked, context: Context) -> RecordDict:
         asked.model(),
         asked.received,
         examples,
-        spec=node.scenario.inputs,
         settings=asked.federated,
         seed=round_seed(asked.seed, asked.number, node.client),
         own_head=kept["head"].numpy() if isinstance(kept, ArrayRecord) else None,
@@ -163,7 +162,7 @@ def _certify(asked: _Asked) -> RecordDict:
         rest = examples.take(recipe.certifying(n).as_slice())
         choosing = examples.take(recipe.choosing(n).as_slice()).usable
         adapter = _personalized(asked, asked.personal, choosing)
-    scorer = BatchedScorer(asked.model(), node.scenario.inputs, margin_tolerance=_MARGIN)
+    scorer = BatchedScorer(asked.model(), margin_tolerance=_MARGIN)
     errors = int(scorer.score(adapter[None], rest).wrong.sum())
     bound = binomial_upper_bound(errors, len(rest), certificate.delta)
     metrics = MetricRecord({"num-examples": len(examples), "certificate": bound})
@@ -180,7 +179,6 @@ def _personalized(
         start,
         asked.model(),
         examples,
-        spec=asked.node.scenario.inputs,
         seed=small_seed("personal", asked.seed, asked.node.client),
     )
 

@@ -50,7 +50,7 @@ def certify(message: Message, node: Node) -> RecordDict:
     grant = SeedGrant.from_object(words_of(message.content).get("seed"))
     bundle = Bundle.load(_kept(node))
     check_base(bundle, node)
-    model = node.adapted_model(bundle.space)
+    model = node.model_of(bundle.task(node.base_model()))
     _keep_earlier(node, grant)
     result = personalize(
         bundle,
@@ -125,8 +125,6 @@ def _test_error(
     if examples is None:
         return {}
     certificate = result.certificate
-    scorer = BatchedScorer(
-        model, bundle.inputs, margin_tolerance=certificate.recipe.margin_tolerance
-    )
+    scorer = BatchedScorer(model, margin_tolerance=certificate.recipe.margin_tolerance)
     wrong = scorer.score(certificate.adapter_vector[None], examples).wrong
     return {"test-error": float(np.mean(wrong)), "num-test-examples": len(examples)}

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context
 
 from fedcert import __version__
-from fedcert.adapters import AdaptedModel, AdapterSpace, PrefixCache, exported_digest
+from fedcert.adapters import AdaptedModel, AdapterSpace, PrefixCache, Task, exported_digest
 from fedcert.certificates.signing import key_from_seed, read_or_create_key
 from fedcert.clients.node_data import NodeData
 from fedcert.data.examples import Examples
@@ -138,13 +138,16 @@ class Node:
         """Load the base model once per process; all virtual clients there share it."""
         return _shared_base(str(self.scenario.base_model()), len(self.scenario.labels))
 
-    def adapted_model(self, space: AdapterSpace) -> AdaptedModel:
-        """Return the base model in an adapter space.
+    def task(self, space: AdapterSpace) -> Task:
+        """Return the run's task in an adapter space."""
+        return Task(self.base_model(), space, self.scenario.inputs, self.scenario.labels)
+
+    def model_of(self, task: Task) -> AdaptedModel:
+        """Return a task's model.
 
         All virtual clients of a process share what the frozen layers make of texts.
         """
-        cache = _shared_cache(self.settings.client.cache_mib)
-        return AdaptedModel(self.base_model(), space, prefix_cache=cache)
+        return task.model(prefix_cache=_shared_cache(self.settings.client.cache_mib))
 
     def state(self) -> DeviceState:
         """Return what this client has spent and committed to, in its own folder.

@@ -48,8 +48,7 @@ def plan(message: Message, node: Node) -> RecordDict:
     node.state().spent.mark(examples, "planning")
     seed = derive_seed("planning", bundle.digest, node.client)
     scorer = BatchedScorer(
-        node.adapted_model(bundle.space),
-        bundle.inputs,
+        node.model_of(bundle.task(node.base_model())),
         margin_tolerance=max(recipe.margin_tolerance for recipe in recipes),
     )
     replays = ClientReplay(

@@ -163,7 +163,7 @@ def personalize(
     bundle : Bundle
         What the federation published.
     model : AdaptedModel
-        The bundle's base model in the bundle's space.
+        That of `Bundle.task`.
     examples : Examples
         The support set: an i.i.d. sample of the client's own distribution, used for nothing
         else before.
@@ -213,6 +213,8 @@ def personalize(
     started = time.perf_counter()
     if model.space.digest != bundle.space.digest:
         raise BundleError("the model was set up for another adapter space than the bundle's")
+    if model.task.inputs.to_config() != bundle.inputs.to_config():
+        raise BundleError("the model was set up for other inputs than the bundle's")
     if model.base.takes_labels:
         # Trying phrasings on the examples that certify would be a search nobody paid for.
         raise RefusalError(
@@ -255,7 +257,6 @@ def personalize(
     tolerance = recipe.margin_tolerance
     scorer = BatchedScorer(
         model,
-        bundle.inputs,
         margin_tolerance=tolerance,
         memory_mib=memory.activations_mib,
         # What is not paid for a verifier chooses again, and ranks in float32.
@@ -286,10 +287,9 @@ def personalize(
         certifying = ordered.take(recipe.certifies_on(chosen.choice, len(examples)).as_slice())
         # Counted anew with the adapter that is handed out, not with the search's arithmetic.
         wrong = exported_wrong(
-            model.base,
+            model.task,
             staging,
             certifying,
-            spec=bundle.inputs,
             margin_tolerance=tolerance,
         )
         certificate = issue(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcert.adapters import AdaptedModel, encode, finetune
+from fedcert.adapters import Task, encode, finetune
 from fedcert.atomic import write_atomically
 from fedcert.data.examples import Examples
 from fedcert.deployment.nodes import NodeSetup
@@ -154,7 +154,7 @@ def grow_pool(
     task = load_scenario(settings.scenario.name, settings.scenario.options)
     base = load_base_model(str(task.base_model()), num_labels=len(task.labels))
     space = settings.space_of(base)
-    pool, model = Pool(folder, space), AdaptedModel(base, space)
+    pool, model = Pool(folder, space), Task(base, space, task.inputs).model()
     waiting = [client for client in clients if client not in pool]
     if waiting:
         say(f"grow the pool by {len(waiting)} simulated clients")
@@ -162,7 +162,6 @@ def grow_pool(
         trained = finetune(
             model,
             clients[client],
-            spec=task.inputs,
             seed=small_seed("finetune", settings.seed, client),
             settings=settings.finetune_settings(),
         )

@@ -83,7 +83,7 @@ def client_risks(
     Parameters
     ----------
     model : AdaptedModel
-        The frozen model in the candidates' space.
+        The task's model.
     scenario : Scenario
         Gives the new clients' test examples; clients without any are left out.
     vectors : numpy.ndarray
@@ -96,7 +96,7 @@ def client_risks(
     numpy.ndarray
         Float64, shape ``(clients, len(counts))``; see `best_of`.
     """
-    scorer = BatchedScorer(model, scenario.inputs, margin_tolerance=0.0)
+    scorer = BatchedScorer(model, margin_tolerance=0.0)
     shared: dict[str, npt.NDArray[np.int64]] = {}
     risks = []
     for client in scenario.new_clients:
@@ -144,7 +144,7 @@ def bounds_by_size(
     ]
     sizes = [n for n in SIZES if n <= largest]
     # One for all clients: it keeps what it prepared of test inputs that they share.
-    scorer = BatchedScorer(model, scenario.inputs, margin_tolerance=recipes[0].margin_tolerance)
+    scorer = BatchedScorer(model, margin_tolerance=recipes[0].margin_tolerance)
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for client in scenario.new_clients:
         replays = ClientReplay(

@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedcert.adapters import AdaptedModel, PrefixCache
+from fedcert.adapters import PrefixCache
 from fedcert.atomic import write_atomically
 from fedcert.clients.client_app import make_client_app
 from fedcert.errors import RunError, SettingsError
@@ -220,9 +220,8 @@ def _measure(
             f"the scenario has no new client to certify or measure; the bundle is in "
             f"{output / 'bundle'}"
         )
-    model = AdaptedModel(
-        outcome.base, outcome.space, prefix_cache=PrefixCache(settings.client.cache_mib)
-    )
+    cache = PrefixCache(settings.client.cache_mib)
+    model = bundle.task(outcome.base).model(prefix_cache=cache)
     evidence = evidence_of(outcome, settings, output)
     clients = [_client_row(outcome, client, output) for client in sorted(strategy.certificates)]
     observer.start("replay the recipes", len(scenario.new_clients))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedcert.adapters import AdaptedModel, AdapterSpace
+from fedcert.adapters import AdaptedModel, AdapterSpace, Task
 from fedcert.data import Examples, ImageInputs, InputSpec
 from fedcert.models import BaseModel, load_base_model
 from fedcert.randomness import keyed_generator
@@ -52,7 +52,7 @@ class Family:
         return AdapterSpace.of(self.base, rank=rank, last_layers=last_layers)
 
     def adapted(self, **of: int) -> AdaptedModel:
-        return AdaptedModel(self.base, self.space(**of))
+        return Task(self.base, self.space(**of), self.inputs).model()
 
     def examples(self, count: int, *, seed: int = 0) -> Examples:
         """Draw labeled inputs; the label shows in the input."""

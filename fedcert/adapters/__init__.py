@@ -12,6 +12,7 @@ from fedcert.adapters.peft_format import (
 from fedcert.adapters.prefix_cache import PrefixCache
 from fedcert.adapters.projection import LoraUpdate, Projection, project
 from fedcert.adapters.space import AdapterSpace
+from fedcert.adapters.task import Task
 
 __all__ = [
     "AdaptedModel",
@@ -22,6 +23,7 @@ __all__ = [
     "PrefixCache",
     "PreparedInputs",
     "Projection",
+    "Task",
     "adapter_tensors",
     "decode",
     "encode",

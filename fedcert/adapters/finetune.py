@@ -14,7 +14,6 @@ from torch.nn.functional import cross_entropy
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.prepared import PreparedInputs
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import InputSpec
 from fedcert.errors import DataError
 from fedcert.randomness import keyed_generator
 
@@ -73,7 +72,6 @@ def finetune(
     model: AdaptedModel,
     examples: Examples,
     *,
-    spec: InputSpec,
     seed: int,
     settings: FinetuneSettings,
 ) -> FinetuneResult:
@@ -85,9 +83,7 @@ def finetune(
         If there are no examples, or they are all of one class.
     """
     vector = torch.zeros(1, model.space.dimension, requires_grad=True)
-    outcome = descend(
-        model, examples, [vector], lambda: vector, spec=spec, seed=seed, settings=settings
-    )
+    outcome = descend(model, examples, [vector], lambda: vector, seed=seed, settings=settings)
     loss, error = outcome.fit()
     return FinetuneResult(
         vector=vector.detach()[0].numpy(),
@@ -130,7 +126,6 @@ def descend(
     parameters: Sequence[torch.Tensor],
     vector: Callable[[], torch.Tensor],
     *,
-    spec: InputSpec,
     seed: int,
     settings: FinetuneSettings,
     prepared: PreparedInputs | None = None,
@@ -163,11 +158,7 @@ def descend(
         )
     started = time.perf_counter()
     labels = torch.from_numpy(examples.labels)
-    known = (
-        model.prepare(spec.bound_to(model.base).encode(examples.inputs))
-        if prepared is None
-        else prepared
-    )
+    known = model.prepare(model.task.encode(examples)) if prepared is None else prepared
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)
     generator = keyed_generator("finetune", seed)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -44,10 +44,10 @@ from fedcert.adapters.patching import (
 from fedcert.adapters.prefix_cache import PrefixCache
 from fedcert.adapters.prepared import PreparedInputs
 from fedcert.adapters.self_check import never_ran, not_adaptable, problem_of
-from fedcert.adapters.space import AdapterSpace
 from fedcert.adapters.stacked_heads import head_hooks, linear_heads
-from fedcert.errors import AdapterError
-from fedcert.models.base import BaseModel
+
+if TYPE_CHECKING:
+    from fedcert.adapters.task import Task
 
 __all__ = ["AdaptedModel", "PreparedInputs"]
 
@@ -56,16 +56,14 @@ _ACTIVATIONS = 12
 
 
 class AdaptedModel:
-    """A base model that runs with adapters given as vectors.
+    """A task's base model, which runs with adapters given as vectors.
 
     The base model's own weights are never written, and no hook stays behind.
 
     Parameters
     ----------
-    base : BaseModel
-        The frozen model; its digest must be the space's.
-    space : AdapterSpace
-        The coordinates of the adapters.
+    task : Task
+        Base model, adapter space, and how inputs are encoded.
     prefix_cache : PrefixCache, optional
         Keeps what the frozen layers made of texts; models may share one.
     reduce_top : bool (default: True)
@@ -81,18 +79,13 @@ class AdaptedModel:
 
     def __init__(
         self,
-        base: BaseModel,
-        space: AdapterSpace,
+        task: Task,
         *,
         prefix_cache: PrefixCache | None = None,
         reduce_top: bool = True,
     ) -> None:
-        if not base.goes_by(space.base_digest):
-            raise AdapterError(
-                f"the adapter space belongs to another base model "
-                f"({space.base_digest[:12]} instead of {base.digest[:12]})"
-            )
-        self.base, self.space, self.note = base, space, ""
+        base, space = task.base, task.space
+        self.task, self.base, self.space, self.note = task, base, space, ""
         self._dtype = next(base.model.parameters()).dtype
         self._basis = {
             name: torch.from_numpy(array).to(self._dtype) for name, array in space.basis.items()
@@ -124,8 +117,8 @@ class AdaptedModel:
         for parameter in model.parameters():
             # Not the buffers: rotary frequencies need their digits.
             parameter.data = parameter.data.to(dtype)
-        base = replace(self.base, model=model)
-        return AdaptedModel(base, self.space, reduce_top=self._attention is not None)
+        task = replace(self.task, base=replace(self.base, model=model))
+        return task.model(reduce_top=self._attention is not None)
 
     def compile_stacked(self) -> None:
         """Compile the attention that all adapters share, the bulk of the stacked forward."""

@@ -18,7 +18,6 @@ from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.projection import LoraUpdate
 from fedcert.adapters.space import AdapterSpace
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import InputSpec
 from fedcert.errors import AdapterError
 from fedcert.randomness import keyed_generator
 
@@ -56,7 +55,6 @@ def finetune_lora(
     examples: Examples,
     *,
     rank: int,
-    spec: InputSpec,
     seed: int,
     settings: FinetuneSettings,
 ) -> LoraResult:
@@ -87,11 +85,10 @@ def finetune_lora(
         return torch.cat([part.flatten() for part in (*parts, *head)])[None]
 
     outcome = descend(
-        AdaptedModel(model.base, everything, prefix_cache=model.prefix_cache),
+        replace(model.task, space=everything).model(prefix_cache=model.prefix_cache),
         examples,
         [*(factor for pair in factors.values() for factor in pair), *head],
         vector,
-        spec=spec,
         seed=seed,
         settings=settings,
     )

@@ -85,7 +85,6 @@ def global_adapter(upstream: Upstream, settings: FederatedSettings) -> FloatArra
         lambda: float64(
             federated_average(
                 upstream.model,
-                upstream.inputs,
                 upstream.clients,
                 settings=settings,
                 seed=upstream.seed,

@@ -71,7 +71,6 @@ class FedAvgLocal(SplitMethod):
             start,
             self.upstream.model,
             examples,
-            spec=self.upstream.inputs,
             seed=self.upstream.seed,
         )
 

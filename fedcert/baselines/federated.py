@@ -21,7 +21,6 @@ from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.prepared import PreparedInputs
 from fedcert.baselines.local_training import body_part, head_part, train_from
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import InputSpec
 from fedcert.errors import SettingsError
 from fedcert.randomness import keyed_generator, small_seed
 
@@ -105,7 +104,6 @@ class FederatedSettings:
 
 def federated_average(
     model: AdaptedModel,
-    spec: InputSpec,
     clients: Mapping[str, Examples],
     *,
     settings: FederatedSettings,
@@ -116,9 +114,7 @@ def federated_average(
     Parameters
     ----------
     model : AdaptedModel
-        The frozen base model in the adapter space.
-    spec : InputSpec
-        How inputs are encoded.
+        The task's model.
     clients : Mapping[str, Examples]
         Each client's own examples; a client's weight is their number.
     settings : FederatedSettings
@@ -133,13 +129,13 @@ def federated_average(
     """
     received = np.zeros(model.space.dimension, dtype=np.float32)
     heads: dict[str, Float32Array] = {}
-    head, kept = head_part(model.space), _Prepared(model, spec)
+    head, kept = head_part(model.space), _Prepared(model)
     for number in range(1, settings.rounds + 1):
         names = drawn_clients(sorted(clients), settings.clients_per_round, seed, number)
         trained = []
         for name in names:
             vector = local_round(
-                model, received, clients[name], spec=spec, settings=settings,
+                model, received, clients[name], settings=settings,
                 seed=round_seed(seed, number, name), own_head=heads.get(name),
                 prepared=kept.of(name, clients[name]),
             )  # fmt: skip
@@ -158,15 +154,15 @@ class _Prepared:
     It decides the time, not the result: a third of a short local training goes into it.
     """
 
-    def __init__(self, model: AdaptedModel, spec: InputSpec) -> None:
-        self._model, self._spec = model, spec.bound_to(model.base)
+    def __init__(self, model: AdaptedModel) -> None:
+        self._model = model
         self._known: dict[str, PreparedInputs] = {}
         self._held_mib = 0.0
 
     def of(self, client: str, examples: Examples) -> PreparedInputs:
         if client in self._known:
             return self._known[client]
-        prepared = self._model.prepare(self._spec.encode(examples.inputs))
+        prepared = self._model.prepare(self._model.task.encode(examples))
         if self._held_mib + prepared.mib <= _PREPARED_MIB:
             self._known[client] = prepared
             self._held_mib += prepared.mib
@@ -178,7 +174,6 @@ def local_round(
     received: Float32Array,
     examples: Examples,
     *,
-    spec: InputSpec,
     settings: FederatedSettings,
     seed: int,
     own_head: Float32Array | None = None,
@@ -194,12 +189,12 @@ def local_round(
         FedRep: the head that this client ended its last round with.
     prepared : PreparedInputs, optional
         `model.prepare` of the encoded examples, if it is known.
-    model, examples, spec, settings, seed
+    model, examples, settings, seed
         As in `federated_average`; the seed is `round_seed`'s.
     """
     if settings.averages_head:
         return train_from(
-            received, model, examples, spec=spec, seed=seed, settings=settings.local,
+            received, model, examples, seed=seed, settings=settings.local,
             pull=settings.pull, prepared=prepared,
         )  # fmt: skip
     head = head_part(model.space)
@@ -211,7 +206,7 @@ def local_round(
         (body_part(model.space), settings.local.steps),
     ):
         start = train_from(
-            start, model, examples, spec=spec, seed=seed,
+            start, model, examples, seed=seed,
             settings=replace(settings.local, steps=steps), part=part, prepared=prepared,
         )  # fmt: skip
     return start

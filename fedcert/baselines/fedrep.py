@@ -85,7 +85,6 @@ class FedRep(SplitMethod):
             global_adapter(self.upstream, self.federated),
             self.upstream.model,
             examples,
-            spec=self.upstream.inputs,
             seed=self.upstream.seed,
         )
 

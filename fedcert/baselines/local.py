@@ -50,7 +50,6 @@ class LocalLora(SplitMethod):
         result = finetune(
             self.upstream.model,
             examples,
-            spec=self.upstream.inputs,
             seed=self.upstream.seed,
             settings=self.settings,
         )

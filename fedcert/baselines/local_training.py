@@ -14,7 +14,6 @@ from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.prepared import PreparedInputs
 from fedcert.adapters.space import AdapterSpace
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import InputSpec
 from fedcert.errors import SettingsError
 
 __all__ = ["PersonalTraining", "body_part", "head_part", "train_from"]
@@ -25,7 +24,6 @@ def train_from(
     model: AdaptedModel,
     examples: Examples,
     *,
-    spec: InputSpec,
     seed: int,
     settings: FinetuneSettings,
     pull: float = 0.0,
@@ -49,7 +47,7 @@ def train_from(
         Which coordinates are trained (default: all).
     prepared : PreparedInputs, optional
         `model.prepare` of the encoded examples, if it is known.
-    model, examples, spec, seed, settings
+    model, examples, seed, settings
         As in `fedcert.adapters.finetune.finetune`.
 
     Raises
@@ -72,7 +70,6 @@ def train_from(
         examples,
         [offset],
         vector,
-        spec=spec,
         seed=seed,
         settings=replace(settings, weight_decay=decay),
         prepared=prepared,
@@ -113,13 +110,12 @@ class PersonalTraining:
         model: AdaptedModel,
         examples: Examples,
         *,
-        spec: InputSpec,
         seed: int,
     ) -> npt.NDArray[np.float64]:
         """Return a new client's adapter, shape ``(d,)``; see `train_from`."""
         part = head_part(model.space) if self.head_only else slice(None)
         trained = train_from(
-            start, model, examples, spec=spec, seed=seed, settings=self.settings,
+            start, model, examples, seed=seed, settings=self.settings,
             pull=self.pull, part=part,
         )  # fmt: skip
         mixed: npt.NDArray[np.float64] = self.keep * start + (1 - self.keep) * trained.astype(

@@ -181,6 +181,6 @@ def merged_offset(
     settings = replace(settings, batch_size=max(settings.batch_size, len(examples)))
     descend(
         upstream.model, examples, [offset], vector,
-        spec=upstream.inputs, seed=upstream.seed, settings=settings,
+        seed=upstream.seed, settings=settings,
     )  # fmt: skip
     return offset.detach()[0].numpy().astype(np.float64)

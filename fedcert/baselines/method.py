@@ -24,7 +24,6 @@ from fedcert.adapters.forward import AdaptedModel
 from fedcert.certificates import SplitRecipe, binomial_upper_bound
 from fedcert.certificates.replay import disjoint_parts
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import InputSpec
 from fedcert.errors import SettingsError
 from fedcert.priors.base import FloatArray, Prior
 from fedcert.search import BatchedScorer
@@ -49,9 +48,7 @@ class Upstream:
     Attributes
     ----------
     model : AdaptedModel
-        The frozen base model in the adapter space.
-    inputs : InputSpec
-        How inputs are encoded.
+        The task's model.
     clients : Mapping[str, Examples]
         Training examples of the upstream clients, for federated training. They stay with
         them: only adapters go to the server.
@@ -75,7 +72,6 @@ class Upstream:
     """
 
     model: AdaptedModel
-    inputs: InputSpec
     clients: Mapping[str, Examples]
     pool: FloatArray
     prior: Prior
@@ -99,7 +95,7 @@ class Upstream:
     @cached_property
     def scorer(self) -> BatchedScorer:
         """Count errors as certificates do: a prediction too close to call is wrong."""
-        return BatchedScorer(self.model, self.inputs, margin_tolerance=1e-4)
+        return BatchedScorer(self.model, margin_tolerance=1e-4)
 
     @cached_property
     def constants(self) -> FloatArray:

@@ -72,8 +72,7 @@ class MeZO(SplitMethod):
     def learn(self, examples: Examples) -> FloatArray:
         """Walk along random directions."""
         model, dimension = self.upstream.model, self.upstream.dimension
-        spec = self.upstream.inputs.bound_to(model.base)
-        prepared = model.prepare(spec.encode(examples.inputs))
+        prepared = model.prepare(model.task.encode(examples))
         labels = torch.from_numpy(examples.labels)
         generator = keyed_generator("mezo", self.upstream.seed)
         vector = self._start()

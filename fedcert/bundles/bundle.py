@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedcert.adapters.space import AdapterSpace
+from fedcert.adapters.task import Task
 from fedcert.atomic import replaced_folder, write_atomically
 from fedcert.bundles.archives import pack, read_archive
 from fedcert.canonical import canonical_json, digest_json, digest_tensors
@@ -242,6 +243,16 @@ class Bundle:
             revision=revision,
             digest=self.base_digest,
         )
+
+    def task(self, base: BaseModel | None = None) -> Task:
+        """Return what the bundle's adapters are for.
+
+        Parameters
+        ----------
+        base : BaseModel, optional
+            The bundle's base model; by default it is loaded as the bundle says.
+        """
+        return Task(base or self.load_base(), self.space, self.inputs, self.labels)
 
     def given(self, condition: Condition) -> Bundle:
         """Return the bundle for one client, with the prior that its condition makes.

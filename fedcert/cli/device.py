@@ -140,7 +140,6 @@ def personalize(
     the state folder knows as spent are refused. For a witnessed certificate run `commit`
     first, send the commitment to the server, and give its answer as `--seed`.
     """
-    from fedcert.adapters import AdaptedModel
     from fedcert.certificates import check_client
     from fedcert.certificates.signing import read_or_create_key
     from fedcert.memory import MemoryPlan
@@ -159,7 +158,7 @@ def personalize(
     base = loaded.load_base(base_name(bundle, base_model))
     if note := base.note_on(loaded.base_digest):
         say(f"note: {note}", wrap=True)
-    model = AdaptedModel(base, loaded.space)
+    model = loaded.task(base).model()
     plan = MemoryPlan() if memory is None else _divided(memory, loaded, base)
     place = key_path(key)
     signer = read_or_create_key(place)

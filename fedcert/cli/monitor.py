@@ -92,14 +92,13 @@ def monitor(
             f"this certificate does not hold to begin with: {report.reasons}"
         )
     examples = read_labeled(data, loaded, input_column, label_column)
-    base = loaded.load_base(base_name(bundle, base_model))
+    task = loaded.task(loaded.load_base(base_name(bundle, base_model)))
 
     def wrong(chosen: Examples) -> npt.NDArray[np.bool_]:
         return exported_wrong(
-            base,
+            task,
             folder,
             chosen,
-            spec=loaded.inputs,
             margin_tolerance=record.recipe.margin_tolerance,
         )
 

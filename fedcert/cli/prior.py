@@ -72,7 +72,6 @@ def profile(
     """
     import numpy as np
 
-    from fedcert.adapters import AdaptedModel
     from fedcert.bundles import Bundle
     from fedcert.priors import best_of, risk_profile
     from fedcert.randomness import derive_seed
@@ -80,8 +79,8 @@ def profile(
 
     loaded = Bundle.load(bundle)
     examples = read_labeled(data, loaded, input_column, label_column)
-    model = AdaptedModel(loaded.load_base(base_name(bundle, base_model)), loaded.space)
-    scorer = BatchedScorer(model, loaded.inputs, margin_tolerance=0.0)
+    task = loaded.task(loaded.load_base(base_name(bundle, base_model)))
+    scorer = BatchedScorer(task.model(), margin_tolerance=0.0)
     vectors = loaded.prior.sample(derive_seed("risk profile", seed), count=candidates)
     wrong = scorer.score(vectors, examples).wrong
     thresholds = np.linspace(0.05, 0.5, 10)

@@ -11,7 +11,6 @@ import torch
 
 from fedcert.adapters.forward import AdaptedModel, PreparedInputs
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import InputSpec
 from fedcert.errors import SettingsError
 from fedcert.search.grouping import length_groups
 from fedcert.search.scores import Scorer, Scores, margins_and_losses
@@ -44,9 +43,7 @@ class BatchedScorer(Scorer):
     Parameters
     ----------
     model : AdaptedModel
-        The frozen model.
-    spec : InputSpec
-        How inputs are encoded.
+        The task's model.
     margin_tolerance : float
         See `Scorer`.
     memory_mib : float (default: 64)
@@ -70,7 +67,6 @@ class BatchedScorer(Scorer):
     def __init__(
         self,
         model: AdaptedModel,
-        spec: InputSpec,
         *,
         margin_tolerance: float,
         memory_mib: float = 64.0,
@@ -84,7 +80,6 @@ class BatchedScorer(Scorer):
         if compile_stacked:
             self.model.compile_stacked()
         self._memory = memory_mib * 2**20
-        self._spec = spec.bound_to(model.base)
         self._known: dict[int, tuple[npt.NDArray[Any], _Groups]] = {}
 
     def score(
@@ -134,7 +129,7 @@ class BatchedScorer(Scorer):
         """Run the frozen layers, once for all calls with the same inputs."""
         key = id(inputs)
         if key not in self._known:
-            encoded = self._spec.encode(inputs)
+            encoded = self.model.task.inputs.encode(inputs)
             # Where the top layer alone is adapted, padding costs next to nothing, and small
             # groups would.
             whole = [(torch.arange(len(inputs)), encoded)]

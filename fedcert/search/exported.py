@@ -9,9 +9,8 @@ import numpy.typing as npt
 import torch
 
 from fedcert.adapters.exported_model import exported_model
+from fedcert.adapters.task import Task
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import InputSpec
-from fedcert.models.base import BaseModel
 from fedcert.search.grouping import length_groups
 from fedcert.search.scores import margins_and_losses
 
@@ -23,25 +22,22 @@ _BATCH = 64
 
 @torch.inference_mode()
 def exported_wrong(
-    base: BaseModel,
+    task: Task,
     adapter: Path,
     examples: Examples,
     *,
-    spec: InputSpec,
     margin_tolerance: float,
 ) -> npt.NDArray[np.bool_]:
     """Load an adapter folder with stock PEFT and say which predictions count as errors.
 
     Parameters
     ----------
-    base : BaseModel
-        Left as it is; PEFT wraps a copy.
+    task : Task
+        Its base model is left as it is; PEFT wraps a copy.
     adapter : Path
         A folder that `fedcert.adapters.write_peft_adapter` wrote.
     examples : Examples
         What to predict.
-    spec : InputSpec
-        How inputs are encoded.
     margin_tolerance : float
         See `fedcert.search.Scorer`.
 
@@ -50,15 +46,15 @@ def exported_wrong(
     numpy.ndarray
         Bool, shape ``(examples,)``.
     """
-    model = exported_model(base, adapter)
-    bound, wrong = spec.bound_to(base), np.zeros(len(examples), dtype=np.bool_)
+    model = exported_model(task.base, adapter)
+    wrong = np.zeros(len(examples), dtype=np.bool_)
     for start in range(0, len(examples), _BATCH):
         rows = slice(start, start + _BATCH)
         part = examples.take(rows)
         labels = torch.from_numpy(part.labels)
         # Texts of one length together: nothing is padded, so that no text has a say in what
         # another one becomes.
-        for members, inputs in length_groups(bound.encode(part.inputs), step=1):
+        for members, inputs in length_groups(task.encode(part), step=1):
             margins, _ = margins_and_losses(model(**inputs).logits, labels[members])
             wrong[start + members.numpy()] = (margins <= margin_tolerance).numpy()
     return wrong

@@ -17,10 +17,9 @@ import torch
 from fedcert.adapters.exported_model import load_head
 from fedcert.adapters.peft_format import adapter_and_head
 from fedcert.adapters.space import AdapterSpace
+from fedcert.adapters.task import Task
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import InputSpec
 from fedcert.errors import AdapterError
-from fedcert.models.base import BaseModel
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.search.scores import Scorer, Scores, margins_and_losses
 
@@ -32,27 +31,16 @@ class ReferenceScorer(Scorer):
 
     Parameters
     ----------
-    base : BaseModel
-        Copied, since PEFT changes the model that it wraps.
-    space : AdapterSpace
-        The coordinates of the adapters.
-    spec : InputSpec
-        How inputs are encoded.
+    task : Task
+        Its base model is copied, since PEFT changes the model that it wraps.
     margin_tolerance : float
         See `Scorer`.
     """
 
-    def __init__(
-        self,
-        base: BaseModel,
-        space: AdapterSpace,
-        spec: InputSpec,
-        *,
-        margin_tolerance: float,
-    ) -> None:
+    def __init__(self, task: Task, *, margin_tolerance: float) -> None:
         super().__init__(margin_tolerance=margin_tolerance)
-        self._space, self._spec = space, spec.bound_to(base)
-        own = copy.deepcopy(base.model)
+        self._task, space = task, task.space
+        own = copy.deepcopy(task.base.model)
         # PEFT puts its layers into the encoder, whose parts the classifier shares.
         beside = isinstance(own, EncoderClassifier)
         self._model = _peft_model(own.stock if beside else own, space)
@@ -67,10 +55,7 @@ class ReferenceScorer(Scorer):
         on_scored: Callable[[int], None] = lambda _count: None,
     ) -> Scores:
         """Score candidates one by one."""
-        inputs, labels = (
-            self._spec.encode(examples.inputs),
-            torch.from_numpy(examples.labels),
-        )
+        inputs, labels = self._task.encode(examples), torch.from_numpy(examples.labels)
         wrong, losses = [], []
         for vector in vectors:
             self._load(vector)
@@ -83,7 +68,7 @@ class ReferenceScorer(Scorer):
     def _load(self, vector: npt.NDArray[np.float64]) -> None:
         from peft import set_peft_model_state_dict
 
-        tensors, head = adapter_and_head(self._space, vector)
+        tensors, head = adapter_and_head(self._task.space, vector)
         if head:
             load_head(self._classifier, head)
         state = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}

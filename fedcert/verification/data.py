@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from fedcert.adapters.constants import constant_adapters
-from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Check, Sample
@@ -66,10 +65,9 @@ def _count(
 ) -> tuple[int, int]:
     """Return errors of an adapter folder on the certifying examples, and their number."""
     wrong = exported_wrong(
-        base,
+        bundle.task(base),
         adapter,
         _certifying(certificate, ordered),
-        spec=bundle.inputs,
         margin_tolerance=certificate.recipe.margin_tolerance,
     )
     return int(np.sum(wrong)), len(wrong)
@@ -121,11 +119,7 @@ def _choice(
         recipe,
         bundle.prior,
         # In float32, as devices rank whatever is chosen again here.
-        BatchedScorer(
-            AdaptedModel(base, bundle.space),
-            bundle.inputs,
-            margin_tolerance=recipe.margin_tolerance,
-        ),
+        BatchedScorer(bundle.task(base).model(), margin_tolerance=recipe.margin_tolerance),
         ordered,
         seed=certificate.candidate.seed,
         constants=constant_adapters(bundle.space, len(bundle.labels)),

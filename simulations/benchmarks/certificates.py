@@ -220,14 +220,10 @@ class _Bench:
         # Planning clients come after those whose adapters the prior is fitted to.
         self._planners = self.scenario.upstream_clients[count : count + case.planners]
         self.prior: Prior = DiffusionPrior.fit(pool[:count], seed=small_seed("prior", seed))
-        self._scorer = BatchedScorer(
-            self.federation.model, self.scenario.inputs, margin_tolerance=1e-4
-        )
+        self._scorer = BatchedScorer(self.federation.model, margin_tolerance=1e-4)
         # All clients have the same candidates, and many the same test inputs.
         self._predicted: dict[str, npt.NDArray[np.int64]] = {}
-        self._true = BatchedScorer(
-            self.federation.model, self.scenario.inputs, margin_tolerance=0.0
-        )
+        self._true = BatchedScorer(self.federation.model, margin_tolerance=0.0)
 
     def plan(self) -> Plan:
         """Plan on clients that neither trained for the prior nor are certified."""
@@ -297,7 +293,6 @@ class _Bench:
         result = finetune(
             self.federation.model,
             examples,
-            spec=self.scenario.inputs,
             seed=small_seed("bench", self._seed),
             settings=self.federation.settings.finetune_settings(),
         )

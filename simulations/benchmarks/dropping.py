@@ -85,13 +85,10 @@ def _turn(federation: Federation, prior: Prior, client: str) -> _Turn:
     """Return seconds, seconds of scoring alone, and winner by mode."""
     scenario = federation.scenario
     examples, found = scenario.support_examples(client, EXAMPLES), _Turn()
-    federation.model.prepare(
-        scenario.inputs.bound_to(federation.model.base).encode(examples.inputs)
-    )  # the same warm start for all modes
+    # The same warm start for all modes.
+    federation.model.prepare(federation.model.task.encode(examples))
     for mode in MODES:
-        scorer = _Watched(
-            BatchedScorer(federation.model, scenario.inputs, margin_tolerance=1e-4)
-        )
+        scorer = _Watched(BatchedScorer(federation.model, margin_tolerance=1e-4))
         started = time.perf_counter()
         winner = search(
             prior,

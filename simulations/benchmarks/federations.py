@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save
 from fedcert.adapters.finetune import finetune
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.prefix_cache import PrefixCache
+from fedcert.adapters.task import Task
 from fedcert.atomic import write_atomically
 from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
@@ -112,13 +113,14 @@ class Federation:
 
     @cached_property
     def model(self) -> AdaptedModel:
-        """The frozen base model in the adapter space of the settings."""
+        """The task's model, in the adapter space of the settings."""
         base = load_base_model(
             str(self.scenario.base_model()), num_labels=len(self.scenario.labels)
         )
         # Federated averaging comes back to every client's texts: what does not fit is lost.
         cache = PrefixCache(budget_mib=_CACHE_MIB)
-        return AdaptedModel(base, self.settings.space_of(base), prefix_cache=cache)
+        task = Task(base, self.settings.space_of(base), self.scenario.inputs)
+        return task.model(prefix_cache=cache)
 
     def pool(
         self,
@@ -156,7 +158,6 @@ class Federation:
         return finetune(
             self.model,
             self.scenario.training_examples(client),
-            spec=self.scenario.inputs,
             seed=small_seed("finetune", self.settings.seed, client),
             settings=self.settings.finetune_settings(),
         ).vector

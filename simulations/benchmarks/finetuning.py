@@ -21,7 +21,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch.nn.functional import cross_entropy
 
-from fedcert.adapters import AdaptedModel, FinetuneSettings, finetune
+from fedcert.adapters import FinetuneSettings, finetune
 from fedcert.bundles import Bundle
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
@@ -52,7 +52,7 @@ def measure_finetuning() -> dict[str, Any] | None:
     sys.stdout.write("fine-tuning: looking for steps and learning rate\n")
     rate, steps = _best_plain(federation, tuning.tolist())
     # One for all: it keeps what it prepared of test texts that clients share.
-    scorer = BatchedScorer(federation.model, scenario.inputs, margin_tolerance=0.0)
+    scorer = BatchedScorer(federation.model, margin_tolerance=0.0)
     cached_rate = _best_cached(federation, scorer, tuning.tolist(), steps)
     bundle = _bundle(federation, prior)
     turns: list[dict[str, tuple[float, float]]] = []
@@ -110,7 +110,7 @@ def _personalized(
     federation: Federation, scorer: BatchedScorer, bundle: Bundle, client: str
 ) -> tuple[float, float]:
     """Sample, search, and certify as a device does, which has not seen any text before."""
-    model = AdaptedModel(federation.model.base, federation.model.space)
+    model = federation.model.task.model()
     support = federation.scenario.support_examples(client, EXAMPLES)
     test = federation.scenario.test_examples(client)
     assert test is not None
@@ -136,12 +136,10 @@ def _cached(
     rate: float,
     steps: int,
 ) -> tuple[float, float]:
-    model = AdaptedModel(federation.model.base, federation.model.space)
+    model = federation.model.task.model()
     settings = FinetuneSettings(steps=steps, batch_size=BATCH, learning_rate=rate)
     started = time.perf_counter()
-    result = finetune(
-        model, support, spec=federation.scenario.inputs, seed=0, settings=settings
-    )
+    result = finetune(model, support, seed=0, settings=settings)
     return time.perf_counter() - started, _error(scorer, result.vector, test)
 
 
@@ -165,23 +163,22 @@ def _peft_loop(
     """Fine-tune with stock PEFT; yield the model after every few steps and at the end."""
     from peft import LoraConfig, get_peft_model
 
-    base, space = federation.model.base, federation.model.space
-    spec, labels = federation.scenario.inputs.bound_to(base), torch.from_numpy(support.labels)
+    task, labels = federation.model.task, torch.from_numpy(support.labels)
     config = LoraConfig(
         r=8,
         lora_alpha=16,
-        target_modules=[target.name for target in space.targets],
-        modules_to_save=[space.head_module],
+        target_modules=[target.name for target in task.space.targets],
+        modules_to_save=[task.space.head_module],
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = get_peft_model(copy.deepcopy(base.model), config)
+        model = get_peft_model(copy.deepcopy(task.base.model), config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=rate)
     generator = keyed_generator("bench/peft")
     for step in range(1, steps + 1):
         rows = generator.choice(len(support), BATCH, replace=False)
-        logits = model(**spec.encode(support.inputs[rows])).logits
+        logits = model(**task.encode(support.take(rows))).logits
         optimizer.zero_grad()
         loss = cross_entropy(logits, labels[rows])
         loss.backward()  # type: ignore[no-untyped-call]
@@ -192,11 +189,10 @@ def _peft_loop(
 
 @torch.inference_mode()
 def _peft_error(federation: Federation, model: Any, test: Examples) -> float:
-    spec = federation.scenario.inputs.bound_to(federation.model.base)
     wrong = []
     for start in range(0, len(test), 64):
         part = test.take(slice(start, start + 64))
-        predicted = model(**spec.encode(part.inputs)).logits.argmax(-1).numpy()
+        predicted = model(**federation.model.task.encode(part)).logits.argmax(-1).numpy()
         wrong.append(predicted != part.labels)
     return float(np.concatenate(wrong).mean())
 

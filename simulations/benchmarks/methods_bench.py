@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from fedcert.adapters import AdaptedModel
 from fedcert.baselines import FedAvgLocal, LocalLora, Method, Trial, Upstream, tuned
 from fedcert.baselines.method import SplitMethod
 from fedcert.canonical import digest_tensors
@@ -85,9 +84,7 @@ class MethodBench:
         # Tuning clients come after those whose adapters and examples everything is made of.
         self._count = min(POOL, len(self._pool) - case.planners)
         self._supports: dict[str, _Support] = {}
-        self._true = BatchedScorer(
-            self.federation.model, self.scenario.inputs, margin_tolerance=0.0
-        )
+        self._true = BatchedScorer(self.federation.model, margin_tolerance=0.0)
 
     @property
     def tuning_clients(self) -> tuple[str, ...]:
@@ -102,7 +99,6 @@ class MethodBench:
         steel = STEEL_CANDIDATES.get(self.case.scenario, _STEEL_ON_TEXT)
         return Upstream(
             model=self.federation.model,
-            inputs=self.scenario.inputs,
             clients={name: self.scenario.training_examples(name) for name in names},
             pool=pool,
             prior=DiffusionPrior.fit(pool, seed=small_seed("prior", self.seed)),
@@ -226,13 +222,13 @@ class MethodBench:
         """Time the frozen layers on a support set, which every method here finds done."""
         if n not in support.frozen:
             part = support.first(n)
-            inputs = self.scenario.inputs.bound_to(self.federation.model.base)
-            alone = AdaptedModel(self.federation.model.base, self.federation.model.space)
-            alone.prepare(inputs.encode(part.inputs[:2]))  # checks itself the first time
+            task = self.federation.model.task
+            alone = task.model()
+            alone.prepare(task.encode(part.take(slice(2))))  # checks itself the first time
             started = time.perf_counter()
-            alone.prepare(inputs.encode(part.inputs))
+            alone.prepare(task.encode(part))
             support.frozen[n] = time.perf_counter() - started
-            self.federation.model.prepare(inputs.encode(part.inputs))
+            self.federation.model.prepare(task.encode(part))
         return support.frozen[n]
 
     def _warm(self, method: Method) -> None:

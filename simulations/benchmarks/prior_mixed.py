@@ -110,7 +110,6 @@ def _projection(federation: Federation, client: str, rank: int) -> Projection:
         federation.model,
         federation.scenario.training_examples(client),
         rank=rank,
-        spec=federation.scenario.inputs,
         seed=small_seed("finetune", federation.settings.seed, client),
         settings=federation.settings.finetune_settings(),
     )

@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedcert.adapters import AdaptedModel, AdapterSpace
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import InputSpec
 from fedcert.machine import PeakMemory, describe_machine, versions
 from fedcert.priors import GaussianPrior, LatentSpace
 from fedcert.randomness import derive_seed, keyed_generator
@@ -59,16 +58,15 @@ def main() -> None:
 def _measure(case: Case) -> dict[str, Any]:
     """Time one model, depth and n, in turn with the plain loop and a square product."""
     sys.stdout.write(f"{case.model}, last {case.layers} layers, n = {case.examples}\n")
-    base, spec, examples = case.load()
-    space = AdapterSpace.of(base, rank=4, last_layers=case.layers)
-    prior = _prior(space)
+    task, examples = case.load()
+    prior = _prior(task.space)
     vectors = prior.sample(derive_seed("bench"), count=case.candidates)
-    model = AdaptedModel(base, space)
-    batched = _scorer(model, spec, case)
-    plain = ReferenceScorer(base, space, spec, margin_tolerance=TOLERANCE)
+    model = task.model()
+    batched = _scorer(model, case)
+    plain = ReferenceScorer(task, margin_tolerance=TOLERANCE)
     runs = {
         "peft": lambda: plain.score(vectors[: case.plain], examples),
-        "batched": lambda: _search(prior, model, spec, examples, case),
+        "batched": lambda: _search(prior, model, examples, case),
         "gemm": _gemm,
     }
     batched.score(vectors[:8], examples)  # warm up, self-check included
@@ -102,14 +100,13 @@ def _measure(case: Case) -> dict[str, Any]:
 def _search(
     prior: GaussianPrior,
     model: AdaptedModel,
-    spec: InputSpec,
     examples: Examples,
     case: Case,
 ) -> Any:
     # A scorer of its own: the frozen layers are part of what a new client pays for.
     return search(
         prior,
-        _scorer(model, spec, case),
+        _scorer(model, case),
         examples,
         seed=derive_seed("bench"),
         candidates=case.candidates,
@@ -117,8 +114,8 @@ def _search(
     )
 
 
-def _scorer(model: AdaptedModel, spec: InputSpec, case: Case) -> BatchedScorer:
-    return BatchedScorer(model, spec, margin_tolerance=TOLERANCE, precision=case.precision)
+def _scorer(model: AdaptedModel, case: Case) -> BatchedScorer:
+    return BatchedScorer(model, margin_tolerance=TOLERANCE, precision=case.precision)
 
 
 def _prior(space: AdapterSpace) -> GaussianPrior:
@@ -154,11 +151,11 @@ def _memory(case: Case) -> dict[str, Any]:
     """Measure how much memory a search of 100,000 candidates adds."""
     import psutil
 
-    base, spec, examples = case.load()
-    model = AdaptedModel(base, AdapterSpace.of(base, rank=4, last_layers=case.layers))
+    task, examples = case.load()
+    model = task.model()
     before = psutil.Process().memory_info().rss / 2**20
     with PeakMemory(interval=0.05) as memory:
-        scorer = BatchedScorer(model, spec, margin_tolerance=TOLERANCE)
+        scorer = BatchedScorer(model, margin_tolerance=TOLERANCE)
         search(
             _prior(model.space),
             scorer,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fedcert.adapters import AdapterSpace, Task
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import InputSpec
 from fedcert.errors import SettingsError
-from fedcert.models.base import BaseModel, load_base_model
+from fedcert.models.base import load_base_model
 from fedcert.scenarios import load_scenario
 
 __all__ = ["Case", "cases"]
@@ -35,7 +35,7 @@ class Case:
     precision : str
         What the search ranks in.
     load : callable
-        Gives base model, input specification and examples.
+        Gives the task and examples.
     """
 
     model: str
@@ -44,7 +44,7 @@ class Case:
     candidates: int
     plain: int
     precision: str
-    load: Callable[[], tuple[BaseModel, InputSpec, Examples]]
+    load: Callable[[], tuple[Task, Examples]]
 
 
 def cases() -> Iterator[Case]:
@@ -80,11 +80,12 @@ def _case(
     candidates: int,
     precision: str = "float32",
 ) -> Case:
-    def load() -> tuple[BaseModel, InputSpec, Examples]:
+    def load() -> tuple[Task, Examples]:
         source = load_scenario(scenario, {})
         labels: Any = source.labels
         base = load_base_model(str(source.base_model()), num_labels=len(labels))
         support = source.support_examples(source.new_clients[0], examples)
-        return base, source.inputs, support
+        space = AdapterSpace.of(base, rank=4, last_layers=layers)
+        return Task(base, space, source.inputs), support
 
     return Case(model, layers, examples, candidates, 4, precision, load)

@@ -161,8 +161,8 @@ class _Point:
 
     def _measured(self) -> Iterator[tuple[str, str, float, float]]:
         model, scenario = self.site.federation.model, self.site.scenario
-        counted = BatchedScorer(model, scenario.inputs, margin_tolerance=1e-4)
-        true = BatchedScorer(model, scenario.inputs, margin_tolerance=0.0)
+        counted = BatchedScorer(model, margin_tolerance=1e-4)
+        true = BatchedScorer(model, margin_tolerance=0.0)
         recipes = _recipes(self._setting.candidates)
         for client in self.clients:
             examples = scenario.support_examples(client, N)
@@ -185,7 +185,7 @@ class _Point:
         federation = self.site.federation
         training = federation.settings.finetune_settings()
         upstream = Upstream(
-            model=federation.model, inputs=federation.scenario.inputs, clients={},
+            model=federation.model, clients={},
             pool=self.pool, prior=self.prior, training=training, delta=DELTA,
             candidates=CANDIDATES, steel_candidates=CANDIDATES, seed=self._seed,
         )  # fmt: skip

@@ -16,7 +16,7 @@ SETTINGS = FinetuneSettings(steps=40, batch_size=16)
 
 def _train(family: Family, examples: Examples, *, seed: int = 0) -> FinetuneResult:
     model = family.adapted(last_layers=1)
-    return finetune(model, examples, spec=family.inputs, seed=seed, settings=SETTINGS)
+    return finetune(model, examples, seed=seed, settings=SETTINGS)
 
 
 def test_the_loss_falls(family: Family) -> None:
@@ -62,7 +62,7 @@ def test_weight_decay_bounds_the_vector(vit: Family) -> None:
     norms = []
     for decay in (0.0, 1.0):
         settings = FinetuneSettings(steps=25, weight_decay=decay)
-        result = finetune(model, examples, spec=vit.inputs, seed=0, settings=settings)
+        result = finetune(model, examples, seed=0, settings=settings)
         norms.append(np.linalg.norm(result.vector))
     assert norms[1] < 0.8 * norms[0]
 

@@ -18,7 +18,7 @@ from transformers import (
     Gemma2ForSequenceClassification,
 )
 
-from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, finetune
+from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, Task, finetune
 from fedcert.adapters.layer_attention import LayerAttention
 from fedcert.errors import AdapterError, ModelError
 from fedcert.models.base import freeze, weight_digest
@@ -41,7 +41,7 @@ def _traces(model: nn.Module) -> list[str]:
 
 def _fine_tune(family: Family, model: AdaptedModel) -> None:
     settings = FinetuneSettings(steps=2)
-    finetune(model, family.examples(6), spec=family.inputs, seed=0, settings=settings)
+    finetune(model, family.examples(6), seed=0, settings=settings)
 
 
 def _run(family: Family, model: AdaptedModel) -> None:
@@ -112,11 +112,11 @@ def test_starting_at_the_first_adapted_layer_changes_nothing(
     """The same adapters in a space of all layers, where nothing can be skipped."""
     short, whole = any_family.space(last_layers=1), any_family.space(last_layers=3)
     vectors = torch.zeros(4, whole.dimension)
-    top = _vectors(AdaptedModel(any_family.base, short), 4)
+    top = _vectors(Task(any_family.base, short, any_family.inputs).model(), 4)
     vectors[:, -short.dimension :] = top
     inputs = any_family.encoded(5)
-    partly = AdaptedModel(any_family.base, short, reduce_top=reduce_top)
-    fully = AdaptedModel(any_family.base, whole, reduce_top=False)
+    partly = Task(any_family.base, short, any_family.inputs).model(reduce_top=reduce_top)
+    fully = Task(any_family.base, whole, any_family.inputs).model(reduce_top=False)
     torch.testing.assert_close(
         partly.logits(partly.prepare(inputs), top),
         fully.logits(fully.prepare(inputs), vectors),
@@ -157,8 +157,8 @@ def test_the_reduced_top_layer_equals_the_full_one(
     space = AdapterSpace.of(
         any_family.base, rank=3, last_layers=last_layers, projections=projections
     )
-    reduced = AdaptedModel(any_family.base, space)
-    full = AdaptedModel(any_family.base, space, reduce_top=False)
+    reduced = Task(any_family.base, space, any_family.inputs).model()
+    full = Task(any_family.base, space, any_family.inputs).model(reduce_top=False)
     # Checked on examples without padding, used on examples with it.
     if isinstance(any_family.inputs, TokenInputs):
         ids = torch.randint(1, 50, (4, 7), generator=torch.Generator().manual_seed(3))
@@ -208,11 +208,11 @@ def test_unusual_models_run_as_with_peft(bert: Family, build: Callable[[], nn.Mo
         torch.manual_seed(0)
         base = freeze(build(), name="unusual", revision="local")
     space = AdapterSpace.of(base, rank=3)
-    model, examples = AdaptedModel(base, space), bert.examples(6)
+    model, examples = Task(base, space, bert.inputs).model(), bert.examples(6)
     vectors = 0.5 * _vectors(model, 3).double().numpy()
     scorers = (
-        BatchedScorer(model, bert.inputs, margin_tolerance=0.0),
-        ReferenceScorer(base, space, bert.inputs, margin_tolerance=0.0),
+        BatchedScorer(model, margin_tolerance=0.0),
+        ReferenceScorer(Task(base, space, bert.inputs), margin_tolerance=0.0),
     )
     ours, theirs = (scorer.score(vectors, examples).losses for scorer in scorers)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -263,7 +263,7 @@ def test_gradients_flow_to_every_part_of_the_vector(family: Family) -> None:
 
 def test_a_space_of_another_base_is_refused(vit: Family, bert: Family) -> None:
     with pytest.raises(AdapterError, match="the adapter space belongs to another base model"):
-        AdaptedModel(vit.base, bert.space())
+        Task(vit.base, bert.space(), vit.inputs).model()
 
 
 def test_a_head_that_cannot_be_batched_is_refused(bert: Family) -> None:
@@ -273,4 +273,4 @@ def test_a_head_that_cannot_be_batched_is_refused(bert: Family) -> None:
     assert base.layout.head == "classifier.2"
     base = replace(base, layout=replace(base.layout, head="classifier"))
     with pytest.raises(ModelError, match="the head 'classifier' holds more than linear"):
-        AdaptedModel(base, AdapterSpace.of(base, rank=2))
+        Task(base, AdapterSpace.of(base, rank=2), bert.inputs).model()

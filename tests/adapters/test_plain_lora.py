@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_models import Family
 from torch.nn.functional import cross_entropy
 
-from fedcert.adapters import AdaptedModel, FinetuneSettings, project
+from fedcert.adapters import FinetuneSettings, Task, project
 from fedcert.adapters.plain_lora import ALPHA, LoraResult, finetune_lora
 from fedcert.data import Examples
 from fedcert.errors import AdapterError
@@ -21,10 +21,8 @@ SETTINGS = FinetuneSettings(steps=8, learning_rate=0.05)
 
 
 def _train(family: Family, examples: Examples, rank: int, seed: int = 0) -> LoraResult:
-    model = AdaptedModel(family.base, family.space(rank=2, last_layers=2))
-    return finetune_lora(
-        model, examples, rank=rank, spec=family.inputs, seed=seed, settings=SETTINGS
-    )
+    model = Task(family.base, family.space(rank=2, last_layers=2), family.inputs).model()
+    return finetune_lora(model, examples, rank=rank, seed=seed, settings=SETTINGS)
 
 
 def _peft(family: Family, result: LoraResult, rank: int) -> Any:

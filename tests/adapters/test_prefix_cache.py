@@ -15,6 +15,7 @@ from fedcert.adapters import (
     AdapterSpace,
     FinetuneSettings,
     PrefixCache,
+    Task,
     finetune,
 )
 from fedcert.data import Examples, TextInputs
@@ -28,16 +29,16 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def _model(base: BaseModel, cache: PrefixCache | None) -> AdaptedModel:
-    return AdaptedModel(base, AdapterSpace.of(base, rank=2, last_layers=1), prefix_cache=cache)
+    return Task(
+        base,
+        AdapterSpace.of(base, rank=2, last_layers=1),
+        TextInputs.of(base.name, max_length=8),
+    ).model(prefix_cache=cache)
 
 
 def _adapter(base: BaseModel, examples: Examples, cache: PrefixCache | None) -> np.ndarray:
     return finetune(
-        _model(base, cache),
-        examples,
-        spec=TextInputs.of(base.name, max_length=8),
-        seed=0,
-        settings=FinetuneSettings(steps=5),
+        _model(base, cache), examples, seed=0, settings=FinetuneSettings(steps=5)
     ).vector
 
 
@@ -166,10 +167,9 @@ def test_clients_of_one_process_share(
     settings = RunSettings.from_mapping({"client": {"cache_mib": 1.0}})
     scenario = load_scenario("digits", {})
     space = AdapterSpace.of(base, rank=1, last_layers=1)
+    task = Task(base, space, TextInputs.of(base.name, max_length=8))
     caches = [
-        Node(name, "upstream", scenario, settings, tmp_path, None)
-        .adapted_model(space)
-        .prefix_cache
+        Node(name, "upstream", scenario, settings, tmp_path, None).model_of(task).prefix_cache
         for name in ("a", "b")
     ]
     assert caches[0] is caches[1]

@@ -116,7 +116,7 @@ def test_a_trained_adapter_as_ordinary_lora_comes_back(vit: Family) -> None:
     """With other factors of the same product, and another scaling."""
     model = vit.adapted()
     settings = FinetuneSettings(steps=20)
-    trained = finetune(model, vit.examples(30), spec=vit.inputs, seed=0, settings=settings)
+    trained = finetune(model, vit.examples(30), seed=0, settings=settings)
     space, parts = model.space, encode(model.space, trained.vector)
     G = np.array([[2.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]])
     factors = {}

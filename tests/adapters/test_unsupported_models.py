@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_models import TokenInputs
 
-from fedcert.adapters import AdaptedModel, AdapterSpace
+from fedcert.adapters import AdapterSpace, Task
 from fedcert.data import Examples
 from fedcert.errors import ModelError
 from fedcert.models.base import freeze
@@ -98,5 +98,5 @@ def _score(
 ) -> None:
     base = freeze(model, name="unusual")
     space = AdapterSpace.of(base, rank=2, last_layers=last_layers, projections=projections)
-    scorer = BatchedScorer(AdaptedModel(base, space), TokenInputs(), margin_tolerance=0.0)
+    scorer = BatchedScorer(Task(base, space, TokenInputs()).model(), margin_tolerance=0.0)
     scorer.score(np.ones((1, space.dimension)), examples)

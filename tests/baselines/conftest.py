@@ -41,13 +41,12 @@ def upstream(
     clients = {f"client-{index:02d}": client_of(index, 48) for index in range(CLIENTS)}
     pool = np.stack(
         [
-            finetune(own_model, each, spec=vit.inputs, seed=0, settings=training).vector
+            finetune(own_model, each, seed=0, settings=training).vector
             for each in clients.values()
         ]
     ).astype(np.float64)
     return Upstream(
         model=own_model,
-        inputs=vit.inputs,
         clients=clients,
         pool=pool,
         prior=GaussianPrior.fit(pool, seed=0),

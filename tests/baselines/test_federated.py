@@ -21,9 +21,7 @@ QUICK = FederatedSettings(
 
 
 def _average(upstream: Upstream, settings: FederatedSettings, *, seed: int = 0) -> np.ndarray:
-    return federated_average(
-        upstream.model, upstream.inputs, upstream.clients, settings=settings, seed=seed
-    )
+    return federated_average(upstream.model, upstream.clients, settings=settings, seed=seed)
 
 
 def test_a_round_is_the_weighted_mean_of_what_clients_train(
@@ -32,14 +30,13 @@ def test_a_round_is_the_weighted_mean_of_what_clients_train(
     clients = {"a": client_of(0, 16), "b": client_of(2, 48)}
     zero = np.zeros(upstream.dimension, dtype=np.float32)
     alone = [
-        local_round(
-            upstream.model, zero, clients[name], spec=upstream.inputs, settings=QUICK,
+        local_round(upstream.model, zero, clients[name], settings=QUICK,
             seed=round_seed(0, 1, name),
         )
         for name in "ab"
     ]  # fmt: skip
     found = federated_average(
-        upstream.model, upstream.inputs, clients, settings=replace(QUICK, rounds=1), seed=0
+        upstream.model, clients, settings=replace(QUICK, rounds=1), seed=0
     )
     np.testing.assert_allclose(found, alone[0] / 4 + alone[1] * 3 / 4, atol=1e-6)
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
@@ -56,9 +53,7 @@ def test_a_run_repeats_and_rounds_count(upstream: Upstream) -> None:
 def test_averaging_learns_what_clients_agree_on(upstream: Upstream) -> None:
     agreeing = {name: upstream.clients[name] for name in sorted(upstream.clients)[::2]}
     settings = replace(QUICK, rounds=3, local=upstream.training)
-    vector = federated_average(
-        upstream.model, upstream.inputs, agreeing, settings=settings, seed=0
-    )
+    vector = federated_average(upstream.model, agreeing, settings=settings, seed=0)
     for examples in agreeing.values():
         wrong = upstream.scorer.score(vector[None].astype(np.float64), examples).wrong
         assert wrong.mean() < 0.3

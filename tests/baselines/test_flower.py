@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from simulations.federation import CLIENTS, NEW, SCENARIO, UPSTREAM, tiny_base, tiny_settings
 
-from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings
+from fedcert.adapters import AdapterSpace, FinetuneSettings, Task
 from fedcert.baselines import FederatedSettings, federated_average
 from fedcert.baselines.local_training import PersonalTraining, head_part
 from fedcert.certificates import binomial_upper_bound
@@ -53,8 +53,7 @@ class _Federation:
         self, settings: FederatedSettings, clients: Sequence[str] = CLIENTS[:UPSTREAM]
     ) -> np.ndarray:
         return federated_average(
-            AdaptedModel(self.base, self.space),
-            self.scenario.inputs,
+            Task(self.base, self.space, self.scenario.inputs).model(),
             {name: self.scenario.training_examples(name) for name in clients},
             settings=settings,
             seed=3,
@@ -62,7 +61,7 @@ class _Federation:
 
     def errors(self, adapter: np.ndarray, client: str) -> int:
         scorer = BatchedScorer(
-            AdaptedModel(self.base, self.space), self.scenario.inputs, margin_tolerance=1e-4
+            Task(self.base, self.space, self.scenario.inputs).model(), margin_tolerance=1e-4
         )
         examples = self.scenario.support_examples(client, 32)
         return int(scorer.score(adapter[None], examples).wrong.sum())

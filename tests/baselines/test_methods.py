@@ -281,7 +281,7 @@ def test_part_of_an_adapter_can_be_trained(upstream: Upstream, client_of: Draw) 
         (body_part(space), head_part(space)),
     ):
         moved = train_from(
-            start, upstream.model, client_of(3, N), spec=upstream.inputs, seed=0,
+            start, upstream.model, client_of(3, N), seed=0,
             settings=upstream.training, part=part,
         )  # fmt: skip
         np.testing.assert_array_equal(moved[other], start[other].astype(np.float32))
@@ -292,7 +292,7 @@ def test_pull_holds_the_adapter_at_its_start(upstream: Upstream, client_of: Draw
     start, distances = upstream.pool[0], []
     for pull in (0.0, 1.0, 100.0):
         moved = train_from(
-            start, upstream.model, client_of(3, N), spec=upstream.inputs, seed=0,
+            start, upstream.model, client_of(3, N), seed=0,
             settings=replace(upstream.training, weight_decay=0.5), pull=pull,
         )  # fmt: skip
         distances.append(float(np.linalg.norm(moved - start)))

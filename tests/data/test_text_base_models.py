@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_text import save_tiny_backbone, tiny_texts
 
-from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, finetune
+from fedcert.adapters import AdapterSpace, FinetuneSettings, Task, finetune
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.data import TextInputs
 from fedcert.errors import ModelError
@@ -40,19 +40,19 @@ def test_from_backbone_to_exported_adapter(family: str, tmp_path: Path) -> None:
 
     spec = TextInputs.of(base.name, max_length=12)
     space = AdapterSpace.of(base, rank=2)
-    model, examples = AdaptedModel(base, space), tiny_texts(48)
+    model, examples = Task(base, space, spec).model(), tiny_texts(48)
     settings = FinetuneSettings(steps=40, learning_rate=0.1)
-    result = finetune(model, examples, spec=spec, seed=0, settings=settings)
+    result = finetune(model, examples, seed=0, settings=settings)
     assert result.error <= 0.15
 
     vectors = result.vector[None].astype(np.float64)
-    scores = BatchedScorer(model, spec, margin_tolerance=1e-5).score(vectors, examples)
-    plain = ReferenceScorer(base, space, spec, margin_tolerance=1e-5)
+    scores = BatchedScorer(model, margin_tolerance=1e-5).score(vectors, examples)
+    plain = ReferenceScorer(Task(base, space, spec), margin_tolerance=1e-5)
     reference = plain.score(vectors, examples)
     np.testing.assert_allclose(scores.losses, reference.losses, atol=1e-4)
     write_peft_adapter(space, result.vector, tmp_path / "adapter", base_name=base.name)
     wrong = exported_wrong(
-        base, tmp_path / "adapter", examples, spec=spec, margin_tolerance=1e-5
+        Task(base, space, spec), tmp_path / "adapter", examples, margin_tolerance=1e-5
     )
     assert (wrong == scores.wrong[0]).all()
 
@@ -105,10 +105,10 @@ def test_dtype(tmp_path: Path) -> None:
     folder = str(with_task_head(save_tiny_backbone(tmp_path / "source", "bert"), LABELS))
     half = load_base_model(folder, num_labels=2, dtype="bfloat16")
     assert {p.dtype for p in half.model.parameters()} == {torch.bfloat16}
-    adapted = AdaptedModel(half, AdapterSpace.of(half, rank=2))
     spec, examples = TextInputs.of(folder, max_length=12), tiny_texts(48)
+    adapted = Task(half, AdapterSpace.of(half, rank=2), spec).model()
     settings = FinetuneSettings(steps=40, learning_rate=0.1)
-    assert finetune(adapted, examples, spec=spec, seed=0, settings=settings).error <= 0.15
+    assert finetune(adapted, examples, seed=0, settings=settings).error <= 0.15
     half.model.save_pretrained(tmp_path / "half")
     whole = load_base_model(str(tmp_path / "half"), num_labels=2)
     assert {p.dtype for p in whole.model.parameters()} == {torch.float32}

@@ -15,7 +15,7 @@ from tiny_models import Family
 from tiny_text import save_tiny_backbone, tiny_texts, tiny_tokenizer
 
 import fedcert
-from fedcert.adapters import AdaptedModel, AdapterSpace, write_peft_adapter
+from fedcert.adapters import AdapterSpace, Task, write_peft_adapter
 from fedcert.data import InputSpec, PromptInputs, TextInputs
 from fedcert.errors import AdapterError, DataError, ModelError
 from fedcert.models import (
@@ -74,7 +74,7 @@ def test_it_predicts_as_the_adapter_does(kind: str, tmp_path: Path) -> None:
     base, spec, space, vector = _exported(kind, tmp_path)
     classifier = fedcert.load_classifier(tmp_path / "a", tmp_path / "b")
     texts = list(tiny_texts(70).inputs)
-    model, bound = AdaptedModel(base, space), spec.bound_to(base)
+    model, bound = Task(base, space, spec).model(), spec.bound_to(base)
     with torch.no_grad():
         prepared = model.prepare(bound.encode(np.array(texts, dtype=object)))
         logits = model.logits(prepared, torch.from_numpy(vector).float()[None])[0]

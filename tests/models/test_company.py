@@ -11,7 +11,7 @@ import torch
 from tiny_models import Family
 from tiny_text import save_tiny_backbone, tiny_texts, tiny_tokenizer
 
-from fedcert.adapters import write_peft_adapter
+from fedcert.adapters import Task, write_peft_adapter
 from fedcert.data import TextInputs
 from fedcert.errors import ModelError
 from fedcert.models import load_base_model, with_task_head
@@ -89,7 +89,10 @@ def test_errors_are_counted_without_padding(
 
     def wrong(examples: Any) -> np.ndarray:
         return exported_wrong(
-            base, tmp_path / "adapter", examples, spec=family.inputs, margin_tolerance=0.0
+            Task(base, space, family.inputs),
+            tmp_path / "adapter",
+            examples,
+            margin_tolerance=0.0,
         )
 
     examples = tiny_texts(150)

@@ -15,7 +15,7 @@ from tiny_text import tiny_tokenizer
 from torch.nn.functional import normalize
 
 import fedcert
-from fedcert.adapters import AdaptedModel, AdapterSpace, write_peft_adapter
+from fedcert.adapters import AdapterSpace, Task, write_peft_adapter
 from fedcert.data import Examples, ImageInputs
 from fedcert.errors import DataError, ModelError
 from fedcert.models import BaseModel, load_base_model, with_label_names, with_pooled_head
@@ -115,9 +115,9 @@ def test_the_image_tower_is_adapted_as_peft_does(
     base, examples = _base(source, tmp_path / "b"), _images(7)
     space = AdapterSpace.of(base, rank=3, last_layers=last_layers)
     vectors = keyed_generator("towers").standard_normal((4, space.dimension))
-    model = AdaptedModel(base, space)
-    ours = BatchedScorer(model, IMAGES, margin_tolerance=1e-5).score(vectors, examples)
-    stock = ReferenceScorer(base, space, IMAGES, margin_tolerance=1e-5)
+    model = Task(base, space, IMAGES).model()
+    ours = BatchedScorer(model, margin_tolerance=1e-5).score(vectors, examples)
+    stock = ReferenceScorer(Task(base, space, IMAGES), margin_tolerance=1e-5)
     np.testing.assert_allclose(ours.losses, stock.score(vectors, examples).losses, atol=1e-4)
     assert model.note == ""
     assert model.top_only == (last_layers == 1 and "siglip" not in source.name)
@@ -125,7 +125,7 @@ def test_the_image_tower_is_adapted_as_peft_does(
     write_peft_adapter(
         space, vectors[0], folder, base_name=base.name, base=base, inputs=IMAGES.to_config()
     )
-    wrong = exported_wrong(base, folder, examples, spec=IMAGES, margin_tolerance=1e-5)
+    wrong = exported_wrong(Task(base, space, IMAGES), folder, examples, margin_tolerance=1e-5)
     np.testing.assert_array_equal(wrong, ours.wrong[0])
     predicted = fedcert.load_classifier(folder, tmp_path / "b").predict(examples.inputs)
     true = [LABELS[label] for label in examples.labels]
@@ -149,7 +149,7 @@ def test_the_export_loads_on_the_stock_image_tower(source: Path, tmp_path: Path)
     head = load_file(tmp_path / "a" / "head.safetensors")
     scale = base.model.task_head.scale * head["log_scale"].exp()
     wanted = scale * normalize(made, dim=-1) @ head["label_embeddings"].T
-    model = AdaptedModel(base, space)
+    model = Task(base, space, IMAGES).model()
     row = torch.from_numpy(vector).float()[None]
     ours = model.logits(model.prepare(pixels), row)[0]
     torch.testing.assert_close(ours, wanted, atol=1e-4, rtol=1e-4)

@@ -17,10 +17,10 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoModel, AutoTokenizer
 
 from fedcert.adapters import (
-    AdaptedModel,
     AdapterSpace,
     FinetuneSettings,
     PrefixCache,
+    Task,
     decode,
     encode,
     exported_digest,
@@ -85,11 +85,11 @@ def test_losses_and_winner_are_those_of_peft(
     for last_layers in (1, 2, 3):
         generator = keyed_generator("heads", family, pooling, last_layers)
         space = AdapterSpace.of(base, rank=3, last_layers=last_layers)
-        reference = ReferenceScorer(base, space, spec, margin_tolerance=1e-5)
+        reference = ReferenceScorer(Task(base, space, spec), margin_tolerance=1e-5)
         vectors = 0.5 * generator.standard_normal((5, space.dimension))
         for reduce_top, memory in ((True, 64.0), (False, 64.0), (True, 1e-6)):
-            model = AdaptedModel(base, space, reduce_top=reduce_top)
-            batched = BatchedScorer(model, spec, margin_tolerance=1e-5, memory_mib=memory)
+            model = Task(base, space, _spec(base)).model(reduce_top=reduce_top)
+            batched = BatchedScorer(model, margin_tolerance=1e-5, memory_mib=memory)
             examples = tiny_texts(8, seed=last_layers)
             ours, theirs = (s.score(vectors, examples) for s in (batched, reference))
             np.testing.assert_allclose(ours.losses, theirs.losses, rtol=0, atol=1e-4)
@@ -107,7 +107,10 @@ def test_a_prefix_cache_and_copies_change_nothing(
     space, cache = AdapterSpace.of(base, rank=2), PrefixCache()
     inputs = _spec(base).bound_to(base).encode(tiny_texts(7).inputs)
     vectors = torch.randn(4, space.dimension, generator=torch.Generator().manual_seed(0))
-    plain, cached = AdaptedModel(base, space), AdaptedModel(base, space, prefix_cache=cache)
+    plain, cached = (
+        Task(base, space, _spec(base)).model(),
+        Task(base, space, _spec(base)).model(prefix_cache=cache),
+    )
     expected = plain.logits(plain.prepare(inputs), vectors)
     for _ in range(2):
         prepared = cached.prepare(inputs)
@@ -115,7 +118,7 @@ def test_a_prefix_cache_and_copies_change_nothing(
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     assert cache.reused > 0
     # What another model prepared serves as well: layers that return tuples are told apart.
-    other = AdaptedModel(base, space)
+    other = Task(base, space, _spec(base)).model()
     torch.testing.assert_close(other.logits(prepared, vectors), logits, atol=1e-5, rtol=1e-5)
     rows = torch.tensor([3, 3, 0])
     taken = cached.logits(prepared.take(rows), vectors)
@@ -137,13 +140,13 @@ def test_stock_transformers_and_peft_load_the_export(
     assert exported_digest(folder) == digest
     assert foreign_settings(space, folder) == []
     logits = _with_stock_peft(tmp_path / "source", folder, list(examples.inputs), pooling, head)
-    model, spec = AdaptedModel(base, space), _spec(base).bound_to(base)
+    model, spec = Task(base, space, _spec(base)).model(), _spec(base).bound_to(base)
     ours = model.logits(model.prepare(spec.encode(examples.inputs)), _row(vector))[0]
     torch.testing.assert_close(ours, logits, atol=1e-4, rtol=1e-4)
     labels = torch.from_numpy(examples.labels)
-    wrong = exported_wrong(base, folder, examples, spec=spec, margin_tolerance=0.0)
+    wrong = exported_wrong(Task(base, space, spec), folder, examples, margin_tolerance=0.0)
     np.testing.assert_array_equal(wrong, (logits.argmax(-1) != labels).numpy())
-    scorer = ReferenceScorer(base, space, spec, margin_tolerance=0.0)
+    scorer = ReferenceScorer(Task(base, space, spec), margin_tolerance=0.0)
     losses = scorer.score(vector[None], examples).losses[0]
     plain = cross_entropy(logits, labels, reduction="none").numpy()
     np.testing.assert_allclose(losses, plain, atol=1e-4)
@@ -233,7 +236,7 @@ def test_one_space_holds_the_adapters_of_all_label_sets(tmp_path: Path) -> None:
     vector = keyed_generator("codec").standard_normal(space.dimension).astype(np.float32)
     again = decode(space, encode(space, vector), space_digest=space.digest)
     np.testing.assert_array_equal(again.astype(np.float32), vector)
-    model = AdaptedModel(three, space)
+    model = Task(three, space, _spec(three)).model()
     texts = _spec(three).bound_to(three).encode(tiny_texts(4).inputs)
     assert model.logits(model.prepare(texts), _row(vector)).shape == (1, 4, 3)
 
@@ -241,7 +244,7 @@ def test_one_space_holds_the_adapters_of_all_label_sets(tmp_path: Path) -> None:
 def test_a_trained_head_predicts_constants(tmp_path: Path) -> None:
     base = _base(tmp_path, "bert", "mean", "trained")
     space = AdapterSpace.of(base, rank=2)
-    scorer = BatchedScorer(AdaptedModel(base, space), _spec(base), margin_tolerance=0.0)
+    scorer = BatchedScorer(Task(base, space, _spec(base)).model(), margin_tolerance=0.0)
     predicted = scorer.predict(constant_adapters(space, 2), tiny_texts(5).inputs)
     np.testing.assert_array_equal(predicted, [[0] * 5, [1] * 5])
 
@@ -250,7 +253,7 @@ def test_the_zero_adapter_is_the_zero_shot_classifier(tmp_path: Path) -> None:
     base = _base(tmp_path, "bert", "mean", "names")
     space = AdapterSpace.of(base, rank=2)
     texts = list(tiny_texts(6).inputs)
-    scorer = BatchedScorer(AdaptedModel(base, space), _spec(base), margin_tolerance=0.0)
+    scorer = BatchedScorer(Task(base, space, _spec(base)).model(), margin_tolerance=0.0)
     predicted = scorer.predict(np.zeros((1, space.dimension)), tiny_texts(6).inputs)[0]
     words = [
         embed_by_hand(tmp_path / "source", each, "mean") for each in (texts, LABELS["names"])
@@ -263,10 +266,10 @@ def test_the_zero_adapter_is_the_zero_shot_classifier(tmp_path: Path) -> None:
 def test_fine_tuning_improves_on_the_start(head: str, tmp_path: Path) -> None:
     base = _base(tmp_path, "bert", "mean", head)
     space = AdapterSpace.of(base, rank=4, last_layers=2)
-    model, spec = AdaptedModel(base, space), _spec(base)
+    model = Task(base, space, _spec(base)).model()
     settings = FinetuneSettings(steps=60, learning_rate=0.05, weight_decay=0.0)
-    result = finetune(model, tiny_texts(40), spec=spec, seed=0, settings=settings)
-    scorer = BatchedScorer(model, spec, margin_tolerance=0.0)
+    result = finetune(model, tiny_texts(40), seed=0, settings=settings)
+    scorer = BatchedScorer(model, margin_tolerance=0.0)
     vectors = np.stack([np.zeros(space.dimension), result.vector.astype(np.float64)])
     losses = scorer.score(vectors, tiny_texts(60, seed=9)).losses.mean(axis=1)
     assert losses[1] < 0.85 * losses[0]
@@ -275,11 +278,11 @@ def test_fine_tuning_improves_on_the_start(head: str, tmp_path: Path) -> None:
 
 def test_one_class_teaches_where_names_define_the_task(tmp_path: Path) -> None:
     base = _base(tmp_path, "bert", "mean", "names")
-    model = AdaptedModel(base, AdapterSpace.of(base, rank=2))
+    model = Task(base, AdapterSpace.of(base, rank=2), _spec(base)).model()
     examples = tiny_texts(20)
     good = examples.take(examples.labels == 1)
     settings = FinetuneSettings(steps=3)
-    assert finetune(model, good, spec=_spec(base), seed=0, settings=settings).loss >= 0
+    assert finetune(model, good, seed=0, settings=settings).loss >= 0
 
 
 @pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"quantization": "int8"}])
@@ -291,22 +294,22 @@ def test_other_precisions_run_and_export(options: dict[str, str], tmp_path: Path
     assert base.model.task_head.label_embeddings.dtype is torch.float32
     space, examples, spec = AdapterSpace.of(base, rank=3), tiny_texts(8), _spec(base)
     vectors = 0.5 * keyed_generator("dtypes").standard_normal((3, space.dimension))
-    ours = BatchedScorer(AdaptedModel(base, space), spec, margin_tolerance=1e-5)
-    stock = ReferenceScorer(base, space, spec, margin_tolerance=1e-5)
+    ours = BatchedScorer(Task(base, space, _spec(base)).model(), margin_tolerance=1e-5)
+    stock = ReferenceScorer(Task(base, space, spec), margin_tolerance=1e-5)
     tolerance = 0.5 if dtype == "bfloat16" else 1e-4
     found = [scorer.score(vectors, examples).losses for scorer in (ours, stock)]
     np.testing.assert_allclose(*found, atol=tolerance)
     write_peft_adapter(space, vectors[0], tmp_path / "a", base_name="base", base=base)
-    exported_wrong(base, tmp_path / "a", examples, spec=spec, margin_tolerance=1e-5)
+    exported_wrong(Task(base, space, spec), tmp_path / "a", examples, margin_tolerance=1e-5)
 
 
 def test_candidates_are_ranked_in_bfloat16(tmp_path: Path) -> None:
     base = _base(tmp_path, "bert", "mean", "names")
-    space, examples, spec = AdapterSpace.of(base, rank=3), tiny_texts(8), _spec(base)
+    space, examples = AdapterSpace.of(base, rank=3), tiny_texts(8)
     vectors = 0.5 * keyed_generator("low").standard_normal((3, space.dimension))
     losses = [
         BatchedScorer(
-            AdaptedModel(base, space), spec, margin_tolerance=1e-5, precision=precision
+            Task(base, space, _spec(base)).model(), margin_tolerance=1e-5, precision=precision
         )
         .score(vectors, examples)
         .losses
@@ -321,7 +324,7 @@ def test_an_absurd_scale_stays_a_number(scale: float, tmp_path: Path) -> None:
     space = AdapterSpace.of(base, rank=2)
     vector = np.zeros((1, space.dimension))
     vector[0, -1] = scale
-    scorer = BatchedScorer(AdaptedModel(base, space), _spec(base), margin_tolerance=0.0)
+    scorer = BatchedScorer(Task(base, space, _spec(base)).model(), margin_tolerance=0.0)
     assert np.isfinite(scorer.score(vector, tiny_texts(5)).losses).all()
 
 
@@ -352,7 +355,7 @@ class TestForeign:
             AutoModel.from_pretrained(tmp_path / "source"), str(folder)
         ).eval()
         inputs = _spec(base).bound_to(base).encode(tiny_texts(1).inputs)
-        model = AdaptedModel(base, space)
+        model = Task(base, space, _spec(base)).model()
         with torch.no_grad():
             pooled = stock(**inputs).last_hidden_state.mean(dim=1)
             ours = model.logits(model.prepare(inputs), _row(projection.vector))[0]
@@ -403,7 +406,9 @@ def test_an_export_that_is_not_what_it_says_is_refused(damage: str, tmp_path: Pa
         save_file({"weight": np.zeros((2, 16), np.float32)}, file, metadata=about)
         said = "does not fit the names head"
     with pytest.raises(AdapterError, match=said):
-        exported_wrong(user, folder, tiny_texts(3), spec=_spec(base), margin_tolerance=0.0)
+        exported_wrong(
+            Task(user, space, _spec(base)), folder, tiny_texts(3), margin_tolerance=0.0
+        )
 
 
 def test_an_export_without_labels_serves_any(tmp_path: Path) -> None:
@@ -416,7 +421,9 @@ def test_an_export_without_labels_serves_any(tmp_path: Path) -> None:
     )
     examples = Examples(tiny_texts(4).inputs, np.zeros(4, dtype=np.int64))
     for user in (labeled, base.with_labels(NAMES, descriptions={NAMES[0]: "bad4 bad5"})):
-        exported_wrong(user, tmp_path / "a", examples, spec=_spec(base), margin_tolerance=0.0)
+        exported_wrong(
+            Task(user, space, _spec(base)), tmp_path / "a", examples, margin_tolerance=0.0
+        )
 
 
 @pytest.mark.filterwarnings("ignore:the labels")
@@ -439,7 +446,7 @@ def test_no_certificate_speaks_of_labels_that_nothing_commits_to(tmp_path: Path)
     with pytest.raises(RefusalError, match="no commitment holds them yet"):
         personalize(
             bundle,
-            AdaptedModel(base, space),
+            Task(base, space, _spec(base)).model(),
             tiny_texts(30),
             client="a",
             key=key_from_seed(bytes(32)),

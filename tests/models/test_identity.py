@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tiny_models import Family, make_family
 
-from fedcert.adapters import AdaptedModel, AdapterSpace
+from fedcert.adapters import AdapterSpace, Task
 from fedcert.errors import AdapterError, ModelError
 from fedcert.models import load_base_model
 
@@ -109,9 +109,9 @@ def test_a_digest_of_weights_alone_still_names_the_model(vit: Family, tmp_path: 
     assert "does not cover the configuration" in base.note_on(vit.base.weights)
     assert base.note_on(vit.base.digest) == ""
     older = replace(vit.space(), base_digest=vit.base.weights)
-    AdaptedModel(base, older)
+    Task(base, older, vit.inputs)
     with pytest.raises(AdapterError, match="another base model"):
-        AdaptedModel(base, replace(older, base_digest="0" * 64))
+        Task(base, replace(older, base_digest="0" * 64), vit.inputs)
 
 
 def test_families_have_digests_of_their_own(tmp_path: Path) -> None:

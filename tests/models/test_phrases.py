@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_text import save_tiny_backbone, tiny_texts
 
-from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, finetune
+from fedcert.adapters import AdapterSpace, FinetuneSettings, Task, finetune
 from fedcert.data import PromptInputs
 from fedcert.errors import DataError, ModelError
 from fedcert.models import BaseModel, LabelSet, load_base_model, with_label_phrases
@@ -51,8 +51,8 @@ def test_logits_are_those_of_a_base_model_made_for_the_labels(
         space = AdapterSpace.of(base, rank=2, last_layers=2)
         vectors = keyed_generator("phrases").standard_normal((3, space.dimension))
         scorers = (
-            BatchedScorer(AdaptedModel(base, space), _spec(base), margin_tolerance=1e-5),
-            ReferenceScorer(base, space, _spec(base), margin_tolerance=1e-5),
+            BatchedScorer(Task(base, space, _spec(base)).model(), margin_tolerance=1e-5),
+            ReferenceScorer(Task(base, space, _spec(base)), margin_tolerance=1e-5),
         )
         losses += [scorer.score(vectors, examples).losses for scorer in scorers]
     for other in losses[1:]:
@@ -78,8 +78,8 @@ def test_label_sets_share_weights_digest_and_space(source: Path) -> None:
     assert again.num_labels == 2
     examples = tiny_texts(10)
     good = examples.take(examples.labels == 1)
-    model = AdaptedModel(again, spaces[0])
-    finetune(model, good, spec=_spec(base), seed=0, settings=FinetuneSettings(steps=2))
+    model = Task(again, spaces[0], _spec(again)).model()
+    finetune(model, good, seed=0, settings=FinetuneSettings(steps=2))
 
 
 def test_phrases_that_cannot_be_told_apart_are_refused(source: Path) -> None:

@@ -84,7 +84,7 @@ def bundle(vit: Family) -> Bundle:
 
 @pytest.fixture(scope="session")
 def model(vit: Family, bundle: Bundle) -> AdaptedModel:
-    return AdaptedModel(vit.base, bundle.space)
+    return bundle.task(vit.base).model()
 
 
 def solvable_examples(
@@ -97,7 +97,7 @@ def solvable_examples(
     """
     inputs = family.examples(count, seed=7).inputs
     teachers = bundle.prior.sample(candidate_seed(bundle.digest, client, count), count=50)
-    scorer = BatchedScorer(model, bundle.inputs, margin_tolerance=0.0)
+    scorer = BatchedScorer(model, margin_tolerance=0.0)
     predicted = scorer.predict(teachers, inputs)
     # The adapter whose two classes are the most balanced.
     teacher = int(np.argmin(np.abs(predicted.mean(axis=1) - 0.5)))
@@ -166,10 +166,9 @@ def issued(
     ordered = in_drawn_order(examples, honest.candidate.seed)
     span = honest.recipe.certifying(len(examples)).as_slice()
     wrong = exported_wrong(
-        model.base,
+        model.task,
         adapter,
         ordered.take(span),
-        spec=bundle.inputs,
         margin_tolerance=honest.recipe.margin_tolerance,
     )
     words = {

@@ -53,7 +53,7 @@ class Client:
 
     def scores(self, vectors: FloatArray, rows: slice = slice(None)) -> Scores:
         tolerance = self.recipe.margin_tolerance
-        scorer = BatchedScorer(self.model, self.bundle.inputs, margin_tolerance=tolerance)
+        scorer = BatchedScorer(self.model, margin_tolerance=tolerance)
         return scorer.score(vectors, self.ordered.take(rows))
 
     def forge(self, vector: FloatArray, **changes: object) -> Certificate:
@@ -135,7 +135,7 @@ def test_a_posterior_that_learned_from_all_examples(
     session = SupportSession(
         REFINED,
         client.bundle.prior,
-        BatchedScorer(model, client.bundle.inputs, margin_tolerance=1e-4),
+        BatchedScorer(model, margin_tolerance=1e-4),
         client.ordered,
         seed=client.seed,
     )

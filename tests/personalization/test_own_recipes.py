@@ -161,7 +161,7 @@ def test_it_serves_by_the_rule_that_is_replayed_and_verified(
     seed = made.candidate.seed
     replays = ClientReplay(
         bundle.prior,
-        BatchedScorer(model, bundle.inputs, margin_tolerance=recipe.margin_tolerance),
+        BatchedScorer(model, margin_tolerance=recipe.margin_tolerance),
         in_drawn_order(examples, seed),
         seed=seed,
         candidates=CANDIDATES,
@@ -189,7 +189,7 @@ def test_such_a_recipe_is_not_served_as_a_union(
 def _session(recipe: Recipe, bundle: Any, model: AdaptedModel, ordered: Any) -> Session:
     from fedcert.search import SupportSession
 
-    scorer = BatchedScorer(model, bundle.inputs, margin_tolerance=recipe.margin_tolerance)
+    scorer = BatchedScorer(model, margin_tolerance=recipe.margin_tolerance)
     return SupportSession(
         recipe, bundle.prior, scorer, ordered,
         seed="5" * 64, constants=constant_adapters(bundle.space, 2), chunk=10,

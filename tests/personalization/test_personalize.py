@@ -20,7 +20,7 @@ from fedcert.certificates import (
     verify_record,
 )
 from fedcert.data import Examples
-from fedcert.errors import CertificateError, DataError, RefusalError
+from fedcert.errors import BundleError, CertificateError, DataError, RefusalError
 from fedcert.personalization import candidate_seed, commit_to, in_drawn_order, personalize
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.device import DeviceState
@@ -69,9 +69,7 @@ def test_the_winner_is_the_best_on_the_choosing_examples(served: Served) -> None
     seed, size = certificate.candidate.seed, len(served.examples)
     ordered = in_drawn_order(served.examples, seed)
     vectors = served.bundle.prior.sample(seed, count=CANDIDATES)
-    scorer = BatchedScorer(
-        served.model, served.bundle.inputs, margin_tolerance=recipe.margin_tolerance
-    )
+    scorer = BatchedScorer(served.model, margin_tolerance=recipe.margin_tolerance)
     scores = scorer.score(vectors, ordered)
     assert scores.best(recipe.choosing(size).as_slice())[0] == certificate.candidate.index
     wrong = scores.wrong[certificate.candidate.index, recipe.certifying(size).as_slice()]
@@ -90,7 +88,7 @@ def test_a_solvable_task_gets_a_useful_certificate(served: Served) -> None:
         return
     ordered = in_drawn_order(served.examples, certificate.candidate.seed)
     vectors = served.bundle.prior.sample(certificate.candidate.seed, count=CANDIDATES)
-    scorer = BatchedScorer(served.model, served.bundle.inputs, margin_tolerance=0.0)
+    scorer = BatchedScorer(served.model, margin_tolerance=0.0)
     certifying = recipe.certifying(len(ordered)).as_slice()
     errors = scorer.score(vectors, ordered.take(certifying)).wrong.sum(axis=1)
     assert certificate.errors < errors.mean()
@@ -270,3 +268,11 @@ def test_scored_candidates_are_reported(
         on_scored=counts.append,
     )
     assert sum(counts) == CANDIDATES
+
+
+def test_a_model_that_reads_inputs_otherwise_is_refused(
+    bundle: Bundle, vit: Family, tmp_path: Path
+) -> None:
+    other = replace(bundle, inputs=replace(bundle.inputs, high=255.0))
+    with pytest.raises(BundleError, match="other inputs than the bundle's"):
+        _personalize(bundle, other.task(vit.base).model(), vit.examples(20), tmp_path)

@@ -109,7 +109,7 @@ def test_a_posterior_that_peeked_is_caught_with_the_data(
     honest = personalize(bundle, model, examples, client="c", key=KEY, folder=tmp_path)
     recipe, seed = honest.certificate.recipe, honest.certificate.candidate.seed
     ordered = in_drawn_order(examples, seed)
-    scorer = BatchedScorer(model, bundle.inputs, margin_tolerance=recipe.margin_tolerance)
+    scorer = BatchedScorer(model, margin_tolerance=recipe.margin_tolerance)
     # Reversed, the recipe's choosing examples are its certifying ones.
     order = np.arange(len(ordered))[::-1].copy()
     peeked = choose(recipe, bundle.prior, scorer, ordered.take(order), seed=seed)

@@ -84,7 +84,7 @@ def test_what_cannot_be_read_counts_as_an_error(
 def test_and_has_no_part_in_the_choice(
     examples: Examples, bundle: Bundle, model: AdaptedModel
 ) -> None:
-    scorer = BatchedScorer(model, bundle.inputs, margin_tolerance=1e-4)
+    scorer = BatchedScorer(model, margin_tolerance=1e-4)
     winners = [
         search(bundle.prior, scorer, part, seed="5" * 64, candidates=64)
         for part in (examples, examples.usable)

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_models import Family
 
-from fedcert.adapters import AdaptedModel, write_peft_adapter
+from fedcert.adapters import write_peft_adapter
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Check, RecipeTable, UnionRecipe, verify_record
 from fedcert.certificates.record import encode_vector
@@ -65,7 +65,7 @@ def test_a_bundle_that_knows_the_base_model_by_its_weights_still_serves(
     older.save(tmp_path / "bundle")
     bundle = Bundle.load(tmp_path / "bundle")
     base = bundle.load_base(str(vit.folder))
-    model = AdaptedModel(base, bundle.space)
+    model = bundle.task(base).model()
     result = personalize(
         bundle, model, served.examples, client="c-1", key=KEY, folder=tmp_path / "out"
     )

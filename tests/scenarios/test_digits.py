@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, finetune
+from fedcert.adapters import AdapterSpace, FinetuneSettings, Task, finetune
 from fedcert.data import Examples
 from fedcert.errors import DataError, SettingsError
 from fedcert.models import load_base_model
@@ -187,15 +187,11 @@ def test_the_base_model_makes_tasks_learnable(
     assert len(steps) == 1  # the second time it was there
     base = load_base_model(str(folder), num_labels=2)
     assert not any(p.any() for p in base.model.classifier.parameters())
-    model = AdaptedModel(base, AdapterSpace.of(base, rank=4))
+    model = Task(base, AdapterSpace.of(base, rank=4), digits.inputs).model()
     errors = []
     for client in digits.upstream_clients[:3]:
         trained = finetune(
-            model,
-            digits.training_examples(client),
-            spec=digits.inputs,
-            seed=0,
-            settings=FinetuneSettings(),
+            model, digits.training_examples(client), seed=0, settings=FinetuneSettings()
         )
         test = digits.test_examples(client)
         with torch.no_grad():

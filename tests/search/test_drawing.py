@@ -52,7 +52,7 @@ def test_any_range_is_cut_from_the_same_list(
 def test_a_constant_predicts_its_label_for_everything(
     vit: Family, model: AdaptedModel, constants: np.ndarray
 ) -> None:
-    scorer = BatchedScorer(model, vit.inputs, margin_tolerance=1e-4)
+    scorer = BatchedScorer(model, margin_tolerance=1e-4)
     predicted = scorer.predict(constants, vit.examples(40, seed=3).inputs)
     assert predicted.tolist() == [[0] * 40, [1] * 40]
 

@@ -12,9 +12,9 @@ from personalization.conftest import KEY
 from tiny_text import BAD, GOOD, tiny_tokenizer
 
 from fedcert.adapters import (
-    AdaptedModel,
     AdapterSpace,
     FinetuneSettings,
+    Task,
     finetune,
     write_peft_adapter,
 )
@@ -107,9 +107,11 @@ def test_labels_are_scored_as_by_a_plain_loop(
     )
     assert space.dimension == 2 * last_layers * 9  # no head
     vectors = keyed_generator("label vectors").standard_normal((3, space.dimension))
-    model = AdaptedModel(base, space)
-    ours = BatchedScorer(model, spec, margin_tolerance=1e-5).score(vectors, examples)
-    stock = ReferenceScorer(base, space, spec, margin_tolerance=1e-5).score(vectors, examples)
+    model = Task(base, space, _spec(base)).model()
+    ours = BatchedScorer(model, margin_tolerance=1e-5).score(vectors, examples)
+    stock = ReferenceScorer(Task(base, space, spec), margin_tolerance=1e-5).score(
+        vectors, examples
+    )
     np.testing.assert_allclose(ours.losses, stock.losses, atol=1e-4)
     assert model.top_only == (phrases == ONE and last_layers == 1)
     labels = torch.from_numpy(examples.labels)
@@ -119,7 +121,9 @@ def test_labels_are_scored_as_by_a_plain_loop(
         logits = _plain_loop(source, folder, list(examples.inputs), phrases, average=average)
         plain = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         np.testing.assert_allclose(losses, plain, atol=1e-4)
-        counted = exported_wrong(base, folder, examples, spec=spec, margin_tolerance=1e-5)
+        counted = exported_wrong(
+            Task(base, space, spec), folder, examples, margin_tolerance=1e-5
+        )
         np.testing.assert_array_equal(counted, wrong)
     assert ours.losses.std(axis=0).mean() > 0.05  # the adapters do differ
 
@@ -129,12 +133,13 @@ def test_fine_tuning_improves_on_the_language_model(
     source: Path, phrases: tuple[str, ...], average: bool
 ) -> None:
     base = _base(source, phrases, average=average)
-    model, spec = AdaptedModel(base, AdapterSpace.of(base, rank=8, last_layers=3)), _spec(base)
+    space = AdapterSpace.of(base, rank=8, last_layers=3)
+    model = Task(base, space, _spec(base)).model()
     train, test = _texts(64), _texts(64, seed=1)
-    scorer = BatchedScorer(model, spec, margin_tolerance=0.0)
+    scorer = BatchedScorer(model, margin_tolerance=0.0)
     before = scorer.score(np.zeros((1, model.space.dimension)), test)
     settings = FinetuneSettings(steps=100, learning_rate=0.05)
-    result = finetune(model, train, spec=spec, seed=0, settings=settings)
+    result = finetune(model, train, seed=0, settings=settings)
     after = scorer.score(result.vector[None].astype(np.float64), test)
     assert after.losses.mean() < 0.7 * before.losses.mean()
     assert after.wrong.mean() < min(0.3, before.wrong.mean() - 0.1)
@@ -143,11 +148,11 @@ def test_fine_tuning_improves_on_the_language_model(
 def test_a_certificate_end_to_end(source: Path, tmp_path: Path) -> None:
     base = _base(source, SEVERAL)
     space, spec, support = AdapterSpace.of(base, rank=2), _spec(base), _texts(40, seed=2)
-    model = AdaptedModel(base, space)
+    model = Task(base, space, _spec(base)).model()
     settings = FinetuneSettings(steps=30, learning_rate=0.1)
     pool = np.stack(
         [
-            finetune(model, _texts(32, seed=s), spec=spec, seed=s, settings=settings).vector
+            finetune(model, _texts(32, seed=s), seed=s, settings=settings).vector
             for s in range(3, 9)
         ]
     )

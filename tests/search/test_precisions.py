@@ -17,6 +17,7 @@ from fedcert.adapters import (
     AdaptedModel,
     AdapterSpace,
     FinetuneSettings,
+    Task,
     finetune,
     write_peft_adapter,
 )
@@ -42,8 +43,8 @@ def _vectors(model: AdaptedModel, count: int) -> np.ndarray:
 def test_bfloat16_ranks_nearly_as_float32_does(any_family: Family) -> None:
     model, examples = any_family.adapted(last_layers=1), any_family.examples(24)
     vectors = _vectors(model, 60)
-    exact = BatchedScorer(model, any_family.inputs, margin_tolerance=1e-4)
-    low = BatchedScorer(model, any_family.inputs, margin_tolerance=1e-4, precision="bfloat16")
+    exact = BatchedScorer(model, margin_tolerance=1e-4)
+    low = BatchedScorer(model, margin_tolerance=1e-4, precision="bfloat16")
     losses = [scorer.score(vectors, examples).losses.mean(axis=1) for scorer in (exact, low)]
     assert spearmanr(*losses).statistic > 0.99
     assert not np.array_equal(*losses)  # it did run in another precision
@@ -54,7 +55,7 @@ def test_bfloat16_ranks_nearly_as_float32_does(any_family: Family) -> None:
 
 def test_a_winner_of_bfloat16_is_counted_in_float32(vit: Family, tmp_path: Path) -> None:
     bundle = make_bundle(vit)
-    model = AdaptedModel(vit.base, bundle.space)
+    model = Task(vit.base, bundle.space, vit.inputs).model()
     examples = solvable_examples(vit, bundle, model, 24)
     result = personalize(
         bundle, model, examples, client="c", key=KEY, folder=tmp_path, precision="bfloat16"
@@ -62,7 +63,7 @@ def test_a_winner_of_bfloat16_is_counted_in_float32(vit: Family, tmp_path: Path)
     certificate = result.certificate
     vector = bundle.prior.sample(certificate.candidate.seed, start=0, count=CANDIDATES)
     tolerance = certificate.recipe.margin_tolerance
-    exact = BatchedScorer(model, vit.inputs, margin_tolerance=tolerance)
+    exact = BatchedScorer(model, margin_tolerance=tolerance)
     errors = exact.score(vector, examples).wrong.sum(axis=1)
     assert certificate.errors == errors[certificate.candidate.index]
     assert certificate.errors <= errors.min() + 2  # ranked well, if not perfectly
@@ -72,7 +73,7 @@ def test_a_winner_of_bfloat16_is_counted_in_float32(vit: Family, tmp_path: Path)
 
 def test_other_precisions_are_refused(vit: Family) -> None:
     with pytest.raises(SettingsError, match="choose float32 or bfloat16"):
-        BatchedScorer(vit.adapted(), vit.inputs, margin_tolerance=0.0, precision="int3")
+        BatchedScorer(vit.adapted(), margin_tolerance=0.0, precision="int3")
 
 
 # --- int8 ---
@@ -150,18 +151,18 @@ def test_adapters_of_an_int8_model_run_as_with_peft(
 ) -> None:
     family, base = quantized
     space, examples = AdapterSpace.of(base, rank=3, last_layers=2), family.examples(15)
-    model = AdaptedModel(base, space)
+    model = Task(base, space, family.inputs).model()
     settings = FinetuneSettings(steps=30)
-    result = finetune(model, examples, spec=family.inputs, seed=0, settings=settings)
+    result = finetune(model, examples, seed=0, settings=settings)
     assert result.loss < 0.6
     vectors = np.stack([result.vector, *_vectors(model, 2)]).astype(np.float64)
-    batched = BatchedScorer(model, family.inputs, margin_tolerance=1e-4)
-    stock = ReferenceScorer(base, space, family.inputs, margin_tolerance=1e-4)
+    batched = BatchedScorer(model, margin_tolerance=1e-4)
+    stock = ReferenceScorer(Task(base, space, family.inputs), margin_tolerance=1e-4)
     ours, theirs = (s.score(vectors, examples) for s in (batched, stock))
     np.testing.assert_allclose(ours.losses, theirs.losses, atol=1e-4)
     write_peft_adapter(space, vectors[1], tmp_path / "a", base_name="base")
     wrong = exported_wrong(
-        base, tmp_path / "a", examples, spec=family.inputs, margin_tolerance=1e-4
+        Task(base, space, family.inputs), tmp_path / "a", examples, margin_tolerance=1e-4
     )
     np.testing.assert_array_equal(wrong, ours.wrong[1])
     assert weight_digest(base.model) == base.weights
@@ -188,10 +189,8 @@ def test_a_folder_says_how_it_is_to_be_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("last_layers", [1, 2])
 def test_compiled_attention_gives_the_same_scores(bert: Family, last_layers: int) -> None:
     model = bert.adapted(last_layers=last_layers)
-    usual = BatchedScorer(
-        bert.adapted(last_layers=last_layers), bert.inputs, margin_tolerance=0
-    )
-    compiled = BatchedScorer(model, bert.inputs, margin_tolerance=0, compile_stacked=True)
+    usual = BatchedScorer(bert.adapted(last_layers=last_layers), margin_tolerance=0)
+    compiled = BatchedScorer(model, margin_tolerance=0, compile_stacked=True)
     for count, seed in ((6, 0), (9, 1), (1, 2)):
         examples, vectors = bert.examples(count, seed=seed), _vectors(model, 5 * count)
         ours, theirs = (s.score(vectors, examples).losses for s in (compiled, usual))
@@ -212,8 +211,8 @@ def test_where_compiling_fails_the_function_runs_as_it_is(
     model, examples = bert.adapted(last_layers=1), bert.examples(5)
     assert model.compile_note == "nothing is compiled: it was not asked for"
     vectors = _vectors(model, 3)
-    expected = BatchedScorer(model, bert.inputs, margin_tolerance=0).score(vectors, examples)
-    scorer = BatchedScorer(model, bert.inputs, margin_tolerance=0, compile_stacked=True)
+    expected = BatchedScorer(model, margin_tolerance=0).score(vectors, examples)
+    scorer = BatchedScorer(model, margin_tolerance=0, compile_stacked=True)
     np.testing.assert_array_equal(scorer.score(vectors, examples).losses, expected.losses)
     assert scorer.model.compile_note == "nothing is compiled: no C++ compiler"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_models import Family
 
-from fedcert.adapters import AdaptedModel, AdapterSpace
+from fedcert.adapters import AdapterSpace, Task
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer, Scores
 
@@ -30,13 +30,11 @@ def test_losses_and_winner_are_those_of_peft(name: str, request: pytest.FixtureR
             projections=PROJECTIONS[generator.integers(len(PROJECTIONS))],
         )
         reduce_top = bool(generator.random() < 0.8)
-        model = AdaptedModel(family.base, space, reduce_top=reduce_top)
+        model = Task(family.base, space, family.inputs).model(reduce_top=reduce_top)
         memory = float(generator.choice([1e-6, 0.05, 64]))
-        batched = BatchedScorer(
-            model, family.inputs, margin_tolerance=TOLERANCE, memory_mib=memory
-        )
+        batched = BatchedScorer(model, margin_tolerance=TOLERANCE, memory_mib=memory)
         reference = ReferenceScorer(
-            family.base, space, family.inputs, margin_tolerance=TOLERANCE
+            Task(family.base, space, family.inputs), margin_tolerance=TOLERANCE
         )
         for case in range(CASES // SETUPS):
             examples = family.examples(int(generator.integers(1, 17)), seed=1000 + case)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_models import Family
 
-from fedcert.adapters import AdaptedModel, write_peft_adapter
+from fedcert.adapters import AdaptedModel, Task, write_peft_adapter
 from fedcert.models.base import weight_digest
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer, exported_wrong
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 
 def _batched(family: Family, model: AdaptedModel, **options: float) -> BatchedScorer:
     options = {"margin_tolerance": TOLERANCE} | options
-    return BatchedScorer(model, family.inputs, **options)
+    return BatchedScorer(model, **options)
 
 
 def _vectors(model: AdaptedModel, count: int, *, seed: int = 0) -> np.ndarray:
@@ -32,7 +32,7 @@ def _vectors(model: AdaptedModel, count: int, *, seed: int = 0) -> np.ndarray:
 def test_batched_equals_reference(any_family: Family, last_layers: int) -> None:
     model = any_family.adapted(last_layers=last_layers)
     reference = ReferenceScorer(
-        any_family.base, model.space, any_family.inputs, margin_tolerance=TOLERANCE
+        Task(any_family.base, model.space, any_family.inputs), margin_tolerance=TOLERANCE
     )
     batched = _batched(any_family, model)
     for case in range(10):
@@ -47,7 +47,9 @@ def test_batched_equals_reference(any_family: Family, last_layers: int) -> None:
 def test_the_reference_does_not_mix_up_candidates(vit: Family) -> None:
     """PEFT keeps the old weights where keys do not match; each candidate must load."""
     model, examples = vit.adapted(), vit.examples(6)
-    scorer = ReferenceScorer(vit.base, model.space, vit.inputs, margin_tolerance=TOLERANCE)
+    scorer = ReferenceScorer(
+        Task(vit.base, model.space, vit.inputs), margin_tolerance=TOLERANCE
+    )
     vectors = _vectors(model, 3)
     losses = scorer.score(vectors, examples).losses
     turned = scorer.score(vectors[::-1], examples).losses[::-1]
@@ -147,10 +149,9 @@ def test_exported_errors_equal_the_scored_ones(any_family: Family, tmp_path: Pat
     for vector, wrong in zip(vectors, expected, strict=True):
         write_peft_adapter(model.space, vector, tmp_path / "a", base_name="base")
         counted = exported_wrong(
-            any_family.base,
+            Task(any_family.base, any_family.space(), any_family.inputs),
             tmp_path / "a",
             examples,
-            spec=any_family.inputs,
             margin_tolerance=TOLERANCE,
         )
         np.testing.assert_array_equal(counted, wrong)
@@ -163,7 +164,10 @@ def test_exported_errors_follow_the_tolerance(vit: Family, tmp_path: Path) -> No
     write_peft_adapter(model.space, _vectors(model, 1)[0], tmp_path / "a", base_name="base")
     counts = [
         exported_wrong(
-            vit.base, tmp_path / "a", examples, spec=vit.inputs, margin_tolerance=tolerance
+            Task(vit.base, vit.space(), vit.inputs),
+            tmp_path / "a",
+            examples,
+            margin_tolerance=tolerance,
         ).sum()
         for tolerance in (0.0, 1e9)
     ]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_models import Family
 
+from fedcert.adapters import Task
 from fedcert.data import Examples
 from fedcert.priors import GaussianPrior, ResamplingPrior
 from fedcert.randomness import keyed_generator
@@ -104,7 +105,7 @@ def test_nor_does_the_memory_of_the_batched_scorer(
     model = vit.adapted()
     pool = keyed_generator("pool").standard_normal((30, model.space.dimension))
     prior, examples = GaussianPrior.fit(pool, seed=0), vit.examples(12)
-    scorer = BatchedScorer(model, vit.inputs, margin_tolerance=1e-4, memory_mib=memory_mib)
+    scorer = BatchedScorer(model, margin_tolerance=1e-4, memory_mib=memory_mib)
     winner = search(
         prior,
         scorer,
@@ -113,7 +114,7 @@ def test_nor_does_the_memory_of_the_batched_scorer(
         candidates=40,
         chunk=chunk,
     )
-    reference = ReferenceScorer(vit.base, model.space, vit.inputs, margin_tolerance=1e-4)
+    reference = ReferenceScorer(Task(vit.base, model.space, vit.inputs), margin_tolerance=1e-4)
     scores = reference.score(prior.sample(SEED, count=40), examples)
     assert (winner.index, winner.errors) == scores.best()[:2]
     assert winner.index >= 5  # not in the first chunk
@@ -137,7 +138,7 @@ def test_equal_candidates_score_alike(vit: Family, memory_mib: float) -> None:
     model, examples = vit.adapted(), vit.examples(12)
     pool = keyed_generator("pool").standard_normal((5, model.space.dimension))
     vectors = ResamplingPrior.fit(pool, seed=0).sample(SEED, count=40)
-    scorer = BatchedScorer(model, vit.inputs, margin_tolerance=1e-4, memory_mib=memory_mib)
+    scorer = BatchedScorer(model, margin_tolerance=1e-4, memory_mib=memory_mib)
     scores = scorer.score(vectors, examples)
     for vector in pool:
         equal = (vectors == vector).all(axis=1)

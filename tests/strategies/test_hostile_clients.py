@@ -459,7 +459,7 @@ def test_a_certificate_that_no_server_witnessed_is_refused(federation: Federatio
         node = node_of(context, federation.settings, federation.output)
         result = personalize(
             bundle,
-            node.adapted_model(bundle.space),
+            node.model_of(bundle.task(node.base_model())),
             node.scenario.support_examples(LAST, 32),
             client=LAST,
             key=node.signing_key(),
