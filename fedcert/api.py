@@ -127,7 +127,6 @@ def personalize(
     FedcertError
         If the examples do not fit, are too few, or are spent; the message says what to do.
     """
-    from fedcert.adapters import AdaptedModel
     from fedcert.bundles import Bundle
     from fedcert.certificates.signing import read_or_create_key
     from fedcert.data import read_examples
@@ -144,7 +143,7 @@ def personalize(
         key = read_or_create_key(Path(key))
     return run(
         loaded,
-        AdaptedModel(loaded.load_base(base_model), loaded.space),
+        loaded.task(loaded.load_base(base_model)).model(),
         examples,
         client=client,
         key=key,
