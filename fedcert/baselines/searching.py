@@ -27,7 +27,7 @@ from fedcert.data.examples import Examples
 from fedcert.planning import ClientReplay, menu, worth_trying
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed
-from fedcert.search.drawing import constants_in
+from fedcert.search.drawing import fixed_candidates
 from fedcert.search.scores import Scores
 from fedcert.search.session import SupportSession
 
@@ -87,10 +87,11 @@ class Searching(Method):
             return self._chosen(examples)
         vectors, drawing = self._candidates()
         scores, scoring = self._scores(vectors, examples)
-        constants = self.upstream.constants
-        if constants_in(self.recipe, constants):
-            vectors = np.concatenate([constants, vectors[len(constants) :]])
-            scores = scores.led_by(self.score(constants, examples))
+        upstream = self.upstream
+        fixed = fixed_candidates(self.recipe, upstream.prior, upstream.constants)
+        if len(fixed):
+            vectors = np.concatenate([fixed, vectors[len(fixed) :]])
+            scores = scores.led_by(self.score(fixed, examples))
         table = ErrorTable(
             wrong=scores.wrong, losses=scores.losses, test_risk=np.full(len(vectors), np.nan)
         )

@@ -18,6 +18,7 @@ from fedcert.certificates.kl_bounds import bounded_loss_upper_bound
 from fedcert.certificates.recipes import (
     Choice,
     Chosen,
+    DefaultRecipe,
     FirstStage,
     HybridRecipe,
     LedgerEntry,
@@ -52,6 +53,7 @@ __all__ = [
     "Choice",
     "Chosen",
     "Claim",
+    "DefaultRecipe",
     "Digests",
     "FirstStage",
     "HybridRecipe",

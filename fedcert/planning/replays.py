@@ -23,7 +23,7 @@ from fedcert.data.examples import Examples
 from fedcert.planning.menu import worth_trying
 from fedcert.planning.plan import Replayed
 from fedcert.priors.base import FloatArray, Prior
-from fedcert.search.drawing import NO_CONSTANTS, constants_in
+from fedcert.search.drawing import NO_CONSTANTS, fixed_candidates
 from fedcert.search.scores import Scorer, Scores
 from fedcert.search.session import SupportSession
 
@@ -70,6 +70,7 @@ class ClientReplay:
         self._seed, self._candidates, self._constants = seed, candidates, constants
         self._tested = tested
         self._known_risks: dict[bytes, float] = {}
+        self._known_scores: dict[bytes, Scores] = {}  # of candidates that are no draws
         self._refined: dict[str, tuple[FloatArray, Scores]] = {}  # risks and scores
 
     def outcome(self, recipe: Recipe, n: int) -> Outcome:
@@ -109,22 +110,25 @@ class ClientReplay:
         return self._scorer.score(self._vectors, self._examples)
 
     @cached_property
-    def _constant_scores(self) -> Scores:
-        return self._scorer.score(self._constants, self._examples)
-
-    @cached_property
     def _tests(self) -> npt.NDArray[np.bool_] | None:
         return None if self._tested is None else self._tested(self._vectors)
 
     def _vector(self, recipe: Recipe, index: int) -> FloatArray:
-        if index < constants_in(recipe, self._constants):
-            return np.asarray(self._constants[index])
-        return np.asarray(self._vectors[index])
+        fixed = self._fixed(recipe)
+        return np.asarray(fixed[index] if index < len(fixed) else self._vectors[index])
 
     def _scored(self, recipe: Recipe) -> Scores:
-        if constants_in(recipe, self._constants):
-            return self._scores.led_by(self._constant_scores)
-        return self._scores
+        fixed = self._fixed(recipe)
+        return self._scores.led_by(self._fixed_scores(fixed)) if len(fixed) else self._scores
+
+    def _fixed(self, recipe: Recipe) -> FloatArray:
+        return fixed_candidates(recipe, self._prior, self._constants)
+
+    def _fixed_scores(self, fixed: FloatArray) -> Scores:
+        key = fixed.tobytes()
+        if key not in self._known_scores:
+            self._known_scores[key] = self._scorer.score(fixed, self._examples)
+        return self._known_scores[key]
 
     def _table_for(self, recipe: Recipe) -> ErrorTable:
         # Testing all candidates takes a while, and only what certifies a mixture needs it.

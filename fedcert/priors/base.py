@@ -85,6 +85,14 @@ class Prior(ABC):
         """
         return self.transform(candidate_noise(seed, start, count, self.noise_width))
 
+    def center(self) -> FloatArray:
+        """Return the adapter in the middle, shape ``(d,)``: what there is before any choice.
+
+        It follows from the prior alone. By default it is the image of zero noise; a prior that
+        knows the mean of the pool says that.
+        """
+        return self.transform(np.zeros((1, self.noise_width))).reshape(-1)
+
     def sketch(self) -> Prior:
         """Return a prior that draws candidates near this one's from the same noise, cheaply.
 

@@ -258,6 +258,10 @@ class ConditionalPrior(Prior):
         """Shift what the prior of the rest makes of the noise."""
         return self._rest.transform(noise) + self._shift
 
+    def center(self) -> FloatArray:
+        """Shift the center of the prior of the rest."""
+        return self._rest.center() + self._shift
+
     def config(self) -> dict[str, Any]:
         """Return kind and settings of the prior of the rest."""
         return nested_config(self._rest)

@@ -207,6 +207,10 @@ class DiffusionPrior(Prior):
             )
         return self._latent.decode(latents.numpy())
 
+    def center(self) -> FloatArray:
+        """Return the pool's mean: where zero noise leads depends on the networks' last bits."""
+        return self._latent.center()
+
     def sketch(self) -> DiffusionPrior:
         """Return the same diffusion with a coarse sampler."""
         steps = min(_SKETCH_STEPS, self._sampling_steps)

@@ -46,6 +46,10 @@ class GaussianPrior(Prior):
         """Decode the noise as latents."""
         return self._latent.decode(noise)
 
+    def center(self) -> FloatArray:
+        """Return the pool's mean."""
+        return self._latent.center()
+
     def config(self) -> dict[str, Any]:
         """Return no settings: the tensors say all."""
         return {}

@@ -71,6 +71,10 @@ class InterpolatedPrior(Prior):
         """Mix what the other prior makes of the noise with the global adapter."""
         return self._keep * self._center + (1 - self._keep) * self._rest.transform(noise)
 
+    def center(self) -> FloatArray:
+        """Mix the other prior's center with the global adapter."""
+        return self._keep * self._center + (1 - self._keep) * self._rest.center()
+
     def sketch(self) -> Prior:
         """Mix the other prior's sketches."""
         return type(self)(self._rest.sketch(), center=self._center, keep=self._keep)

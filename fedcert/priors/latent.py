@@ -73,6 +73,10 @@ class LatentSpace:
         """Map latents ``(..., q)`` to adapters ``(..., d)``."""
         return self.mean + self.scale * ((latents * self.deviations) @ self.directions)
 
+    def center(self) -> FloatArray:
+        """Return the adapter of latents zero, the pool's mean, shape ``(d,)``."""
+        return np.asarray(self.mean, dtype=np.float64).copy()
+
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays under the names that `from_tensors` reads."""
         return {

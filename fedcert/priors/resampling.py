@@ -53,6 +53,10 @@ class ResamplingPrior(Prior):
         """Look up the adapter that each noise value falls on."""
         return self._pool[_uniform_index(noise[:, 0], len(self._pool))]
 
+    def center(self) -> FloatArray:
+        """Return the pool's mean, which is none of its adapters."""
+        return np.asarray(self._pool.mean(axis=0), dtype=np.float64)
+
     def config(self) -> dict[str, Any]:
         """Return no settings."""
         return {}
@@ -110,6 +114,10 @@ class JitterPrior(Prior):
         """Look up an adapter and move it."""
         centers = self._centers[_uniform_index(noise[:, 0], len(self._centers))]
         return self._latent.decode(centers + self.bandwidth * noise[:, 1:])
+
+    def center(self) -> FloatArray:
+        """Return the pool's mean."""
+        return self._latent.center()
 
     def config(self) -> dict[str, Any]:
         """Return the bandwidth."""

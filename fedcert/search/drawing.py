@@ -1,4 +1,4 @@
-"""Drawing a recipe's candidates: constant predictors first, if it has any, then the prior's."""
+"""Drawing a recipe's candidates: first those that are fixed, if any, then the prior's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fedcert.certificates import Recipe
 from fedcert.errors import CertificateError
 from fedcert.priors.base import FloatArray, Prior
 
-__all__ = ["NO_CONSTANTS", "constants_in", "draw", "led_by"]
+__all__ = ["NO_CONSTANTS", "draw", "fixed_candidates", "led_by"]
 
 NO_CONSTANTS: FloatArray = np.zeros((0, 0))
 """For recipes that have none."""
@@ -25,13 +25,13 @@ def draw(
 ) -> FloatArray:
     """Return candidates `start` to ``start + count - 1`` of a recipe, shape ``(count, d)``.
 
-    Constants take the places of the first draws; candidate j from then on is the draw that
-    it is without them.
+    What is fixed takes the places of the first draws; candidate j from then on is the draw
+    that it is without.
 
     Parameters
     ----------
     recipe : Recipe
-        Says how many candidates are constants.
+        Says which candidates are fixed.
     prior : Prior
         What the others are drawn from.
     constants : numpy.ndarray
@@ -46,14 +46,29 @@ def draw(
     CertificateError
         If the recipe has another number of constants than there are.
     """
-    led = constants[: constants_in(recipe, constants)]
-    return led_by(led, prior.sample(seed, start=start, count=count), start=start)
+    fixed = fixed_candidates(recipe, prior, constants)
+    return led_by(fixed, prior.sample(seed, start=start, count=count), start=start)
 
 
-def led_by(constants: FloatArray, drawn: FloatArray, *, start: int = 0) -> FloatArray:
-    """Return draws, of which the one at `start` comes first, with constants in their places."""
-    first = constants[start : start + len(drawn)]
+def led_by(fixed: FloatArray, drawn: FloatArray, *, start: int = 0) -> FloatArray:
+    """Return draws from number `start` on, with fixed candidates in their places."""
+    first = fixed[start : start + len(drawn)]
     return np.concatenate([first, drawn[len(first) :]]) if len(first) else drawn
+
+
+def fixed_candidates(recipe: Recipe, prior: Prior, constants: FloatArray) -> FloatArray:
+    """Return a recipe's first candidates as far as they are no draws, shape ``(count, d)``.
+
+    The prior's center, or one constant predictor for each label.
+
+    Raises
+    ------
+    CertificateError
+        As in `draw`.
+    """
+    if recipe.centered:
+        return prior.center()[None]
+    return constants[: constants_in(recipe, constants)]
 
 
 def constants_in(recipe: Recipe, constants: FloatArray) -> int:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fedcert.certificates import Choice, Chosen, Recipe, Session, Span
 from fedcert.data.examples import Examples
 from fedcert.priors.base import FloatArray, Prior
-from fedcert.search.drawing import NO_CONSTANTS, constants_in, draw
+from fedcert.search.drawing import NO_CONSTANTS, fixed_candidates, led_by
 from fedcert.search.refinement import posterior_means
 from fedcert.search.scores import Scorer
 from fedcert.search.search import search
@@ -64,16 +64,20 @@ class SupportSession(Session):
     ) -> None:
         self._recipe, self._prior, self._scorer = recipe, prior, scorer
         self._ordered, self._seed = ordered, seed
-        self._constants = constants[: constants_in(recipe, constants)]
+        self._constants = constants
+        self._fixed = fixed_candidates(recipe, prior, constants)
         self._on_scored = on_scored
         self.n, self.candidates, self.chunk = len(ordered), recipe.candidates, chunk
         self.number = recipe.number_of(seed)
 
     def draw(self, *, start: int, count: int) -> FloatArray:
-        """Return candidates, constants first."""
-        return draw(
-            self._recipe, self._prior, self._constants, self._seed, start=start, count=count
-        )
+        """Return candidates, those that are fixed first."""
+        drawn = self._prior.sample(self._seed, start=start, count=count)
+        return led_by(self._fixed, drawn, start=start)
+
+    def center(self) -> FloatArray:
+        """Return the prior's center."""
+        return self._prior.center()
 
     def score(
         self, vectors: FloatArray, span: Span
@@ -133,7 +137,7 @@ class SupportSession(Session):
             self._taken(span),
             seed=self._seed,
             candidates=self.candidates,
-            constants=self._constants,
+            constants=self._fixed,
             chunk=self.chunk,
             on_scored=self._on_scored,
         )

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
-from fedcert.certificates import Recipe, RecipeTable
+from fedcert.certificates import DefaultRecipe, Recipe, RecipeTable
 from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.errors import CertificateError, SettingsError, did_you_mean
 from fedcert.extensions import import_extensions
@@ -181,7 +181,8 @@ class RunSettings(Section):
             "randomized": certificate.randomized,
         }
         kind = "union" if self.planned else certificate.recipe
-        small = Recipe.from_config({"kind": kind, **terms})
+        few = {"candidates": 1} if kind == DefaultRecipe.kind else {}
+        small = Recipe.from_config({"kind": kind, **terms, **few})
         split = Recipe.from_config({"kind": "split", **terms})
         if certificate.split_from == 1 or certificate.recipe == "split":
             return RecipeTable(((1, split),))

@@ -168,10 +168,10 @@ def _candidate(certificate: Certificate, bundle: Bundle) -> Check:
         return Check("candidate", False, "the adapter's vector has another length")
     distance = float(np.max(np.abs(drawn - vector)))
     fits = distance <= MEMBERSHIP_TOLERANCE
-    return Check(
-        "candidate",
-        fits,
-        f"candidate {number} was drawn again (difference {distance:.1e})"
-        if fits
-        else f"the adapter is not candidate {number} of the seed (difference {distance:.1e})",
-    )
+    if certificate.recipe.centered:
+        found = f"the adapter is {'' if fits else 'not '}the center of the bundle's prior"
+    elif fits:
+        found = f"candidate {number} was drawn again"
+    else:
+        found = f"the adapter is not candidate {number} of the seed"
+    return Check("candidate", fits, f"{found} (difference {distance:.1e})")

@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any
 
 from fedcert.certificates import (
+    DefaultRecipe,
     HybridRecipe,
     MixedUnionRecipe,
     PosteriorSplitRecipe,
@@ -36,6 +37,8 @@ DELTA = 0.05
 _TERMS: dict[str, Any] = {"candidates": 20, "delta": DELTA}
 
 RECIPES: tuple[Recipe, ...] = (
+    DefaultRecipe(candidates=1, delta=DELTA),
+    DefaultRecipe(candidates=1, delta=DELTA, randomized=True),
     UnionRecipe(**_TERMS),
     WeightedUnionRecipe(**_TERMS),
     MixedUnionRecipe(**_TERMS, constants=2),

@@ -16,6 +16,7 @@ import pytest
 from fedcert.certificates import (
     WEIGHT_DENOMINATOR,
     Choice,
+    DefaultRecipe,
     HybridRecipe,
     MixedUnionRecipe,
     PosteriorSplitRecipe,
@@ -68,6 +69,7 @@ def test_any_number_of_examples_may_choose(kind: type[SplitRecipe], n1: int) -> 
 @pytest.mark.parametrize(
     "recipe",
     [
+        DefaultRecipe(candidates=1, delta=coverage.DELTA),
         UnionRecipe(**TERMS),
         MixedUnionRecipe(**TERMS, constants=10),
         SplitRecipe(**TERMS),
@@ -135,6 +137,24 @@ class DoubleDelta(UnionRecipe):
 class OneErrorForgotten(UnionRecipe):
     def bound(self, errors: int, trials: int, choice: Choice | None = None) -> float:
         return super().bound(max(errors - 1, 0), trials)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultThatLooksAround(DefaultRecipe):
+    """Hands out whichever of 20 adapters does best, as if it had been the center."""
+
+    @property
+    def universe(self) -> int:
+        return 20
+
+    def choosing(self, n: int) -> Span:
+        return Span(0, n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultAtDoubleDelta(DefaultRecipe):
+    def budget(self, choice: Choice | None = None) -> float:
+        return budget_of(2 * self.delta, self.weight())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +282,8 @@ MUTANTS: list[tuple[Recipe, Case]] = [
     (DoubleDelta(**TERMS), TIED_AT_2),
     (DoubleDelta(candidates=1, delta=coverage.DELTA), TIED_AT_2),
     (OneErrorForgotten(**TERMS), TIED_AT_2),
+    (DefaultThatLooksAround(candidates=1, delta=coverage.DELTA), TIED_AT_2),
+    (DefaultAtDoubleDelta(candidates=1, delta=coverage.DELTA), TIED_AT_2),
     # Hoeffding is so loose that near the ends even a cheat seldom errs.
     (SteelWithoutUnionTerm(**TERMS), Case("tied", harness._tied(12))),
     (WeightsThatDoNotFall(**TERMS), just_above(2, N, 1 / 2)),

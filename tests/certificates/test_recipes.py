@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.stats import binom
 
 from fedcert.certificates import (
     WEIGHT_DENOMINATOR,
     Choice,
+    DefaultRecipe,
     Recipe,
     RecipeTable,
     SplitRecipe,
@@ -41,6 +43,16 @@ class Settled(TableSession):
         return self
 
 
+class OnlyCenter(Settled):
+    """A session that has a center, and fails at any look at an example."""
+
+    def __init__(self) -> None:
+        pass
+
+    def center(self) -> npt.NDArray[np.float64]:
+        return np.array([7.0])
+
+
 class TestUnion(WeightSuite):
     recipe = UNION
     few = UnionRecipe(candidates=9, delta=0.05)
@@ -51,6 +63,35 @@ class TestUnion(WeightSuite):
     def test_every_candidate_is_paid_for(self) -> None:
         assert self.recipe.weight() == uniform_weight(20_000)
         assert round(self.recipe.bound(8, 80), 3) == 0.324
+
+
+class TestDefault(WeightSuite):
+    recipe = DefaultRecipe(candidates=1, delta=0.05)
+    few = recipe
+
+    def test_nothing_is_chosen_and_nothing_paid_for(self) -> None:
+        assert self.recipe.choosing(80).size == 0
+        assert self.recipe.certifying(80) == (0, 80)
+        assert self.recipe.weight() == WEIGHT_DENOMINATOR
+        assert self.recipe.bound(3, 80) == binomial_upper_bound(3, 80, 0.05)
+        assert [entry.delta for entry in self.recipe.ledger(80)] == [0.05]
+        assert self.recipe.pays_for_choosing(80)
+
+    def test_it_is_as_tight_as_a_union_of_one(self) -> None:
+        union = UnionRecipe(candidates=1, delta=0.05)
+        for n in (1, 16, 80):
+            bounds = [self.recipe.bound(k, n) for k in range(n + 1)]
+            assert bounds == [union.bound(k, n) for k in range(n + 1)]
+
+    @pytest.mark.parametrize("candidates", [0, 2, 1000])
+    def test_it_has_one_candidate(self, candidates: int) -> None:
+        with pytest.raises(CertificateError, match="candidates must be from 1 to"):
+            DefaultRecipe(candidates=candidates, delta=0.05)
+
+    def test_it_chooses_the_center_without_a_look(self) -> None:
+        chosen = self.recipe.choose(OnlyCenter())
+        assert chosen.choice == Choice(index=0)
+        assert chosen.vector.tolist() == [7.0]
 
 
 class TestSteel(WeightSuite):

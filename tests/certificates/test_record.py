@@ -14,6 +14,7 @@ import pytest
 from fedcert.canonical import canonical_json
 from fedcert.certificates import (
     Certificate,
+    DefaultRecipe,
     FirstStage,
     HybridRecipe,
     MixedUnionRecipe,
@@ -43,13 +44,15 @@ RECIPES = {
     "weighted_union": WeightedUnionRecipe(candidates=20_000, delta=0.05),
     "swap": SwapRecipe(candidates=20_000, delta=0.05, choose_fraction=0.25),
     "mixed_union": MixedUnionRecipe(candidates=20_000, delta=0.05, constants=3, share=0.9),
+    "default": DefaultRecipe(candidates=1, delta=0.05),
 }
-FIRST = [name for name in RECIPES if name != "swap"]
+FIRST = [name for name in RECIPES if name not in ("swap", "default")]
 """Those that there were when certificates had their first words."""
 STAGE = FirstStage(errors=1, profile=(0, 3, 97, 900, 19_000, 0, 0, 0, 0))
 PARTICULARS: dict[str, dict[str, Any]] = {
     "posterior_split": {"index": 1},
     "hybrid": {"first_stage": STAGE},
+    "default": {"index": 0},
     # The second part's choice, certified on the first 20 of 80.
     "swap": {"index": 20_000 + 1234, "certified_on": 20},
 }

@@ -39,6 +39,7 @@ RECIPES = {
     "weighted_union": {},
     "mixed_union": {"constants": 2},
     "hybrid": {},
+    "default": {"candidates": 1},
     "posterior_split": {"chains": 8, "steps": 10},
     "two finalists": {"kind": "posterior_split", "chains": 8, "steps": 10, "finalists": 2},
 }
@@ -64,8 +65,35 @@ def test_a_certificate_of_each_kind_verifies(
     checks += check_adapter(certificate, bundle, result.adapter)
     checks += check_data(certificate, bundle, model.base, result.adapter, examples)
     assert [check.detail for check in checks if not check.passed] == []
-    made_again = {"mixed_union", "weighted_union", "union"}.isdisjoint({name})
+    made_again = {"default", "mixed_union", "weighted_union", "union"}.isdisjoint({name})
     assert any(check.name == "choice" for check in checks) == made_again
+
+
+def test_a_default_adapter_is_the_prior_s_center_and_nothing_else(
+    vit: Family, model: AdaptedModel, tmp_path: Path
+) -> None:
+    bundle = _bundle(vit, "default")
+    examples = solvable_examples(vit, bundle, model, 48, client="c")
+    scored: list[int] = []
+    result = personalize(
+        bundle, model, examples, client="c", key=KEY, folder=tmp_path, on_scored=scored.append
+    )
+    certificate = result.certificate
+    assert scored == []
+    assert certificate.certified_on == 48
+    np.testing.assert_array_equal(certificate.adapter_vector, bundle.prior.center())
+    [found] = [
+        check for check in check_bundle(certificate, bundle) if check.name == "candidate"
+    ]
+    assert found.detail.startswith("the adapter is the center of the bundle's prior")
+    # A draw that fits the examples better, handed out as if it were the center.
+    draw = bundle.prior.sample(certificate.candidate.seed, start=0, count=1)[0]
+    for other in (draw, bundle.prior.center() + 1e-5):
+        forged = issued(bundle, model, examples, certificate, other, tmp_path)
+        assert verify_record(forged).passed
+        failed = [check for check in check_bundle(forged, bundle) if not check.passed]
+        assert [check.name for check in failed] == ["candidate"]
+        assert "is not the center of the bundle's prior" in failed[0].detail
 
 
 def test_a_client_whose_labels_are_mostly_one_gets_a_constant(

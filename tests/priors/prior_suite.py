@@ -69,6 +69,20 @@ class PriorContract(ABC):
         ratio = samples.std(axis=0) / pool.std(axis=0)
         assert 0.85 < ratio.min() < ratio.max() < 1.5
 
+    def test_its_center_is_the_mean_of_the_pool(self, prior: Prior) -> None:
+        center = prior.center()
+        assert (center.shape, center.dtype) == ((DIMENSION,), np.float64)
+        np.testing.assert_allclose(center, gaussian_pool(32).mean(axis=0), atol=1e-9)
+
+    def test_its_center_is_saved_with_it(self, prior: Prior, tmp_path: Path) -> None:
+        save_prior(prior, tmp_path)
+        np.testing.assert_array_equal(load_prior(tmp_path).center(), prior.center())
+
+    def test_whoever_changes_a_center_changes_nobody_else_s(self, prior: Prior) -> None:
+        before = prior.digest
+        prior.center()[:] = 7.0
+        assert prior.digest == before
+
     def test_the_same_pool_and_seed_give_the_same_prior(self, prior: Prior) -> None:
         assert self.fit(gaussian_pool(32)).digest == prior.digest
         assert self.fit(gaussian_pool(32, seed=1)).digest != prior.digest

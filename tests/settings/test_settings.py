@@ -302,6 +302,7 @@ def test_the_recipe_table_follows_from_the_settings() -> None:
     assert kinds(recipe="steel", split_from=10) == [(1, "steel"), (10, "split")]
     assert kinds(split_from=1) == [(1, "split")]
     assert kinds(recipe="split") == [(1, "split")]
+    assert kinds(recipe="default", candidates=1000) == [(1, "default"), (64, "split")]
     recipe = RunSettings.from_mapping({"certificate": {"delta": 0.1}}).recipe_table()
     assert {r.delta for _, r in recipe.rows} == {0.1}
     assert {r.first_share for _, r in recipe.rows} == {0.99}

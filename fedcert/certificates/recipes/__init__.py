@@ -11,6 +11,7 @@ from fedcert.certificates.recipes.base import (
     Subject,
     register,
 )
+from fedcert.certificates.recipes.default import DefaultRecipe
 from fedcert.certificates.recipes.hybrid import HybridRecipe
 from fedcert.certificates.recipes.mixed_union import MixedUnionRecipe
 from fedcert.certificates.recipes.posterior_split import PosteriorSplitRecipe
@@ -24,6 +25,7 @@ from fedcert.certificates.recipes.weighted_union import WeightedUnionRecipe
 __all__ = [
     "Choice",
     "Chosen",
+    "DefaultRecipe",
     "FirstStage",
     "HybridRecipe",
     "LedgerEntry",

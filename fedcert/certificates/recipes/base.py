@@ -90,6 +90,8 @@ class Recipe(ABC):
     certifies: ClassVar[Subject] = "adapter"
     refines: ClassVar[bool] = False
     """Whether the certified hypotheses are made with the help of the choosing examples."""
+    centered: ClassVar[bool] = False
+    """Whether its first candidate is the prior's center, and no draw."""
     randomizes: ClassVar[bool] = False
     """Whether its bounds are exact binomial ones, all of which a number may randomize."""
 

@@ -71,6 +71,10 @@ class Session(ABC):
     def draw(self, *, start: int, count: int) -> FloatArray:
         """Return candidates `start` to ``start + count - 1``, shape ``(count, d)``."""
 
+    def center(self) -> FloatArray:
+        """Return the prior's center, shape ``(d,)``; `CertificateError` where there is none."""
+        raise CertificateError("this session has no prior, and so no center of one")
+
     @abstractmethod
     def score(self, vectors: FloatArray, span: Span) -> tuple[BoolArray, FloatArray]:
         """Return which predictions are wrong, and the losses, each ``(count, span.size)``."""
@@ -178,6 +182,10 @@ class TableSession(Session):
     def draw(self, *, start: int, count: int) -> FloatArray:
         """Return the candidates' numbers, shape ``(count, 1)``."""
         return np.arange(start, start + count, dtype=np.float64)[:, None]
+
+    def center(self) -> FloatArray:
+        """Return the first candidate, which is the center in a table that has one."""
+        return self.draw(start=0, count=1).reshape(-1)
 
     def score(self, vectors: FloatArray, span: Span) -> tuple[BoolArray, FloatArray]:
         """Look candidates up."""
