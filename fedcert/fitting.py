@@ -39,7 +39,6 @@ __all__ = [
     "bundle_of",
     "fit_prior",
     "make_bundle",
-    "split_pool",
 ]
 
 _NO_PRIVACY = "no formal privacy: prior and directions were fitted to plain uploads"
@@ -149,12 +148,6 @@ class FittedPrior:
             # With too few held-out adapters nobody can say.
             "membership_passed": membership.passed if membership.decidable else None,
         }
-
-
-def split_pool(pool: FloatArray, *, held: int, seed: int) -> tuple[FloatArray, FloatArray]:
-    """Split a pool into what the fit may see and the `held` that the audits keep back."""
-    fit, kept_back = _split_rows(len(pool), held=held, seed=seed)
-    return pool[fit], pool[kept_back]
 
 
 def fit_prior(

@@ -10,7 +10,7 @@ from priors.pools import gaussian_pool
 
 from fedcert.canonical import canonical_json
 from fedcert.errors import PriorError
-from fedcert.fitting import fit_prior, split_pool
+from fedcert.fitting import fit_prior
 from fedcert.settings.sections import PriorSettings
 
 
@@ -114,9 +114,9 @@ def test_hostile_uploads_are_left_out_and_counted() -> None:
 
 def test_held_out_adapters_touch_neither_fit_nor_screening() -> None:
     pool, settings = gaussian_pool(128), _settings(robust=True)
-    _, held = split_pool(np.arange(128)[:, None].astype(float), held=32, seed=0)
+    held = fit_prior(pool, settings=_settings(), seed=0).held_out
     changed = pool.copy()
-    changed[held[:, 0].astype(int)] *= 30
+    changed[(pool[:, None] == held).all(axis=2).any(axis=1)] *= 30
     first, second = (fit_prior(p, settings=settings, seed=0) for p in (pool, changed))
     assert first.prior.digest == second.prior.digest
     np.testing.assert_array_equal(first.fitted_on, second.fitted_on)
@@ -124,7 +124,7 @@ def test_held_out_adapters_touch_neither_fit_nor_screening() -> None:
 
 def test_a_held_out_part_of_outliers_alone_still_serves() -> None:
     pool = gaussian_pool(64)
-    _, held = split_pool(np.arange(64)[:, None].astype(float), held=1, seed=0)
-    pool[int(held[0, 0])] *= 1e3
+    held = fit_prior(pool, settings=_settings(audit_share=0.01), seed=0).held_out
+    pool[(pool == held).all(axis=1)] *= 1e3
     fitted = fit_prior(pool, settings=_settings(audit_share=0.01, robust=True), seed=0)
     assert len(fitted.held_out) == 1

@@ -49,11 +49,6 @@ class PrefixCache:
         self._budget, self._held = int(budget_mib * 2**20), 0
         self._known: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
-    @property
-    def held_mib(self) -> float:
-        """What is kept, MiB."""
-        return self._held / 2**20
-
     def hidden(self, model: str, inputs: Inputs, layers: Layers) -> torch.Tensor | None:
         """Return the hidden states of a batch of texts, computing those that are not known.
 

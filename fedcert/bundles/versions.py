@@ -96,7 +96,7 @@ class BundleVersions:
         self._provenance = run / "pool" / "versions"
 
     def numbers(self) -> list[int]:
-        """List the versions, in increasing order; 0 is a bundle from before there were any."""
+        """Return the numbers of the versions, in increasing order."""
         if not self._folder.is_dir():
             return []
         found = (path.name for path in self._folder.iterdir() if path.is_dir())
@@ -145,7 +145,6 @@ class BundleVersions:
         settings, clients
             See `Provenance`.
         """
-        self._keep_unversioned()
         number, parent = int(bundle.notes["version"]), bundle.notes.get("parent")
         provenance = Provenance(number, bundle.digest, parent, settings, frozenset(clients))
         folder = self.folder(number)
@@ -187,15 +186,8 @@ class BundleVersions:
             Bundle.load(folder).save(link)
             return
         if link.is_dir() and not link.is_symlink():
-            shutil.rmtree(link)  # a copy, or unversioned and kept elsewhere by now
+            shutil.rmtree(link)  # a copy, where there are no links
         beside.replace(link)
-
-    def _keep_unversioned(self) -> None:
-        """Keep a bundle from before there were versions: its certificates need it."""
-        old = self._run / LATEST
-        if not self.numbers() and old.is_dir() and not old.is_symlink():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            old.rename(self.folder(0))
 
 
 def find_bundle(path: Path, digest: str) -> Path:

@@ -101,7 +101,6 @@ class Pool:
         (folder / "adapters").mkdir(parents=True, exist_ok=True)
         with self._index() as index:
             index.executescript(_SCHEMA)
-            _add_columns(index)
             known = index.execute("SELECT digest FROM space").fetchone()
             if known is None:
                 index.execute("INSERT INTO space VALUES (?)", (space.digest,))
@@ -261,18 +260,6 @@ class Pool:
             vectors[index] = self._read(*row)
         return vectors
 
-    def chunks(self, size: int = 1024) -> Iterator[FloatArray]:
-        """Read the adapters of `matrix` in parts of `size` rows, for pools beyond memory.
-
-        Raises
-        ------
-        PoolError
-            If a file is missing or damaged.
-        """
-        rows = self._files()
-        for start in range(0, len(rows), size):
-            yield np.array([self._read(*row) for row in rows[start : start + size]])
-
     def _files(self) -> list[tuple[str, str, str]]:
         with self._index() as index:
             return index.execute(
@@ -342,12 +329,3 @@ def check_labels(labels: Sequence[str], known: Sequence[str], *, whose: str) -> 
             f"{whose} has the labels {', '.join(known)}, in this order, and this run has "
             f"{', '.join(labels)}: write the run's labels like that, or use another folder"
         )
-
-
-def _add_columns(index: sqlite3.Connection) -> None:
-    """Bring the index of a pool of an earlier version up to date."""
-    columns = {row[1] for row in index.execute("PRAGMA table_info(adapters)")}
-    if "residual" not in columns:
-        index.execute("ALTER TABLE adapters ADD COLUMN residual REAL NOT NULL DEFAULT 0")
-    if "mu" not in columns:
-        index.execute("ALTER TABLE adapters ADD COLUMN mu REAL")

@@ -240,11 +240,6 @@ class ConditionalPrior(Prior):
         )
 
     @property
-    def uses_conditions(self) -> bool:
-        """Whether conditions told anything about the pool's adapters."""
-        return bool(self._slope.any())
-
-    @property
     def dimension(self) -> int:
         """d, the number of coordinates of an adapter."""
         return self._rest.dimension

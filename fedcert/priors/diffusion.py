@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -16,7 +16,6 @@ from fedcert.priors.components import independent_directions
 from fedcert.priors.denoiser import Denoiser, NoiseSchedule
 from fedcert.priors.dpm_solver import solve
 from fedcert.priors.latent import LatentSpace
-from fedcert.priors.streaming import latent_from_chunks
 from fedcert.randomness import keyed_generator, small_seed
 from fedcert.threads import torch_threads
 
@@ -136,48 +135,9 @@ class DiffusionPrior(Prior):
         """
         pool = check_pool(pool, at_least=SMALLEST_POOL)
         latent = LatentSpace.of(pool)
-        return cls._on_latents(
-            latent, latent.encode(pool), seed=seed, training=training, on_step=on_step
-        )
-
-    @classmethod
-    def fit_chunks(
-        cls,
-        chunks: Callable[[], Iterable[FloatArray]],
-        *,
-        seed: int,
-        training: DiffusionTraining = DiffusionTraining(),
-        on_step: Callable[[int, int], None] = lambda _done, _all: None,
-    ) -> Self:
-        """Fit to a pool that does not fit into memory; two passes over its chunks.
-
-        What stays in memory is one chunk, a ``d x d`` matrix and the latents ``(N, q)``.
-
-        Parameters
-        ----------
-        chunks : callable
-            Starts a pass over the pool: parts of shape ``(n, d)``, the same each time.
-        seed, training, on_step
-            See `fit`.
-        """
-        latent = latent_from_chunks(chunks())
-        latents = np.concatenate([latent.encode(chunk) for chunk in chunks()])
-        check_pool(latents, at_least=SMALLEST_POOL)
-        return cls._on_latents(latent, latents, seed=seed, training=training, on_step=on_step)
-
-    @classmethod
-    def _on_latents(
-        cls,
-        latent: LatentSpace,
-        latents: FloatArray,
-        *,
-        seed: int,
-        training: DiffusionTraining,
-        on_step: Callable[[int, int], None],
-    ) -> Self:
         # One thread: the products are small, and more threads only wait for each other.
         with torch_threads(1):
-            run = _Training(latents, cls.schedule, training, seed)
+            run = _Training(latent.encode(pool), cls.schedule, training, seed)
             arrays, report = run.best(on_step)
         return cls(latent, Denoiser.from_arrays(arrays, schedule=cls.schedule), report=report)
 

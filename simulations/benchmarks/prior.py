@@ -24,7 +24,6 @@ from fedcert.simulations.benchmarks.prior_page import prior_figures, prior_page
 from fedcert.simulations.benchmarks.prior_poisoning import poisoning_rows
 from fedcert.simulations.benchmarks.prior_privacy import privacy_rows
 from fedcert.simulations.benchmarks.prior_robustness import robustness_rows
-from fedcert.simulations.benchmarks.prior_scale import measure_scale
 from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.measuring import client_risks
 
@@ -74,7 +73,6 @@ def main() -> None:
         ],
         **{name: _extra(name, rows) for name, rows in _EXTRAS.items()},
         "poisoning": _extra("poisoning", lambda _federation: poisoning_rows()),
-        "scale": measure_scale(),
     }
     publish("prior", record, {"prior.md": prior_page(record)} | prior_figures(record))
 

@@ -116,11 +116,6 @@ def _sections(record: dict[str, Any]) -> list[tuple[str, str, list[dict[str, Any
             "those, they break.",
             record.get("poisoning", []),
         ),
-        (
-            "Scale",
-            "Synthetic adapters, streamed from chunks; each size in a fresh process.",
-            record.get("scale", []),
-        ),
     ]
 
 

@@ -22,7 +22,7 @@ from fedcert.machine import PeakMemory, describe_machine, versions
 from fedcert.priors import GaussianPrior, LatentSpace
 from fedcert.randomness import derive_seed, keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer, search
-from fedcert.simulations.benchmarks.dropping import measure_dropping
+from fedcert.simulations.benchmarks.dropping import exhaustive_search, measure_dropping
 from fedcert.simulations.benchmarks.finetuning import measure_finetuning
 from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.benchmarks.search_cases import Case, cases
@@ -104,13 +104,12 @@ def _search(
     case: Case,
 ) -> Any:
     # A scorer of its own: the frozen layers are part of what a new client pays for.
-    return search(
+    return exhaustive_search(
         prior,
         _scorer(model, case),
         examples,
         seed=derive_seed("bench"),
         candidates=case.candidates,
-        early_dropping="none",
     )
 
 

@@ -229,19 +229,11 @@ class TestRecipeTable:
     )
     def test_a_recipe_serves_from_its_threshold_on(self, n: int, recipe: Recipe) -> None:
         assert self.table.recipe_for(n) == recipe
-        assert self.table.contains(recipe, n)
 
     def test_there_is_none_below_the_first_threshold(self) -> None:
         message = "no recipe for 15 examples; the smallest support set .* serves has 16"
         with pytest.raises(CertificateError, match=message):
             self.table.recipe_for(15)
-        assert not self.table.contains(UNION, 15)
-
-    @pytest.mark.parametrize(
-        "recipe", [STEEL, SPLIT, UnionRecipe(candidates=20_000, delta=0.04)]
-    )
-    def test_another_recipe_is_not_contained(self, recipe: Recipe) -> None:
-        assert not self.table.contains(recipe, 16)
 
     def test_its_config_makes_an_equal_table(self) -> None:
         config = self.table.to_config()

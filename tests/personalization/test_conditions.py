@@ -38,7 +38,6 @@ def conditional(vit: Family) -> Bundle:
     pool = plain.prior.sample(derive_seed("conditional pool"), count=40)
     said = pool[:, :2] / pool[:, :2].std(axis=0)
     prior = ConditionalPrior.fit_conditional(pool, said, rest=GaussianPrior, seed=0)
-    assert prior.uses_conditions
     return make_bundle(vit, prior=prior)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -58,17 +57,3 @@ def test_an_impossible_residual_is_refused(
     with pytest.raises(PoolError, match="claims to have lost a share of"):
         _add(pool, space, "a", residual)
     assert len(pool) == 0
-
-
-def test_a_pool_of_an_earlier_version_goes_on(tmp_path: Path, space: AdapterSpace) -> None:
-    _add(Pool(tmp_path, space), space, "old", None)
-    with sqlite3.connect(tmp_path / "pool.sqlite") as index:
-        index.execute("ALTER TABLE adapters DROP COLUMN residual")
-    index.close()
-    pool = Pool(tmp_path, space)
-    _add(pool, space, "young", 0.5)
-    assert {entry.client: entry.residual for entry in pool.entries()} == {
-        "old": 0.0,
-        "young": 0.5,
-    }
-    assert pool.matrix().shape == (2, space.dimension)

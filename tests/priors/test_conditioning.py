@@ -46,7 +46,6 @@ def _fit(pool: np.ndarray, conditions: np.ndarray) -> ConditionalPrior:
 def test_informative_conditions_improve_the_best_of_m() -> None:
     pool, fresh = gaussian_pool(COUNT), gaussian_pool(NEW, seed=1)
     prior, plain = _fit(pool, _informative(pool, 0)), GaussianPrior.fit(pool, seed=0)
-    assert prior.uses_conditions
     said = _informative(fresh, 1)
     ours = np.mean([_best_of(prior.given(c), a) for a, c in zip(fresh, said, strict=True)])
     theirs = np.mean([_best_of(plain, adapter) for adapter in fresh])
@@ -67,7 +66,6 @@ def test_a_condition_of_somebody_else_does_worse() -> None:
 def test_noise_for_conditions_changes_nothing(seed: int) -> None:
     pool = gaussian_pool(COUNT)
     prior = _fit(pool, _noise(COUNT, seed))
-    assert not prior.uses_conditions
     condition = _noise(1, seed + 100)[0]
     plain = GaussianPrior.fit(pool, seed=0).sample(SEED, count=20)
     np.testing.assert_allclose(prior.given(condition).sample(SEED, count=20), plain, atol=1e-9)

@@ -60,10 +60,6 @@ class RecipeTable:
             )
         return self.rows[position][1]
 
-    def contains(self, recipe: Recipe, n: int) -> bool:
-        """Return whether `recipe`, delta included, is the table's recipe for n."""
-        return n >= self.rows[0][0] and self.recipe_for(n) == recipe
-
     def to_config(self) -> list[dict[str, Any]]:
         """Return the JSON array ``[{"from": n, "recipe": {...}}, ...]``."""
         return [{"from": start, "recipe": recipe.to_config()} for start, recipe in self.rows]
