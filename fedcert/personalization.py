@@ -41,6 +41,7 @@ from fedcert.errors import (
     RefusalError,
 )
 from fedcert.memory import MemoryPlan
+from fedcert.priors.base import FloatArray
 from fedcert.priors.conditioning import Condition
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
@@ -275,15 +276,7 @@ def personalize(
     )
     # Adapter and certificate take their places together: on a full disk the old pair stays.
     with replaced_folder(folder / "adapter") as staging:
-        adapter_digest = write_peft_adapter(
-            bundle.space,
-            chosen.vector,
-            staging,
-            base_name=model.base.name,
-            base=model.base,
-            labels=bundle.labels,
-            inputs=bundle.inputs.to_config(),
-        )
+        adapter_digest = _export(bundle, model, chosen.vector, staging)
         certifying = ordered.take(recipe.certifies_on(chosen.choice, len(examples)).as_slice())
         # Counted anew with the adapter that is handed out, not with the search's arithmetic.
         wrong = exported_wrong(
@@ -325,6 +318,19 @@ def personalize(
     return Personalization(certificate, folder / "adapter", time.perf_counter() - started)
 
 
+def _export(bundle: Bundle, model: AdaptedModel, vector: FloatArray, folder: Path) -> str:
+    """Write an adapter folder; return the digest of its tensors."""
+    return write_peft_adapter(
+        bundle.space,
+        vector,
+        folder,
+        base_name=model.base.name,
+        base=model.base,
+        labels=bundle.labels,
+        inputs=bundle.inputs.to_config(),
+    )
+
+
 def _made_before(folder: Path, grant: SeedGrant) -> Certificate | None:
     """Return the certificate that a seed has given already, if it is whole.
 
@@ -349,9 +355,7 @@ def _hand_out_again(
     """Write what a seed has given before, adapter and certificate, into a folder."""
     verify_record(certificate).require()
     with replaced_folder(folder / "adapter") as staging:
-        digest = write_peft_adapter(
-            bundle.space, certificate.adapter_vector, staging, base_name=model.base.name
-        )
+        digest = _export(bundle, model, certificate.adapter_vector, staging)
         if digest != certificate.digests.adapter:
             raise CertificateError(
                 "the certificate that the state folder keeps for this seed is damaged: its "

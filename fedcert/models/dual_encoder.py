@@ -112,10 +112,13 @@ def read_dual(name: str, revision: str | None, *, dtype: str) -> tuple[Any, Text
     import transformers
 
     revision = check_family(name, revision)
-    options: dict[str, Any] = {"revision": revision, "use_safetensors": True}
     try:
         whole = transformers.AutoModel.from_pretrained(
-            name, trust_remote_code=False, output_loading_info=True, **options
+            name,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            revision=revision,
         )
         model, missing = whole[0], sorted(whole[1]["missing_keys"])
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -152,10 +155,14 @@ def load_text_tower(folder: str) -> TextTower:
         )
     check_family(str(place))
     try:
-        config = transformers.AutoConfig.from_pretrained(place)
+        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
         kind = _class(config.model_type.split("_")[0], "Text")
         model, info = kind.from_pretrained(
-            place, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            place,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
         lost = sorted(info["missing_keys"])
         if lost:

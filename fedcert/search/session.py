@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.certificates import Choice, Chosen, Recipe, Session, Span
+from fedcert.certificates import Chosen, Recipe, Session, Span
 from fedcert.data.examples import Examples
 from fedcert.priors.base import FloatArray, Prior
 from fedcert.search.drawing import NO_CONSTANTS, fixed_candidates, led_by
@@ -141,7 +141,8 @@ class SupportSession(Session):
             chunk=self.chunk,
             on_scored=self._on_scored,
         )
-        return Chosen(Choice(index=winner.index), winner.vector)
+        # Drawn alone: in a chunk its last bits would depend on how many were drawn beside it.
+        return self.candidate(winner.index)
 
     def _taken(self, span: Span) -> Examples:
         whole = span == Span(0, self.n)
