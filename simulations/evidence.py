@@ -40,8 +40,8 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
     if not isinstance(strategy, FederatedPrior):
         return _of_an_earlier_run(outcome, strategy.bundle.prior, settings, output)
     adapters = _kept_adapters(outcome, output)
-    judges = sorted(adapters.keys() & strategy.judges)
-    members = sorted(adapters.keys() - strategy.judges)
+    judges = sorted(adapters.keys() & strategy.source.judges)
+    members = sorted(adapters.keys() - strategy.source.judges)
     if not judges or not members:
         raise RunError(f"{output / 'clients'}: the clients' adapters are gone")
     return audit_prior(

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,9 @@ from fedcert.priors import PRIORS, LatentSpace
 from fedcert.randomness import derive_seed
 from fedcert.reports import RESULTS_FORMAT, write_report
 from fedcert.results import write_json
-from fedcert.runs.events import EventLog, LoggedObserver, logged_run
+from fedcert.runs.events import Events, Listener, logged_run
 from fedcert.runs.failures import failure_rows
-from fedcert.runs.progress import Observer, Stopwatch
+from fedcert.runs.progress import Stopwatch
 from fedcert.runs.status import holds_work
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
@@ -65,7 +66,7 @@ def simulate(
     *,
     output: Path,
     runner: str = "ray",
-    observer: Stopwatch | None = None,
+    listeners: Iterable[Listener] = (),
 ) -> Simulation:
     """Run a federation of virtual clients, measure it, and write the report.
 
@@ -77,8 +78,8 @@ def simulate(
         The run folder. A pool that is there goes on if the settings are the same.
     runner : str (default: "ray")
         ``"ray"`` or ``"inprocess"``; both give the same results.
-    observer : Stopwatch, optional
-        Told about progress, and keeps the time of each phase.
+    listeners : iterable of callable
+        Told every event of the run when it happens.
 
     Raises
     ------
@@ -88,7 +89,6 @@ def simulate(
     RunError
         If the run could not do its job.
     """
-    observer = observer or Stopwatch()
     output = output.resolve()
     if runner not in RUNNERS:
         raise SettingsError(f"there is no runner {runner!r}; choose {' or '.join(RUNNERS)}")
@@ -97,23 +97,23 @@ def simulate(
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
     _check_clients(scenario, settings)
     _claim_folder(output, settings)
-    with logged_run(output, command="fedcert simulate") as events:
-        logged = LoggedObserver(observer, events)
+    watch = Stopwatch()
+    told: list[Listener] = [watch, *listeners]
+    with logged_run(output, command="fedcert simulate", listeners=told) as events:
         with PeakMemory() as memory:
-            outcome = _federate(scenario, settings, output, runner, logged, events)
-            logged.start("copy the base model")
+            outcome = _federate(scenario, settings, output, runner, events)
+            events.phase("copy the base model")
             shutil.copytree(outcome.base.name, output / "base-model", dirs_exist_ok=True)
-            results = _measure(outcome, settings, logged, output)
-            logged.flush()
-            observer.stop()
-        return _written(results, observer, memory, output)
+            results = _measure(outcome, settings, events, output)
+            watch.stop()
+        return _written(results, watch, memory, output)
 
 
 def _written(
-    results: dict[str, Any], observer: Stopwatch, memory: PeakMemory, output: Path
+    results: dict[str, Any], watch: Stopwatch, memory: PeakMemory, output: Path
 ) -> Simulation:
     """Write results, summary, and report into the run folder."""
-    results["timings"] = [{"phase": p, "seconds": s} for p, s in observer.seconds.items()]
+    results["timings"] = [{"phase": p, "seconds": s} for p, s in watch.seconds.items()]
     results["peak_rss_mib"] = round(memory.peak_mib)
     summary = _summary(results)
     write_json(output / "results.json", results)
@@ -162,7 +162,7 @@ def _check_clients(scenario: Scenario, settings: RunSettings) -> None:
     )
 
 
-def _check_support(scenario: Scenario, settings: RunSettings, observer: Observer) -> None:
+def _check_support(scenario: Scenario, settings: RunSettings, events: Events) -> None:
     """Read each new client's support set; raise if none has one, before anybody trains."""
     failed: dict[str, Exception] = {}
     for client in scenario.new_clients:
@@ -175,7 +175,7 @@ def _check_support(scenario: Scenario, settings: RunSettings, observer: Observer
     if len(failed) == len(scenario.new_clients):
         raise next(iter(failed.values()))
     for client, cause in failed.items():
-        observer.say(f"NOTE: the new client {client} will get no certificate: {cause}")
+        events.note(f"NOTE: the new client {client} will get no certificate: {cause}")
 
 
 def _federate(
@@ -183,19 +183,18 @@ def _federate(
     settings: RunSettings,
     output: Path,
     runner: str,
-    observer: Observer,
-    events: EventLog,
+    events: Events,
 ) -> Outcome:
-    observer.start("prepare the base model")
-    scenario.base_model(on_step=observer.say)
-    _check_support(scenario, settings, observer)
-    observer.start(f"start the {runner} runner")
+    events.phase("prepare the base model")
+    scenario.base_model(on_step=events.note)
+    _check_support(scenario, settings, events)
+    events.phase(f"start the {runner} runner")
     outcomes: list[Outcome] = []
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        outcome = serve(grid, settings, output=output, observer=observer, events=events)
+        outcome = serve(grid, settings, output=output, events=events)
         outcomes.append(outcome)
 
     RUNNERS[runner](
@@ -209,7 +208,7 @@ def _federate(
 
 
 def _measure(
-    outcome: Outcome, settings: RunSettings, observer: Observer, output: Path
+    outcome: Outcome, settings: RunSettings, events: Events, output: Path
 ) -> dict[str, Any]:
     """Gather everything that the report shows."""
     strategy, scenario = outcome.strategy, outcome.scenario
@@ -224,7 +223,7 @@ def _measure(
     model = bundle.task(outcome.base).model(prefix_cache=cache)
     evidence = evidence_of(outcome, settings, output)
     clients = [_client_row(outcome, client, output) for client in sorted(strategy.certificates)]
-    observer.start("replay the recipes", len(scenario.new_clients))
+    events.phase("replay the recipes", len(scenario.new_clients))
     by_size = bounds_by_size(
         evidence.prior,
         model,
@@ -233,11 +232,11 @@ def _measure(
         candidates=settings.certificate.candidates,
         delta=settings.certificate.delta,
         largest=settings.certificate.support_size,
-        on_step=observer.advance,
+        on_step=events.advance,
     )
     curves: list[dict[str, Any]] = []
     if settings.evaluation.baselines:
-        observer.start("compare the priors", len(PRIORS))
+        events.phase("compare the priors", len(PRIORS))
         priors = fit_baselines(evidence.prior, evidence.fitted_on, seed=settings.seed)
         curves = risk_curves(
             priors,
@@ -245,7 +244,7 @@ def _measure(
             scenario,
             candidates=settings.evaluation.candidates,
             seed=settings.seed,
-            on_step=observer.advance,
+            on_step=events.advance,
         )
     example = next(iter(strategy.certificates.values()))
     return {

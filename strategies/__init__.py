@@ -2,5 +2,6 @@
 
 from fedcert.strategies.observed_grid import ObservedGrid
 from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.result import PriorResult
 
-__all__ = ["ObservedGrid", "PooledPrior"]
+__all__ = ["ObservedGrid", "PooledPrior", "PriorResult"]

@@ -1,21 +1,52 @@
-"""Who was asked what, who has answered, and how many bytes that took."""
+"""Who was asked what, who has answered or failed, and how many bytes that took."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flwr.app import Message, MetricRecord
 
-from fedcert.flower_records import content, size_of
+from fedcert.flower_records import content, reply_of, size_of
 from fedcert.messages import CERTIFY, COMMIT, METRICS, PLAN, TRAIN
-from fedcert.runs.events import EventSink
+from fedcert.runs.events import Events
+from fedcert.runs.failures import Failure
 from fedcert.strategies.roster import Roster
 
-__all__ = ["Correspondence", "Traffic", "measurements_of", "phase_of"]
+__all__ = ["Correspondence", "Request", "Traffic"]
+
+# What a type of message asks for, in a word.
+_ASKED_FOR = {
+    TRAIN: "training",
+    PLAN: "planning",
+    COMMIT: "commitment",
+    CERTIFY: "certification",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What some clients are asked in one round.
+
+    Attributes
+    ----------
+    message_type : str
+        Of `fedcert.messages`.
+    clients : list of str
+        Who is asked.
+    payload : Mapping[str, Any]
+        A JSON object.
+    arrays : Mapping
+        Named arrays beside it.
+    """
+
+    message_type: str
+    clients: list[str]
+    payload: Mapping[str, Any]
+    arrays: Mapping[str, Any]
 
 
 @dataclass
@@ -37,32 +68,32 @@ class Correspondence:
 
     Parameters
     ----------
-    events : EventSink
-        Told about what is sent.
+    events : Events
+        Told about what is sent, what comes, and who fails.
 
     Attributes
     ----------
     traffic : Traffic
         Bytes up and down.
+    measurements : dict
+        Numbers that clients reported about their work, by client id.
+    failures : list of Failure
+        Who failed, when and why.
     """
 
-    def __init__(self, events: EventSink) -> None:
+    def __init__(self, events: Events) -> None:
         self._events = events
         self.traffic = Traffic()
+        self.measurements: dict[str, dict[str, float]] = {}
+        self.failures: list[Failure] = []
         self._outstanding: list[tuple[str, Message]] = []
         self._asked: dict[str, tuple[str, str]] = {}
         self._taken: set[str] = set()
 
-    def ask(
-        self,
-        roster: Roster,
-        message_type: str,
-        clients: list[str],
-        words: Mapping[str, Any],
-        arrays: Mapping[str, Any],
-    ) -> list[Message]:
+    def ask(self, roster: Roster, request: Request) -> list[Message]:
         """Make one message per client; a list, since Flower's grid iterates twice."""
-        records = content(words, arrays)
+        message_type, clients = request.message_type, request.clients
+        records = content(request.payload, request.arrays)
         size = size_of(records)
         messages = []
         for client in clients:
@@ -97,19 +128,56 @@ class Correspondence:
         self._taken.add(asked)
         return self._asked[asked]
 
-    def give_up(self) -> list[tuple[str, str]]:
-        """Wait for nobody any more; return who sent no answer, and to what."""
-        silent = [
-            (client, message.metadata.message_type)
-            for client, message in self._outstanding
-            if message.metadata.message_id not in self._taken
-        ]
-        self._outstanding = []
-        return silent
+    def read(self, client: str, message_type: str, reply: Message) -> dict[str, Any]:
+        """Count a reply and what it says of the client's work; return its payload.
+
+        Raises
+        ------
+        FedcertError
+            If the client failed.
+        """
+        payload = reply_of(reply)
+        self.traffic.up[client] += (size := size_of(reply.content))
+        self._events.record("received", message=message_type, client=client, bytes_up=size)
+        if (measured := _measurements_of(reply)) is not None:
+            self.measurements[client] = measured
+        return payload
+
+    @property
+    def failed(self) -> set[str]:
+        """The clients that failed; nobody asks them again."""
+        return {failure.client for failure in self.failures}
+
+    def note_failure(
+        self, client: str, phase: str, cause: str, *, refused: bool = False
+    ) -> None:
+        """Keep why a client did not do its part.
+
+        Parameters
+        ----------
+        client : str
+            Its id.
+        phase : str
+            What it was asked for: the type of a message, or a word.
+        cause : str
+            In one line.
+        refused : bool (default: False)
+            Whether it sent something that was refused.
+        """
+        failure = Failure(client, _ASKED_FOR.get(phase, phase), cause)
+        self.failures.append(failure)
+        self._events.record("upload-refused" if refused else "failure", **asdict(failure))
+
+    def give_up(self) -> None:
+        """Wait for nobody any more: who sent no answer has failed."""
+        outstanding, self._outstanding = self._outstanding, []
+        for client, message in outstanding:
+            if message.metadata.message_id not in self._taken:
+                self.note_failure(client, message.metadata.message_type, "no answer in time")
 
 
-def measurements_of(reply: Message) -> dict[str, float] | None:
-    """Return the finite numbers that a client reported about its work, if it did."""
+def _measurements_of(reply: Message) -> dict[str, float] | None:
+    """Return the finite numbers of a reply's metrics, if it has some."""
     record = reply.content.get(METRICS)
     if not isinstance(record, MetricRecord):
         return None
@@ -118,14 +186,3 @@ def measurements_of(reply: Message) -> dict[str, float] | None:
         for name, value in record.items()
         if isinstance(value, int | float) and math.isfinite(value)
     }
-
-
-def phase_of(message_type: str) -> str:
-    """Return what a type of message asks for, in a word."""
-    names = {
-        TRAIN: "training",
-        PLAN: "planning",
-        COMMIT: "commitment",
-        CERTIFY: "certification",
-    }
-    return names.get(message_type, message_type)

@@ -10,9 +10,11 @@ from flwr.common.logger import log
 
 from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
+from fedcert.messages import PLAN
 from fedcert.planning import Plan, Replayed, replays_from_config
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed
+from fedcert.strategies.correspondence import Request
 
 __all__ = ["Planning"]
 
@@ -38,6 +40,7 @@ class Planning:
         self._share, self._seed = share, seed
         self._sizes, self._recipes = tuple(sizes), tuple(recipes)
         self._replays: dict[str, list[Replayed]] = {}
+        self._draft: Bundle | None = None
 
     def clients_among(
         self,
@@ -74,25 +77,33 @@ class Planning:
         joining = free[: max(0, count - len(known))]
         return frozenset(joining) | (known & {*upstream})
 
-    def question(self, bundle: Bundle) -> dict[str, Any]:
-        """Return what a planning client is sent beside the bundle's arrays."""
-        return {
-            "bundle": bundle.manifest_bytes().decode(),
+    def begin(self, draft: Bundle) -> None:
+        """Take the bundle that planning clients replay the recipes with; it has no plan."""
+        self._draft = draft
+
+    def request(self, planners: Collection[str]) -> Request:
+        """Return what planning clients are asked."""
+        draft = self._begun()
+        question = {
+            "bundle": draft.manifest_bytes().decode(),
             "recipes": [recipe.to_config() for recipe in self._recipes],
             "sizes": list(self._sizes),
         }
+        return Request(PLAN, sorted(planners), question, draft.tensors())
 
-    def take(self, client: str, words: Mapping[str, Any]) -> None:
+    def take(self, client: str, payload: Mapping[str, Any]) -> None:
         """Keep a client's answer.
 
         Raises
         ------
         ProtocolError
-            If it cannot be the answer to `question`.
+            If it cannot be the answer to `request`.
         """
         # Clients replay what a new client's first attempt would certify.
         replayed = [recipe_for_attempt(recipe, 1) for recipe in self._recipes]
-        self._replays[client] = replays_from_config(words.get("replays"), replayed, self._sizes)
+        self._replays[client] = replays_from_config(
+            payload.get("replays"), replayed, self._sizes
+        )
 
     def plan(self) -> Plan | None:
         """Return the plan, or None if nobody answered."""
@@ -102,22 +113,24 @@ class Planning:
         replays = [self._replays[client] for client in sorted(self._replays)]
         return Plan.of(self._recipes, replays)
 
-    def planned(self, bundle: Bundle, *, instead: Plan | None) -> Bundle:
-        """Put the plan into a bundle.
+    def planned(self, *, instead: Plan | None) -> Bundle:
+        """Put the plan into the bundle that this began with.
 
         Parameters
         ----------
-        bundle : Bundle
-            Without a plan.
         instead : Plan or None
             That of the bundle before, which holds if nobody answered: it, too, was made
             without a look at a new client's example. Without it the table stays.
         """
-        plan = self.plan()
+        draft, plan = self._begun(), self.plan()
         if plan is None and instead is not None:
             log(WARNING, "\tno client planned: the plan of the bundle before stays")
             plan = instead
         if plan is None:
             log(WARNING, "\tno client planned: the recipe table of the settings stays")
-            return bundle
-        return bundle.with_plan(plan)
+            return draft
+        return draft.with_plan(plan)
+
+    def _begun(self) -> Bundle:
+        assert self._draft is not None  # planning follows a fit
+        return self._draft

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from fedcert.certificates import Certificate
 from fedcert.fitting import FittedPrior, bundle_of, make_bundle
 from fedcert.models.base import BaseModel
 from fedcert.pool import Pool
+from fedcert.pool.store import check_labels
 from fedcert.priors import Prior
 from fedcert.protocol.signed import to_text
 from fedcert.protocol.witness import Countersignature
@@ -22,7 +25,7 @@ from fedcert.scenarios import Scenario
 from fedcert.settings import RunSettings
 from fedcert.strategies.latest import LatestBundle
 
-__all__ = ["Publisher", "file_certificate"]
+__all__ = ["Publisher"]
 
 
 class Publisher:
@@ -40,13 +43,10 @@ class Publisher:
         What the adapters are for.
     space : AdapterSpace
         Their coordinates.
+    pool : Pool
+        The run's.
     server : str, optional
         Public key of the server whose seeds count, which new bundles then name.
-
-    Raises
-    ------
-    BundleError
-        If the latest bundle is damaged.
     """
 
     def __init__(
@@ -57,10 +57,11 @@ class Publisher:
         scenario: Scenario,
         base: BaseModel,
         space: AdapterSpace,
+        pool: Pool,
         server: str | None = None,
     ) -> None:
+        self._output, self._pool, self._labels = output, pool, scenario.labels
         self._versions = BundleVersions(output)
-        self._versions.restore()
         self._made_for: dict[str, Any] = {
             "base": base,
             "space": space,
@@ -71,11 +72,37 @@ class Publisher:
         }
         self._fingerprint = _fingerprint(settings, scenario)
         self._refit_after = settings.server.refit_after
-        self._place = self._versions.next_notes()
-        self._digest = self._place.get("parent")
 
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Keep other runs out of the folder, and refuse what was made for other labels.
+
+        Raises
+        ------
+        RunError
+            If another run is at work in it.
+        BundleError
+            If the latest bundle is damaged.
+        PoolError
+            If what is there was made for other labels.
+        """
+        with self._pool.reserved():
+            self._versions.restore()
+            if self.latest is not None:  # a pool of before labels were kept
+                known = self.latest.bundle.labels
+                check_labels(self._labels, known, whose=f"{self._output / 'bundle'}")
+            self._pool.reserve_for(self._labels)
+            yield
+
+    @cached_property
     def latest(self) -> LatestBundle | None:
-        """Return the newest bundle, and the rule by which it serves or not."""
+        """The newest bundle as the run began, and the rule by which it serves or not.
+
+        Raises
+        ------
+        BundleError
+            If it is damaged.
+        """
         found = self._versions.latest()
         if found is None:
             return None
@@ -87,15 +114,16 @@ class Publisher:
             outdated=provenance.settings != self._fingerprint,
         )
 
-    def from_pool(self, fitted: FittedPrior, pool: Pool) -> Bundle:
-        """Make the next version from a prior that was fitted to a pool."""
-        notes = pool.residuals() | self._place | {"pool_digest": pool.digest()}
+    def from_pool(self, fitted: FittedPrior) -> Bundle:
+        """Make the next version from a prior that was fitted to the pool."""
+        pool, place = self._pool, self._versions.next_notes()
+        notes = pool.residuals() | place | {"pool_digest": pool.digest()}
         released = [entry.mu for entry in pool.entries()]
         return make_bundle(fitted, uploads=notes, released=released, **self._made_for)
 
     def from_sums(self, prior: Prior, notes: Mapping[str, Any]) -> Bundle:
         """Make the next version from a prior that was fitted without a pool."""
-        return bundle_of(prior, {**notes, **self._place}, **self._made_for)
+        return bundle_of(prior, {**notes, **self._versions.next_notes()}, **self._made_for)
 
     def keep(self, bundle: Bundle, *, clients: Iterable[str]) -> None:
         """Write a new version; one that is there already stays as it is.
@@ -107,9 +135,26 @@ class Publisher:
         clients : iterable of str
             Those behind it.
         """
-        if bundle.digest != self._digest:
+        if self.latest is None or bundle.digest != self.latest.bundle.digest:
             self._versions.add(bundle, settings=self._fingerprint, clients=clients)
-            self._digest = bundle.digest
+
+    def file(self, certificate: Certificate, witness: Countersignature) -> None:
+        """Write a certificate and its countersignature.
+
+        Those of an earlier attempt are kept in ``earlier``: they hold as before, for the bundle
+        that they name.
+        """
+        texts = {
+            "witnesses": to_text(witness.to_object()),
+            "certificates": certificate.to_json(),
+        }
+        for folder, text in texts.items():
+            path = self._output / folder / f"{certificate.client}.json"
+            if path.is_file() and path.read_bytes() != text.encode():
+                earlier = path.parent / "earlier"
+                earlier.mkdir(exist_ok=True)
+                path.rename(earlier / f"{path.stem}.before-attempt-{witness.attempt}.json")
+            write_atomically(path, text.encode())
 
 
 def _fingerprint(settings: RunSettings, scenario: Scenario) -> str:
@@ -128,26 +173,3 @@ def _fingerprint(settings: RunSettings, scenario: Scenario) -> str:
         "labels": list(scenario.labels),
     }
     return digest_json(words)
-
-
-def file_certificate(certificate: Certificate, witness: Countersignature, output: Path) -> None:
-    """Write a certificate and its countersignature into the run folder.
-
-    Those of an earlier attempt are kept in ``earlier``: they hold as before, for the bundle
-    that they name.
-
-    Parameters
-    ----------
-    certificate, witness
-        Of one attempt.
-    output : Path
-        The run folder.
-    """
-    texts = {"witnesses": to_text(witness.to_object()), "certificates": certificate.to_json()}
-    for folder, text in texts.items():
-        path = output / folder / f"{certificate.client}.json"
-        if path.is_file() and path.read_bytes() != text.encode():
-            earlier = path.parent / "earlier"
-            earlier.mkdir(exist_ok=True)
-            path.rename(earlier / f"{path.stem}.before-attempt-{witness.attempt}.json")
-        write_atomically(path, text.encode())

@@ -7,13 +7,12 @@ from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
-from fedcert.errors import SettingsError
-from fedcert.runs.events import LoggedObserver, logged_run
+from fedcert.runs.events import logged_run
 from fedcert.runs.failures import failed_line, failure_rows
-from fedcert.runs.progress import Stopwatch
+from fedcert.runs.progress import Viewer
 from fedcert.settings import RunSettings
 from fedcert.strategies.pooled_prior import PooledPrior
-from fedcert.strategies.serving import serve
+from fedcert.strategies.serving import check_absolute, serve, settings_and_output
 
 __all__ = ["app", "make_server_app"]
 
@@ -42,45 +41,30 @@ def make_server_app(
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         """Serve one run."""
-        resolved, folder = _settings_of(context) if settings is None else (settings, output)
-        if folder is None or not folder.is_absolute():
-            raise SettingsError(
-                f"output = {str(folder or '')!r} is not an absolute path; "
-                "give one with flwr run ... --run-config 'output=\"/path/to/run\"'"
-            )
+        resolved, folder = settings, output
+        if resolved is None:
+            resolved, folder = settings_and_output(context.run_config)
+        check_absolute(folder)
+        assert folder is not None  # it is absolute
         # Flower's id of the run, so that `flwr list` and the event log speak of the same one.
-        with logged_run(folder, command="flwr run", run=str(context.run_id)) as events:
-            observer = LoggedObserver(_Log(), events)
-            outcome = serve(
-                grid,
-                resolved,
-                output=folder,
-                observer=observer,
-                events=events,
-                strategy=strategy,
-            )
-            observer.flush()
+        with logged_run(
+            folder, command="flwr run", run=str(context.run_id), listeners=[_Log()]
+        ) as events:
+            outcome = serve(grid, resolved, output=folder, events=events, strategy=strategy)
         if failures := outcome.strategy.failures:
             log(WARNING, "%s", failed_line(failure_rows(failures)))
 
     return server_app
 
 
-def _settings_of(context: Context) -> tuple[RunSettings, Path]:
-    config = dict(context.run_config)
-    output = Path(str(config.pop("output", "")))
-    return RunSettings.from_flat(config), output
-
-
-class _Log(Stopwatch):
+class _Log(Viewer):
     """Tells Flower's log, which `flwr log` shows, about each phase."""
 
-    def start(self, phase: str, total: int | None = None) -> None:
+    def on_phase(self, name: str, total: int | None) -> None:
         """Name the phase."""
-        super().start(phase, total)
-        log(INFO, "%s ...", phase)
+        log(INFO, "%s ...", name)
 
-    def say(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         """Pass on what needs attention."""
         log(WARNING, text)
 

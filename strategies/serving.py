@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
-from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
-from fedcert.errors import PoolError, RunError, SettingsError
+from fedcert.errors import PoolError, SettingsError
 from fedcert.fitting import FittedPrior, fit_prior
-from fedcert.messages import COMMIT, NEW, TRAIN
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning import menu
 from fedcert.pool import Pool
-from fedcert.pool.store import check_labels
 from fedcert.priors.base import FloatArray
 from fedcert.protocol.authority import SeedAuthority
-from fedcert.runs.events import EventSink, NoEvents
-from fedcert.runs.failures import causes_of
-from fedcert.runs.progress import Observer, Stopwatch
+from fedcert.runs.events import Events
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.strategies.federated_prior import FederatedPrior
-from fedcert.strategies.observed_grid import ObservedGrid
 from fedcert.strategies.planning import Planning
 from fedcert.strategies.pooled_prior import PooledPrior
-from fedcert.strategies.publishing import Publisher, file_certificate
+from fedcert.strategies.prior_strategy import PriorStrategy
+from fedcert.strategies.publishing import Publisher
+from fedcert.strategies.registration import Registration
 
-__all__ = ["Outcome", "serve"]
+__all__ = ["Outcome", "Run", "check_absolute", "serve", "settings_and_output"]
 
-_REGISTRATION_PAUSE = 0.2
-_WAITING = "wait for nodes"
-# Seconds; saying who one is takes a node no more than starting a process.
-_LONGEST_HELLO = 300.0
+_Pooled = TypeVar("_Pooled", bound=PooledPrior)
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class Outcome:
     fitted : FittedPrior or None
         The prior and the evidence about it; None for a federated prior, of which the server
         has no evidence, and if the bundle of an earlier run served.
-    strategy : PooledPrior
+    strategy : PriorStrategy
         Bundle, certificates, failures and traffic.
     """
 
@@ -64,7 +57,7 @@ class Outcome:
     base: BaseModel
     space: AdapterSpace
     fitted: FittedPrior | None
-    strategy: PooledPrior
+    strategy: PriorStrategy
 
 
 def serve(
@@ -72,8 +65,7 @@ def serve(
     settings: RunSettings,
     *,
     output: Path,
-    observer: Observer | None = None,
-    events: EventSink | None = None,
+    events: Events | None = None,
     strategy: type[PooledPrior] = PooledPrior,
 ) -> Outcome:
     """Pool adapters, fit the prior, and collect certificates.
@@ -88,10 +80,8 @@ def serve(
         Gets ``pool/``, the versions of the bundle in ``bundles/`` with a link ``bundle`` to
         the latest, ``certificates/``, ``witnesses/``, and in a simulation the server's log in
         ``protocol/``; what is there goes on.
-    observer : Observer, optional
-        Told about progress.
-    events : EventSink, optional
-        Told about what happens to clients, uploads, bundles and certificates.
+    events : Events, optional
+        The stream of what happens.
     strategy : type of PooledPrior
         The class of the strategy, for one of your own.
 
@@ -107,40 +97,156 @@ def serve(
     PoolError
         If what is there was made for other labels.
     """
-    observer, events = observer or Stopwatch(), events or NoEvents()
-    scenario = load_scenario(settings.scenario.name, settings.scenario.options)
-    for note in scenario.notes:
-        observer.say(f"NOTE: {note}")
-    base = load_base_model(
-        str(scenario.base_model(on_step=observer.say)), num_labels=len(scenario.labels)
-    )
-    scenario.inputs.bound_to(base)  # what does not fit costs no client any work
-    space = settings.space_of(base)
-    pool, space = _pool_of(output / "pool", base, space)
-    with pool.reserved():
-        authority = _authority(settings, output)
-        publisher = Publisher(
+    run = Run.of(settings, output=output, events=events)
+    serving = run.strategy(strategy)
+    serving.start(grid)
+    return Outcome(run.scenario, run.base, run.space, run.fitted, serving)
+
+
+class Run:
+    """What the settings of a run name, opened: the parts of its strategy.
+
+    Attributes
+    ----------
+    scenario : Scenario
+        Data, tasks and base model.
+    base : BaseModel
+        The loaded base model.
+    space : AdapterSpace
+        The coordinates of adapters.
+    fitted : FittedPrior or None
+        The prior with its evidence, once one was fitted to the pool.
+    """
+
+    def __init__(
+        self, settings: RunSettings, output: Path, scenario: Scenario, events: Events
+    ) -> None:
+        self._settings, self._events, self.scenario = settings, events, scenario
+        self.base = load_base_model(
+            str(scenario.base_model(on_step=events.note)), num_labels=len(scenario.labels)
+        )
+        scenario.inputs.bound_to(self.base)  # what does not fit costs no client any work
+        self._pool, self.space = _pool_of(
+            output / "pool", self.base, settings.space_of(self.base)
+        )
+        self._authority = _authority(settings, output)
+        self._publisher = Publisher(
             output,
             settings,
             scenario=scenario,
-            base=base,
-            space=space,
+            base=self.base,
+            space=self.space,
+            pool=self._pool,
             # A simulated server witnesses nothing; another one may serve the same bundle.
-            server=authority.public_key if settings.server.state else None,
+            server=self._authority.public_key if settings.server.state else None,
         )
-        if (latest := publisher.latest()) is not None:  # a pool of before labels were kept
-            check_labels(scenario.labels, latest.bundle.labels, whose=f"{output / 'bundle'}")
-        pool.reserve_for(scenario.labels)
-        server = _Server(
-            settings, output, pool, space, publisher, observer, events, strategy,
-            authority=authority, labels=len(scenario.labels),
-        )  # fmt: skip
+        self.fitted: FittedPrior | None = None
+
+    @staticmethod
+    def of(settings: RunSettings, *, output: Path, events: Events | None = None) -> Run:
+        """Load the scenario and its base model, and open the run folder.
+
+        Parameters
+        ----------
+        settings : RunSettings
+            What to do.
+        output : Path
+            The run folder.
+        events : Events, optional
+            The stream of what happens.
+        """
+        events = events or Events()
+        scenario = load_scenario(settings.scenario.name, settings.scenario.options)
+        for note in scenario.notes:
+            events.note(f"NOTE: {note}")
+        return Run(settings, output, scenario, events)
+
+    def strategy(self, pooled: type[PooledPrior] = PooledPrior) -> PriorStrategy:
+        """Make the strategy that the settings ask for.
+
+        Parameters
+        ----------
+        pooled : type of PooledPrior
+            The class of a strategy that pools adapters.
+
+        Raises
+        ------
+        SettingsError
+            If it is one's own, and the settings ask for a federated prior.
+        """
+        if self._settings.prior.training != "federated" or pooled is not PooledPrior:
+            return self.pooled(pooled)
+        return FederatedPrior(publish=self._publisher.from_sums, **self._common())
+
+    def pooled(self, cls: type[_Pooled]) -> _Pooled:
+        """Make a strategy of a class that pools adapters.
+
+        Raises
+        ------
+        SettingsError
+            If the settings ask for a federated prior.
+        """
+        if self._settings.prior.training == "federated":
+            raise SettingsError(
+                f"setting 'prior.training': the strategy {cls.__name__} pools adapters; "
+                'choose "pooled"'
+            )
+        constants = constant_adapters(self.space, len(self.scenario.labels))
+        return cls(
+            pool=self._pool,
+            fit=self._fit,
+            clients_per_round=self._settings.server.clients_per_round,
+            planning=_planning(self._settings, constants),
+            **self._common(),
+        )
+
+    def _common(self) -> dict[str, Any]:
+        settings, scenario = self._settings, self.scenario
         expected = len(scenario.upstream_clients) + len(scenario.new_clients)
-        there = _wait_for_nodes(grid, expected, settings, observer, events)
-        if latest is None:
-            _check_enough(there, len(pool), settings)
-        server.run(grid)
-    return Outcome(scenario, base, space, server.fitted, server.strategy)
+        return {
+            "space": self.space,
+            "authority": self._authority,
+            "training": settings.finetune_settings(),
+            "seed": settings.seed,
+            "min_pool": settings.server.min_pool,
+            "timeout": settings.server.timeout,
+            "publisher": self._publisher,
+            "registration": Registration(
+                nodes=settings.server.nodes or expected,
+                patience=settings.server.registration_timeout,
+                needed=settings.server.min_pool,
+            ),
+            "events": self._events,
+        }
+
+    def _fit(self, pool: FloatArray) -> Bundle:
+        self.fitted = fit_prior(pool, settings=self._settings.prior, seed=self._settings.seed)
+        for warning in self.fitted.warnings:
+            self._events.note(warning)
+        return self._publisher.from_pool(self.fitted)
+
+
+def settings_and_output(config: Mapping[str, Any]) -> tuple[RunSettings, Path]:
+    """Read Flower's run config: a run's settings, and its folder.
+
+    Raises
+    ------
+    SettingsError
+        If a setting does not fit, or the folder is not an absolute path.
+    """
+    flat = dict(config)
+    output = Path(str(flat.pop("output", "")))
+    check_absolute(output)
+    return RunSettings.from_flat(flat), output
+
+
+def check_absolute(output: Path | None) -> None:
+    """Raise `SettingsError` unless a run folder means the same in every working directory."""
+    if output is None or not output.is_absolute():
+        raise SettingsError(
+            f"output = {str(output or '')!r} is not an absolute "
+            "path; give one with flwr run ... --run-config 'output=\"/path/to/run\"'"
+        )
 
 
 def _pool_of(folder: Path, base: BaseModel, space: AdapterSpace) -> tuple[Pool, AdapterSpace]:
@@ -153,125 +259,6 @@ def _pool_of(folder: Path, base: BaseModel, space: AdapterSpace) -> tuple[Pool, 
             return Pool(folder, older), older
         except PoolError:
             raise refused from None
-
-
-class _Server:
-    """One run: the strategy, and what it is told to do when."""
-
-    def __init__(
-        self,
-        settings: RunSettings,
-        output: Path,
-        pool: Pool,
-        space: AdapterSpace,
-        publisher: Publisher,
-        observer: Observer,
-        events: EventSink,
-        strategy: type[PooledPrior],
-        *,
-        authority: SeedAuthority,
-        labels: int,
-    ) -> None:
-        self._settings, self._output, self._pool = settings, output, pool
-        self._publisher, self._observer, self._events = publisher, observer, events
-        self.fitted: FittedPrior | None = None
-        self._new = self._training = 0
-        self._federated = settings.prior.training == "federated"
-        if self._federated and strategy is not PooledPrior:
-            raise SettingsError(
-                f"setting 'prior.training': the strategy {strategy.__name__} pools adapters; "
-                'choose "pooled"'
-            )
-        common: dict[str, Any] = {
-            "pool": pool,
-            "space": space,
-            "authority": authority,
-            "training": settings.finetune_settings(),
-            "seed": settings.seed,
-            "min_pool": settings.server.min_pool,
-            "timeout": min(_LONGEST_HELLO, settings.server.timeout),
-            "latest": publisher.latest(),
-            "on_bundle": self._keep,
-            "events": events,
-        }
-        self.strategy = (
-            FederatedPrior(publish=publisher.from_sums, **common)
-            if self._federated
-            else strategy(
-                fit=self._fit,
-                clients_per_round=settings.server.clients_per_round,
-                planning=_planning(settings, constant_adapters(space, labels)),
-                **common,
-            )
-        )
-
-    def run(self, grid: Grid) -> None:
-        """Run all rounds.
-
-        Raises
-        ------
-        RunError
-            If the run could not do its job.
-        """
-        strategy = self.strategy
-        self._events.record("phase", name="call the roll")
-        roster = strategy.roster(grid)
-        self._new, self._training = len(roster.clients(NEW)), len(strategy.pending(grid))
-        if not strategy.serves_latest(grid):
-            self._announce_training()
-        rounds = strategy.rounds_needed(grid)
-        self._events.record("round", number=0, total=rounds)
-        strategy.start(
-            cast(Grid, ObservedGrid(grid, self._take)),
-            ArrayRecord(),
-            num_rounds=rounds,
-            timeout=self._settings.server.timeout,
-        )
-        if strategy.bundle is None or (self._new and not strategy.certificates):
-            raise RunError(_why_nothing(strategy, self._settings))
-
-    def _announce_training(self) -> None:
-        if self._federated:
-            # How many rounds it takes shows only in the end.
-            self._observer.start("fit the prior with the clients")
-        elif self._training:
-            self._observer.start("train upstream adapters", self._training)
-        self._training = 0
-
-    def _take(self, reply: Message) -> None:
-        """Pass a reply on to the strategy; what came of it is on disk when this returns."""
-        strategy, kind = self.strategy, reply.metadata.message_type
-        if kind == TRAIN and self._training:
-            self._announce_training()  # not before new clients were served
-        before, failed = set(strategy.certificates), len(strategy.failures)
-        strategy.receive(reply)
-        for client in strategy.certificates.keys() - before:
-            file_certificate(
-                strategy.certificates[client], strategy.witnesses[client], self._output
-            )
-        # A client that has committed is not done yet.
-        if kind != COMMIT or len(strategy.failures) > failed:
-            self._observer.advance()
-
-    def _fit(self, pool: FloatArray) -> Bundle:
-        settings, observer = self._settings, self._observer
-        observer.start("fit the prior")
-        self.fitted = fit_prior(pool, settings=settings.prior, seed=settings.seed)
-        for warning in self.fitted.warnings:
-            observer.say(warning)
-        if self.strategy.planners:
-            observer.start("plan the recipes", len(self.strategy.planners))
-        return self._publisher.from_pool(self.fitted, self._pool)
-
-    def _keep(self, bundle: Bundle) -> None:
-        """Put a bundle on the disk before the strategy publishes it."""
-        if self._settings.planned and bundle.plan is None:
-            self._observer.say(
-                "WARNING: no client planned (see planning.clients), so the recipe table of the "
-                "settings stays"
-            )
-        self._publisher.keep(bundle, clients=self.strategy.fitted_clients())
-        self._observer.start("certify new clients", self._new)
 
 
 def _planning(settings: RunSettings, constants: FloatArray) -> Planning | None:
@@ -299,63 +286,3 @@ def _authority(settings: RunSettings, output: Path) -> SeedAuthority:
     if not Path(state).is_absolute():
         raise SettingsError(f"server.state = {state!r} is not an absolute path")
     return SeedAuthority(Path(state))
-
-
-@dataclass(frozen=True)
-class _There:
-    """How many nodes are there, and how many were waited for."""
-
-    nodes: int
-    wanted: int
-
-
-def _wait_for_nodes(
-    grid: Grid, expected: int, settings: RunSettings, observer: Observer, events: EventSink
-) -> _There:
-    """Wait until the nodes have registered; Flower starts the ServerApp before them."""
-    wanted = settings.server.nodes or expected
-    if wanted == 0:
-        raise SettingsError(
-            "the scenario knows no clients: set server.nodes to the number of nodes to wait for"
-        )
-    patience = settings.server.registration_timeout
-    deadline, before = time.monotonic() + patience, -1
-    while (count := len(list(grid.get_node_ids()))) < wanted and time.monotonic() <= deadline:
-        if before < 0:
-            observer.start(_WAITING, wanted)
-        if count != before:
-            # At once: nothing more may happen for a long time.
-            events.record("progress", name=_WAITING, done=count, total=wanted)
-            before = count
-        time.sleep(_REGISTRATION_PAUSE)
-    if count == 0:
-        raise RunError(f"no node registered within {patience:g} s")
-    if count < wanted:
-        observer.say(
-            f"WARNING: {count} of {wanted} nodes are there after {patience:g} s; the run goes "
-            "on without the others"
-        )
-    return _There(count, wanted)
-
-
-def _check_enough(there: _There, pooled: int, settings: RunSettings) -> None:
-    """Raise `RunError` if too few nodes are there to fill the pool, whatever they do."""
-    needed = settings.server.min_pool
-    if there.nodes == there.wanted or there.nodes + pooled >= needed:
-        return
-    raise RunError(
-        f"{there.nodes} of {there.wanted} clients are there, and {pooled} adapters in the "
-        f"pool: too few for the {needed} that a prior needs. Set num-supernodes in a "
-        f"simulation (flwr run ... --federation-config 'num-supernodes={there.wanted}'); in a "
-        "deployment start more nodes, or wait longer for them (server.registration-timeout)"
-    )
-
-
-def _why_nothing(strategy: PooledPrior, settings: RunSettings) -> str:
-    listed = causes_of(strategy.failures)
-    what = (
-        "no new client was certified"
-        if strategy.bundle is not None
-        else f"fewer than {settings.server.min_pool} adapters came in, too few for a prior"
-    )
-    return f"{what}{': ' + listed if listed else ''}"

@@ -47,7 +47,7 @@ def simulate(
     each client's adapter and certificate. The resolved settings are written beside the
     results. Exits with 1 if the run could not do its job or a client failed.
     """
-    from fedcert.runs.progress import RichObserver, Stopwatch
+    from fedcert.runs.progress import ProgressBars
     from fedcert.settings import RunSettings
 
     try:
@@ -63,12 +63,12 @@ def simulate(
     resolved = RunSettings.read(settings, overrides)
     _quiet()
     if as_json:
-        simulation = run(resolved, output=output, runner=runner, observer=Stopwatch())
+        simulation = run(resolved, output=output, runner=runner)
         typer.echo(json.dumps(simulation.summary))
     else:
-        observer = RichObserver(console)
-        with observer.shown():
-            simulation = run(resolved, output=output, runner=runner, observer=observer)
+        bars = ProgressBars(console)
+        with bars.shown():
+            simulation = run(resolved, output=output, runner=runner, listeners=[bars])
         _print_results(simulation.output, simulation.results, simulation.summary)
     if failures := simulation.results["failures"]:
         raise RunError(failed_line(failures))

@@ -14,27 +14,25 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 
 from fedcert import __version__
 from fedcert.errors import FedcertError
-from fedcert.runs.progress import Observer
 
 __all__ = [
     "EVENTS_FILE",
     "KINDS",
     "Event",
     "EventLog",
-    "EventSink",
-    "LoggedObserver",
-    "NoEvents",
+    "Events",
+    "Listener",
     "logged_run",
     "read_events",
 ]
@@ -66,20 +64,7 @@ KINDS: Mapping[str, frozenset[str]] = {
 
 _LONGEST_TEXT = 1000
 _PROGRESS_PAUSE = 1.0  # seconds between two lines about the steps of a phase
-
-
-class EventSink(Protocol):
-    """Something that is told about events."""
-
-    def record(self, kind: str, **fields: str | float | None) -> None:
-        """Take one event; kinds and their fields are listed in `KINDS`."""
-
-
-class NoEvents:
-    """A sink that keeps nothing."""
-
-    def record(self, kind: str, **fields: str | float | None) -> None:
-        """Do nothing."""
+_AFTER_PROGRESS = ("phase", "note", "run-ended")
 
 
 @dataclass(frozen=True)
@@ -104,35 +89,32 @@ class Event:
     fields: Mapping[str, Any]
 
 
-class EventLog:
-    """Appends events to a file; several runs and processes may share it.
+Listener = Callable[[Event], object]
+"""Is told every event of a run when it happens."""
 
-    Each event is one write to a file opened for appending, so lines of two writers do not
-    mix, and an event is with the operating system once `record` returns: it survives the
-    death of the process, though not a power cut. What a crash has torn stays a line of its
-    own. A log that cannot be written (a full disk) ends no run: the first lost event is
-    reported to Python's logging, and events are written again as soon as that is possible.
+
+class Events:
+    """The one stream of what happens in a run: whoever listens is told each event.
+
+    Event log, progress bars, stopwatch, and Flower's log are listeners. They are told in
+    turn, before the run goes on.
 
     Parameters
     ----------
-    path : Path
-        The file; made with its folder if missing.
-    run : str
+    *listeners : callable
+        Told about events.
+    run : str (default: "")
         Id of the run.
-
-    Attributes
-    ----------
-    lost : int
-        Events that could not be written.
     """
 
-    def __init__(self, path: Path, *, run: str) -> None:
-        self.lost = 0
+    def __init__(self, *listeners: Listener, run: str = "") -> None:
         self.run = run
-        self._path = path
+        self._listeners = listeners
+        self._phase: tuple[str, int | None] = "", None
+        self._done = 0
 
     def record(self, kind: str, **fields: str | float | None) -> None:
-        """Append one event.
+        """Tell an event.
 
         Raises
         ------
@@ -141,12 +123,83 @@ class EventLog:
         """
         if kind not in KINDS or not fields.keys() <= KINDS[kind]:
             raise ValueError(f"there is no event {kind!r} with the fields {sorted(fields)}")
+        event = Event(time.time(), self.run, kind, fields)
+        for listener in self._listeners:
+            listener(event)
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """Tell that a phase begins; `total` counts its steps, if known."""
+        self._phase, self._done = (name, total), 0
+        self.record("phase", name=name, total=total)
+
+    def advance(self, steps: int = 1) -> None:
+        """Tell that steps of the current phase are done."""
+        self.reach(self._done + steps)
+
+    def reach(self, done: int) -> None:
+        """Tell how many steps of the current phase are done by now."""
+        self._done, (name, total) = done, self._phase
+        self.record("progress", name=name, done=done, total=total)
+
+    def note(self, text: str) -> None:
+        """Tell something worth a line of its own."""
+        self.record("note", text=text)
+
+
+class EventLog:
+    """A listener that appends events to a file; several runs and processes may share it.
+
+    Each event is one write to a file opened for appending, so lines of two writers do not
+    mix, and an event is with the operating system once it was told: it survives the
+    death of the process, though not a power cut. What a crash has torn stays a line of its
+    own. A log that cannot be written (a full disk) ends no run: the first lost event is
+    reported to Python's logging, and events are written again as soon as that is possible.
+
+    Progress is written once a second, before a note, and at the end of its phase.
+
+    Parameters
+    ----------
+    path : Path
+        The file; made with its folder if missing.
+
+    Attributes
+    ----------
+    lost : int
+        Events that could not be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.lost = 0
+        self._path = path
+        self._waiting: Event | None = None
+        self._last = 0.0  # of phase or progress, by the monotonic clock
+
+    def __call__(self, event: Event) -> None:
+        """Append one event."""
+        if event.kind == "progress":
+            self._waiting = event
+            if time.monotonic() - self._last >= _PROGRESS_PAUSE:
+                self._flush()
+            return
+        if event.kind in _AFTER_PROGRESS:
+            self._flush()
+        if event.kind == "phase":
+            self._last = time.monotonic()
+        self._write(event)
+
+    def _flush(self) -> None:
+        event, self._waiting = self._waiting, None
+        if event is not None:
+            self._last = time.monotonic()
+            self._write(event)
+
+    def _write(self, event: Event) -> None:
         line = json.dumps(
             {
-                "time": _spelled(time.time()),
-                "run": self.run,
-                "kind": kind,
-                **{name: _storable(value) for name, value in fields.items()},
+                "time": _spelled(event.time),
+                "run": event.run,
+                "kind": event.kind,
+                **{name: _storable(value) for name, value in event.fields.items()},
             }
         )
         try:
@@ -173,58 +226,11 @@ class EventLog:
             os.close(handle)
 
 
-class LoggedObserver:
-    """Passes progress on to an observer, and logs it.
-
-    Steps are logged once a second and at the end of a phase, not one by one.
-
-    Parameters
-    ----------
-    observer : Observer
-        Shows the progress.
-    events : EventSink
-        Gets phases, their progress, and what is said.
-    """
-
-    def __init__(self, observer: Observer, events: EventSink) -> None:
-        self._observer, self._events = observer, events
-        self._phase = ""
-        self._total: int | None = None
-        self._done = self._logged = 0
-        self._last = 0.0
-
-    def start(self, phase: str, total: int | None = None) -> None:
-        """Log the phase, and pass it on."""
-        self.flush()
-        self._phase, self._total, self._done, self._logged = phase, total, 0, 0
-        self._last = time.monotonic()
-        self._events.record("phase", name=phase, total=total)
-        self._observer.start(phase, total)
-
-    def advance(self, steps: int = 1) -> None:
-        """Log the steps if the last time was a while ago, and pass them on."""
-        self._done += steps
-        if time.monotonic() - self._last >= _PROGRESS_PAUSE:
-            self.flush()
-        self._observer.advance(steps)
-
-    def say(self, text: str) -> None:
-        """Log the text, and pass it on."""
-        self._events.record("note", text=text)
-        self._observer.say(text)
-
-    def flush(self) -> None:
-        """Log the steps that are not in the log yet."""
-        if self._done > self._logged:
-            self._events.record(
-                "progress", name=self._phase, done=self._done, total=self._total
-            )
-            self._logged, self._last = self._done, time.monotonic()
-
-
 @contextmanager
-def logged_run(folder: Path, *, command: str, run: str | None = None) -> Iterator[EventLog]:
-    """Log the start of a run, and how it ended.
+def logged_run(
+    folder: Path, *, command: str, run: str | None = None, listeners: Iterable[Listener] = ()
+) -> Iterator[Events]:
+    """Tell the start of a run, and how it ended, to its event log and other listeners.
 
     Parameters
     ----------
@@ -234,10 +240,13 @@ def logged_run(folder: Path, *, command: str, run: str | None = None) -> Iterato
         What runs, such as ``fedcert simulate``.
     run : str, optional
         Its id; a new one by default.
+    listeners : iterable of callable
+        Told about the run's events, beside the log in the folder.
     """
     process = psutil.Process()
-    log = EventLog(folder / EVENTS_FILE, run=run or secrets.token_hex(8))
-    log.record(
+    log = EventLog(folder / EVENTS_FILE)
+    events = Events(log, *listeners, run=run or secrets.token_hex(8))
+    events.record(
         "run-started",
         command=command,
         version=__version__,
@@ -246,11 +255,11 @@ def logged_run(folder: Path, *, command: str, run: str | None = None) -> Iterato
         process_started=process.create_time(),
     )
     try:
-        yield log
+        yield events
     except BaseException as error:
-        log.record("run-ended", status="failed", cause=_cause(error))
+        events.record("run-ended", status="failed", cause=_cause(error))
         raise
-    log.record("run-ended", status="finished")
+    events.record("run-ended", status="finished")
 
 
 def read_events(path: Path, *, run: str | None = None) -> list[Event]:

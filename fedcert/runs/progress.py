@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -18,25 +16,38 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-__all__ = ["Observer", "RichObserver", "Stopwatch"]
+from fedcert.runs.events import Event
+
+__all__ = ["ProgressBars", "Stopwatch", "Viewer"]
 
 
-class Observer(Protocol):
-    """Something that is told about phases of work."""
+class Viewer:
+    """A listener that shows phases, progress, and notes, each by a method of its own.
 
-    def start(self, phase: str, total: int | None = None) -> None:
-        """Begin a phase; `total` counts its steps, if known."""
+    What it does not override passes by.
+    """
 
-    def advance(self, steps: int = 1) -> None:
-        """Report steps of the current phase."""
+    def __call__(self, event: Event) -> None:
+        """Hear an event."""
+        if event.kind == "phase":
+            self.on_phase(event.fields["name"], event.fields.get("total"))
+        elif event.kind == "progress":
+            self.on_progress(event.fields["done"], event.fields.get("total"))
+        elif event.kind == "note":
+            self.on_note(event.fields["text"])
 
-    def say(self, text: str) -> None:
-        """Report something worth a line of its own."""
+    def on_phase(self, name: str, total: int | None) -> None:
+        """Hear that a phase begins; `total` counts its steps, if known."""
+
+    def on_progress(self, done: int, total: int | None) -> None:
+        """Hear how many steps of the phase are done."""
+
+    def on_note(self, text: str) -> None:
+        """Hear something worth a line of its own."""
 
 
-@dataclass
-class Stopwatch:
-    """An observer that shows nothing and keeps the wall time of each phase.
+class Stopwatch(Viewer):
+    """Keeps the wall time of each phase.
 
     Attributes
     ----------
@@ -44,19 +55,14 @@ class Stopwatch:
         Wall time by phase, in the order of their starts.
     """
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    _current: tuple[str, float] | None = None
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._current: tuple[str, float] | None = None
 
-    def start(self, phase: str, total: int | None = None) -> None:
+    def on_phase(self, name: str, total: int | None) -> None:
         """End the former phase and begin another."""
         self.stop()
-        self._current = (phase, time.perf_counter())
-
-    def advance(self, steps: int = 1) -> None:
-        """Do nothing."""
-
-    def say(self, text: str) -> None:
-        """Do nothing."""
+        self._current = (name, time.perf_counter())
 
     def stop(self) -> None:
         """End the current phase."""
@@ -67,11 +73,10 @@ class Stopwatch:
             self._current = None
 
 
-class RichObserver(Stopwatch):
+class ProgressBars(Viewer):
     """Progress bars on a terminal, one line per phase elsewhere."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__()
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description:<28}"),
@@ -83,7 +88,7 @@ class RichObserver(Stopwatch):
         self._task: TaskID | None = None
 
     @contextmanager
-    def shown(self) -> Iterator[RichObserver]:
+    def shown(self) -> Iterator[ProgressBars]:
         """Show bars while the block runs, if the console is a terminal."""
         if not self._console.is_terminal:
             yield self
@@ -93,20 +98,20 @@ class RichObserver(Stopwatch):
             yield self
             self.stop()
 
-    def start(self, phase: str, total: int | None = None) -> None:
+    def on_phase(self, name: str, total: int | None) -> None:
         """Open a bar."""
-        super().start(phase, total)
+        self.stop()
         if self._console.is_terminal:
-            self._task = self._progress.add_task(phase, total=total)
+            self._task = self._progress.add_task(name, total=total)
         else:
-            self.say(f"{phase} ...")
+            self.on_note(f"{name} ...")
 
-    def advance(self, steps: int = 1) -> None:
+    def on_progress(self, done: int, total: int | None) -> None:
         """Move the bar."""
         if self._task is not None:
-            self._progress.advance(self._task, steps)
+            self._progress.update(self._task, completed=done)
 
-    def say(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         """Print a line above the bars."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -117,4 +122,3 @@ class RichObserver(Stopwatch):
             total = task.total if task.total is not None else max(task.completed, 1)
             self._progress.update(self._task, total=total, completed=total)
             self._task = None
-        super().stop()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fedcert.reports.figures import ClientBar, certificates_by_client
 from fedcert.reports.formats import decimal_up
-from fedcert.runs.progress import RichObserver
+from fedcert.runs.progress import ProgressBars
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.simulating import Simulation, simulate
@@ -20,12 +20,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """Measure and render."""
-    observer = RichObserver(Console())
+    bars = ProgressBars(Console())
     settings = RunSettings.from_mapping(
         {"certificate": {"recipe": "planned"}}
     )  # as `make demo`
-    with tempfile.TemporaryDirectory() as folder, observer.shown():
-        run = simulate(settings, output=Path(folder) / "run", observer=observer)
+    with tempfile.TemporaryDirectory() as folder, bars.shown():
+        run = simulate(settings, output=Path(folder) / "run", listeners=[bars])
         results = run.results
     record = {
         "command": "make bench-demo",

@@ -30,6 +30,7 @@ from fedcert.models.base import load_base_model
 from fedcert.pool import Pool
 from fedcert.pool.robustness import screen_pool
 from fedcert.randomness import keyed_generator
+from fedcert.runs.events import Events
 from fedcert.runs.progress import Stopwatch
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
@@ -39,7 +40,7 @@ from fedcert.strategies.serving import serve
 __all__ = ["TimedApp", "in_own_process", "pool_uploads", "run_federation"]
 
 _TRAINING = "train upstream adapters"
-_STARTING = "start the runner and call the roll"
+_STARTING = "start the runner", "call the roll"
 
 
 class _Stopwatch(Stopwatch):
@@ -49,9 +50,9 @@ class _Stopwatch(Stopwatch):
         super().__init__()
         self.cpu_seconds: dict[str, tuple[float, float]] = {}
 
-    def start(self, phase: str, total: int | None = None) -> None:
-        super().start(phase, total)
-        self._phase, self._cpu = phase, _cpu_seconds()
+    def on_phase(self, name: str, total: int | None) -> None:
+        super().on_phase(name, total)
+        self._phase, self._cpu = name, _cpu_seconds()
 
     def stop(self) -> None:
         if self._current is not None:
@@ -130,31 +131,32 @@ def run_federation(clients: int, *, runner: str, folder: Path) -> dict[str, Any]
             "prior.kind": "gaussian",
         }
     )
-    observer, server = _Stopwatch(), ServerApp()
+    watch, server = _Stopwatch(), ServerApp()
+    events = Events(watch)
     pooled: list[int] = []
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        outcome = serve(grid, settings, output=folder / "run", observer=observer)
+        outcome = serve(grid, settings, output=folder / "run", events=events)
         pooled.append(clients - len(outcome.strategy.failures))
 
     times = folder / "times.jsonl"
     app = TimedApp(make_client_app(settings, folder / "run"), times)
     with PeakMemory() as memory:
-        observer.start(_STARTING)
+        events.phase(_STARTING[0])
         RUNNERS[runner](server, app, nodes=clients + 1)
-        observer.stop()
+        watch.stop()
     worked = [line for line in _lines(times) if line["message"] == TRAIN]
     return {
         "clients": clients,
         "pooled": pooled[0],
         "runner": runner,
-        "train_seconds": observer.seconds[_TRAINING],
-        "start_seconds": observer.seconds[_STARTING],
+        "train_seconds": watch.seconds[_TRAINING],
+        "start_seconds": sum(watch.seconds.get(phase, 0.0) for phase in _STARTING),
         "client_seconds": sum(line["wall"] for line in worked),
         "client_cpu_seconds": sum(line["cpu"] for line in worked),
-        "server_cpu_seconds": observer.cpu_seconds[_TRAINING][0],
-        "all_cpu_seconds": observer.cpu_seconds[_TRAINING][1],
+        "server_cpu_seconds": watch.cpu_seconds[_TRAINING][0],
+        "all_cpu_seconds": watch.cpu_seconds[_TRAINING][1],
         "server_mib": memory.own_peak_mib,
         "total_mib": memory.peak_mib,
     }

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fedcert.errors import SettingsError
 from fedcert.machine import describe_machine, versions
-from fedcert.runs.progress import RichObserver
+from fedcert.runs.progress import ProgressBars
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.publishing import (
@@ -63,9 +63,9 @@ def _row(name: str) -> dict[str, Any] | None:
     except SettingsError as error:
         sys.stdout.write(f"{name} is left out: {error}\n")
         return None
-    observer = RichObserver(Console())
-    with tempfile.TemporaryDirectory() as folder, observer.shown():
-        run = simulate(settings, output=Path(folder) / "run", observer=observer)
+    bars = ProgressBars(Console())
+    with tempfile.TemporaryDirectory() as folder, bars.shown():
+        run = simulate(settings, output=Path(folder) / "run", listeners=[bars])
     failed = sum(cause["clients"] for cause in run.results["failures"])
     return {
         "scenario": name,

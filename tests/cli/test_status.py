@@ -11,7 +11,7 @@ from simulations.federation import NEW, UPSTREAM
 
 from cli.conftest import Run, tree
 from fedcert.errors import RunError
-from fedcert.runs.events import EVENTS_FILE, EventLog, logged_run, read_events
+from fedcert.runs.events import EVENTS_FILE, EventLog, Events, logged_run, read_events
 from fedcert.runs.tensorboard import follow, points
 from fedcert.simulations.simulating import Simulation
 
@@ -49,7 +49,7 @@ def test_nothing_secret_is_in_the_log_of_a_run(finished: Simulation) -> None:
 
 def test_a_failed_run_exits_with_1(run: Run, tmp_path: Path) -> None:
     cause = "[red]disk\x1b[2J full[/red]"
-    EventLog(tmp_path / EVENTS_FILE, run="7").record(
+    Events(EventLog(tmp_path / EVENTS_FILE), run="7").record(
         "failure", client="a", phase="training", cause=cause
     )
     with pytest.raises(RunError), logged_run(tmp_path, command="flwr run", run="7"):
@@ -116,5 +116,7 @@ def test_tensorboard_gets_the_curves_while_the_run_goes(tmp_path: Path) -> None:
 
 def test_a_log_of_two_runs_at_once_is_read_apart(run: Run, tmp_path: Path) -> None:
     with logged_run(tmp_path, command="one"):
-        EventLog(tmp_path / EVENTS_FILE, run="two").record("upload-accepted", client="b")
+        Events(EventLog(tmp_path / EVENTS_FILE), run="two").record(
+            "upload-accepted", client="b"
+        )
     assert json.loads(run("status", tmp_path, "--json").out)["runs"] == 2

@@ -18,7 +18,7 @@ from fedcert.errors import RefusalError, SettingsError
 from fedcert.flower_records import arrays_of, content, words_of
 from fedcert.messages import CONTRIBUTE, HELLO, PLAN, REPLY, TRAIN
 from fedcert.privacy import PrivacyDemand, UploadPrivacy, epsilon_of
-from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.prior_strategy import PriorStrategy
 
 EPSILON = {"privacy__epsilon": 50.0, "privacy__clip": 0.7}
 
@@ -72,7 +72,7 @@ def test_noise_is_secret_outside_of_simulations(tmp_path: Path) -> None:
 
 def test_a_federation_with_privacy(tmp_path: Path) -> None:
     federation = Federation(tmp_path / "run", tiny_settings(**EPSILON))
-    strategy: PooledPrior = federation.serve().strategy
+    strategy: PriorStrategy = federation.serve().strategy
     assert strategy.bundle is not None
     promise = strategy.bundle.notes["privacy"]
     assert (promise["epsilon"], promise["delta_p"], promise["clip"]) == (50.0, 1e-5, 0.7)

@@ -16,7 +16,7 @@ from fedcert.models import with_task_head
 from fedcert.settings import RunSettings
 from fedcert.simulations.deployed_example import Config, grow_pool, write_table
 from fedcert.simulations.runners.flower_internals import LocalGrid
-from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.prior_strategy import PriorStrategy
 from fedcert.strategies.serving import serve
 
 __all__ = ["NodeRig"]
@@ -116,7 +116,7 @@ class NodeRig:
         make_grid: MakeGrid = LocalGrid,
         special: Mapping[str, Callable[[Answer], Answer]] | None = None,
         bases: Mapping[str, Path] | None = None,
-    ) -> PooledPrior:
+    ) -> PriorStrategy:
         """Run server and nodes in this process, each node on its own configuration.
 
         Parameters

@@ -18,7 +18,7 @@ from fedcert.messages import PROTOCOL_VERSION, TRAIN
 from fedcert.models import load_base_model, with_task_head
 from fedcert.pool import Pool
 from fedcert.simulations.runners.flower_internals import LocalGrid
-from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.prior_strategy import PriorStrategy
 
 __all__ = ["NODE_FAULTS", "took_part"]
 
@@ -118,7 +118,7 @@ def slow_node(folder: Path) -> Outcome:
     return Outcome(f"failures {causes}, took part: {sorted(first)}, then {sorted(again)}")
 
 
-def took_part(rig: NodeRig, strategy: PooledPrior) -> set[str]:
+def took_part(rig: NodeRig, strategy: PriorStrategy) -> set[str]:
     """Return the nodes whose adapters are in the pool, or who were certified in a run."""
     base = load_base_model(str(rig.folder / "base-model"), num_labels=len(LABELS))
     pool = Pool(rig.run / "pool", rig.settings.space_of(base))

@@ -27,7 +27,8 @@ from fedcert.errors import BundleError, SettingsError
 from fedcert.flower_records import arrays_of, content, words_of
 from fedcert.messages import MANIFEST, PLAN, REPLY, TRAIN
 from fedcert.planning import menu, recipe_name
-from fedcert.runs.progress import Stopwatch
+from fedcert.runs.events import Events
+from fedcert.runs.progress import Viewer
 from fedcert.scenarios import load_scenario
 from fedcert.search.drawing import NO_CONSTANTS
 from fedcert.settings import RunSettings
@@ -79,28 +80,24 @@ def planners() -> list[str]:
     return sorted(chosen.clients_among(CLIENTS[:UPSTREAM], pooled=(), must_train=10))
 
 
-class _Told(Stopwatch):
+class _Told(Viewer):
     def __init__(self) -> None:
-        super().__init__()
         self.said: list[str] = []
         self.phases: list[tuple[str, int | None, int]] = []
 
-    def start(self, phase: str, total: int | None = None) -> None:
-        super().start(phase, total)
-        self.phases.append((phase, total, 0))
+    def on_phase(self, name: str, total: int | None) -> None:
+        self.phases.append((name, total, 0))
 
-    def advance(self, steps: int = 1) -> None:
-        phase, total, done = self.phases[-1]
-        self.phases[-1] = phase, total, done + steps
+    def on_progress(self, done: int, total: int | None) -> None:
+        self.phases[-1] = self.phases[-1][0], total, done
 
-    def say(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self.said.append(text)
 
 
 def _serve(federation: Federation, told: _Told | None = None) -> Outcome:
-    return serve(
-        federation.grid, federation.settings, output=federation.output, observer=told or _Told()
-    )
+    events = Events(told or _Told())
+    return serve(federation.grid, federation.settings, output=federation.output, events=events)
 
 
 # A run without trouble

@@ -15,17 +15,18 @@ from fedcert.errors import RunError
 from fedcert.runs.events import (
     EVENTS_FILE,
     KINDS,
+    Event,
     EventLog,
-    LoggedObserver,
+    Events,
     logged_run,
     read_events,
 )
-from fedcert.runs.progress import Stopwatch
+from fedcert.runs.progress import Stopwatch, Viewer
 
 
 def test_an_event_is_one_line_of_json_with_time_run_and_kind(tmp_path: Path) -> None:
     path = tmp_path / "runs" / EVENTS_FILE
-    EventLog(path, run="r1").record(
+    Events(EventLog(path), run="r1").record(
         "failure", client="a", phase="training", cause="x\ny\u2028z"
     )
     text = path.read_text(encoding="utf-8")
@@ -51,7 +52,7 @@ def test_an_event_is_one_line_of_json_with_time_run_and_kind(tmp_path: Path) -> 
 def test_what_has_no_place_in_the_log_is_refused(
     tmp_path: Path, kind: str, fields: dict[str, str | float]
 ) -> None:
-    log = EventLog(tmp_path / EVENTS_FILE, run="r")
+    log = Events(EventLog(tmp_path / EVENTS_FILE), run="r")
     with pytest.raises(ValueError, match=kind):
         log.record(kind, **fields)
     assert read_events(tmp_path / EVENTS_FILE) == []
@@ -59,7 +60,7 @@ def test_what_has_no_place_in_the_log_is_refused(
 
 def test_a_torn_last_line_is_skipped_and_does_not_swallow_the_next(tmp_path: Path) -> None:
     path = tmp_path / EVENTS_FILE
-    log = EventLog(path, run="r")
+    log = Events(EventLog(path), run="r")
     log.record("round", number=1)
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:25])
@@ -72,19 +73,21 @@ def test_a_torn_last_line_is_skipped_and_does_not_swallow_the_next(tmp_path: Pat
 def test_lines_that_are_no_events_are_skipped(tmp_path: Path, junk: bytes) -> None:
     path = tmp_path / EVENTS_FILE
     path.write_bytes(junk + b"\n")
-    EventLog(path, run="r").record("round", number=1)
+    Events(EventLog(path), run="r").record("round", number=1)
     assert [event.kind for event in read_events(path)] == ["round"]
 
 
 def test_figures_that_json_cannot_hold_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / EVENTS_FILE
-    EventLog(path, run="r").record("certificate-filed", client="a", bound=float("nan"), n=3)
+    Events(EventLog(path), run="r").record(
+        "certificate-filed", client="a", bound=float("nan"), n=3
+    )
     [event] = read_events(path)
     assert event.fields["bound"] is None
 
 
 def _write(path: Path, run: str, count: int) -> None:
-    log = EventLog(path, run=run)
+    log = Events(EventLog(path), run=run)
     for number in range(count):
         log.record("note", text=f"{number} " + run * 400)
 
@@ -110,11 +113,12 @@ def test_a_full_disk_ends_no_run_and_is_said_once(
 ) -> None:
     path = tmp_path / EVENTS_FILE
     path.symlink_to("/dev/full")
-    log = EventLog(path, run="r")
+    file = EventLog(path)
+    log = Events(file, run="r")
     with caplog.at_level(logging.WARNING, logger="fedcert"):
         log.record("round", number=1)
         log.record("round", number=2)
-    assert log.lost == 2
+    assert file.lost == 2
     assert len(caplog.records) == 1
     assert "No space left" in caplog.text
     path.unlink()
@@ -162,28 +166,46 @@ def test_runs_of_one_folder_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_progress_is_passed_on_and_logged_in_few_lines(tmp_path: Path) -> None:
-    class Counting(Stopwatch):
-        steps = 0
+    class Counting(Viewer):
+        heard = 0
 
-        def advance(self, steps: int = 1) -> None:
-            self.steps += steps
+        def on_progress(self, done: int, total: int | None) -> None:
+            self.heard += 1
 
-    shown = Counting()
-    observer = LoggedObserver(shown, EventLog(tmp_path / EVENTS_FILE, run="r"))
-    observer.start("train", 500)
+    shown, watch = Counting(), Stopwatch()
+    told = Events(EventLog(tmp_path / EVENTS_FILE), shown, watch, run="r")
+    told.phase("train", 500)
     for _ in range(500):
-        observer.advance()
-    observer.say("careful")
-    observer.start("fit")
-    shown.stop()
+        told.advance()
+    told.note("careful")
+    told.phase("fit")
+    watch.stop()
     events = read_events(tmp_path / EVENTS_FILE)
-    assert shown.steps == 500
-    assert list(shown.seconds) == ["train", "fit"]
+    assert shown.heard == 500
+    assert list(watch.seconds) == ["train", "fit"]
     kinds = [event.kind for event in events]
     assert kinds[0] == "phase"
-    assert kinds[-3:] == ["note", "progress", "phase"]
-    assert events[-2].fields == {"name": "train", "done": 500, "total": 500}
+    assert kinds[-3:] == ["progress", "note", "phase"]
+    assert events[-3].fields == {"name": "train", "done": 500, "total": 500}
     assert len(events) < 20
+
+
+def test_every_listener_is_told_the_same_events_in_turn() -> None:
+    heard: list[tuple[str, Event]] = []
+    events = Events(
+        lambda event: heard.append(("first", event)),
+        lambda event: heard.append(("second", event)),
+        run="r",
+    )
+    events.phase("train", 2)
+    events.advance()
+    with pytest.raises(ValueError, match="nonce"):
+        events.record("nonce")
+    assert [name for name, _ in heard] == ["first", "second"] * 2
+    assert [event for name, event in heard if name == "first"] == [
+        event for name, event in heard if name == "second"
+    ]
+    assert heard[-1][1].fields == {"name": "train", "done": 1, "total": 2}
 
 
 def test_the_documentation_lists_every_kind_and_field() -> None:

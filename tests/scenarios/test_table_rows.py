@@ -169,14 +169,14 @@ def test_an_unknown_option_lists_the_options(option: str, hint: str) -> None:
 
 
 def test_a_run_says_what_is_left_out(tmp_path: Path) -> None:
-    from fedcert.runs.progress import Stopwatch
+    from fedcert.runs.progress import Viewer
     from fedcert.settings import RunSettings
     from fedcert.simulations.simulating import simulate
 
-    class Listener(Stopwatch):
+    class Listener(Viewer):
         said: list[str] = []  # noqa: RUF012
 
-        def say(self, text: str) -> None:
+        def on_note(self, text: str) -> None:
             self.said.append(text)
 
     rows = [
@@ -199,7 +199,7 @@ def test_a_run_says_what_is_left_out(tmp_path: Path) -> None:
             "evaluation": {"baselines": False},
         }
     )
-    simulate(settings, output=tmp_path / "run", runner="inprocess", observer=Listener())
+    simulate(settings, output=tmp_path / "run", runner="inprocess", listeners=[Listener()])
     expected = "NOTE: table: the column 'client' is empty in 1 of 360 rows"
     assert sum(text.startswith(expected) for text in Listener.said) == 1
     assert expected in (tmp_path / "run" / "events.jsonl").read_text()

@@ -8,11 +8,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.serverapp.strategy import Strategy
 
 from fedcert.adapters import AdapterSpace
 from fedcert.bundles import Bundle
@@ -27,7 +28,6 @@ from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.simulations.simulating import Simulation, simulate
-from fedcert.strategies.observed_grid import ObservedGrid
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.serving import Outcome, serve
 
@@ -188,11 +188,11 @@ class Federation:
         return Pool(self.output / "pool", self.space)
 
     def start(self, *, observed: bool = True, timeout: float = 60.0) -> PooledPrior:
-        """Run Flower's own ``strategy.start``, on the plain grid or the observed one."""
+        """Run ``strategy.start``, or Flower's own, which knows the plain grid alone."""
         strategy = self.strategy()
-        grid = ObservedGrid(self.grid, strategy.receive) if observed else self.grid
         rounds = strategy.rounds_needed(self.grid)
-        strategy.start(grid, ArrayRecord(), num_rounds=rounds, timeout=timeout)
+        start = strategy.start if observed else partial(Strategy.start, strategy)
+        start(self.grid, ArrayRecord(), num_rounds=rounds, timeout=timeout)
         return strategy
 
     def serve(self) -> Outcome:

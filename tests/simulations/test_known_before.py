@@ -111,7 +111,7 @@ def _started(output: Path, settings: RunSettings) -> None:
         raise RunError("the network is gone")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedcert.strategies.serving._wait_for_nodes", fail)
+        patch.setattr("fedcert.strategies.registration.Registration.wait", fail)
         with pytest.raises(RunError, match="the network is gone"):
             module.simulate(settings, output=output, runner="inprocess")
     assert (output / "pool").is_dir()

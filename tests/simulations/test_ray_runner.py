@@ -17,7 +17,7 @@ from flwr.serverapp import ServerApp
 
 from fedcert.certificates import Certificate
 from fedcert.errors import RunError
-from fedcert.runs.progress import Stopwatch
+from fedcert.runs.progress import Viewer
 from fedcert.simulations.runners import ray_engine
 from fedcert.simulations.runners.ray_engine import run_with_ray
 from fedcert.simulations.simulating import Simulation, simulate
@@ -40,17 +40,15 @@ class Comparison:
     after: tuple[Path, int]
 
 
-class Watcher(Stopwatch):
+class Watcher(Viewer):
     """Looks in the middle of the run at what is running."""
 
     def __init__(self, mark: str) -> None:
-        super().__init__()
         self._mark = mark
         self.running: list[str] = []
 
-    def start(self, phase: str, total: int | None = None) -> None:
-        super().start(phase, total)
-        if phase == "certify new clients":
+    def on_phase(self, name: str, total: int | None) -> None:
+        if name == "certify new clients":
             self.running = _marked(self._mark)
 
 
@@ -63,7 +61,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(MARK, folder.name)
         watcher = Watcher(folder.name)
-        ray = simulate(settings, output=folder / "ray", runner="ray", observer=watcher)
+        ray = simulate(settings, output=folder / "ray", runner="ray", listeners=[watcher])
     after = _surroundings()
     left = _left(folder.name)
     here = simulate(settings, output=folder / "here", runner="inprocess")

@@ -20,7 +20,7 @@ from fedcert.clients.node import Node
 from fedcert.errors import DataError, RunError, SettingsError
 from fedcert.reports import render_report
 from fedcert.reports.results import read_results
-from fedcert.runs.progress import Stopwatch
+from fedcert.runs.progress import Viewer
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.runners import RUNNERS
@@ -93,7 +93,7 @@ def test_the_results_hold_every_section(finished: Simulation) -> None:
     assert sent["upload_bytes"] > UPSTREAM * 4 * 42
     assert sent["download_bytes"] > NEW * sent["download_bytes_per_new_client"] > 0
     assert results["digests"]["bundle"] == Bundle.load(finished.output / "bundle").digest
-    assert len({phase["phase"] for phase in results["timings"]}) == len(results["timings"]) == 8
+    assert len({phase["phase"] for phase in results["timings"]}) == len(results["timings"]) == 9
     assert results["peak_rss_mib"] > 100
     for row in results["clients"]:
         certificate = Certificate.read(finished.output / row["certificate"])
@@ -327,17 +327,16 @@ def test_the_in_process_runner_opens_no_port_and_starts_no_process(tmp_path: Pat
         ]
         seen.append((len(listening), len(process.children(recursive=True))))
 
-    class Watcher(Stopwatch):
-        def start(self, phase: str, total: int | None = None) -> None:
-            super().start(phase, total)
+    class Watcher(Viewer):
+        def on_phase(self, name: str, total: int | None) -> None:
             look()
 
-        def advance(self, steps: int = 1) -> None:
+        def on_progress(self, done: int, total: int | None) -> None:
             look()
 
     look()
     settings = tiny_settings(evaluation__baselines=False)
-    simulate(settings, output=tmp_path / "run", runner="inprocess", observer=Watcher())
+    simulate(settings, output=tmp_path / "run", runner="inprocess", listeners=[Watcher()])
     look()
     assert len(seen) > UPSTREAM + NEW
     assert set(seen) == {seen[0]}

@@ -39,7 +39,6 @@ def _strategy(federation: Federation, training: FederatedTraining = QUICK) -> Fe
     plain = federation.strategy()
     scenario = load_scenario(federation.settings.scenario.name, {})
     return FederatedPrior(
-        pool=federation.pool(),
         space=federation.space,
         publish=lambda prior, notes: bundle_of(
             prior,

@@ -43,7 +43,8 @@ from fedcert.messages import (
 from fedcert.personalization import candidate_seed, personalize
 from fedcert.protocol.commitment import Commitment
 from fedcert.randomness import derive_seed
-from fedcert.strategies.pooled_prior import Failure, PooledPrior
+from fedcert.runs.failures import Failure
+from fedcert.strategies.pooled_prior import PooledPrior
 
 UNLUCKY = CLIENTS[3]
 LAST = CLIENTS[-1]

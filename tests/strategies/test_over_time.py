@@ -21,12 +21,13 @@ from fedcert.errors import BundleError, RunError
 from fedcert.flower_records import arrays_of, content, words_of
 from fedcert.messages import CERTIFY, COMMIT, PLAN, REPLY, TRAIN
 from fedcert.pool.locking import only_one
-from fedcert.runs.progress import Stopwatch
+from fedcert.runs.events import Events
+from fedcert.runs.progress import Viewer
 from fedcert.settings import RunSettings
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies import publishing, serving
 from fedcert.strategies.latest import LatestBundle
-from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.prior_strategy import PriorStrategy
 from fedcert.strategies.serving import serve
 from fedcert.verification import check_bundle
 
@@ -49,12 +50,12 @@ def _federation(folder: Path, clients: Iterable[str], **changes: Any) -> Federat
 
 def _run(
     folder: Path, clients: Iterable[str], **changes: Any
-) -> tuple[Federation, PooledPrior]:
+) -> tuple[Federation, PriorStrategy]:
     federation = _federation(folder, clients, **changes)
     return federation, federation.serve().strategy
 
 
-def _bundle(strategy: PooledPrior) -> Bundle:
+def _bundle(strategy: PriorStrategy) -> Bundle:
     assert strategy.bundle is not None
     return strategy.bundle
 
@@ -98,19 +99,23 @@ def test_too_few_newcomers_wait_for_a_later_version_and_delay_nobody(
     _refuse_to_fit(monkeypatch)
     phases: list[str] = []
 
-    class Told(Stopwatch):
-        def start(self, phase: str, total: int | None = None) -> None:
-            phases.append(f"{phase}: {total}")
+    class Told(Viewer):
+        def on_phase(self, name: str, total: int | None) -> None:
+            phases.append(f"{name}: {total}")
 
-        def advance(self, steps: int = 1) -> None:
-            phases[-1] += "." * steps
+        def on_progress(self, done: int, total: int | None) -> None:
+            phases[-1] += "."
 
     federation = _federation(tmp_path / "run", [*CLIENTS[:12], *NEWCOMERS])
     settings, output = federation.settings, federation.output
-    strategy = serve(federation.grid, settings, output=output, observer=Told()).strategy
+    strategy = serve(federation.grid, settings, output=output, events=Events(Told())).strategy
     kinds = [kind for kind, _ in federation.clients.asked if kind in (TRAIN, COMMIT, CERTIFY)]
     assert kinds == [COMMIT] * NEW + [CERTIFY] * NEW + [TRAIN] * 2
-    assert phases == ["certify new clients: 2..", "train upstream adapters: 2.."]
+    assert phases == [
+        "call the roll: None",
+        "certify new clients: 2..",
+        "train upstream adapters: 2..",
+    ]
     assert _bundle(strategy).digest == _bundle(first).digest
     assert len(federation.pool()) == 12
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from flwr.app import ArrayRecord, Error, Message
+from flwr.serverapp.strategy import Strategy
 from simulations.federation import (
     CLIENTS,
     NEW,
@@ -23,7 +25,6 @@ from fedcert.errors import PoolError
 from fedcert.messages import CERTIFY, COMMIT, HELLO, TRAIN
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies import observed_grid
-from fedcert.strategies.observed_grid import ObservedGrid
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.verification import check_bundle
 
@@ -91,8 +92,8 @@ def test_rounds_of_a_few_clients_make_the_same_bundle(
         return replies
 
     federation.grid.send_and_receive = counted  # type: ignore[method-assign]
-    grid = ObservedGrid(federation.grid, strategy.receive) if observed else federation.grid
-    strategy.start(grid, ArrayRecord(), num_rounds=4, timeout=60)
+    start = strategy.start if observed else partial(Strategy.start, strategy)
+    start(federation.grid, ArrayRecord(), num_rounds=4, timeout=60)
     assert federation.clients.asked[UPSTREAM + NEW : -2 * NEW] == [
         (TRAIN, client) for client in CLIENTS[:UPSTREAM]
     ]

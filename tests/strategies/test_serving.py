@@ -15,8 +15,8 @@ from fedcert.certificates import Certificate
 from fedcert.cli.status import _phase
 from fedcert.errors import PriorError, RunError, SettingsError
 from fedcert.messages import CERTIFY, TRAIN
-from fedcert.runs.events import LoggedObserver, logged_run
-from fedcert.runs.progress import Stopwatch
+from fedcert.runs.events import Events, logged_run
+from fedcert.runs.progress import Viewer
 from fedcert.runs.status import read_status
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies.pooled_prior import PooledPrior
@@ -59,17 +59,19 @@ def test_a_run_leaves_pool_bundle_and_certificates(
 def test_progress_is_told_reply_by_reply(tmp_path: Path) -> None:
     told: list[str] = []
 
-    class Recorder(Stopwatch):
-        def start(self, phase: str, total: int | None = None) -> None:
-            told.append(f"{phase}: {total}")
+    class Recorder(Viewer):
+        def on_phase(self, name: str, total: int | None) -> None:
+            told.append(f"{name}: {total}")
 
-        def advance(self, steps: int = 1) -> None:
-            told[-1] += "." * steps
+        def on_progress(self, done: int, total: int | None) -> None:
+            told[-1] += "."
 
     federation = Federation(tmp_path / "run")
     federation.on(TRAIN, CLIENTS[2], _gone)
-    serve(federation.grid, federation.settings, output=federation.output, observer=Recorder())
+    events = Events(Recorder())
+    serve(federation.grid, federation.settings, output=federation.output, events=events)
     assert told == [
+        "call the roll: None",
         f"train upstream adapters: {UPSTREAM}" + "." * UPSTREAM,
         "fit the prior: None",
         f"certify new clients: {NEW}" + "." * NEW,
@@ -135,13 +137,15 @@ def test_a_prior_that_replays_its_pool_can_be_an_error(tmp_path: Path) -> None:
 def test_a_prior_that_replays_its_pool_is_loud(tmp_path: Path) -> None:
     said: list[str] = []
 
-    class Listener(Stopwatch):
-        def say(self, text: str) -> None:
+    class Listener(Viewer):
+        def on_note(self, text: str) -> None:
             said.append(text)
 
     settings = tiny_settings(prior__kind="pool", prior__on_memorization="warn")
     federation = Federation(tmp_path / "run", settings)
-    outcome = serve(federation.grid, settings, output=federation.output, observer=Listener())
+    outcome = serve(
+        federation.grid, settings, output=federation.output, events=Events(Listener())
+    )
     assert len(said) == 1
     assert said[0].startswith(REPLAY)
     assert outcome.strategy.bundle is not None
@@ -173,18 +177,13 @@ def test_while_nodes_are_missing_the_status_says_how_many(tmp_path: Path) -> Non
     federation = Federation(tmp_path / "run", settings, nodes=2)
     seen: list[str] = []
 
-    class Watcher(Stopwatch):
-        def say(self, text: str) -> None:
+    class Watcher(Viewer):
+        def on_note(self, text: str) -> None:
             seen.append(f"{_phase(read_status(federation.output).progress)} {text}")
 
-    with logged_run(federation.output, command="x") as events, pytest.raises(RunError):
-        serve(
-            federation.grid,
-            settings,
-            output=federation.output,
-            observer=LoggedObserver(Watcher(), events),
-            events=events,
-        )
+    run = logged_run(federation.output, command="x", listeners=[Watcher()])
+    with run as events, pytest.raises(RunError):
+        serve(federation.grid, settings, output=federation.output, events=events)
     assert any(
         line.startswith("wait for nodes: 2 of 3 (for 0 s) WARNING: 2 of 3 nodes are there")
         for line in seen
