@@ -197,8 +197,8 @@ def test_repeats_and_rows_that_cannot_be_read(
     words = ("--client", "device", "-o", output)
     shown = parties.device("personalize", path, *words, "--json")
     assert shown.code == 0
-    assert "2 of the 40 examples cannot be read, or have no label of the task (row 5, row 8); " \
-        "each counts as an error. Leave them in" in shown.err  # fmt: skip
+    assert "2 of the 40 examples cannot be read, or have no label of the task" in shown.err
+    assert "(row 5, row 8); each counts as an error. Leave them in" in shown.err
     assert Certificate.from_json(shown.out).errors >= 0
     shown = run("verify", parties.certificate, "--bundle", parties.bundle, "--data", path,
                 "--json")  # fmt: skip
