@@ -21,6 +21,7 @@ from fedcert.priors.base import FloatArray
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.runs.events import Events
 from fedcert.scenarios import Scenario, load_scenario
+from fedcert.search.learning import has_linear_head
 from fedcert.settings import RunSettings
 from fedcert.strategies.federated_prior import FederatedPrior
 from fedcert.strategies.planning import Planning
@@ -196,7 +197,9 @@ class Run:
             pool=self._pool,
             fit=self._fit,
             clients_per_round=self._settings.server.clients_per_round,
-            planning=_planning(self._settings, constants),
+            planning=_planning(
+                self._settings, constants, local_head=has_linear_head(self.space)
+            ),
             **self._common(),
         )
 
@@ -261,7 +264,9 @@ def _pool_of(folder: Path, base: BaseModel, space: AdapterSpace) -> tuple[Pool, 
             raise refused from None
 
 
-def _planning(settings: RunSettings, constants: FloatArray) -> Planning | None:
+def _planning(
+    settings: RunSettings, constants: FloatArray, *, local_head: bool = False
+) -> Planning | None:
     if not settings.planned:
         return None
     certificate = settings.certificate
@@ -272,6 +277,7 @@ def _planning(settings: RunSettings, constants: FloatArray) -> Planning | None:
             candidates=certificate.candidates,
             delta=certificate.delta,
             constants=len(constants),
+            local_head=local_head,
             randomized=certificate.randomized,
         ),
         seed=settings.seed,

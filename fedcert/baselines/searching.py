@@ -28,6 +28,7 @@ from fedcert.planning import ClientReplay, menu, worth_trying
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed
 from fedcert.search.drawing import fixed_candidates
+from fedcert.search.learning import has_linear_head
 from fedcert.search.scores import Scores
 from fedcert.search.session import SupportSession
 
@@ -56,6 +57,7 @@ class Searching(Method):
             candidates=upstream.candidates,
             delta=upstream.delta,
             constants=len(upstream.constants),
+            local_head=has_linear_head(upstream.model.space),
         )
         return [cls(upstream=upstream, recipe=each) for each in recipes if cls.takes(each)]
 
@@ -100,7 +102,9 @@ class Searching(Method):
 
     def trial(self, examples: Examples, n: int) -> float:
         """Replay as planners do."""
-        upstream, count = self.upstream, self.recipe.candidates
+        upstream = self.upstream
+        # Recipes of fewer candidates look at the first of the same ones.
+        count = max(upstream.candidates, self.recipe.candidates)
         replays = upstream.during_trials(
             examples,
             ("replay", count),
@@ -189,7 +193,7 @@ class Union(Searching):
 
     @classmethod
     def takes(cls, recipe: Recipe) -> bool:
-        """Take the union."""
+        """Take the union, of all candidates and of fewer."""
         return recipe.kind == "union"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedcert.certificates import (
+    DefaultRecipe,
     HybridRecipe,
     MixedUnionRecipe,
     PosteriorSplitRecipe,
@@ -19,6 +20,11 @@ __all__ = ["menu", "recipe_name", "worth_trying"]
 # Shares of the support set that choose, or give weights.
 _HYBRIDS = (0.25, 0.5)
 _POSTERIOR_SPLITS = (0.25, 0.375, 0.5)
+# What is trained from the default adapter, on which shares.
+_TUNED = (0.25, 0.5)
+# Unions of fewer candidates, which cost less where one of them is about as good. A union of one
+# draw is left out: the default is one of the center.
+_SMALL_UNIONS = (10, 100)
 # Shares of delta for constant predictors.
 _MIXED = (0.5, 0.9)
 # With fewer examples than these, two chances at half of delta are worth less than one.
@@ -28,7 +34,12 @@ _MOST_REFINED_ON = 64
 
 
 def menu(
-    *, candidates: int, delta: float, constants: int = 0, randomized: bool = False
+    *,
+    candidates: int,
+    delta: float,
+    constants: int = 0,
+    local_head: bool = False,
+    randomized: bool = False,
 ) -> tuple[Recipe, ...]:
     """Return every recipe that a planner tries.
 
@@ -38,11 +49,14 @@ def menu(
     Parameters
     ----------
     candidates : int
-        M of each recipe.
+        M of each recipe that draws candidates, but for unions of fewer.
     delta : float
         Delta of each recipe.
     constants : int (default: 0)
         K, how many constant predictors there are; 0 leaves out the recipes that need them.
+    local_head : bool (default: False)
+        Whether the base model can have a head of a client's own
+        (`fedcert.search.learning.has_linear_head`).
     randomized : bool (default: False)
         Whether their bounds take a number from the seed.
     """
@@ -56,6 +70,13 @@ def menu(
         UnionRecipe(**terms),
         *(HybridRecipe(**terms, choose_fraction=share) for share in _HYBRIDS),
         SwapRecipe(**terms),
+        DefaultRecipe(**{**terms, "candidates": 1}),
+        *(
+            UnionRecipe(**{**terms, "candidates": count})
+            for count in _SMALL_UNIONS
+            if count < candidates
+        ),
+        *_trained(terms, local_head=local_head),
         *(PosteriorSplitRecipe(**terms, choose_fraction=share) for share in _POSTERIOR_SPLITS),
         *(
             MixedUnionRecipe(**terms, constants=constants, share=share)
@@ -65,17 +86,46 @@ def menu(
     )
 
 
+def _trained(terms: dict[str, Any], *, local_head: bool) -> list[Recipe]:
+    """Return splits whose finalists are trained: alone, where no candidate has to be drawn."""
+    alone: dict[str, Any] = {**terms, "candidates": 1}
+    recipes: list[Recipe] = [
+        PosteriorSplitRecipe(**alone, refinement="finetune", choose_fraction=share)
+        for share in _TUNED
+    ]
+    if local_head:
+        recipes.append(PosteriorSplitRecipe(**alone, refinement="local_head"))
+    if terms["candidates"] > 1:
+        both = "posterior_mean+finetune"
+        recipes.append(PosteriorSplitRecipe(**terms, refinement=both, finalists=2))
+    return recipes
+
+
 def worth_trying(recipe: Recipe, n: int) -> bool:
     """Return whether a planner tries a recipe at n.
 
-    Not if it would refine on too many examples, or swap parts of too few.
+    Not if it would search a posterior on too many examples, or swap parts of too few.
     """
     if recipe.kind == SwapRecipe.kind:
         return n >= _FEWEST_SWAPPED
-    return not recipe.refines or recipe.choosing(n).size <= _MOST_REFINED_ON
+    if not recipe.refines or "posterior_mean" not in _refinement(recipe):
+        return True
+    return recipe.choosing(n).size <= _MOST_REFINED_ON
 
 
 def recipe_name(recipe: Recipe) -> str:
-    """Return a recipe's kind, with the share of examples that choose, or of the constants."""
+    """Return a recipe's kind or what it refines by, and its share or its few candidates.
+
+    The share is that of the examples that choose, or of the constants.
+    """
+    if recipe.kind == UnionRecipe.kind and recipe.candidates in _SMALL_UNIONS:
+        return f"{recipe.kind} of {recipe.candidates}"
+    refinement = _refinement(recipe)
+    kind = recipe.kind if refinement == "posterior_mean" else refinement
     share = getattr(recipe, "choose_fraction", getattr(recipe, "share", None))
-    return recipe.kind if share is None else f"{recipe.kind} {share:g}"
+    return kind if share is None else f"{kind} {share:g}"
+
+
+def _refinement(recipe: Recipe) -> str:
+    """Return by what a recipe refines; one of somebody's own may search for long."""
+    return str(getattr(recipe, "refinement", "posterior_mean"))

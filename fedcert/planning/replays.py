@@ -156,18 +156,22 @@ class ClientReplay:
 
     def _finalists(self, recipe: Recipe, n: int, certifying: slice) -> Refined:
         """Return what the recipe refines from its choosing examples, on certifying ones."""
+        made = [self._made(part, n) for part in recipe.refined_apart()]
+        return Refined(
+            wrong=np.concatenate([scores.wrong[:, certifying] for _, scores in made]),
+            losses=np.concatenate([scores.losses[:, certifying] for _, scores in made]),
+            test_risk=np.concatenate([risks for risks, _ in made]),
+        )
+
+    def _made(self, recipe: Recipe, n: int) -> tuple[FloatArray, Scores]:
+        """Return risks and scores of finalists, which recipes that ask for the same share."""
         choosing = recipe.choosing(n)
         key = f"{choosing.size} {recipe.refinement_config()}"
         if key not in self._refined:
             adapters = recipe.refine(self._session(recipe, n).only(choosing))
             scores = self._scorer.score(adapters, self._examples)
             self._refined[key] = self._risk_of(adapters), scores
-        risks, scores = self._refined[key]
-        return Refined(
-            wrong=scores.wrong[:, certifying],
-            losses=scores.losses[:, certifying],
-            test_risk=risks,
-        )
+        return self._refined[key]
 
     def _session(self, recipe: Recipe, n: int, *, start: int = 0) -> SupportSession:
         """Let a recipe choose on some n of the examples as it would for a client."""

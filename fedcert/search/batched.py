@@ -93,7 +93,7 @@ class BatchedScorer(Scorer):
         labels = torch.from_numpy(examples.labels)
         wrong = np.empty((len(vectors), len(examples)), dtype=np.bool_)
         losses = np.empty((len(vectors), len(examples)))
-        for rows, logits in self._logits(vectors, examples.inputs):
+        for rows, logits in self.logits(vectors, examples.inputs):
             margins, loss = margins_and_losses(logits, labels)
             wrong[rows] = (margins <= self.margin_tolerance).numpy()
             losses[rows] = loss.numpy()
@@ -105,11 +105,11 @@ class BatchedScorer(Scorer):
     ) -> npt.NDArray[np.int64]:
         """Return the predicted class of each candidate for each input, ``(M, n)``."""
         predicted = np.empty((len(vectors), len(inputs)), dtype=np.int64)
-        for rows, logits in self._logits(vectors, inputs):
+        for rows, logits in self.logits(vectors, inputs):
             predicted[rows] = logits.argmax(dim=-1).numpy()
         return predicted
 
-    def _logits(
+    def logits(
         self, vectors: npt.NDArray[np.float64], inputs: npt.NDArray[Any]
     ) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield blocks of candidates with their logits ``(block, n, K)``."""

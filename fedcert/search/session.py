@@ -12,6 +12,7 @@ from fedcert.certificates import Chosen, Recipe, Session, Span
 from fedcert.data.examples import Examples
 from fedcert.priors.base import FloatArray, Prior
 from fedcert.search.drawing import NO_CONSTANTS, fixed_candidates, led_by
+from fedcert.search.learning import finetuned, local_head
 from fedcert.search.refinement import posterior_means
 from fedcert.search.scores import Scorer
 from fedcert.search.search import search
@@ -106,6 +107,21 @@ class SupportSession(Session):
             count=count,
             on_scored=self._on_scored,
         )
+
+    def finetuned(self, *, steps: int, learning_rate: float, pull: float) -> FloatArray:
+        """Train an adapter from the prior's center on all examples of this session."""
+        return finetuned(
+            self._scorer,
+            self._ordered,
+            self._prior.center(),
+            steps=steps,
+            learning_rate=learning_rate,
+            pull=pull,
+        )
+
+    def local_head(self) -> FloatArray:
+        """Train a head on the frozen base model on all examples of this session."""
+        return local_head(self._scorer, self._ordered)
 
     def only(self, span: Span) -> SupportSession:
         """Return a session over some of the examples."""

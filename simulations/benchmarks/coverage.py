@@ -49,6 +49,7 @@ RECIPES: tuple[Recipe, ...] = (
     SwapRecipe(**_TERMS, randomized=True),
     PosteriorSplitRecipe(**_TERMS),
     PosteriorSplitRecipe(**_TERMS, finalists=3),
+    PosteriorSplitRecipe(**_TERMS, finalists=2, refinement="posterior_mean+finetune"),
     HybridRecipe(**_TERMS),
     HybridRecipe(**_TERMS, beta=0.5),
     UnionRecipe(**_TERMS, randomized=True),
@@ -92,7 +93,9 @@ def coverage(episodes: int = EPISODES, *, seed: int = 0) -> Iterator[dict[str, A
 
 
 def _label(recipe: Recipe) -> str:
-    shown = {"choose_fraction", "finalists", "beta", "randomized"}
+    shown = {"choose_fraction", "finalists", "refinement", "beta", "randomized"}
     arguments = {k: v for k, v in recipe.to_config().items() if k in shown}
+    # Rows from before there was another one say nothing of it.
+    arguments = {k: v for k, v in arguments.items() if v != "posterior_mean"}
     listed = ", ".join(f"{name} = {value}" for name, value in arguments.items())
     return f"{recipe.kind} ({listed})" if listed else recipe.kind

@@ -19,9 +19,6 @@ from .conftest import Issuer
 SIZES = (1, 2, 3, 4, 5, 7, 8, 31, 32, 80, 81, 255, 256, 2_000)
 """Where rounding a share up or down makes a difference, and some of each parity."""
 
-UNSAID = {"first_share", "randomized"}
-"""Arguments that are left out where they say what was so before there were such arguments."""
-
 
 class RecipeSuite:
     """Subclass it, set `recipe`, and add what is particular to the variant."""
@@ -72,7 +69,9 @@ class RecipeSuite:
         config = json.loads(json.dumps(self.recipe.to_config()))
         assert Recipe.from_config(config) == self.recipe
         assert config["kind"] == self.recipe.kind
-        assert set(config) == {"kind", *(field.name for field in fields(self.recipe))} - UNSAID
+        assert set(config) == {
+            "kind", *(field.name for field in fields(self.recipe)),
+        } - set(self.recipe.unsaid)  # fmt: skip
 
     def test_what_it_says_about_attempts_survives(self) -> None:
         recipe = replace(self.recipe, first_share=0.99)

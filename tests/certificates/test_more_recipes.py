@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +19,7 @@ from fedcert.certificates import (
     HybridRecipe,
     MixedUnionRecipe,
     PosteriorSplitRecipe,
+    Recipe,
     SplitRecipe,
     UnionRecipe,
     WeightedUnionRecipe,
@@ -28,6 +30,7 @@ from fedcert.certificates import (
 from fedcert.certificates.counts import Counts
 from fedcert.certificates.kl_bounds import kl_upper_inverse
 from fedcert.certificates.recipes.by_bound import lowest_bound
+from fedcert.certificates.recipes.session import TableSession
 from fedcert.certificates.replay import ErrorTable, replay
 from fedcert.errors import CertificateError
 from fedcert.simulations.benchmarks.recipes import (
@@ -85,11 +88,101 @@ class TestPosteriorSplit(WeightSuite):
             ({"refinement": "luck"}, "unknown refinement 'luck'; this version knows"),
             ({"steps": 1}, "steps must be from 2 to"),
             ({"chains": 1.5}, "chains must be an integer"),
+            ({"refinement": ["finetune"]}, "refinement must be a text"),
+            ({"refinement": "finetune+luck"}, "unknown refinement 'luck'"),
+            ({"refinement": ""}, "unknown refinement ''"),
+            ({"refinement": "finetune+posterior_mean"}, "once, in the order posterior_mean"),
+            ({"refinement": "finetune+finetune"}, "must name each algorithm once"),
+            ({"refinement": "finetune", "finalists": 2}, "makes 1 finalists, not 2"),
+            ({"refinement": "finetune+local_head"}, "makes 2 finalists, not 1"),
+            ({"refinement": "posterior_mean+finetune"}, "makes 2 finalists or more, not 1"),
+            ({"tuning_steps": 0}, "tuning_steps must be from 1 to"),
+            ({"learning_rate": -0.1}, "learning_rate must not be negative"),
+            ({"pull": "0.1"}, "pull must be a number"),
+            ({"pull": float("nan")}, "pull must be finite"),
         ],
     )
     def test_wrong_terms_are_refused(self, change: dict[str, Any], message: str) -> None:
         with pytest.raises(CertificateError, match=message):
             PosteriorSplitRecipe(**FEW, **change)
+
+
+class TestTrainedFinalists(WeightSuite):
+    recipe = PosteriorSplitRecipe(
+        **TERMS, finalists=4, refinement="posterior_mean+finetune+local_head"
+    )
+    few = PosteriorSplitRecipe(
+        **FEW, finalists=4, refinement="posterior_mean+finetune+local_head"
+    )
+
+    def test_every_finalist_is_paid_for(self) -> None:
+        assert self.recipe.weight() == uniform_weight(4)
+
+    def test_each_algorithm_makes_its_own(self) -> None:
+        apart = self.recipe.refined_apart()
+        assert [(part.refinement, part.finalists) for part in apart] == [
+            ("posterior_mean", 2), ("finetune", 1), ("local_head", 1),
+        ]  # fmt: skip
+        made = self.recipe.refine(Making())
+        assert made.tolist() == [[20_000.0], [2.0], [0.03], [7.0]]
+        assert np.concatenate([part.refine(Making()) for part in apart]).tolist() == (
+            made.tolist()
+        )
+
+    def test_what_is_made_depends_on_what_is_said_alone(self) -> None:
+        tuned = PosteriorSplitRecipe(**TERMS, refinement="finetune")
+        assert tuned.refinement_config() == {
+            "refinement": "finetune", "tuning_steps": 60, "learning_rate": 0.03, "pull": 0.01,
+        }  # fmt: skip
+        assert tuned.refinement_config() == replace(tuned, candidates=7).refinement_config()
+        faster = replace(tuned, learning_rate=0.1)
+        assert faster.refinement_config() != tuned.refinement_config()
+
+    def test_a_recipe_from_before_is_what_it_was(self) -> None:
+        config = {
+            "kind": "posterior_split", "candidates": 9, "delta": 0.05, "margin_tolerance": 1e-4,
+            "choose_fraction": 0.5, "finalists": 2, "refinement": "posterior_mean",
+            "chains": 32, "steps": 60,
+        }  # fmt: skip
+        recipe = Recipe.from_config(config)
+        assert recipe.to_config() == config
+        assert recipe.statement(80) == (
+            "40 of the 80 examples chose among 9 candidates and refined them into 2 finalists "
+            "by 'posterior_mean'; the other 40 certify the adapter, and every finalist is paid "
+            "for with an equal share of delta, by exact inversion of the binomial tail."
+        )
+
+    def test_it_says_what_made_the_finalists(self) -> None:
+        assert (
+            "made 4 finalists (the mean of the posterior given 20000 candidates; the center of "
+            "the prior, fine-tuned; a head of its own on the frozen base model)"
+        ) in self.recipe.statement(80)
+        alone = PosteriorSplitRecipe(candidates=1, delta=0.05, refinement="finetune")
+        assert "made 1 finalist (the center of the prior, fine-tuned)" in alone.statement(80)
+        assert "candidates" not in alone.ledger(80)[0].purpose
+
+    def test_a_table_has_nothing_to_train(self) -> None:
+        session = TableSession(random_table(9, 32, seed=0), candidates=9, n=32)
+        for name in ("finetune", "local_head"):
+            alone = PosteriorSplitRecipe(**FEW, refinement=name)
+            with pytest.raises(CertificateError, match="no model that an adapter could be"):
+                alone.refine(session)
+
+
+class Making(TableSession):
+    """Returns what it is asked for, and chooses nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def posterior_means(self, *, candidates: int, count: int, **_rest: int) -> Any:
+        return np.array([[candidates], [count]], dtype=np.float64)
+
+    def finetuned(self, *, learning_rate: float, **_rest: float) -> Any:
+        return np.array([learning_rate])
+
+    def local_head(self) -> Any:
+        return np.array([7.0])
 
 
 class TestHybrid(WeightSuite):

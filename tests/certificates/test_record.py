@@ -45,14 +45,22 @@ RECIPES = {
     "swap": SwapRecipe(candidates=20_000, delta=0.05, choose_fraction=0.25),
     "mixed_union": MixedUnionRecipe(candidates=20_000, delta=0.05, constants=3, share=0.9),
     "default": DefaultRecipe(candidates=1, delta=0.05),
+    "finalists": PosteriorSplitRecipe(
+        candidates=20_000,
+        delta=0.05,
+        finalists=3,
+        refinement="posterior_mean+finetune+local_head",
+        pull=0.1,
+    ),
 }
-FIRST = [name for name in RECIPES if name not in ("swap", "default")]
+FIRST = [name for name in RECIPES if name not in ("swap", "default", "finalists")]
 """Those that there were when certificates had their first words."""
 STAGE = FirstStage(errors=1, profile=(0, 3, 97, 900, 19_000, 0, 0, 0, 0))
 PARTICULARS: dict[str, dict[str, Any]] = {
     "posterior_split": {"index": 1},
     "hybrid": {"first_stage": STAGE},
     "default": {"index": 0},
+    "finalists": {"index": 2},
     # The second part's choice, certified on the first 20 of 80.
     "swap": {"index": 20_000 + 1234, "certified_on": 20},
 }

@@ -125,21 +125,23 @@ def test_a_first_stage_that_was_made_up(
     assert open_ends(blind) >= {"first stage", "data"}
 
 
-def test_a_posterior_that_learned_from_all_examples(
-    vit: Family, model: AdaptedModel, tmp_path: Path
+@pytest.mark.parametrize("refinement", ["posterior_mean", "finetune", "local_head"])
+def test_a_finalist_that_learned_from_all_examples(
+    vit: Family, model: AdaptedModel, refinement: str, tmp_path: Path
 ) -> None:
-    client = Client(vit, model, REFINED, tmp_path)
+    recipe = replace(REFINED, refinement=refinement)
+    client = Client(vit, model, recipe, tmp_path)
     report = client.verify(client.certificate)
     assert failed(report) == []
     assert "choice" in {check.name for check in report.checks}
     session = SupportSession(
-        REFINED,
+        recipe,
         client.bundle.prior,
         BatchedScorer(model, margin_tolerance=1e-4),
         client.ordered,
         seed=client.seed,
     )
-    [tuned] = REFINED.refine(session)
+    [tuned] = recipe.refine(session)
     forged = client.forge(tuned)
     assert failed(client.verify(forged)) == ["choice"]
     blind = client.verify(forged, data=False)

@@ -41,6 +41,15 @@ RECIPES = {
     "hybrid": {},
     "default": {"candidates": 1},
     "posterior_split": {"chains": 8, "steps": 10},
+    "tuned": {"kind": "posterior_split", "refinement": "finetune"},
+    "local head": {"kind": "posterior_split", "refinement": "local_head"},
+    "all kinds": {
+        "kind": "posterior_split",
+        "chains": 8,
+        "steps": 10,
+        "finalists": 3,
+        "refinement": "posterior_mean+finetune+local_head",
+    },
     "two finalists": {"kind": "posterior_split", "chains": 8, "steps": 10, "finalists": 2},
 }
 

@@ -24,6 +24,7 @@ from fedcert.planning import (
 
 RANDOMIZED = menu(candidates=50, delta=0.05, constants=2, randomized=True)
 RECIPES = menu(candidates=50, delta=0.05, constants=2)
+WHOLE = menu(candidates=1000, delta=0.05, constants=2, local_head=True)
 UNION, SPLIT = RECIPES[:2]
 
 
@@ -235,15 +236,37 @@ def test_something_else_than_a_plan_is_refused(config: object) -> None:
 
 
 def test_every_recipe_of_the_menu_may_stand_in_a_bundle_and_has_its_own_name() -> None:
-    for recipe in RECIPES:
-        recipe.require_exportable()
-        assert (recipe.candidates, recipe.delta) == (50, 0.05)
-    assert len({recipe_name(recipe) for recipe in RECIPES}) == len(RECIPES)
+    for recipes in (RECIPES, WHOLE):
+        for recipe in recipes:
+            recipe.require_exportable()
+            assert recipe.delta == 0.05
+        assert len({recipe_name(recipe) for recipe in recipes}) == len(recipes)
 
 
-def test_only_refining_on_many_examples_is_left_out() -> None:
+def test_a_menu_has_what_needs_no_candidate_and_what_needs_few() -> None:
+    few = {recipe_name(r): r.candidates for r in WHOLE if r.candidates != 1000}
+    assert few == {
+        "default": 1,
+        "union of 10": 10,
+        "union of 100": 100,
+        "finetune 0.25": 1,
+        "finetune 0.5": 1,
+        "local_head 0.5": 1,
+    }
+    assert recipe_name(WHOLE[0]) == "union"
+    # No union twice, and nothing that the model cannot do.
+    for count, left in ((10, 0), (50, 1), (100, 1), (101, 2)):
+        names = [recipe_name(r) for r in menu(candidates=count, delta=0.05)]
+        assert sum(name.startswith("union of") for name in names[1:]) == left
+        assert not any("local_head" in name for name in names)
+    assert all(recipe.candidates == 1 for recipe in menu(candidates=1, delta=0.05))
+
+
+def test_only_a_posterior_of_many_examples_is_left_out() -> None:
     left_out = {recipe_name(r) for r in RECIPES if not worth_trying(r, 256)}
-    assert left_out == {"posterior_split 0.375", "posterior_split 0.5"}
+    assert left_out == {
+        "posterior_split 0.375", "posterior_split 0.5", "posterior_mean+finetune 0.5",
+    }  # fmt: skip
     assert all(worth_trying(recipe, 128) for recipe in RECIPES)
 
 

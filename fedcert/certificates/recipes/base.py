@@ -95,6 +95,13 @@ class Recipe(ABC):
     randomizes: ClassVar[bool] = False
     """Whether its bounds are exact binomial ones, all of which a number may randomize."""
 
+    unsaid: ClassVar[Mapping[str, Any]] = {
+        "first_share": UNSAID_FIRST_SHARE,
+        "randomized": False,
+    }
+    """Arguments that came later. Where they say what was so before they are left out of the
+    saved form, so that digests stay what they were."""
+
     candidates: int
     delta: float
     margin_tolerance: float = 1e-4
@@ -276,6 +283,10 @@ class Recipe(ABC):
     def refinement_config(self) -> dict[str, Any]:
         """Return all of the recipe that `refine` depends on, besides the examples."""
         return self.to_config()
+
+    def refined_apart(self) -> tuple[Recipe, ...]:
+        """Return recipes that make its finalists one kind at a time, in their order."""
+        return (self,)
 
     def choice(self, counts: Counts, selection: Selection) -> Choice:
         """Return what was selected in one episode, with all that its weight follows from."""
@@ -468,7 +479,7 @@ class Recipe(ABC):
     def to_config(self) -> dict[str, Any]:
         """Return the JSON object from which `from_config` makes an equal recipe."""
         config = {"kind": self.kind, **asdict(self)}
-        for name, unsaid in _UNSAID.items():
+        for name, unsaid in self.unsaid.items():
             if config[name] == unsaid:
                 del config[name]
         return config
@@ -499,9 +510,6 @@ class Recipe(ABC):
             )
         return cls(**arguments)
 
-
-# What came later is left out where it says what was so before: digests stay what they were.
-_UNSAID: dict[str, Any] = {"first_share": UNSAID_FIRST_SHARE, "randomized": False}
 
 _SUBJECTS: dict[Subject, str] = {
     "adapter": "an adapter",

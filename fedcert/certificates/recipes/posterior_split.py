@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,26 +14,34 @@ from fedcert.certificates.counts import Counts, Selection, lowest
 from fedcert.certificates.recipes.base import (
     Choice,
     LedgerEntry,
+    Recipe,
     Session,
     register,
     require_integer,
+    require_number,
 )
 from fedcert.certificates.recipes.split import SplitRecipe
 from fedcert.errors import CertificateError
 
 __all__ = ["REFINEMENTS", "PosteriorSplitRecipe"]
 
-REFINEMENTS = ("posterior_mean",)
+REFINEMENTS = ("posterior_mean", "finetune", "local_head")
 """Names of the algorithms that may make finalists from the choosing examples."""
+
+_WORDS = {
+    "posterior_mean": "the mean of the posterior given {candidates} candidates",
+    "finetune": "the center of the prior, fine-tuned",
+    "local_head": "a head of its own on the frozen base model",
+}
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
 class PosteriorSplitRecipe(SplitRecipe):
-    """Refine candidates on the first n1 examples; certify on the others, at delta/M' each.
+    """Make finalists from the first n1 examples; certify on the others, at delta/M' each.
 
     Given the first n1 examples the M' finalists are fixed, whatever made them: a search
-    among M draws of the prior, and gradients. The finalist with the fewest errors on the
+    among M draws of the prior, or gradients. The finalist with the fewest errors on the
     other n - n1 examples is certified there, by the Occam's razor bound of Langford (JMLR
     6, 2005) with the weight 1/M'.
 
@@ -41,32 +50,83 @@ class PosteriorSplitRecipe(SplitRecipe):
     finalists : int
         M', from 1 to M (default: 1).
     refinement : str
-        The algorithm that makes the finalists, one of `REFINEMENTS` (default:
-        ``"posterior_mean"``).
+        The algorithms that make the finalists: names of `REFINEMENTS` in that order, joined
+        by "+" (default: ``"posterior_mean"``). ``"finetune"`` trains an adapter from the
+        prior's center, and ``"local_head"`` a logistic regression on the frozen base model, its
+        penalty chosen on the same examples; they make one finalist each. All others are means
+        of the posterior, each over its own share of the chains.
     chains : int
-        How many chains it runs side by side, at least M' (default: 32).
+        How many chains run side by side, at least as many as there are means (default: 32).
     steps : int
         Steps of each chain, 2 or more (default: 60).
+    tuning_steps : int
+        Steps of fine-tuning (default: 60).
+    learning_rate : float
+        Of fine-tuning, falling to zero (default: 0.03).
+    pull : float
+        Factor of half the squared distance to the center in the loss of fine-tuning (default:
+        0.01).
     """
 
     kind: ClassVar[str] = "posterior_split"
     refines: ClassVar[bool] = True
+    unsaid: ClassVar[Mapping[str, Any]] = {
+        **SplitRecipe.unsaid,
+        "tuning_steps": 60,
+        "learning_rate": 0.03,
+        "pull": 0.01,
+    }
 
     finalists: int = 1
     refinement: str = "posterior_mean"
     chains: int = 32
     steps: int = 60
+    tuning_steps: int = 60
+    learning_rate: float = 0.03
+    pull: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_integer("finalists", self.finalists, 1, self.candidates)
-        require_integer("chains", self.chains, self.finalists, 10**6)
+        self._check_refinement()
+        require_integer("chains", self.chains, max(1, self._means), 10**6)
         require_integer("steps", self.steps, 2, 10**6)
-        if self.refinement not in REFINEMENTS:
+        require_integer("tuning_steps", self.tuning_steps, 1, 10**6)
+        for name in ("learning_rate", "pull"):
+            require_number(name, value := getattr(self, name))
+            if value < 0:
+                raise CertificateError(f"{name} must not be negative, not {value}")
+
+    def _check_refinement(self) -> None:
+        names = self.refinements
+        if unknown := [name for name in names if name not in REFINEMENTS]:
             raise CertificateError(
-                f"unknown refinement {self.refinement!r}; this version knows "
+                f"unknown refinement {unknown[0]!r}; this version knows "
                 f"{', '.join(REFINEMENTS)}"
             )
+        if names != tuple(name for name in REFINEMENTS if name in names):
+            raise CertificateError(
+                f"refinement must name each algorithm once, in the order "
+                f"{'+'.join(REFINEMENTS)}, not {self.refinement!r}"
+            )
+        wanted = "posterior_mean" in names
+        if not (self._means >= 1 if wanted else self._means == 0):
+            raise CertificateError(
+                f"{self.refinement!r} makes {len(names)} finalists{' or more' * wanted}, not "
+                f"{self.finalists}"
+            )
+
+    @property
+    def refinements(self) -> tuple[str, ...]:
+        """The names of the algorithms."""
+        if not isinstance(self.refinement, str):
+            raise CertificateError(f"refinement must be a text, not {self.refinement!r}")
+        return tuple(self.refinement.split("+"))
+
+    @property
+    def _means(self) -> int:
+        """How many of the finalists are means of the posterior."""
+        return self.finalists - sum(name != "posterior_mean" for name in self.refinements)
 
     @property
     def hypotheses(self) -> int:
@@ -74,17 +134,47 @@ class PosteriorSplitRecipe(SplitRecipe):
         return self.finalists
 
     def refine(self, session: Session) -> npt.NDArray[np.float64]:
-        """Return the posterior's means, each over its own share of the chains."""
+        """Return the finalists: the posterior's means, then what was trained."""
+        return np.concatenate([self._made(name, session) for name in self.refinements])
+
+    def _made(self, name: str, session: Session) -> npt.NDArray[np.float64]:
+        if name == "local_head":
+            return session.local_head()[None]
+        if name == "finetune":
+            return session.finetuned(
+                steps=self.tuning_steps, learning_rate=self.learning_rate, pull=self.pull
+            )[None]
         return session.posterior_means(
             candidates=self.candidates,
             chains=self.chains,
             steps=self.steps,
-            count=self.finalists,
+            count=self._means,
+        )
+
+    def refined_apart(self) -> tuple[Recipe, ...]:
+        """Return a recipe for each algorithm."""
+        return tuple(
+            replace(
+                self,
+                refinement=name,
+                finalists=self._means if name == "posterior_mean" else 1,
+            )
+            for name in self.refinements
         )
 
     def refinement_config(self) -> dict[str, Any]:
         """Return all of the recipe that the finalists depend on, besides the examples."""
+        if self.refinement == "local_head":
+            return {"refinement": self.refinement}
+        tuned = {
+            "tuning_steps": self.tuning_steps,
+            "learning_rate": self.learning_rate,
+            "pull": self.pull,
+        }
+        if self.refinement == "finetune":
+            return {"refinement": self.refinement, **tuned}
         return {
+            **(tuned if "finetune" in self.refinements else {}),
             "refinement": self.refinement,
             "candidates": self.candidates,
             "finalists": self.finalists,
@@ -105,8 +195,8 @@ class PosteriorSplitRecipe(SplitRecipe):
         choosing, certifying = self.choosing(n).size, self.certifying(n).size
         return (
             LedgerEntry(
-                f"make {self._finalists} from {self.candidates} candidates on {choosing} "
-                f"examples that do not certify",
+                f"make {self._finalists} {self._source}on {choosing} examples that do not "
+                f"certify",
                 0.0,
             ),
             LedgerEntry(
@@ -119,12 +209,26 @@ class PosteriorSplitRecipe(SplitRecipe):
     def statement(self, n: int) -> str:
         """Say how many examples refined and how many others certify."""
         return (
-            f"{self.choosing(n).size} of the {n} examples chose among {self.candidates} "
-            f"candidates and refined them into {self._finalists} by "
-            f"{self.refinement!r}; the other {self.certifying(n).size} certify the adapter, "
-            f"and every finalist is paid for with an equal share of delta, by exact "
-            f"inversion of the binomial tail."
+            f"{self.choosing(n).size} of the {n} examples {self._how}; the other "
+            f"{self.certifying(n).size} certify the adapter, and every finalist is paid for "
+            f"with an equal share of delta, by exact inversion of the binomial tail."
         )
+
+    @property
+    def _how(self) -> str:
+        if self.refinement == "posterior_mean":
+            return (
+                f"chose among {self.candidates} candidates and refined them into "
+                f"{self._finalists} by {self.refinement!r}"
+            )
+        made = [_WORDS[name].format(candidates=self.candidates) for name in self.refinements]
+        return f"made {self._finalists} ({'; '.join(made)})"
+
+    @property
+    def _source(self) -> str:
+        if "posterior_mean" in self.refinements:
+            return f"from {self.candidates} candidates "
+        return ""
 
     @property
     def _finalists(self) -> str:

@@ -96,6 +96,28 @@ class Session(ABC):
             Float64, shape ``(count, d)``.
         """
 
+    def finetuned(self, *, steps: int, learning_rate: float, pull: float) -> FloatArray:
+        """Return an adapter that was trained from the center on all examples of this session.
+
+        Parameters
+        ----------
+        steps, learning_rate, pull
+            As in `fedcert.search.learning.finetuned`.
+
+        Returns
+        -------
+        numpy.ndarray
+            Float64, shape ``(d,)``.
+        """
+        raise _no_model()
+
+    def local_head(self) -> FloatArray:
+        """Return a head that was trained on all examples of this session, shape ``(d,)``.
+
+        It stands on the frozen base model, and nothing of the prior is in it.
+        """
+        raise _no_model()
+
     @abstractmethod
     def only(self, span: Span) -> Session:
         """Return a session that has these examples alone: the others cannot be read."""
@@ -242,6 +264,10 @@ def _sums(table: npt.NDArray[Any], span: Span) -> npt.NDArray[Any]:
     """Return each row's sum over a span, shape ``(rows,)``."""
     total: npt.NDArray[Any] = table[:, span.as_slice()].sum(axis=1)
     return total
+
+
+def _no_model() -> CertificateError:
+    return CertificateError("this session has no model that an adapter could be trained on")
 
 
 def _no_table() -> CertificateError:
