@@ -101,6 +101,7 @@ class Pool:
         (folder / "adapters").mkdir(parents=True, exist_ok=True)
         with self._index() as index:
             index.executescript(_SCHEMA)
+            _add_mu(index)
             known = index.execute("SELECT digest FROM space").fetchone()
             if known is None:
                 index.execute("INSERT INTO space VALUES (?)", (space.digest,))
@@ -329,3 +330,9 @@ def check_labels(labels: Sequence[str], known: Sequence[str], *, whose: str) -> 
             f"{whose} has the labels {', '.join(known)}, in this order, and this run has "
             f"{', '.join(labels)}: write the run's labels like that, or use another folder"
         )
+
+
+def _add_mu(index: sqlite3.Connection) -> None:
+    """Give the index of a pool from before uploads had privacy its column."""
+    if "mu" not in {row[1] for row in index.execute("PRAGMA table_info(adapters)")}:
+        index.execute("ALTER TABLE adapters ADD COLUMN mu REAL")
