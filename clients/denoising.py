@@ -140,14 +140,14 @@ def _loss(
 ) -> torch.Tensor:
     """Return the mean square error of the v-prediction on noisy versions of an adapter."""
     clean = torch.from_numpy(LatentSpace.from_tensors(arrays).encode(adapter))
-    signal = torch.from_numpy(DiffusionPrior.schedule.signal)
-    steps = torch.randint(len(signal), (network.copies, count), generator=generator)
+    alphas_cumprod = torch.from_numpy(DiffusionPrior.schedule.alphas_cumprod)
+    steps = torch.randint(len(alphas_cumprod), (network.copies, count), generator=generator)
     noise = torch.randn(
         network.copies, count, len(clean), generator=generator, dtype=torch.float64
     )
-    share = signal[steps][..., None]
-    noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
-    truth = share.sqrt() * noise - (1 - share).sqrt() * clean
+    alpha_bar = alphas_cumprod[steps][..., None]
+    noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+    truth = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
     predicted: torch.Tensor = network(noisy, steps)
     return (predicted - truth).square().mean()
 

@@ -37,7 +37,7 @@ class SettingsError(FedcertError):
 
 
 class DataError(FedcertError):
-    """Labelled examples are missing, malformed, or do not fit the task."""
+    """Labeled examples are missing, malformed, or do not fit the task."""
 
 
 class RowError(DataError):

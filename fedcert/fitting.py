@@ -183,7 +183,7 @@ def fit_prior(
 
     chosen = fitted(settings.kind)
     if settings.on_memorization == "fail":
-        _insist(chosen)
+        _require_passed(chosen)
     kind = GaussianPrior.kind
     if chosen.complaints and settings.on_memorization == "fallback" and settings.kind != kind:
         other = fitted(kind)
@@ -289,7 +289,7 @@ def audit_prior(
     return _audited(prior, fitted_on, held_out, screening, settings, seed)
 
 
-def _insist(fitted: FittedPrior) -> None:
+def _require_passed(fitted: FittedPrior) -> None:
     """Raise `PriorError` unless every audit passes."""
     kind, membership = fitted.prior.kind, fitted.membership
     if fitted.complaints:

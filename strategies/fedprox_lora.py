@@ -17,12 +17,14 @@ class FedProxLora(FedAvgLora):
     Parameters
     ----------
     federated : FederatedSettings
-        Its `pull` is mu, and must be positive.
+        Its `proximal_mu` must be positive.
     **others
         As of `FedAvgLora`.
     """
 
     def __init__(self, *, federated: FederatedSettings, **others: Any) -> None:
-        if not federated.pull:
-            raise SettingsError("FedProx with pull = 0 is FedAvg: set pull, or use FedAvgLora")
+        if not federated.proximal_mu:
+            raise SettingsError(
+                "FedProx with proximal_mu = 0 is FedAvg: set proximal_mu, or use FedAvgLora"
+            )
         super().__init__(federated=federated, **others)

@@ -59,7 +59,7 @@ class FedAvgLora(FiniteMethod):
 
 
 def federated_settings(
-    upstream: Upstream, steps: int = 20, rate: float = 1.0, *, pull: float = 0.0
+    upstream: Upstream, steps: int = 20, rate: float = 1.0, *, proximal_mu: float = 0.0
 ) -> FederatedSettings:
     """Return federated training with a multiple of the upstream learning rate."""
     local: FinetuneSettings = replace(
@@ -68,7 +68,7 @@ def federated_settings(
         batch_size=32,
         learning_rate=upstream.training.learning_rate * rate,
     )
-    return FederatedSettings(local=local, pull=pull)
+    return FederatedSettings(local=local, proximal_mu=proximal_mu)
 
 
 def global_adapter(upstream: Upstream, settings: FederatedSettings) -> FloatArray:

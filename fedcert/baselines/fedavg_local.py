@@ -39,7 +39,7 @@ class FedAvgLocal(SplitMethod):
 
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
-        """Try a learning rate, a third of it with three pulls, and two shares."""
+        """Try a learning rate, a third of it with three proximal weights, and two fractions."""
         plain = replace(upstream.training, weight_decay=0.0)
         slow = replace(plain, learning_rate=plain.learning_rate / 3)
         tried = ((plain, 0.01), (slow, 0.03), (slow, 0.003), (slow, 0.0003))
@@ -47,10 +47,10 @@ class FedAvgLocal(SplitMethod):
             cls(
                 upstream=upstream,
                 federated=cls.federation(upstream),
-                personal=PersonalTraining(settings=settings, pull=pull),
-                choose_fraction=share,
+                personal=PersonalTraining(settings=settings, proximal_mu=proximal_mu),
+                choose_fraction=fraction,
             )
-            for (settings, pull), share in product(tried, (0.5, 0.25))
+            for (settings, proximal_mu), fraction in product(tried, (0.5, 0.25))
         ]
 
     @classmethod

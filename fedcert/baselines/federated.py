@@ -2,7 +2,7 @@
 
 McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data"
 (AISTATS 2017), in the adapter space, where equal vectors mean equal adapters and an average
-makes sense. With `pull` it is FedProx (Li et al., arXiv 1812.06127), with `head_steps`
+makes sense. With `proximal_mu` it is FedProx (Li et al., arXiv 1812.06127), with `head_steps`
 FedRep (Collins et al., "Exploiting Shared Representations for Personalized Federated
 Learning", ICML 2021). The Flower strategies of the same names run the same `local_round`.
 """
@@ -52,7 +52,7 @@ class FederatedSettings:
         Clients drawn for each round; 0 takes all.
     local : FinetuneSettings
         What a client does in a round (default: 10 steps of 32 examples).
-    pull : float (default: 0)
+    proximal_mu : float (default: 0)
         mu of FedProx's proximal term.
     head_steps : int (default: 0)
         If positive, FedRep: each client trains a head of its own for so many steps, then
@@ -64,7 +64,7 @@ class FederatedSettings:
     local: FinetuneSettings = field(
         default_factory=lambda: FinetuneSettings(steps=10, batch_size=32)
     )
-    pull: float = 0.0
+    proximal_mu: float = 0.0
     head_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -72,8 +72,10 @@ class FederatedSettings:
             raise SettingsError(
                 "federated averaging needs rounds, local steps and a batch size of at least 1"
             )
-        if min(self.clients_per_round, self.head_steps, self.pull) < 0:
-            raise SettingsError("clients_per_round, head_steps and pull must not be negative")
+        if min(self.clients_per_round, self.head_steps, self.proximal_mu) < 0:
+            raise SettingsError(
+                "clients_per_round, head_steps and proximal_mu must not be negative"
+            )
 
     @property
     def averages_head(self) -> bool:
@@ -82,7 +84,9 @@ class FederatedSettings:
 
     def to_config(self) -> dict[str, Any]:
         """Return the settings as a JSON object."""
-        return asdict(self)
+        config = asdict(self)
+        config["pull"] = config.pop("proximal_mu")  # its name since the first records
+        return config
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -95,6 +99,7 @@ class FederatedSettings:
         """
         try:
             values = dict(config)
+            values["proximal_mu"] = values.pop("pull")
             return cls(**values | {"local": FinetuneSettings(**values["local"])})
         except (KeyError, TypeError) as error:
             raise SettingsError(
@@ -195,7 +200,7 @@ def local_round(
     if settings.averages_head:
         return train_from(
             received, model, examples, seed=seed, settings=settings.local,
-            pull=settings.pull, prepared=prepared,
+            proximal_mu=settings.proximal_mu, prepared=prepared,
         )  # fmt: skip
     head = head_part(model.space)
     start = received.copy()

@@ -17,7 +17,7 @@ from fedcert.baselines.method import Upstream
 
 __all__ = ["FedProx", "FedProxLocal"]
 
-_PULLS = (0.03, 0.003)
+_PROXIMAL_MUS = (0.03, 0.003)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,11 @@ class FedProx(FedAvgLora):
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
         """Try two weights of the proximal term and two learning rates."""
         return [
-            cls(upstream=upstream, federated=federated_settings(upstream, rate=rate, pull=pull))
-            for pull, rate in product(_PULLS, (1.0, 1 / 3))
+            cls(
+                upstream=upstream,
+                federated=federated_settings(upstream, rate=rate, proximal_mu=proximal_mu),
+            )
+            for proximal_mu, rate in product(_PROXIMAL_MUS, (1.0, 1 / 3))
         ]
 
 
@@ -43,15 +46,15 @@ class FedProxLocal(FedAvgLocal):
 
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
-        """Try two weights of the proximal term, everywhere the same, two rates, two shares."""
+        """Try two proximal weights, the same everywhere, and two rates and fractions."""
         plain = replace(upstream.training, weight_decay=0.0)
         rates = (plain, replace(plain, learning_rate=plain.learning_rate / 3))
         return [
             cls(
                 upstream=upstream,
-                federated=replace(federated_settings(upstream), pull=pull),
-                personal=PersonalTraining(settings=settings, pull=pull),
-                choose_fraction=share,
+                federated=replace(federated_settings(upstream), proximal_mu=proximal_mu),
+                personal=PersonalTraining(settings=settings, proximal_mu=proximal_mu),
+                choose_fraction=fraction,
             )
-            for settings, pull, share in product(rates, _PULLS, (0.5, 0.25))
+            for settings, proximal_mu, fraction in product(rates, _PROXIMAL_MUS, (0.5, 0.25))
         ]

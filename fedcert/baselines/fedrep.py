@@ -61,16 +61,16 @@ class FedRep(SplitMethod):
 
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
-        """Try four settings and two shares."""
+        """Try four settings and two fractions."""
         federated = replace(federated_settings(upstream, 5), head_steps=20)
         return [
             cls(
                 upstream=upstream,
                 federated=federated,
                 personal=PersonalTraining(settings=settings, head_only=True),
-                choose_fraction=share,
+                choose_fraction=fraction,
             )
-            for settings, share in product(around(upstream.training), (0.5, 0.25))
+            for settings, fraction in product(around(upstream.training), (0.5, 0.25))
         ]
 
     def prepare(self) -> None:

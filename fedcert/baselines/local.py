@@ -37,10 +37,10 @@ class LocalLora(SplitMethod):
 
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
-        """Try four settings and two shares."""
+        """Try four settings and two fractions."""
         return [
-            cls(upstream=upstream, settings=settings, choose_fraction=share)
-            for settings, share in product(around(upstream.training), (0.5, 0.25))
+            cls(upstream=upstream, settings=settings, choose_fraction=fraction)
+            for settings, fraction in product(around(upstream.training), (0.5, 0.25))
         ]
 
     def learn(self, examples: Examples) -> FloatArray:

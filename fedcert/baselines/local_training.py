@@ -26,22 +26,22 @@ def train_from(
     *,
     seed: int,
     settings: FinetuneSettings,
-    pull: float = 0.0,
+    proximal_mu: float = 0.0,
     part: slice = slice(None),
     prepared: PreparedInputs | None = None,
 ) -> npt.NDArray[np.float32]:
     """Return an adapter trained from `start`.
 
-    The loss is cross-entropy + decay/2 ||w||^2 + pull/2 ||w - start||^2, the last being the
+    The loss is cross-entropy + decay/2 ||w||^2 + mu/2 ||w - start||^2, the last being the
     proximal term of FedProx (Li et al., arXiv 1812.06127, Eq. 2). Both squares together are
-    (decay + pull)/2 ||w - c||^2 with c = start * pull / (decay + pull), up to a constant, so
+    (decay + mu)/2 ||w - c||^2 with c = start * mu / (decay + mu), up to a constant, so
     descending on w - c with one weight decay is the same.
 
     Parameters
     ----------
     start : numpy.ndarray
         Shape ``(d,)``.
-    pull : float (default: 0)
+    proximal_mu : float (default: 0)
         mu of the proximal term.
     part : slice
         Which coordinates are trained (default: all).
@@ -55,9 +55,9 @@ def train_from(
     DataError
         If there are no examples, or they are all of one class.
     """
-    decay = settings.weight_decay + pull
+    decay = settings.weight_decay + proximal_mu
     whole = torch.from_numpy(np.array(start, dtype=np.float32))[None]
-    center = whole * (pull / decay if decay else 0.0)
+    center = whole * (proximal_mu / decay if decay else 0.0)
     low, high, _ = part.indices(whole.shape[1])
     offset = (whole - center)[:, low:high].clone().requires_grad_()
 
@@ -85,7 +85,7 @@ class PersonalTraining:
     ----------
     settings : FinetuneSettings
         How it trains.
-    pull : float (default: 0)
+    proximal_mu : float (default: 0)
         Weight of the squared distance from the federation's adapter in the loss.
     keep : float (default: 0)
         Share of the federation's adapter in the result, the rest being the trained one. It
@@ -96,13 +96,15 @@ class PersonalTraining:
     """
 
     settings: FinetuneSettings = field(default_factory=FinetuneSettings)
-    pull: float = 0.0
+    proximal_mu: float = 0.0
     keep: float = 0.0
     head_only: bool = False
 
     def __post_init__(self) -> None:
-        if self.pull < 0 or not 0 <= self.keep <= 1:
-            raise SettingsError("pull must not be negative, and keep must lie between 0 and 1")
+        if self.proximal_mu < 0 or not 0 <= self.keep <= 1:
+            raise SettingsError(
+                "proximal_mu must not be negative, and keep must lie between 0 and 1"
+            )
 
     def adapter(
         self,
@@ -116,7 +118,7 @@ class PersonalTraining:
         part = head_part(model.space) if self.head_only else slice(None)
         trained = train_from(
             start, model, examples, seed=seed, settings=self.settings,
-            pull=self.pull, part=part,
+            proximal_mu=self.proximal_mu, part=part,
         )  # fmt: skip
         mixed: npt.NDArray[np.float64] = self.keep * start + (1 - self.keep) * trained.astype(
             np.float64

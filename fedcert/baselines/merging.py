@@ -125,15 +125,15 @@ class MergingSplit(SplitMethod):
 
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
-        """Try few and many parts, two weight decays and two shares."""
+        """Try few and many parts, two weight decays and two fractions."""
         return [
             cls(
                 upstream=upstream,
                 parts=parts,
                 weight_decay=decay,
-                choose_fraction=share,
+                choose_fraction=fraction,
             )
-            for parts, decay, share in product(
+            for parts, decay, fraction in product(
                 _parts(upstream, 32, 128), (0.1, 1.0), (0.5, 0.25)
             )
         ]

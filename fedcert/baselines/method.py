@@ -371,7 +371,14 @@ def float64(vector: npt.NDArray[Any]) -> FloatArray:
     return np.asarray(vector, dtype=np.float64)
 
 
+# What records and caches call a hyper-parameter, where its name has changed since.
+_SAVED_AS = {"proximal_mu": "pull"}
+
+
 def _json(value: object) -> Any:
     if is_dataclass(value):
-        return {entry.name: _json(getattr(value, entry.name)) for entry in fields(value)}
+        return {
+            _SAVED_AS.get(entry.name, entry.name): _json(getattr(value, entry.name))
+            for entry in fields(value)
+        }
     return value

@@ -57,11 +57,11 @@ class MeZO(SplitMethod):
 
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
-        """Try two starts, two learning rates and two shares."""
+        """Try two starts, two learning rates and two fractions."""
         starts = (federated_settings(upstream), None)
         return [
-            cls(upstream=upstream, federated=start, rate=rate, choose_fraction=share)
-            for start, rate, share in product(starts, (1.0, 5.0), (0.5, 0.25))
+            cls(upstream=upstream, federated=start, rate=rate, choose_fraction=fraction)
+            for start, rate, fraction in product(starts, (1.0, 5.0), (0.5, 0.25))
         ]
 
     def prepare(self) -> None:

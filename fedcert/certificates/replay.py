@@ -88,7 +88,7 @@ def replay(
         raise CertificateError(f"n must be from 1 to the table's {columns} examples, not {n}")
     if not recipe.selects_from_counts():
         return _replay_choice(recipe, table, n, number)
-    counts, risks = recipe.tabulated(table, n, refined)
+    counts, risks = recipe.counts_and_risks(table, n, refined)
     if recipe.randomized:
         counts = replace(counts, numbers=np.array([number]))
     selection = recipe.select(counts)

@@ -157,7 +157,7 @@ def accept(
         rows.append(row)
         try:
             filed = take(Submission.read(path), authority, bundles, state)
-            row["outcome"] = "accepted before" if filed.again else "accepted"
+            row["outcome"] = "accepted before" if filed.repeated else "accepted"
             row["client"] = filed.countersignature.client
             row["certificate"], row["witness"] = str(filed.certificate), str(filed.witness)
         except FedcertError as error:

@@ -1,4 +1,4 @@
-"""Labelled examples, and digests that recognize an example seen before."""
+"""Labeled examples, and digests that recognize an example seen before."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def menu(
 ) -> tuple[Recipe, ...]:
     """Return every recipe that a planner tries.
 
-    There is no plain split among them: a hybrid of the same share gives the candidates that
+    There is no plain split among them: a hybrid of the same fraction gives the candidates that
     choosing leaves behind little weight, and lets the others choose once more.
 
     Parameters
@@ -68,7 +68,7 @@ def menu(
     }
     return (
         UnionRecipe(**terms),
-        *(HybridRecipe(**terms, choose_fraction=share) for share in _HYBRIDS),
+        *(HybridRecipe(**terms, choose_fraction=fraction) for fraction in _HYBRIDS),
         SwapRecipe(**terms),
         DefaultRecipe(**{**terms, "candidates": 1}),
         *(
@@ -77,7 +77,10 @@ def menu(
             if count < candidates
         ),
         *_trained(terms, local_head=local_head),
-        *(PosteriorSplitRecipe(**terms, choose_fraction=share) for share in _POSTERIOR_SPLITS),
+        *(
+            PosteriorSplitRecipe(**terms, choose_fraction=fraction)
+            for fraction in _POSTERIOR_SPLITS
+        ),
         *(
             MixedUnionRecipe(**terms, constants=constants, share=share)
             for share in _MIXED
@@ -114,16 +117,16 @@ def worth_trying(recipe: Recipe, n: int) -> bool:
 
 
 def recipe_name(recipe: Recipe) -> str:
-    """Return a recipe's kind or what it refines by, and its share or its few candidates.
+    """Return a recipe's kind or what it refines by, and its fraction or its few candidates.
 
-    The share is that of the examples that choose, or of the constants.
+    The fraction is that of the examples that choose, or of the constants.
     """
     if recipe.kind == UnionRecipe.kind and recipe.candidates in _SMALL_UNIONS:
         return f"{recipe.kind} of {recipe.candidates}"
     refinement = _refinement(recipe)
     kind = recipe.kind if refinement == "posterior_mean" else refinement
-    share = getattr(recipe, "choose_fraction", getattr(recipe, "share", None))
-    return kind if share is None else f"{kind} {share:g}"
+    fraction = getattr(recipe, "choose_fraction", getattr(recipe, "share", None))
+    return kind if fraction is None else f"{kind} {fraction:g}"
 
 
 def _refinement(recipe: Recipe) -> str:

@@ -93,10 +93,10 @@ class Prior(ABC):
         """
         return self.transform(np.zeros((1, self.noise_width))).reshape(-1)
 
-    def sketch(self) -> Prior:
-        """Return a prior that draws candidates near this one's from the same noise, cheaply.
+    def coarse(self) -> Prior:
+        """Return a prior with a coarse sampler: nearby candidates from the same noise, cheaply.
 
-        A search looks at sketches first and draws in full what is promising.
+        Chains over a posterior walk on it (`fedcert.search.refinement`).
         """
         return self
 

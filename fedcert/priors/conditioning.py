@@ -206,7 +206,7 @@ class ConditionalPrior(Prior):
         scale = np.where(scale > 1e-12 * (1 + np.abs(center)), scale, np.inf)
         latents = latent.encode(pool)
         weights, left = _ridge((conditions - center) / scale, latents)
-        to_adapters = latent.deviations[:, None] * latent.directions * latent.scale
+        to_adapters = latent.std[:, None] * latent.directions * latent.scale
         # What is left of an adapter is judged by a regression that has not seen it: fitted to
         # its own residuals, the prior would be too narrow for new clients.
         residuals = pool - (latents - left) @ to_adapters

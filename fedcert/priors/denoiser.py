@@ -37,8 +37,8 @@ class NoiseSchedule:
     beta_end: float = 0.02
 
     @cached_property
-    def signal(self) -> npt.NDArray[np.float64]:
-        """Share of signal variance after each step (alpha-bar), shape ``(steps,)``."""
+    def alphas_cumprod(self) -> npt.NDArray[np.float64]:
+        """Fraction of the variance that is signal after each step, shape ``(steps,)``."""
         betas = np.linspace(self.beta_start, self.beta_end, self.steps, dtype=np.float64)
         return np.asarray(np.cumprod(1 - betas), dtype=np.float64)
 
@@ -76,7 +76,7 @@ class Denoiser(nn.Module):
     ) -> None:
         super().__init__()
         copies, count, _ = directions.shape
-        times = _time_features(torch.from_numpy(schedule.signal))
+        times = _time_features(torch.from_numpy(schedule.alphas_cumprod))
         self.register_buffer("_times", times, persistent=False)
         features = times.shape[1]
         start = torch.randn(copies, features, context, generator=generator) / features**0.5
@@ -157,15 +157,15 @@ class Denoiser(nn.Module):
         return network.double().requires_grad_(False)
 
 
-def _time_features(signal: torch.Tensor) -> torch.Tensor:
+def _time_features(alphas_cumprod: torch.Tensor) -> torch.Tensor:
     """Describe each time by its noise level, smoothly; shape ``(steps, 6)``."""
-    level = 0.5 * torch.log(signal / (1 - signal))
+    level = 0.5 * torch.log(alphas_cumprod / (1 - alphas_cumprod))
     features = [
         level / 3,
         (level / 3) ** 2,
         torch.tanh(level),
-        signal,
-        signal.sqrt(),
-        (1 - signal).sqrt(),
+        alphas_cumprod,
+        alphas_cumprod.sqrt(),
+        (1 - alphas_cumprod).sqrt(),
     ]
     return torch.stack(features, dim=1)

@@ -26,8 +26,8 @@ SMALLEST_POOL = 10
 # Where directions start and when training stops are read off so many latents at most.
 _MOST_JUDGED = 4096
 
-# Steps of the sampler for sketches of candidates, an eighth of the default.
-_SKETCH_STEPS = 5
+# Steps of the coarse sampler, an eighth of the default.
+_COARSE_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,9 @@ class DiffusionPrior(Prior):
         """Return the pool's mean: where zero noise leads depends on the networks' last bits."""
         return self._latent.center()
 
-    def sketch(self) -> DiffusionPrior:
+    def coarse(self) -> DiffusionPrior:
         """Return the same diffusion with a coarse sampler."""
-        steps = min(_SKETCH_STEPS, self._sampling_steps)
+        steps = min(_COARSE_STEPS, self._sampling_steps)
         return DiffusionPrior(
             self._latent, self._denoiser, sampling_steps=steps, report=self.report
         )
@@ -222,7 +222,7 @@ class _Training:
         seed: int,
     ) -> None:
         self.settings = settings
-        self.signal = torch.from_numpy(schedule.signal).float()
+        self.alphas_cumprod = torch.from_numpy(schedule.alphas_cumprod).float()
         self.generator = torch.Generator().manual_seed(small_seed("diffusion", seed))
         order = keyed_generator("diffusion/folds", seed).permutation(len(latents))
         self.folds = np.array_split(order, settings.folds)
@@ -282,11 +282,11 @@ class _Training:
     def _corrupt(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Add noise at random times; return noisy latents, times and the true v."""
         shape = clean.shape[:2]
-        steps = torch.randint(len(self.signal), shape, generator=self.generator)
+        steps = torch.randint(len(self.alphas_cumprod), shape, generator=self.generator)
         noise = torch.randn(clean.shape, generator=self.generator)
-        signal = self.signal[steps][..., None]
-        noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
-        return noisy, steps, signal.sqrt() * noise - (1 - signal).sqrt() * clean
+        alpha_bar = self.alphas_cumprod[steps][..., None]
+        noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+        return noisy, steps, alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
 
     def _update(self, optimizer: torch.optim.Optimizer) -> None:
         copies, count, _ = self.kept.shape

@@ -83,8 +83,9 @@ def solve(
 
 
 def _levels(schedule: NoiseSchedule, times: npt.NDArray[np.int64]) -> Iterator[_Level]:
-    signal = schedule.signal[times]
-    for noise_to_signal in torch.from_numpy(np.sqrt((1 - signal) / signal)):
+    alphas_cumprod = schedule.alphas_cumprod[times]
+    ratios = np.sqrt((1 - alphas_cumprod) / alphas_cumprod)
+    for noise_to_signal in torch.from_numpy(ratios):
         alpha = 1 / ((noise_to_signal**2 + 1) ** 0.5)
         sigma = noise_to_signal * alpha
         yield _Level(alpha, sigma, torch.log(alpha) - torch.log(sigma))

@@ -36,7 +36,7 @@ class InterpolatedPrior(Prior):
     Raises
     ------
     PriorError
-        If shapes or share do not fit.
+        If shapes or `keep` do not fit.
     """
 
     kind = "interpolated"
@@ -75,12 +75,12 @@ class InterpolatedPrior(Prior):
         """Mix the other prior's center with the global adapter."""
         return self._keep * self._center + (1 - self._keep) * self._rest.center()
 
-    def sketch(self) -> Prior:
-        """Mix the other prior's sketches."""
-        return type(self)(self._rest.sketch(), center=self._center, keep=self._keep)
+    def coarse(self) -> Prior:
+        """Mix with the other prior's coarse sampler."""
+        return type(self)(self._rest.coarse(), center=self._center, keep=self._keep)
 
     def config(self) -> dict[str, Any]:
-        """Return the share, and kind and settings of the other prior."""
+        """Return `keep`, and kind and settings of the other prior."""
         return {"keep": self._keep} | nested_config(self._rest)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:

@@ -26,14 +26,14 @@ class LatentSpace:
         Shape ``(d,)``: the pool's mean and standard deviation of each coordinate.
     directions : numpy.ndarray
         Shape ``(q, d)``: orthonormal principal directions of the standardized pool.
-    deviations : numpy.ndarray
+    std : numpy.ndarray
         Shape ``(q,)``: the pool's standard deviation along each direction.
     """
 
     mean: FloatArray
     scale: FloatArray
     directions: FloatArray
-    deviations: FloatArray
+    std: FloatArray
 
     @classmethod
     def of(cls, pool: FloatArray, *, size: int | None = None) -> Self:
@@ -57,7 +57,7 @@ class LatentSpace:
     @property
     def size(self) -> int:
         """q, the number of latent coordinates."""
-        return len(self.deviations)
+        return len(self.std)
 
     @property
     def dimension(self) -> int:
@@ -67,11 +67,11 @@ class LatentSpace:
     def encode(self, adapters: FloatArray) -> FloatArray:
         """Map adapters ``(..., d)`` to latents ``(..., q)``; the pool's are whitened."""
         standard = (adapters - self.mean) / self.scale
-        return standard @ self.directions.T / self.deviations
+        return standard @ self.directions.T / self.std
 
     def decode(self, latents: FloatArray) -> FloatArray:
         """Map latents ``(..., q)`` to adapters ``(..., d)``."""
-        return self.mean + self.scale * ((latents * self.deviations) @ self.directions)
+        return self.mean + self.scale * ((latents * self.std) @ self.directions)
 
     def center(self) -> FloatArray:
         """Return the adapter of latents zero, the pool's mean, shape ``(d,)``."""
@@ -83,7 +83,7 @@ class LatentSpace:
             "latent.mean": self.mean,
             "latent.scale": self.scale,
             "latent.directions": self.directions,
-            "latent.deviations": self.deviations,
+            "latent.deviations": self.std,
         }
 
     @classmethod

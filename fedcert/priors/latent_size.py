@@ -84,6 +84,6 @@ def noise_values(count: int, dimension: int) -> FloatArray:
     angles = (np.arange(_GRID) + 0.5) * np.pi / _GRID
     places = middle - half * np.cos(angles)
     mass = np.cumsum(np.sin(angles) ** 2 / places)
-    shares = 1 - (np.arange(small) + 0.5) / small
-    eigenvalues = np.interp(shares * mass[-1], mass, places)
+    fractions = 1 - (np.arange(small) + 0.5) / small
+    eigenvalues = np.interp(fractions * mass[-1], mass, places)
     return np.asarray(np.sqrt(large * eigenvalues))

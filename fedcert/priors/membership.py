@@ -145,10 +145,10 @@ def attack_scores(
     latents = latent.encode(adapters)
     standard = (adapters - latent.mean) / latent.scale
     total = np.sum(standard**2, axis=1)
-    along = np.sum((latents * latent.deviations) ** 2, axis=1)
+    along = np.sum((latents * latent.std) ** 2, axis=1)
     residual = np.maximum(total - along, 0.0)
     # A standardized pool has variance one per coordinate: what the directions leave is known.
-    left = max(latent.dimension - float(np.sum(latent.deviations**2)), 1e-9)
+    left = max(latent.dimension - float(np.sum(latent.std**2)), 1e-9)
     variance = left / max(latent.dimension - latent.size, 1)
     scores = {
         "nearest sample": -nearest_distances(latents, latent.encode(samples)),

@@ -38,6 +38,6 @@ def best_of(wrong: npt.NDArray[np.bool_], counts: list[int]) -> list[float]:
 def risk_profile(
     wrong: npt.NDArray[np.bool_], thresholds: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return P_prior(risk <= t) for each t, risks being shares of wrong predictions."""
+    """Return P_prior(risk <= t) for each t, risks being fractions of wrong predictions."""
     risks = np.sort(wrong.mean(axis=1))
     return np.asarray(np.searchsorted(risks, thresholds, side="right") / len(risks))

@@ -315,10 +315,10 @@ def labeled_bars(
         return to_svg(figure, name=name, label=label)
 
 
-def _draw_bar(axes: Axes, bar: Bar, y: float, width: int, share: float) -> None:
+def _draw_bar(axes: Axes, bar: Bar, y: float, width: int, fraction: float) -> None:
     axes.text(0, y + 9, shorten(bar.label, 34), va="center")
     axes.text(width, y + 9, bar.text, va="center", ha="right", fontweight="bold")
-    for length, shade in ((1.0, "rule"), (share, "blue")):
+    for length, shade in ((1.0, "rule"), (fraction, "blue")):
         axes.plot(
             [0, length * width],
             [y + 24, y + 24],

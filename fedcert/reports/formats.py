@@ -51,14 +51,14 @@ def shorten(text: str, length: int) -> str:
     return f"{text[: length - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - tail :]}"
 
 
-def percent(share: float | None) -> str:
-    """Print a share as a percentage, rounded to the nearest tenth."""
-    return MISSING if share is None else f"{100 * share:.1f}%"
+def percent(fraction: float | None) -> str:
+    """Print a fraction as a percentage, rounded to the nearest tenth."""
+    return MISSING if fraction is None else f"{100 * fraction:.1f}%"
 
 
-def percent_brief(share: float | None) -> str:
+def percent_brief(fraction: float | None) -> str:
     """Print a setting such as chance or delta, without needless decimals."""
-    return MISSING if share is None else f"{round(100 * share, 1):g}%"
+    return MISSING if fraction is None else f"{round(100 * fraction, 1):g}%"
 
 
 def percent_up(bound: float | None) -> str:

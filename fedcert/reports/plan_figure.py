@@ -51,7 +51,7 @@ def planned_by_size(
         if chance is not None:
             _draw_chance(axes, chance)
         for y, row in enumerate(rows):
-            _draw_row(axes, y, row, letters=60 if width == WIDE else 34)
+            _draw_row(axes, y, row, characters=60 if width == WIDE else 34)
         return to_svg(
             figure,
             name=f"plan-{width}",
@@ -59,9 +59,9 @@ def planned_by_size(
         )
 
 
-def _draw_row(axes: Axes, y: int, row: PlannedBand, *, letters: int) -> None:
+def _draw_row(axes: Axes, y: int, row: PlannedBand, *, characters: int) -> None:
     box = {"facecolor": COLORS["card"], "edgecolor": "none", "pad": 1}
-    text = shorten(f"{row.n:,} examples: {row.recipe}", letters)
+    text = shorten(f"{row.n:,} examples: {row.recipe}", characters)
     axes.text(0, y - 0.42, text, va="center", bbox=box)
     axes.plot(
         [row.low, row.high],

@@ -62,7 +62,7 @@ def nearest_distances(
 ) -> str:
     """Draw, for samples and for held-out adapters, how far the nearest pool adapter is.
 
-    Each line is a cumulative share; a line that starts at distance zero shows replay.
+    Each line is a cumulative fraction; a line that starts at distance zero shows replay.
     """
     groups = {"held-out": list(held_out), "samples": list(samples)}
     shown = {group: values for group, values in groups.items() if values}
@@ -83,10 +83,10 @@ def nearest_distances(
             va="center",
         )
         for group, values in shown.items():
-            x, share = _cumulative(values, limit)
+            x, fraction = _cumulative(values, limit)
             axes.plot(
                 x,
-                share,
+                fraction,
                 drawstyle="steps-post",
                 color=COLORS[_GROUP_COLORS[group]],
                 linewidth=2.2,

@@ -93,11 +93,11 @@ class SupportSession(Session):
     ) -> FloatArray:
         """Sample the posterior given all examples of this session.
 
-        Chains walk over sketches of candidates: a mean over hundreds of them hardly depends
-        on the sampler's last digits, and no finalist has to be a candidate of the seed.
+        Chains walk over candidates of the coarse sampler: a mean over hundreds of them hardly
+        depends on its last digits, and no finalist has to be a candidate of the seed.
         """
         return posterior_means(
-            self._prior.sketch(),
+            self._prior.coarse(),
             self._scorer,
             self._ordered,
             seed=self._seed,

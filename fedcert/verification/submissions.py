@@ -145,14 +145,14 @@ class Filed:
         The files that the server keeps.
     countersignature : Countersignature
         The same as in the second file, for the client.
-    again : bool
+    repeated : bool
         Whether it had been accepted before: nothing was logged this time.
     """
 
     certificate: Path
     witness: Path
     countersignature: Countersignature
-    again: bool
+    repeated: bool
 
 
 def accept(
@@ -163,8 +163,8 @@ def accept(
 ) -> Filed:
     """Verify a submission, log and countersign its certificate, and file both.
 
-    The same submission again gives the same countersignature again, and is logged once: an
-    answer may get lost. Files are named by the certificate's digest, never by the client.
+    A repeated submission gives the same countersignature, and is logged once: an answer
+    may get lost. Files are named by the certificate's digest, never by the client.
 
     Parameters
     ----------
@@ -202,11 +202,11 @@ def accept(
         )
     verify(certificate, bundle=bundles[named]).require()
     logged = {attempt.certificate for attempt in history.attempts_of(submission.client)}
-    again = certificate.digest in logged
+    repeated = certificate.digest in logged
     countersignature = authority.countersign(certificate)
     name = f"{certificate.digest}.json"
     filed = Filed(
-        folder / "certificates" / name, folder / "witnesses" / name, countersignature, again
+        folder / "certificates" / name, folder / "witnesses" / name, countersignature, repeated
     )
     # Logged first: of a crash in between, the same submission makes good what is missing.
     certificate.write(filed.certificate)

@@ -252,7 +252,7 @@ class MethodBench:
         for n in (n for n in self._sizes if n <= len(support)):
             part = support.take(slice(0, n))
             (mean,) = posterior_means(
-                upstream.prior.sketch(), upstream.scorer, part,
+                upstream.prior.coarse(), upstream.scorer, part,
                 seed=derive_seed("bench methods", self.seed),
                 candidates=CANDIDATES, chains=32, steps=CHAIN_STEPS,
             )  # fmt: skip

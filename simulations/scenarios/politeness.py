@@ -1,7 +1,7 @@
 """Scenario `politeness`: annotators who disagree about which requests are polite.
 
 The data are the requests of the Stanford Politeness Corpus (Danescu-Niculescu-Mizil et al.,
-ACL 2013), each scored by five annotators. Every annotator is a client with a judgement of
+ACL 2013), each scored by five annotators. Every annotator is a client with a judgment of
 their own; all requests of the new annotators are unseen upstream.
 """
 
@@ -36,7 +36,7 @@ class Politeness(OnTextBase, NaturalScenario):
     """
 
     name = "politeness"
-    description = "Is this request polite, in this annotator's judgement? (Stanford Politeness)"
+    description = "Is this request polite, in this annotator's judgment? (Stanford Politeness)"
     labels = ("not polite", "polite")
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "training": {"learning_rate": 0.1, "weight_decay": 0.01}

@@ -65,8 +65,11 @@ def test_fedrep_shares_no_head(upstream: Upstream) -> None:
     assert vector.any()
 
 
-def test_a_heavier_pull_moves_the_average_less(upstream: Upstream) -> None:
-    free, held = (_average(upstream, replace(QUICK, pull=pull)) for pull in (0.0, 100.0))
+def test_a_heavier_proximal_term_moves_the_average_less(upstream: Upstream) -> None:
+    free, held = (
+        _average(upstream, replace(QUICK, proximal_mu=proximal_mu))
+        for proximal_mu in (0.0, 100.0)
+    )
     assert np.linalg.norm(held) < 0.7 * np.linalg.norm(free)
 
 
@@ -78,7 +81,8 @@ def test_a_mean_of_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"rounds": 0}, {"clients_per_round": -1}, {"pull": -0.1}, {"head_steps": -1}]
+    "change",
+    [{"rounds": 0}, {"clients_per_round": -1}, {"proximal_mu": -0.1}, {"head_steps": -1}],
 )
 def test_settings_out_of_range_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(SettingsError):
@@ -86,8 +90,9 @@ def test_settings_out_of_range_are_refused(change: dict[str, float]) -> None:
 
 
 def test_settings_travel_as_json() -> None:
-    settings = replace(QUICK, pull=0.25)
+    settings = replace(QUICK, proximal_mu=0.25)
     assert FederatedSettings.from_config(settings.to_config()) == settings
+    assert settings.to_config()["pull"] == 0.25  # as in records and caches
     with pytest.raises(SettingsError, match="no settings of federated training"):
         FederatedSettings.from_config({"rounds": 3})
     with pytest.raises(SettingsError, match="no settings of federated training"):

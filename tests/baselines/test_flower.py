@@ -76,7 +76,7 @@ def federation(tmp_path: Path) -> _Federation:
     ("cls", "settings", "others"),
     [
         (FedAvgLora, QUICK, {}),
-        (FedProxLora, FederatedSettings(rounds=2, local=LOCAL, pull=0.5), {}),
+        (FedProxLora, FederatedSettings(rounds=2, local=LOCAL, proximal_mu=0.5), {}),
         (FedRepLora, HEADS, {"personal": PersonalTraining(settings=LOCAL, head_only=True)}),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_round_without_any_upload_ends_the_run(federation: _Federation) -> Non
 
 
 def test_settings_that_contradict_a_strategy_are_refused(federation: _Federation) -> None:
-    with pytest.raises(SettingsError, match="pull = 0 is FedAvg"):
+    with pytest.raises(SettingsError, match="proximal_mu = 0 is FedAvg"):
         FedProxLora(space=federation.space, federated=QUICK, seed=0)
     with pytest.raises(SettingsError, match="heads local"):
         FedRepLora(space=federation.space, federated=QUICK, seed=0, personal=PersonalTraining())

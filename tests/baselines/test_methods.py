@@ -288,12 +288,12 @@ def test_part_of_an_adapter_can_be_trained(upstream: Upstream, client_of: Draw) 
         assert np.abs(moved[part] - start[part]).max() > 0.01
 
 
-def test_pull_holds_the_adapter_at_its_start(upstream: Upstream, client_of: Draw) -> None:
+def test_the_proximal_term_holds_an_adapter_back(upstream: Upstream, client_of: Draw) -> None:
     start, distances = upstream.pool[0], []
-    for pull in (0.0, 1.0, 100.0):
+    for proximal_mu in (0.0, 1.0, 100.0):
         moved = train_from(
             start, upstream.model, client_of(3, N), seed=0,
-            settings=replace(upstream.training, weight_decay=0.5), pull=pull,
+            settings=replace(upstream.training, weight_decay=0.5), proximal_mu=proximal_mu,
         )  # fmt: skip
         distances.append(float(np.linalg.norm(moved - start)))
     assert distances[0] > distances[1] > distances[2]

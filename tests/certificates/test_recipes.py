@@ -161,7 +161,7 @@ class TestSwap(WeightSuite):
         table = ErrorTable(
             wrong=np.zeros((3, 16), dtype=np.bool_), losses=losses, test_risk=np.zeros(3)
         )
-        counts, _ = SwapRecipe(candidates=3, delta=0.05).tabulated(table, 16, None)
+        counts, _ = SwapRecipe(candidates=3, delta=0.05).counts_and_risks(table, 16, None)
         assert SwapRecipe(candidates=3, delta=0.05).select(counts).index == [1]
         harder = replace(counts, certifying=counts.certifying + 1)
         assert SwapRecipe(candidates=3, delta=0.05).select(harder).index == [3 + 2]

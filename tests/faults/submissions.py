@@ -55,7 +55,7 @@ def _answer(parties: Parties, given: Submission) -> str:
     except FedcertError as error:
         reason = re.sub(r"\(key [0-9a-f]+\)|[0-9a-f]{12,}|[\d.]+e[+-]\d+", "#", str(error))
         return f"refused: {re.sub('candidate [0-9]+', 'candidate N', reason)}"
-    return "accepted before" if filed.again else "accepted"
+    return "accepted before" if filed.repeated else "accepted"
 
 
 def _own(parties: Parties) -> Submission:

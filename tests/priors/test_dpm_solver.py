@@ -55,12 +55,12 @@ def test_more_steps_come_closer_at_second_order() -> None:
     schedule = NoiseSchedule()
 
     def linear(x: torch.Tensor, step: int) -> torch.Tensor:
-        signal = float(schedule.signal[step])
+        signal = float(schedule.alphas_cumprod[step])
         alpha, sigma = signal**0.5, (1 - signal) ** 0.5
         data = alpha * 0.25 * x / (0.25 * signal + 1 - signal)
         return (alpha * x - data) / sigma
 
-    first = float(schedule.signal[-1])
+    first = float(schedule.alphas_cumprod[-1])
     start = (0.25 * first + 1 - first) ** 0.5
     errors = [
         float(

@@ -47,12 +47,12 @@ def test_it_is_saved_with_everything(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.sample(SEED, count=3), mixed.sample(SEED, count=3))
 
 
-def test_sketches_are_mixed_as_well() -> None:
+def test_the_coarse_sampler_is_mixed_as_well() -> None:
     training = DiffusionTraining(max_steps=20)
     rest = DiffusionPrior.fit(gaussian_pool(32), seed=0, training=training)
-    sketch = InterpolatedPrior(rest, center=CENTER, keep=0.5).sketch()
-    expected = 0.5 * CENTER + 0.5 * rest.sketch().sample(SEED, count=3)
-    np.testing.assert_allclose(sketch.sample(SEED, count=3), expected, atol=1e-12)
+    coarse = InterpolatedPrior(rest, center=CENTER, keep=0.5).coarse()
+    expected = 0.5 * CENTER + 0.5 * rest.coarse().sample(SEED, count=3)
+    np.testing.assert_allclose(coarse.sample(SEED, count=3), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("keep", [-0.1, 1.1, float("nan")])

@@ -79,7 +79,7 @@ def test_from_the_device_to_the_log(parties: Parties, bundles: dict[str, Bundle]
     entries = read_log(parties.server / "log.jsonl", filed.countersignature.server)
     checks = check_log(certificate, entries, filed.countersignature)
     assert all(check.passed for check in checks)
-    assert not filed.again
+    assert not filed.repeated
 
 
 def test_the_same_certificate_is_logged_once(
@@ -92,7 +92,7 @@ def test_the_same_certificate_is_logged_once(
     first.witness.unlink()  # the server died between its log and its files
     for _ in range(3):
         again = accept(_own(parties), SeedAuthority(parties.server), bundles, parties.server)
-        assert again.again
+        assert again.repeated
         assert again.countersignature == first.countersignature
     assert (parties.server / "log.jsonl").read_bytes() == log
     assert first.witness.exists()

@@ -54,7 +54,7 @@ def prior() -> GaussianPrior:
         mean=np.array([1.0, -1.0, 0.0]),
         scale=np.ones(width),
         directions=np.eye(width),
-        deviations=np.array([1.0, 0.5, 2.0]),
+        std=np.array([1.0, 0.5, 2.0]),
     )
     return GaussianPrior(latent)
 

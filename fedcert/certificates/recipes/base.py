@@ -380,7 +380,7 @@ class Recipe(ABC):
         rule = type(self)
         return rule.select is Recipe.select and rule.choice is Recipe.choice
 
-    def tabulated(
+    def counts_and_risks(
         self, table: ErrorTable, n: int, refined: Refined | None
     ) -> tuple[Counts, npt.NDArray[np.float64]]:
         """Return the hypotheses' counts on the first n examples, one episode, and their risks.

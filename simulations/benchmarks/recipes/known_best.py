@@ -35,11 +35,11 @@ class KnownBestRecipe(UnionRecipe):
         """Return 1: the candidate was fixed without an example."""
         return WEIGHT_DENOMINATOR
 
-    def tabulated(
+    def counts_and_risks(
         self, table: ErrorTable, n: int, refined: Refined | None
     ) -> tuple[Counts, npt.NDArray[np.float64]]:
-        """Return the one candidate of lowest risk; see `Recipe.tabulated`."""
-        counts, risks = super().tabulated(table, n, refined)
+        """Return the one candidate of lowest risk; see `Recipe.counts_and_risks`."""
+        counts, risks = super().counts_and_risks(table, n, refined)
         best = int(risks.argmin())
         alone = slice(best, best + 1)
         return Counts(
