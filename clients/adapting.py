@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +21,7 @@ from fedcert.adapters import (
 from fedcert.adapters.plain_lora import finetune_lora
 from fedcert.clients.node import Node
 from fedcert.data.examples import Examples
+from fedcert.messages import AdapterRequest
 from fedcert.randomness import small_seed
 
 __all__ = ["OwnAdapter", "own_adapter"]
@@ -47,14 +46,14 @@ class OwnAdapter:
 
 
 def own_adapter(
-    words: Mapping[str, Any], space: AdapterSpace, node: Node, *, purpose: str
+    request: AdapterRequest, space: AdapterSpace, node: Node, *, purpose: str
 ) -> OwnAdapter:
     """Train as the node is set up to, or bring what it has; its examples are spent either way.
 
     Parameters
     ----------
-    words : Mapping[str, Any]
-        The server's: ``training`` and ``seed``.
+    request : AdapterRequest
+        The server's.
     space : AdapterSpace
         Where the adapter has to end up.
     node : Node
@@ -66,8 +65,8 @@ def own_adapter(
     # Before anything can depend on them: an upload spends its examples for good.
     node.state().spent.mark(examples, purpose)
     model = node.model_of(node.task(space))
-    seed = small_seed("finetune", words["seed"], node.client)
-    settings = FinetuneSettings(**words["training"])
+    seed = small_seed("finetune", request.seed, node.client)
+    settings = FinetuneSettings(**request.training)
     if node.adapter_path is not None:
         brought = read_peft_adapter(node.adapter_path, head_module=space.head_module)
         return _projected(model, brought, examples, seconds=0.0)

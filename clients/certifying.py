@@ -15,8 +15,15 @@ from fedcert.certificates import Certificate
 from fedcert.clients.node import Node
 from fedcert.data.examples import Examples
 from fedcert.errors import BundleError, CertificateError
-from fedcert.flower_records import arrays_of, content, words_of
-from fedcert.messages import METRICS, REPLY
+from fedcert.flower_records import arrays_of, content, payload_of
+from fedcert.messages import (
+    METRICS,
+    REPLY,
+    CertifyReply,
+    CertifyRequest,
+    CommitReply,
+    CommitRequest,
+)
 from fedcert.personalization import Personalization, commit_to, personalize
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.search import BatchedScorer
@@ -29,8 +36,8 @@ def commit(message: Message, node: Node) -> RecordDict:
 
     Nothing in the commitment reveals an example.
     """
-    manifest = str(words_of(message.content)["bundle"])
-    bundle = Bundle.from_parts(manifest.encode(), arrays_of(message.content))
+    request = CommitRequest.from_object(payload_of(message.content))
+    bundle = Bundle.from_parts(str(request.bundle).encode(), arrays_of(message.content))
     check_base(bundle, node)
     commitment = commit_to(
         bundle,
@@ -42,12 +49,12 @@ def commit(message: Message, node: Node) -> RecordDict:
     )
     # In a deployment the next message finds a new process: nothing lasts but files.
     bundle.save(_kept(node))
-    return content({"commitment": commitment.to_object()}, key=REPLY)
+    return content(CommitReply(commitment.to_object()), key=REPLY)
 
 
 def certify(message: Message, node: Node) -> RecordDict:
     """Personalize with the seed of the commitment; only the certificate leaves the node."""
-    grant = SeedGrant.from_object(words_of(message.content).get("seed"))
+    grant = SeedGrant.from_object(CertifyRequest.from_object(payload_of(message.content)).seed)
     bundle = Bundle.load(_kept(node))
     check_base(bundle, node)
     model = node.model_of(bundle.task(node.base_model()))
@@ -65,7 +72,7 @@ def certify(message: Message, node: Node) -> RecordDict:
         grant=grant,
         duplicates_are_real=node.duplicates_are_real,
     )
-    reply = content({"certificate": result.certificate.to_json()}, key=REPLY)
+    reply = content(CertifyReply(result.certificate.to_json()), key=REPLY)
     measured = _test_error(bundle, model, node, result)
     reply[METRICS] = MetricRecord({"seconds": result.seconds, **measured})
     shutil.rmtree(_kept(node))

@@ -17,8 +17,8 @@ from fedcert.canonical import digest_json
 from fedcert.clients.adapting import own_adapter
 from fedcert.clients.node import Node
 from fedcert.errors import FedcertError
-from fedcert.flower_records import arrays_of, content, words_of
-from fedcert.messages import REPLY
+from fedcert.flower_records import arrays_of, content, payload_of
+from fedcert.messages import REPLY, QuestionRequest
 from fedcert.priors import DiffusionPrior, LatentSpace
 from fedcert.priors.base import FloatArray
 from fedcert.priors.denoiser import Denoiser
@@ -34,17 +34,16 @@ def contribute(message: Message, node: Node) -> RecordDict:
 
     It stays on the client's disk, so that a fresh process can answer the next question.
     """
-    words, arrays = words_of(message.content), arrays_of(message.content)
-    asked = {key: words[key] for key in ("space", "training", "seed")}
-    asked |= node.training_identity()
+    request = QuestionRequest.from_object(payload_of(message.content))
+    arrays, asked = arrays_of(message.content), request.identity() | node.training_identity()
     path = node.folder / "federated" / f"{digest_json(asked)}.safetensors"
     if not path.is_file():
-        space = AdapterSpace.from_config(words["space"], _part(arrays, "basis."))
+        space = AdapterSpace.from_config(request.space, _part(arrays, "basis."))
         purpose = "training for the federated prior"
-        own = own_adapter(words, space, node, purpose=purpose)
+        own = own_adapter(request, space, node, purpose=purpose)
         write_atomically(path, save({"adapter": own.vector}))
     adapter = load_file(path)["adapter"].astype(np.float64)
-    question = words["question"]
+    question = request.question
     found = answer(
         str(question["kind"]),
         question["words"],

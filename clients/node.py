@@ -19,7 +19,7 @@ from fedcert.certificates.signing import key_from_seed, read_or_create_key
 from fedcert.clients.node_data import NodeData
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
-from fedcert.messages import CLIENT_ID, NEW, PROTOCOL, PROTOCOL_VERSION, ROLE, UPSTREAM
+from fedcert.messages import CLIENT_ID, NEW, PROTOCOL_VERSION, UPSTREAM, HelloReply
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.privacy import PrivacyDemand, UploadPrivacy
 from fedcert.protocol.device import DeviceState
@@ -125,14 +125,9 @@ class Node:
             return {"brought": exported_digest(self.adapter_path)}
         return {} if self.lora_rank is None else {"lora_rank": self.lora_rank}
 
-    def introduction(self) -> dict[str, Any]:
-        """Return what the node says when the roll is called: a JSON object."""
-        return {
-            "client": self.client,
-            ROLE: self.role,
-            PROTOCOL: PROTOCOL_VERSION,
-            "version": __version__,
-        }
+    def introduction(self) -> HelloReply:
+        """Return what the node says when the roll is called."""
+        return HelloReply(self.client, self.role, PROTOCOL_VERSION, __version__)
 
     def base_model(self) -> BaseModel:
         """Load the base model once per process; all virtual clients there share it."""

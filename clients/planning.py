@@ -13,8 +13,8 @@ from fedcert.clients.certifying import check_base
 from fedcert.clients.node import Node
 from fedcert.data.identity import in_drawn_order
 from fedcert.errors import ProtocolError
-from fedcert.flower_records import arrays_of, content, words_of
-from fedcert.messages import METRICS, REPLY, UPSTREAM
+from fedcert.flower_records import arrays_of, content, payload_of
+from fedcert.messages import METRICS, REPLY, UPSTREAM, PlanReply, PlanRequest
 from fedcert.planning import ClientReplay, plan_client, replays_to_config
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed
@@ -35,13 +35,14 @@ def plan(message: Message, node: Node) -> RecordDict:
     """
     if node.role != UPSTREAM:
         raise ProtocolError("only upstream clients plan: a new client's examples certify")
-    started, words = time.perf_counter(), words_of(message.content)
-    bundle = Bundle.from_parts(str(words["bundle"]).encode(), arrays_of(message.content))
+    started = time.perf_counter()
+    request = PlanRequest.from_object(payload_of(message.content))
+    bundle = Bundle.from_parts(str(request.bundle).encode(), arrays_of(message.content))
     check_base(bundle, node)
     # New clients start with their first attempt, which has less than all of delta.
-    recipes = [recipe_for_attempt(Recipe.from_config(r), 1) for r in words["recipes"]]
+    recipes = [recipe_for_attempt(Recipe.from_config(r), 1) for r in request.recipes]
     examples = node.scenario.training_examples(node.client)
-    sizes = [int(n) for n in words["sizes"] if n <= len(examples)]
+    sizes = [int(n) for n in request.sizes if n <= len(examples)]
     if not sizes:
         raise ProtocolError(f"its {len(examples)} examples are fewer than any size to plan for")
     # Before anything can depend on them.
@@ -60,6 +61,6 @@ def plan(message: Message, node: Node) -> RecordDict:
         constants=constant_adapters(bundle.space, len(bundle.labels)),
     )
     found = replays_to_config(plan_client(replays, recipes, sizes))
-    reply = content({"replays": found}, key=REPLY)
+    reply = content(PlanReply(found), key=REPLY)
     reply[METRICS] = MetricRecord({"seconds": time.perf_counter() - started})
     return reply

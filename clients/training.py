@@ -9,29 +9,28 @@ from fedcert.canonical import digest_json
 from fedcert.clients.adapting import own_adapter
 from fedcert.clients.node import Node
 from fedcert.clients.privatizing import private_release
-from fedcert.flower_records import arrays_of, content, words_of
-from fedcert.messages import METRICS, MU, REPLY
+from fedcert.flower_records import arrays_of, content, payload_of
+from fedcert.messages import METRICS, REPLY, AdapterReply, AdapterRequest
 
 __all__ = ["train"]
 
 
 def train(message: Message, node: Node) -> RecordDict:
     """Upload the client's own adapter, in the coordinates of the server's space."""
-    words = words_of(message.content)
-    space = AdapterSpace.from_config(words["space"], arrays_of(message.content))
+    request = AdapterRequest.from_object(payload_of(message.content))
+    space = AdapterSpace.from_config(request.space, arrays_of(message.content))
     # First: what is refused must not cost an example.
     privacy = node.upload_privacy()
-    adapter = own_adapter(words, space, node, purpose="training an upload")
+    adapter = own_adapter(request, space, node, purpose="training an upload")
     if privacy is not None:
-        asked = {key: words[key] for key in ("space", "training", "seed")}
-        asked |= {"privacy": privacy.terms(), **node.training_identity()}
+        asked = request.identity() | {"privacy": privacy.terms(), **node.training_identity()}
         vector, mu = private_release(
             adapter.vector, node=node, privacy=privacy, purpose=digest_json(asked)
         )
-        reply = content({"space": space.digest, MU: mu}, encode(space, vector), key=REPLY)
+        reply = content(AdapterReply(space.digest, mu), encode(space, vector), key=REPLY)
         # Number of examples, loss, time, and residual say something about the examples too.
         reply[METRICS] = MetricRecord({"num-examples": 1, "loss": 0.0})
         return reply
-    reply = content({"space": space.digest}, encode(space, adapter.vector), key=REPLY)
+    reply = content(AdapterReply(space.digest), encode(space, adapter.vector), key=REPLY)
     reply[METRICS] = MetricRecord(dict(adapter.measured))
     return reply

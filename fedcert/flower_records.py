@@ -16,24 +16,25 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedcert.canonical import canonical_json
 from fedcert.errors import FedcertError
-from fedcert.messages import ARRAYS, MANIFEST, REPLY
+from fedcert.messages import ARRAYS, MANIFEST, REPLY, Payload
 
-__all__ = ["arrays_of", "content", "failure_cause", "reply_of", "size_of", "words_of"]
+__all__ = ["arrays_of", "content", "failure_cause", "payload_of", "reply_of", "size_of"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST_CAUSE = 300
 # A certificate of a million coordinates takes 11 million characters.
-_LONGEST_WORDS = 64 * 2**20
+_LONGEST_PAYLOAD = 64 * 2**20
 
 
 def content(
-    words: Mapping[str, Any],
+    payload: Mapping[str, Any] | Payload,
     arrays: Mapping[str, npt.NDArray[Any]] | None = None,
     *,
     key: str = MANIFEST,
 ) -> RecordDict:
-    """Pack a JSON object, and named arrays, into the records of one message."""
-    records = RecordDict({key: ConfigRecord({"json": canonical_json(dict(words)).decode()})})
+    """Pack a payload, and named arrays, into the records of one message."""
+    said = payload.to_object() if isinstance(payload, Payload) else dict(payload)
+    records = RecordDict({key: ConfigRecord({"json": canonical_json(said).decode()})})
     if arrays is not None:
         records[ARRAYS] = ArrayRecord(
             {name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()}
@@ -41,8 +42,8 @@ def content(
     return records
 
 
-def words_of(records: RecordDict, key: str = MANIFEST) -> dict[str, Any]:
-    """Return the JSON object of a message.
+def payload_of(records: RecordDict, key: str = MANIFEST) -> dict[str, Any]:
+    """Return the payload of a message.
 
     Raises
     ------
@@ -53,18 +54,18 @@ def words_of(records: RecordDict, key: str = MANIFEST) -> dict[str, Any]:
     if not isinstance(record, ConfigRecord) or not isinstance(record.get("json"), str):
         raise FedcertError(f"the message has no {key!r} record; its sender is not fedcert")
     text = str(record["json"])
-    if len(text) > _LONGEST_WORDS:
+    if len(text) > _LONGEST_PAYLOAD:
         raise FedcertError(
             f"the message's {key!r} record has {len(text):,} characters, more than "
-            f"{_LONGEST_WORDS:,}"
+            f"{_LONGEST_PAYLOAD:,}"
         )
     try:
-        words = json.loads(text)
+        payload = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FedcertError(f"the message's {key!r} record is not JSON") from error
-    if not isinstance(words, dict):
+    if not isinstance(payload, dict):
         raise FedcertError(f"the message's {key!r} record is not a JSON object")
-    return words
+    return payload
 
 
 def arrays_of(records: RecordDict, *, most: int | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -105,7 +106,7 @@ def _array(name: str, packed: Array) -> npt.NDArray[Any]:
 
 
 def reply_of(message: Message) -> dict[str, Any]:
-    """Return a client's words.
+    """Return the payload of a client's reply.
 
     Raises
     ------
@@ -114,10 +115,10 @@ def reply_of(message: Message) -> dict[str, Any]:
     """
     if message.has_error():
         raise FedcertError(failure_cause(message.error.reason or f"code {message.error.code}"))
-    words = words_of(message.content, REPLY)
-    if "failed" in words:
-        raise FedcertError(failure_cause(str(words["failed"])))
-    return words
+    payload = payload_of(message.content, REPLY)
+    if "failed" in payload:
+        raise FedcertError(failure_cause(str(payload["failed"])))
+    return payload
 
 
 def failure_cause(reason: str) -> str:

@@ -1,12 +1,26 @@
-"""The protocol's words: message types and record keys that server and clients share.
+"""The messages that server and clients share: types, payloads, and keys of records.
 
-Arrays travel as named NumPy arrays, everything else as one canonical JSON string, so this
-module needs no Flower; the apps wrap both in Flower's records.
+Arrays travel as named NumPy arrays, everything else, the *payload*, as one canonical JSON
+string, so this module needs no Flower; the apps wrap both in Flower's records. Each type of
+message has a class for the payload of its request, and one for that of its reply.
+
+What a client needs to know of a run's settings comes by one of two roads. What the result
+depends on is in the request: the adapter space, ``training`` with ``seed``, the recipes, and
+the sizes to plan for. What is the node's own business is in the run config that Flower gives
+to each node: ``scenario`` (its task, unless it has data of its own), ``privacy`` (a node adds
+noise by what it was told, not by what a server asks), ``certificate.support_size``,
+``search``, ``client.cache_mib``, ``training.lora_ranks``, and, in a simulation alone, ``seed``
+for the keys of virtual clients.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Self
+
+from fedcert.errors import ProtocolError
 
 __all__ = [
     "ARRAYS",
@@ -17,22 +31,30 @@ __all__ = [
     "HELLO",
     "MANIFEST",
     "METRICS",
-    "MU",
     "NEW",
     "PLAN",
-    "PROTOCOL",
     "PROTOCOL_VERSION",
     "REPLY",
-    "ROLE",
     "TRAIN",
     "UPSTREAM",
+    "AdapterReply",
+    "AdapterRequest",
+    "CertifyReply",
+    "CertifyRequest",
+    "CommitReply",
+    "CommitRequest",
+    "HelloReply",
+    "Payload",
+    "PlanReply",
+    "PlanRequest",
+    "QuestionRequest",
 ]
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a client id must look like: ids become names of files on both sides."""
 
 HELLO = "query.hello"
-"""Who are you, and what is your part? Asked once per run."""
+"""Who are you, and what is your role? Asked once per run."""
 
 TRAIN = "train.adapter"
 """Fine-tune an adapter and upload it."""
@@ -56,22 +78,174 @@ MANIFEST = "manifest"
 """Key of the record with a bundle's manifest, or the adapter space."""
 
 REPLY = "reply"
-"""Key of the record with the client's words: id, role, certificate."""
+"""Key of the record with a reply's payload."""
 
 METRICS = "metrics"
 """Key of the record with numbers about the work: examples, loss, seconds."""
 
-MU = "mu"
-"""Key of what a client has released: the Gaussian privacy of all its noisy uploads together."""
-
 UPSTREAM, NEW = "upstream", "new"
-"""The parts that a client can have."""
-
-ROLE = "role"
-"""Key of a client's part in its reply to `HELLO`."""
-
-PROTOCOL = "protocol"
-"""Key of a client's `PROTOCOL_VERSION` in its reply to `HELLO`."""
+"""The roles that a client can have."""
 
 PROTOCOL_VERSION = 1
 """Raised by every change of the messages that the other side would misunderstand."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a message says beside its arrays; its fields are the members of a JSON object."""
+
+    def to_object(self) -> dict[str, Any]:
+        """Return the JSON object; what is None is left out."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def from_object(cls, payload: Mapping[str, Any]) -> Self:
+        """Read what `to_object` gave; what a later version adds is passed over.
+
+        Raises
+        ------
+        ProtocolError
+            If something is missing. Values are checked by whoever uses them.
+        """
+        there = {field.name: field for field in fields(cls)}
+        missing = sorted(
+            name
+            for name, field in there.items()
+            if name not in payload and field.default is MISSING
+        )
+        if missing:
+            raise ProtocolError(
+                f"the message lacks {', '.join(missing)}; its sender has another version of "
+                "fedcert"
+            )
+        return cls(**{name: payload[name] for name in there if name in payload})
+
+
+@dataclass(frozen=True)
+class HelloReply(Payload):
+    """Reply to `HELLO`, whose request says nothing.
+
+    Attributes
+    ----------
+    client : str
+        The client's id, stable over runs.
+    role : str
+        `UPSTREAM` or `NEW`.
+    protocol : int
+        The client's `PROTOCOL_VERSION`; early versions name none.
+    version : str
+        Its version of fedcert, for people.
+    """
+
+    client: Any = None
+    role: Any = None
+    protocol: Any = None
+    version: Any = None
+
+
+@dataclass(frozen=True)
+class AdapterRequest(Payload):
+    """Request of `TRAIN`; the arrays are the basis of the space.
+
+    Attributes
+    ----------
+    space : Mapping
+        The adapter space.
+    training : Mapping
+        How to train: `fedcert.adapters.FinetuneSettings`.
+    seed : int
+        Of the training.
+    """
+
+    space: Mapping[str, Any]
+    training: Mapping[str, Any]
+    seed: int
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a client's adapter depends on: a JSON object."""
+        return {"space": self.space, "training": self.training, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class AdapterReply(Payload):
+    """Reply to `TRAIN`; the arrays are the adapter.
+
+    Attributes
+    ----------
+    space : str
+        Digest of the adapter space.
+    mu : float or None
+        What the client has released, if there is noise: the Gaussian privacy of all its noisy
+        uploads together.
+    """
+
+    space: Any = None
+    mu: Any = None
+
+
+@dataclass(frozen=True)
+class QuestionRequest(AdapterRequest):
+    """Request of `CONTRIBUTE`; the reply is arrays alone.
+
+    Attributes
+    ----------
+    question : Mapping
+        Its ``kind``, and its settings as ``words``. Arrays whose names begin with
+        ``question.`` belong to it; those with ``basis.`` are the space's.
+    """
+
+    question: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PlanRequest(Payload):
+    """Request of `PLAN`; the arrays are the bundle's.
+
+    Attributes
+    ----------
+    bundle : str
+        The manifest of a bundle without a plan.
+    recipes : list
+        What to replay.
+    sizes : list of int
+        Sizes of support sets.
+    """
+
+    bundle: str
+    recipes: list[Any]
+    sizes: list[int]
+
+
+@dataclass(frozen=True)
+class PlanReply(Payload):
+    """Reply to `PLAN`: bounds, as `fedcert.planning.replays_to_config` gives them."""
+
+    replays: Any = None
+
+
+@dataclass(frozen=True)
+class CommitRequest(Payload):
+    """Request of `COMMIT`: a bundle's manifest; the arrays are the bundle's."""
+
+    bundle: str
+
+
+@dataclass(frozen=True)
+class CommitReply(Payload):
+    """Reply to `COMMIT`: a commitment, as `fedcert.protocol.Commitment` writes it."""
+
+    commitment: Any = None
+
+
+@dataclass(frozen=True)
+class CertifyRequest(Payload):
+    """Request of `CERTIFY`: the seed with its receipt, as `SeedGrant` writes it."""
+
+    seed: Any
+
+
+@dataclass(frozen=True)
+class CertifyReply(Payload):
+    """Reply to `CERTIFY`: the certificate's JSON text."""
+
+    certificate: Any = None

@@ -12,7 +12,14 @@ from flwr.app import MetricRecord
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
 from fedcert.errors import CertificateError, ProtocolError
-from fedcert.messages import CERTIFY, COMMIT
+from fedcert.messages import (
+    CERTIFY,
+    COMMIT,
+    CertifyReply,
+    CertifyRequest,
+    CommitReply,
+    CommitRequest,
+)
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.witness import Countersignature
@@ -55,7 +62,7 @@ class Certification:
     @staticmethod
     def request(bundle: Bundle, clients: list[str]) -> Request:
         """Return what asks clients to commit: the bundle."""
-        payload = {"bundle": bundle.manifest_bytes().decode()}
+        payload = CommitRequest(bundle.manifest_bytes().decode())
         return Request(COMMIT, clients, payload, bundle.tensors())
 
     def take_commitment(self, client: str, payload: Mapping[str, Any], bundle: Bundle) -> None:
@@ -66,7 +73,7 @@ class Certification:
         ProtocolError
             If it is forged, another client's, or for another bundle.
         """
-        commitment = Commitment.from_object(payload.get("commitment"))
+        commitment = Commitment.from_object(CommitReply.from_object(payload).commitment)
         if commitment.client != client:
             raise ProtocolError(f"it sent the commitment of {commitment.client!r}")
         if commitment.bundle != bundle.digest:
@@ -88,7 +95,7 @@ class Certification:
             attempt=grant.receipt.attempt,
             commitment=self._commitments[client].root,
         )
-        return Request(CERTIFY, [client], {"seed": grant.to_object()}, {})
+        return Request(CERTIFY, [client], CertifyRequest(grant.to_object()), {})
 
     def take_certificate(self, client: str, payload: Mapping[str, Any], bundle: Bundle) -> None:
         """Verify a certificate, log it as the outcome of its attempt, and keep it.
@@ -100,7 +107,7 @@ class Certification:
         ProtocolError
             If its seed was not issued here, or has another certificate.
         """
-        certificate = Certificate.from_json(str(payload.get("certificate")))
+        certificate = Certificate.from_json(str(CertifyReply.from_object(payload).certificate))
         report = verify(certificate, bundle=bundle)
         if certificate.client != client:
             raise CertificateError(f"it sent the certificate of {certificate.client!r}")

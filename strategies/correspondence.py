@@ -11,7 +11,7 @@ from typing import Any
 from flwr.app import Message, MetricRecord
 
 from fedcert.flower_records import content, reply_of, size_of
-from fedcert.messages import CERTIFY, COMMIT, METRICS, PLAN, TRAIN
+from fedcert.messages import CERTIFY, COMMIT, METRICS, PLAN, TRAIN, Payload
 from fedcert.runs.events import Events
 from fedcert.runs.failures import Failure
 from fedcert.strategies.roster import Roster
@@ -37,15 +37,15 @@ class Request:
         Of `fedcert.messages`.
     clients : list of str
         Who is asked.
-    payload : Mapping[str, Any]
-        A JSON object.
+    payload : Payload
+        What the message says beside its arrays.
     arrays : Mapping
         Named arrays beside it.
     """
 
     message_type: str
     clients: list[str]
-    payload: Mapping[str, Any]
+    payload: Payload
     arrays: Mapping[str, Any]
 
 

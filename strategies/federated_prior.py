@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
 from logging import INFO
 from math import prod
 from typing import Any
@@ -16,7 +17,7 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
 from fedcert.errors import PriorError
 from fedcert.flower_records import arrays_of
-from fedcert.messages import CONTRIBUTE, UPSTREAM
+from fedcert.messages import CONTRIBUTE, UPSTREAM, QuestionRequest
 from fedcert.priors import Prior
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.randomness import keyed_generator
@@ -34,7 +35,7 @@ from fedcert.strategies.prior_strategy import PriorStrategy
 from fedcert.strategies.publishing import Publisher
 from fedcert.strategies.registration import Registration
 from fedcert.strategies.roster import Roster
-from fedcert.strategies.sources import NoPriorError, PriorSource, training_request
+from fedcert.strategies.sources import NoPriorError, PriorSource
 
 __all__ = ["NO_PRIVACY", "FederatedPrior", "FederatedSource"]
 
@@ -96,7 +97,7 @@ class FederatedSource(PriorSource):
         min_pool: int,
     ) -> None:
         self._space, self._publish, self._denoising = space, publish, denoising
-        self._asked = training_request(space, training, seed)
+        self._training = asdict(training)
         self._seed, self._judges_share, self.min_pool = seed, judges, min_pool
         self._dialogue = federated_fit(dimension=space.dimension, seed=seed, training=denoising)
         self._question: Question | None = next(self._dialogue)
@@ -137,10 +138,15 @@ class FederatedSource(PriorSource):
             for client in roster.clients(UPSTREAM)
             if client not in failed and (client in self.judges) == (question.of == "judges")
         ]
-        asked = {"question": {"kind": question.kind, "words": dict(question.words)}}
+        payload = QuestionRequest(
+            space=self._space.to_config(),
+            training=self._training,
+            seed=self._seed,
+            question={"kind": question.kind, "words": dict(question.words)},
+        )
         arrays = {f"basis.{name}": array for name, array in self._space.basis.items()}
         arrays |= {f"question.{name}": array for name, array in question.arrays.items()}
-        return Request(CONTRIBUTE, clients, self._asked | asked, arrays)
+        return Request(CONTRIBUTE, clients, payload, arrays)
 
     def take(
         self,

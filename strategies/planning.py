@@ -10,7 +10,7 @@ from flwr.common.logger import log
 
 from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
-from fedcert.messages import PLAN
+from fedcert.messages import PLAN, PlanReply, PlanRequest
 from fedcert.planning import Plan, Replayed, replays_from_config
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed
@@ -84,11 +84,11 @@ class Planning:
     def request(self, planners: Collection[str]) -> Request:
         """Return what planning clients are asked."""
         draft = self._begun()
-        question = {
-            "bundle": draft.manifest_bytes().decode(),
-            "recipes": [recipe.to_config() for recipe in self._recipes],
-            "sizes": list(self._sizes),
-        }
+        question = PlanRequest(
+            draft.manifest_bytes().decode(),
+            [recipe.to_config() for recipe in self._recipes],
+            list(self._sizes),
+        )
         return Request(PLAN, sorted(planners), question, draft.tensors())
 
     def take(self, client: str, payload: Mapping[str, Any]) -> None:
@@ -102,7 +102,7 @@ class Planning:
         # Clients replay what a new client's first attempt would certify.
         replayed = [recipe_for_attempt(recipe, 1) for recipe in self._recipes]
         self._replays[client] = replays_from_config(
-            payload.get("replays"), replayed, self._sizes
+            PlanReply.from_object(payload).replays, replayed, self._sizes
         )
 
     def plan(self) -> Plan | None:

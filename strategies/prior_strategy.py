@@ -114,7 +114,7 @@ class PriorStrategy(Strategy):
         return None if self._publisher is None else self._publisher.latest
 
     def summary(self) -> None:
-        """Log what the strategy is set up to do."""
+        """Log what it is set up to do."""
         log(INFO, "\tadapter space: d = %s, rank %s", self._space.dimension, self._space.rank)
         log(INFO, "\t%s", self.source.summary())
 
@@ -168,11 +168,11 @@ class PriorStrategy(Strategy):
             result = super().start(
                 grid,
                 ArrayRecord() if initial_arrays is None else initial_arrays,
-                rounds,
-                self._timeout if timeout is None else timeout,
-                train_config,
-                evaluate_config,
-                evaluate_fn,
+                num_rounds=rounds,
+                timeout=self._timeout if timeout is None else timeout,
+                train_config=train_config,
+                evaluate_config=evaluate_config,
+                evaluate_fn=evaluate_fn,
             )
         outcome = PriorResult(
             **vars(result),
@@ -394,8 +394,7 @@ class PriorStrategy(Strategy):
                 self._events.record("upload-accepted", client=client)
 
     def _fail(self, client: str, kind: str, error: FedcertError) -> None:
-        cause = failure_cause(str(error))
-        refused = isinstance(error, PoolError)
+        cause, refused = failure_cause(str(error)), isinstance(error, PoolError)
         self._letters.note_failure(client, kind, cause, refused=refused)
         if kind == CERTIFY:
             self._certification.failed(client, cause)

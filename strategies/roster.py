@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -16,10 +15,9 @@ from fedcert.messages import (
     CLIENT_ID,
     HELLO,
     NEW,
-    PROTOCOL,
     PROTOCOL_VERSION,
-    ROLE,
     UPSTREAM,
+    HelloReply,
 )
 from fedcert.strategies.observed_grid import ObservedGrid
 
@@ -35,7 +33,7 @@ class Roster:
     nodes : dict
         Node id by client id.
     roles : dict
-        Part by client id.
+        Role by client id.
     failures : dict
         Cause by node id, of nodes that did not say who they are.
     """
@@ -45,7 +43,7 @@ class Roster:
     failures: dict[int, str]
 
     def clients(self, role: str) -> list[str]:
-        """Return the ids of the clients with a part, sorted: an order that does not change."""
+        """Return the ids of the clients with a role, sorted: an order that does not change."""
         return sorted(client for client, own in self.roles.items() if own == role)
 
 
@@ -68,17 +66,17 @@ def call_roll(grid: Grid, node_ids: Iterable[int], *, timeout: float) -> Roster:
     for reply in sorted(replies, key=lambda r: sent_to[r.metadata.reply_to_message_id]):
         node = sent_to[reply.metadata.reply_to_message_id]
         try:
-            words = reply_of(reply)
+            said = HelloReply.from_object(reply_of(reply))
         except FedcertError as error:
             failures[node] = failure_cause(str(error))
             continue
-        client, role = words.get("client"), str(words.get(ROLE))
-        if words.get(PROTOCOL) != PROTOCOL_VERSION:
-            failures[node] = _other_version(words)
+        client, role = said.client, str(said.role)
+        if said.protocol != PROTOCOL_VERSION:
+            failures[node] = _other_version(said)
         elif not isinstance(client, str) or not CLIENT_ID.fullmatch(client):
             failures[node] = f"{_shown(client)} cannot be a client's id"
         elif role not in (UPSTREAM, NEW):
-            failures[node] = f"it has no known part ({_shown(role)})"
+            failures[node] = f"it has no known role ({_shown(role)})"
         elif client in nodes:
             failures[node] = f"another node is client {client!r} already"
         else:
@@ -87,9 +85,9 @@ def call_roll(grid: Grid, node_ids: Iterable[int], *, timeout: float) -> Roster:
     return Roster(nodes, roles, failures)
 
 
-def _other_version(words: Mapping[str, Any]) -> str:
+def _other_version(said: HelloReply) -> str:
     """Say that a node's fedcert does not go with this one; an early one names no protocol."""
-    theirs = f"protocol {_shown(words.get(PROTOCOL))} (fedcert {_shown(words.get('version'))})"
+    theirs = f"protocol {_shown(said.protocol)} (fedcert {_shown(said.version)})"
     return (
         f"it speaks {theirs}, and this server {PROTOCOL_VERSION} (fedcert {__version__}): "
         "install the server's version of fedcert there"

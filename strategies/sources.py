@@ -16,7 +16,7 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
 from fedcert.errors import FedcertError
 from fedcert.flower_records import arrays_of
-from fedcert.messages import MU, TRAIN, UPSTREAM
+from fedcert.messages import TRAIN, UPSTREAM, AdapterReply, AdapterRequest
 from fedcert.pool import Pool
 from fedcert.pool.validation import largest_upload
 from fedcert.priors.base import FloatArray
@@ -25,7 +25,7 @@ from fedcert.strategies.phases import Phase
 from fedcert.strategies.planning import Planning
 from fedcert.strategies.roster import Roster
 
-__all__ = ["NoPriorError", "PooledSource", "PriorSource", "training_request"]
+__all__ = ["NoPriorError", "PooledSource", "PriorSource"]
 
 
 class NoPriorError(FedcertError):
@@ -170,7 +170,7 @@ class PooledSource(PriorSource):
         planning: Planning | None = None,
     ) -> None:
         self._pool, self._space, self._fit = pool, space, fit
-        self._asked = training_request(space, training, seed)
+        self._asked = AdapterRequest(space.to_config(), asdict(training), seed)
         self._per_round, self.min_pool = clients_per_round, min_pool
         self.planning = planning
 
@@ -223,14 +223,15 @@ class PooledSource(PriorSource):
         measured: Mapping[str, float],
     ) -> None:
         """Check an upload and pool it."""
+        upload = AdapterReply.from_object(payload)
         self._pool.add(
             client,
             arrays_of(reply.content, most=largest_upload(self._space)),
-            space_digest=str(payload.get("space")),
+            space_digest=str(upload.space),
             examples=int(measured.get("num-examples", 0)),
             loss=float(measured.get("loss", float("nan"))),
             residual=float(measured.get("residual", 0.0)),
-            mu=payload.get(MU),
+            mu=upload.mu,
         )
 
     def metrics(self) -> dict[str, int]:
@@ -247,10 +248,3 @@ class PooledSource(PriorSource):
     def fit(self) -> Bundle:
         """Fit the prior to the pool."""
         return self._fit(self._pool.matrix())
-
-
-def training_request(
-    space: AdapterSpace, training: FinetuneSettings, seed: int
-) -> dict[str, Any]:
-    """Return what a client is told that is to have an adapter, beside the space's basis."""
-    return {"space": space.to_config(), "training": asdict(training), "seed": seed}

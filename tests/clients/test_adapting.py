@@ -20,6 +20,7 @@ from fedcert.bundles import Bundle
 from fedcert.clients.adapting import own_adapter
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import AdapterError
+from fedcert.messages import AdapterRequest
 from fedcert.simulations.benchmarks.federations import Federation as Benchmark
 from fedcert.simulations.benchmarks.prior_mixed import mixed_pool
 
@@ -61,8 +62,8 @@ def test_a_brought_adapter_is_projected_and_its_examples_are_spent(
 ) -> None:
     folder = _peft_folder(federation, tmp_path / "mine")
     node = make_node(0, ranks="2", **{"adapter-path": str(folder)})
-    words = {"training": asdict(tiny_settings().finetune_settings()), "seed": 0}
-    own = own_adapter(words, federation.space, node, purpose="training an upload")
+    request = AdapterRequest({}, asdict(tiny_settings().finetune_settings()), seed=0)
+    own = own_adapter(request, federation.space, node, purpose="training an upload")
     expected = project(federation.space, read_peft_adapter(folder, head_module="classifier"))
     np.testing.assert_array_equal(own.vector, expected.vector.astype(np.float32))
     assert own.measured["residual"] == expected.residual**2
@@ -85,9 +86,9 @@ def test_a_missing_adapter_folder_is_said(
     make_node: MakeNode, federation: Federation, tmp_path: Path
 ) -> None:
     node = make_node(0, **{"adapter-path": str(tmp_path / "nowhere")})
-    words = {"training": asdict(tiny_settings().finetune_settings()), "seed": 0}
+    request = AdapterRequest({}, asdict(tiny_settings().finetune_settings()), seed=0)
     with pytest.raises(AdapterError, match="nowhere"):
-        own_adapter(words, federation.space, node, purpose="training an upload")
+        own_adapter(request, federation.space, node, purpose="training an upload")
 
 
 def test_clients_of_different_ranks_share_a_pool(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fedcert.clients import client_app
 from fedcert.clients.client_app import app, make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import DataError
-from fedcert.flower_records import arrays_of, content, words_of
+from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import (
     ARRAYS,
     CERTIFY,
@@ -103,7 +103,7 @@ def certify(ask: Ask, served: tuple[Federation, PooledPrior], tmp_path: Path) ->
     authority.publish(bundle.digest, bundle.recipes)
 
     def both(index: int, **node: Any) -> RecordDict:
-        words = words_of(ask(COMMIT, index, **node), REPLY)
+        words = payload_of(ask(COMMIT, index, **node), REPLY)
         grant = authority.issue(Commitment.from_object(words["commitment"]))
         return ask(CERTIFY, index, content({"seed": grant.to_object()}), **node)
 
@@ -112,7 +112,7 @@ def certify(ask: Ask, served: tuple[Federation, PooledPrior], tmp_path: Path) ->
 
 def _failure(records: RecordDict) -> str:
     assert set(records) == {REPLY}
-    words = words_of(records, REPLY)
+    words = payload_of(records, REPLY)
     assert set(words) == {"failed"}
     return str(words["failed"])
 
@@ -122,7 +122,7 @@ def test_hello_tells_id_part_and_version_and_nothing_else(ask: Ask) -> None:
     for index, part in [(FIRST, "upstream"), (LAST, "new")]:
         records = ask(HELLO, index)
         assert set(records) == {REPLY}
-        assert words_of(records, REPLY) == {
+        assert payload_of(records, REPLY) == {
             "client": CLIENTS[index],
             "role": part,
             **version,
@@ -134,7 +134,7 @@ def test_training_uploads_an_adapter_of_the_servers_space(
 ) -> None:
     records = ask(TRAIN, FIRST)
     space = served[0].space
-    words = words_of(records, REPLY)
+    words = payload_of(records, REPLY)
     assert words == {"space": space.digest}
     vector = decode(space, arrays_of(records), space_digest=words["space"])
     assert 0 < abs(vector).max() < 10
@@ -171,14 +171,14 @@ def test_committing_tells_nothing_about_the_examples(
 ) -> None:
     records = ask(COMMIT, LAST)
     assert set(records) == {REPLY}
-    words = words_of(records, REPLY)
+    words = payload_of(records, REPLY)
     assert set(words) == {"commitment"}
     commitment = Commitment.from_object(words["commitment"])
     assert commitment.client == CLIENTS[LAST]
     bundle = served[1].bundle
     assert bundle is not None
     assert commitment.bundle == bundle.digest
-    assert words_of(ask(COMMIT, LAST), REPLY) == words
+    assert payload_of(ask(COMMIT, LAST), REPLY) == words
     folder = tmp_path / "run" / "clients" / CLIENTS[LAST]
     assert {path.name for path in folder.iterdir()} == {"bundle", "state"}
 
@@ -224,7 +224,7 @@ def test_certifying_returns_the_certificate_and_keeps_the_adapter(
 ) -> None:
     records = certify(LAST)
     assert ARRAYS not in records
-    words = words_of(records, REPLY)
+    words = payload_of(records, REPLY)
     assert set(words) == {"certificate"}
     certificate = Certificate.from_json(words["certificate"])
     folder = tmp_path / "run" / "clients" / CLIENTS[LAST]
@@ -261,7 +261,7 @@ def test_keys_and_files_are_where_the_nodes_configuration_says(
     key, own, state = (tmp_path / name for name in ("node.key", "own", "kept"))
     node = {"key_path": str(key), "output": str(own), "state_path": str(state)}
     records = certify(LAST, **node)
-    certificate = Certificate.from_json(words_of(records, REPLY)["certificate"])
+    certificate = Certificate.from_json(payload_of(records, REPLY)["certificate"])
     assert certificate.signature.public_key == public_hex(read_key(key))
     assert (own / "certificate.json").is_file()
     assert (own / "adapter" / "adapter_model.safetensors").is_file()
@@ -309,7 +309,7 @@ def test_handlers_run_on_one_thread_and_give_the_others_back(
 
     monkeypatch.setattr(client_app, "train", handler)
     records = ask(TRAIN, FIRST)
-    assert ("failed" in words_of(records, REPLY)) == fails
+    assert ("failed" in payload_of(records, REPLY)) == fails
     assert seen == [1]
     assert torch.get_num_threads() == 3
 
@@ -340,7 +340,7 @@ def test_a_request_of_something_else_is_refused(ask: Ask) -> None:
 
 
 def test_a_damaged_bundle_is_refused(ask: Ask, requests: dict[str, RecordDict]) -> None:
-    words, arrays = words_of(requests[COMMIT]), arrays_of(requests[COMMIT])
+    words, arrays = payload_of(requests[COMMIT]), arrays_of(requests[COMMIT])
     first = min(arrays)
     changed = arrays | {first: arrays[first] + 1}
     failure = _failure(ask(COMMIT, LAST, content(words, changed)))
@@ -374,7 +374,7 @@ def test_settings_come_from_the_run_config(requests: dict[str, RecordDict]) -> N
         "scenario.options.upstream": 2,
         "server.min-pool": 30,
     }
-    words = words_of(app(message, _context(2, config)).content, REPLY)
+    words = payload_of(app(message, _context(2, config)).content, REPLY)
     assert (words["client"], words["role"]) == (CLIENTS[2], "new")
     assert config["output"] == "/run"  # Flower's own is not changed
 

@@ -15,7 +15,7 @@ from fedcert.certificates.signing import public_hex
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import DataError, FedcertError, SettingsError
-from fedcert.flower_records import words_of
+from fedcert.flower_records import payload_of
 from fedcert.messages import PROTOCOL_VERSION, REPLY, TRAIN
 from fedcert.settings import RunSettings
 
@@ -61,7 +61,7 @@ def test_an_upstream_node_trains_on_its_whole_file(
     assert examples.inputs.shape == (3, 1, 2, 2)
     assert examples.inputs[1].ravel() == pytest.approx([0.4, 0.5, 0.6, 0.7])
     assert examples.labels.tolist() == [0, 1, 1]
-    assert node.introduction()["protocol"] == PROTOCOL_VERSION
+    assert node.introduction().protocol == PROTOCOL_VERSION
 
 
 def test_all_examples_of_a_new_node_are_its_support_set(
@@ -281,7 +281,8 @@ def test_nor_what_an_unforeseen_error_says_later(
     message = Message(RecordDict(), dst_node_id=1, message_type=TRAIN)
     message.metadata.__dict__["_message_id"] = "1"
     reply = app(message, Context(1, 1, config, RecordDict(), {}))
-    assert words_of(reply.content, REPLY)["failed"] == "KeyError; the node's own log says more"
+    said = payload_of(reply.content, REPLY)
+    assert said["failed"] == "KeyError; the node's own log says more"
     assert "a-rare-disease" in capsys.readouterr().err
 
 

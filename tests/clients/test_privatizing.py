@@ -15,7 +15,7 @@ from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.clients.privatizing import private_release
 from fedcert.errors import RefusalError, SettingsError
-from fedcert.flower_records import arrays_of, content, words_of
+from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import CONTRIBUTE, HELLO, PLAN, REPLY, TRAIN
 from fedcert.privacy import PrivacyDemand, UploadPrivacy, epsilon_of
 from fedcert.strategies.prior_strategy import PriorStrategy
@@ -147,7 +147,7 @@ class Asking:
         context = Context(1, 100, self._config, RecordDict(), {})
         app = make_client_app(settings, federation.output)
         reply = app(asked, context).content
-        return words_of(reply, REPLY) | {"vector": arrays_of(reply)}
+        return payload_of(reply, REPLY) | {"vector": arrays_of(reply)}
 
 
 def test_asking_again_with_another_seed_averages_no_noise_away(tmp_path: Path) -> None:

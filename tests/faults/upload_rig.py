@@ -20,11 +20,10 @@ from fedcert.flower_records import content
 from fedcert.messages import (
     HELLO,
     METRICS,
-    PROTOCOL,
     PROTOCOL_VERSION,
     REPLY,
-    ROLE,
     UPSTREAM,
+    HelloReply,
 )
 from fedcert.pool import Pool
 from fedcert.protocol.authority import SeedAuthority
@@ -124,8 +123,8 @@ def collect(folder: Path, hostile: Mapping[str, Upload]) -> Collected:
     def app(message: Message, context: Context) -> Message:
         client = clients[int(context.node_config["partition-id"])]
         if message.metadata.message_type == HELLO:
-            words = {"client": client, ROLE: UPSTREAM, PROTOCOL: PROTOCOL_VERSION}
-            return Message(content(words, key=REPLY), reply_to=message)
+            said = HelloReply(client, UPSTREAM, PROTOCOL_VERSION)
+            return Message(content(said, key=REPLY), reply_to=message)
         if client in hostile:
             return Message(hostile[client](), reply_to=message)
         vector = honest_vector(space, honest.index(client))

@@ -24,7 +24,7 @@ from fedcert.certificates import Certificate, PosteriorSplitRecipe, Recipe, veri
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import node_of
 from fedcert.errors import BundleError, SettingsError
-from fedcert.flower_records import arrays_of, content, words_of
+from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import MANIFEST, PLAN, REPLY, TRAIN
 from fedcert.planning import menu, recipe_name
 from fedcert.runs.events import Events
@@ -263,7 +263,7 @@ def _lying(federation: Federation, client: str, change: Callable[[Rows], object]
     context = federation.grid._contexts[100 + CLIENTS.index(client)]
 
     def handler(message: Message) -> RecordDict:
-        words = words_of(honest(message, context).content, REPLY)
+        words = payload_of(honest(message, context).content, REPLY)
         text = json.dumps({"replays": change(words["replays"])})
         return RecordDict({REPLY: ConfigRecord({"json": text})})
 
@@ -304,7 +304,7 @@ def test_a_new_client_does_not_plan(planned: Federation, planners: list[str]) ->
     _serve(planned)
     context = planned.grid._contexts[100 + UPSTREAM]
     reply = make_client_app(planned.settings, planned.output)(seen[0], context)
-    words = words_of(reply.content, REPLY)
+    words = payload_of(reply.content, REPLY)
     assert "only upstream clients plan" in words["failed"]
 
 
@@ -324,7 +324,7 @@ def test_the_question_holds_the_bundle_that_will_be_published_but_for_its_recipe
     seen: list[Bundle] = []
 
     def look(message: Message) -> RecordDict:
-        manifest = words_of(message.content, MANIFEST)["bundle"]
+        manifest = payload_of(message.content, MANIFEST)["bundle"]
         seen.append(Bundle.from_parts(manifest.encode(), arrays_of(message.content)))
         return content({"failed": "seen enough"}, key=REPLY)
 

@@ -7,7 +7,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedcert.errors import FedcertError
-from fedcert.flower_records import arrays_of, content, failure_cause, size_of, words_of
+from fedcert.flower_records import arrays_of, content, failure_cause, payload_of, size_of
 
 
 def test_words_and_arrays_come_back_as_they_were() -> None:
@@ -18,7 +18,7 @@ def test_words_and_arrays_come_back_as_they_were() -> None:
         "counts": np.array(7, dtype=np.int64),
     }
     records = content(words, arrays)
-    assert words_of(records) == words
+    assert payload_of(records) == words
     found = arrays_of(records)
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
@@ -42,7 +42,7 @@ def test_a_message_without_arrays_has_none() -> None:
 )
 def test_a_message_of_something_else(records: RecordDict) -> None:
     with pytest.raises(FedcertError, match="no 'manifest' record; its sender is not fedcert"):
-        words_of(records)
+        payload_of(records)
 
 
 def test_words_that_json_does_not_know_are_not_sent() -> None:

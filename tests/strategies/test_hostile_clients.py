@@ -28,14 +28,13 @@ from fedcert.certificates import Certificate, issue
 from fedcert.certificates.signing import key_from_seed, public_hex, sign
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import node_of
-from fedcert.flower_records import arrays_of, content, words_of
+from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import (
     ARRAYS,
     CERTIFY,
     COMMIT,
     HELLO,
     METRICS,
-    PROTOCOL,
     PROTOCOL_VERSION,
     REPLY,
     TRAIN,
@@ -327,7 +326,7 @@ class _Forger:
 
     def __call__(self, message: Message) -> RecordDict:
         records = self._app(message, self._context).content
-        certificate = Certificate.from_json(words_of(records, REPLY)["certificate"])
+        certificate = Certificate.from_json(payload_of(records, REPLY)["certificate"])
         sent = {"certificate": self._change(certificate)}
         records[REPLY] = ConfigRecord({"json": json.dumps(sent)})
         return records
@@ -488,7 +487,7 @@ def test_a_forged_commitment_is_refused(
     honest = make_client_app(federation.settings, federation.output)
 
     def forge(message: Message) -> RecordDict:
-        words = words_of(honest(message, context).content, REPLY)
+        words = payload_of(honest(message, context).content, REPLY)
         forged = change(Commitment.from_object(words["commitment"]))
         sent = None if forged is None else forged.to_object()
         return content({"commitment": sent}, key=REPLY)
@@ -513,7 +512,7 @@ def test_the_commitment_of_another_client_is_refused(
 
 
 def _says(client: object, role: object = "upstream") -> Handler:
-    words = {"client": client, "role": role, PROTOCOL: PROTOCOL_VERSION}
+    words = {"client": client, "role": role, "protocol": PROTOCOL_VERSION}
     return lambda _message: content(words, key=REPLY)
 
 
@@ -541,8 +540,8 @@ def test_two_nodes_claim_one_client(federation: Federation) -> None:
         (_error(1, "cannot load the app"), "^cannot load the app$"),
         (_raising, "division by zero"),
         (lambda _: RecordDict(), "its sender is not fedcert"),
-        (_says("tiny-05", "boss"), r"it has no known part \('boss'\)"),
-        (_says("tiny-05", ["new"]), "it has no known part"),
+        (_says("tiny-05", "boss"), r"it has no known role \('boss'\)"),
+        (_says("tiny-05", ["new"]), "it has no known role"),
         (_says("../../evil"), r"'\.\./\.\./evil' cannot be a client's id"),
         (_says("/etc/passwd", "new"), "cannot be a client's id"),
         (_says(""), "cannot be a client's id"),

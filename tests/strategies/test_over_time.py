@@ -18,7 +18,7 @@ from fedcert.bundles.versions import BundleVersions, find_bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.clients.node import node_of
 from fedcert.errors import BundleError, RunError
-from fedcert.flower_records import arrays_of, content, words_of
+from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import CERTIFY, COMMIT, PLAN, REPLY, TRAIN
 from fedcert.pool.locking import only_one
 from fedcert.runs.events import Events
@@ -327,7 +327,7 @@ def test_a_federated_prior_is_fitted_again_only_when_clients_join(
     def huge(message: Message) -> Message:
         context = hostile.grid._contexts[message.metadata.dst_node_id]
         honest = hostile.clients.honest(message, context)
-        if words_of(message.content)["question"]["kind"] == "gram":
+        if payload_of(message.content)["question"]["kind"] == "gram":
             arrays = arrays_of(honest.content)
             most = {name: np.full_like(array, 1.7e308) for name, array in arrays.items()}
             return Message(content({}, most, key=REPLY), reply_to=message)
