@@ -46,6 +46,7 @@ def commit(message: Message, node: Node) -> RecordDict:
         key=node.signing_key(),
         state=node.state(),
         duplicates_are_real=node.duplicates_are_real,
+        labels=node.task_of(bundle).label_set if bundle.takes_labels else None,
     )
     # In a deployment the next message finds a new process: nothing lasts but files.
     bundle.save(_kept(node))
@@ -57,7 +58,7 @@ def certify(message: Message, node: Node) -> RecordDict:
     grant = SeedGrant.from_object(CertifyRequest.from_object(payload_of(message.content)).seed)
     bundle = Bundle.load(_kept(node))
     check_base(bundle, node)
-    model = node.model_of(bundle.task(node.base_model()))
+    model = node.model_of(node.task_of(bundle))
     _keep_earlier(node, grant)
     result = personalize(
         bundle,

@@ -15,6 +15,7 @@ from flwr.app import Context
 
 from fedcert import __version__
 from fedcert.adapters import AdaptedModel, AdapterSpace, PrefixCache, Task, exported_digest
+from fedcert.bundles import Bundle
 from fedcert.certificates.signing import key_from_seed, read_or_create_key
 from fedcert.clients.node_data import NodeData
 from fedcert.data.examples import Examples
@@ -36,7 +37,7 @@ _KEYS = (
     *("client-id", "role", "data-path", "input-column", "label-column"),
     *("output", "key-path", "state-path", "base-model", "adapter-path"),
     *("privacy-epsilon", "privacy-delta", "privacy-clip", "privacy-budget"),
-    "duplicates-are-real",
+    *("duplicates-are-real", "labels-path"),
 )
 # Alike enough to be meant: a letter too many, or an underscore for a dash.
 _ALIKE = 0.85
@@ -134,8 +135,18 @@ class Node:
         return _shared_base(str(self.scenario.base_model()), len(self.scenario.labels))
 
     def task(self, space: AdapterSpace) -> Task:
-        """Return the run's task in an adapter space."""
-        return Task(self.base_model(), space, self.scenario.inputs, self.scenario.labels)
+        """Return the run's task in an adapter space, with this client's labels."""
+        task = Task(self.base_model(), space, self.scenario.inputs, self.scenario.labels)
+        return task if self.scenario.labels else task.with_labels(self._own_labels)
+
+    def task_of(self, bundle: Bundle) -> Task:
+        """Return a bundle's task, with this client's labels."""
+        labels = self._own_labels if bundle.takes_labels else None
+        return bundle.task(self.base_model(), labels=labels)
+
+    @property
+    def _own_labels(self) -> tuple[str, ...]:
+        return self.scenario.labels_of(self.client)
 
     def model_of(self, task: Task) -> AdaptedModel:
         """Return a task's model.
@@ -301,6 +312,7 @@ def _own_data(config: _Config, task: Scenario) -> tuple[str, str, NodeData]:
         path=path,
         input_column=str(config.get("input-column", "input")),
         label_column=str(config.get("label-column", "label")),
+        labels_path=_path(config, "labels-path"),
     )
     return client, role, data
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from fedcert.data import read_examples
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
-from fedcert.errors import DataError
+from fedcert.data.label_set import read_labels
+from fedcert.errors import DataError, SettingsError
 from fedcert.messages import NEW, UPSTREAM
 from fedcert.scenarios import Scenario
 
@@ -32,6 +33,9 @@ class NodeData(Scenario):
         What `fedcert.data.read_examples` reads.
     input_column, label_column : str
         Names of its columns.
+    labels_path : Path, optional
+        The node's own labels (`fedcert.data.label_set.read_labels`), where the task leaves
+        them to clients.
     """
 
     name = "node"
@@ -46,14 +50,37 @@ class NodeData(Scenario):
         path: Path,
         input_column: str,
         label_column: str,
+        labels_path: Path | None = None,
     ) -> None:
         self._task, self._client, self._role = task, client, role
         self._path, self._columns = path, (input_column, label_column)
+        self._labels_path = labels_path
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The task's."""
         return self._task.labels
+
+    def labels_of(self, client: str) -> tuple[str, ...]:
+        """Return the task's, or the node's own where the task leaves them to clients."""
+        if self.labels:
+            return self.labels
+        if self._labels_path is None:
+            raise SettingsError(
+                "this task leaves the labels to clients: add labels-path to the node's "
+                "configuration, a text file with the name of every label that can occur"
+            )
+        try:
+            names, descriptions = read_labels(self._labels_path)
+        except DataError as error:
+            print(f"labels-path: {error}", file=sys.stderr, flush=True)
+            raise DataError(
+                "the file that the node's labels-path names holds no list of labels; the "
+                "node's own log says why"
+            ) from None
+        if descriptions:
+            raise SettingsError("labels-path: a node's labels take no descriptions yet")
+        return names
 
     @property
     def inputs(self) -> InputSpec:
@@ -100,7 +127,7 @@ class NodeData(Scenario):
             return read_examples(
                 self._path,
                 spec=self.inputs,
-                labels=self.labels,
+                labels=self.labels_of(self._client),
                 input_column=self._columns[0],
                 label_column=self._columns[1],
                 # On the node alone: what is odd about its file is its own business.

@@ -48,8 +48,9 @@ def plan(message: Message, node: Node) -> RecordDict:
     # Before anything can depend on them.
     node.state().spent.mark(examples, "planning")
     seed = derive_seed("planning", bundle.digest, node.client)
+    task = node.task_of(bundle)
     scorer = BatchedScorer(
-        node.model_of(bundle.task(node.base_model())),
+        node.model_of(task),
         margin_tolerance=max(recipe.margin_tolerance for recipe in recipes),
     )
     replays = ClientReplay(
@@ -58,7 +59,7 @@ def plan(message: Message, node: Node) -> RecordDict:
         in_drawn_order(examples, seed).take(slice(max(sizes))),
         seed=seed,
         candidates=max(recipe.candidates for recipe in recipes),
-        constants=constant_adapters(bundle.space, len(bundle.labels)),
+        constants=constant_adapters(bundle.space, task.base.num_labels),
     )
     found = replays_to_config(plan_client(replays, recipes, sizes))
     reply = content(PlanReply(found), key=REPLY)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.errors import PriorError
+from fedcert.errors import DataError, PriorError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -92,6 +93,7 @@ def personalize(
     key: Ed25519PrivateKey | str | Path,
     base_model: str | None = None,
     duplicates_are_real: bool = False,
+    labels: Sequence[str] | None = None,
 ) -> Personalization:
     """Turn labeled examples into an adapter and an unwitnessed certificate.
 
@@ -116,6 +118,8 @@ def personalize(
         Folder or hub id of the base model; by default the one that the bundle names.
     duplicates_are_real : bool (default: False)
         Your statement that inputs which occur more than once were drawn more than once.
+    labels : Sequence[str], optional
+        Your own labels, where the bundle leaves them to you: all that can occur, by index.
 
     Returns
     -------
@@ -135,15 +139,21 @@ def personalize(
     from fedcert.protocol.device import DeviceState
 
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    if loaded.takes_labels and labels is None:
+        raise DataError(
+            "the bundle leaves the labels to you: pass labels=[...], all that can occur"
+        )
     if not isinstance(examples, Examples):
-        examples = read_examples(Path(examples), spec=loaded.inputs, labels=loaded.labels)
+        examples = read_examples(
+            Path(examples), spec=loaded.inputs, labels=labels or loaded.labels
+        )
     state = None
     if isinstance(key, str | Path):
         state = DeviceState(Path(key).with_suffix(".state"))
         key = read_or_create_key(Path(key))
     return run(
         loaded,
-        loaded.task(loaded.load_base(base_model)).model(),
+        loaded.task(loaded.load_base(base_model), labels=labels).model(),
         examples,
         client=client,
         key=key,

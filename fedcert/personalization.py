@@ -9,7 +9,7 @@ the examples; only then is anything scored.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from fedcert.certificates import (
 )
 from fedcert.data.examples import Examples
 from fedcert.data.identity import in_drawn_order
+from fedcert.data.label_set import LabelSet
 from fedcert.errors import (
     BundleError,
     CertificateError,
@@ -77,14 +78,17 @@ class Personalization:
     seconds: float
 
 
-def candidate_seed(bundle_digest: str, client: str, support_size: int) -> str:
+def candidate_seed(
+    bundle_digest: str, client: str, support_size: int, labels: LabelSet | None = None
+) -> str:
     """Derive the seed of an unwitnessed certificate's candidates and of its split.
 
     It follows from public things, so that neither client nor verifier has a choice. Without
     a commitment to a server a client could still try other names: certificates made this
     way say that they are unwitnessed.
     """
-    return derive_seed("candidates", bundle_digest, client, support_size)
+    own = () if labels is None else (labels.digest,)
+    return derive_seed("candidates", bundle_digest, client, support_size, *own)
 
 
 def commit_to(
@@ -98,6 +102,7 @@ def commit_to(
     condition: Condition | None = None,
     duplicates_are_real: bool = False,
     repeats_are_new: bool = False,
+    labels: LabelSet | None = None,
 ) -> Commitment:
     """Commit to a support set, for a server that will answer with a seed.
 
@@ -113,6 +118,8 @@ def commit_to(
         As in `personalize`; the commitment is to ``bundle.given(condition)``.
     duplicates_are_real, repeats_are_new : bool (default: False)
         The client's statements, as in `personalize`.
+    labels : LabelSet, optional
+        The client's own, if the bundle leaves them to clients: `Task.label_set`.
 
     Raises
     ------
@@ -124,9 +131,10 @@ def commit_to(
         If they are too few or already spent.
     """
     bundle = _conditioned(bundle, condition, examples)
-    recipe = _recipe_for(bundle, examples)
-    _check_size(bundle, recipe_for_attempt(recipe, 1), len(examples))
-    check_issuable(client, bundle.labels, recipe)
+    names = _names(bundle, labels)
+    recipe = _recipe_for(bundle, examples, names)
+    _check_size(names, recipe_for_attempt(recipe, 1), len(examples))
+    check_issuable(client, names, recipe)
     _check_duplicates(examples, duplicates_are_real)
     return state.commit(
         examples,
@@ -136,6 +144,7 @@ def commit_to(
         recipe=recipe,
         retry=retry,
         repeats_are_new=repeats_are_new,
+        labels=labels,
     )
 
 
@@ -164,7 +173,7 @@ def personalize(
     bundle : Bundle
         What the federation published.
     model : AdaptedModel
-        That of `Bundle.task`.
+        That of `Bundle.task`; with the client's labels, if the bundle leaves them to clients.
     examples : Examples
         The support set: an i.i.d. sample of the client's own distribution, used for nothing
         else before.
@@ -206,8 +215,7 @@ def personalize(
         If the examples are empty or of one class, or an input occurs more than once.
     RefusalError
         If there are too few examples for a certificate to say anything, or some of them
-        are already spent, or went into the condition; or if the base model takes its labels
-        from the client, which nothing commits to.
+        are already spent, or went into the condition.
     ProtocolError
         If the grant is for something else than these examples, this bundle, or this client.
     """
@@ -216,21 +224,24 @@ def personalize(
         raise BundleError("the model was set up for another adapter space than the bundle's")
     if model.task.inputs.to_config() != bundle.inputs.to_config():
         raise BundleError("the model was set up for other inputs than the bundle's")
-    if model.base.takes_labels:
+    if model.base.takes_labels != bundle.takes_labels:
         # Trying phrasings on the examples that certify would be a search nobody paid for.
-        raise RefusalError(
-            "the labels' names decide what this base model predicts, and no commitment holds "
-            "them yet, so a certificate could not speak of them; use a base model with labels "
-            "of its own, as fedcert.models.with_pooled_head makes it"
+        raise BundleError(
+            "the labels' names decide what this base model predicts, and the bundle does not "
+            "leave them to clients, so no commitment would hold them; publish it without labels"
+            if model.base.takes_labels
+            else "the bundle leaves the labels to clients, and this base model has its own"
         )
+    labels = model.task.label_set if bundle.takes_labels else None
+    names = _names(bundle, labels)
     bundle = _conditioned(bundle, condition, examples)
-    recipe = _recipe_for(bundle, examples)
-    check_issuable(client, bundle.labels, recipe)
+    recipe = _recipe_for(bundle, examples, names)
+    check_issuable(client, names, recipe)
     duplicates, repeats = _check_duplicates(examples, duplicates_are_real), 0
     if grant is None:
         recipe = recipe.unwitnessed()
-        _check_size(bundle, recipe, len(examples))
-        seed = candidate_seed(bundle.digest, client, len(examples))
+        _check_size(names, recipe, len(examples))
+        seed = candidate_seed(bundle.digest, client, len(examples), labels)
         if state is not None:
             repeats = state.spend_unwitnessed(
                 examples,
@@ -238,16 +249,22 @@ def personalize(
                 bundle=bundle.digest,
                 recipe=recipe,
                 repeats_are_new=repeats_are_new,
+                labels=labels,
             )
     else:
         if state is None:
             raise ProtocolError("a seed can be used only with the state that committed")
         opening = state.accept(
-            grant, examples, bundle=bundle.digest, client=client, server=bundle.server
+            grant,
+            examples,
+            bundle=bundle.digest,
+            client=client,
+            server=bundle.server,
+            labels=labels,
         )
         repeats = state.spent.stated_new(opening.commitment.claim)
         recipe, seed = grant.recipe, grant.seed
-        _check_size(bundle, recipe, len(examples))
+        _check_size(names, recipe, len(examples))
         if (made := _made_before(folder, grant)) is not None:
             return Personalization(made, folder / "adapter", time.perf_counter() - started)
     support = examples.multiset_digest(seed)
@@ -270,7 +287,7 @@ def personalize(
         scorer,
         ordered,
         seed=seed,
-        constants=constant_adapters(bundle.space, len(bundle.labels)),
+        constants=constant_adapters(bundle.space, len(names)),
         chunk=memory.chunk,
         on_scored=on_scored,
     )
@@ -291,7 +308,7 @@ def personalize(
             errors=int(np.sum(wrong)),
             certified_on=len(wrong),
             support_size=len(examples),
-            labels=bundle.labels,
+            labels=names,
             index=chosen.index,
             seed=seed,
             vector=chosen.vector,
@@ -311,6 +328,7 @@ def personalize(
                 duplicates=duplicates,
                 repeats=repeats,
             ),
+            label_texts=None if labels is None else labels.texts,
         )
         if state is not None:
             state.keep(certificate)
@@ -326,7 +344,7 @@ def _export(bundle: Bundle, model: AdaptedModel, vector: FloatArray, folder: Pat
         folder,
         base_name=model.base.name,
         base=model.base,
-        labels=bundle.labels,
+        labels=bundle.labels or model.task.labels,
         inputs=bundle.inputs.to_config(),
     )
 
@@ -371,18 +389,31 @@ def _conditioned(bundle: Bundle, condition: Condition | None, examples: Examples
     return bundle.given(condition)
 
 
-def _recipe_for(bundle: Bundle, examples: Examples) -> Recipe:
+def _names(bundle: Bundle, labels: LabelSet | None) -> tuple[str, ...]:
+    """Return the names of the labels, the client's own if the bundle leaves them to it."""
+    if bundle.takes_labels and labels is None:
+        raise DataError(
+            "the bundle leaves the labels to you: name all that can occur, in an order that "
+            "stays, before you look at the examples"
+        )
+    if labels is not None and not bundle.takes_labels:
+        raise DataError(f"the labels are the bundle's: {', '.join(bundle.labels)}")
+    return bundle.labels if labels is None else labels.names
+
+
+def _recipe_for(bundle: Bundle, examples: Examples, names: Sequence[str]) -> Recipe:
     size = len(examples)
     if size == 0:
         raise DataError("the support set is empty; a certificate needs labeled examples")
-    if len(np.unique(examples.usable.labels)) < 2:
+    # Where the names define the task, examples of one label say something as well.
+    if len(np.unique(examples.usable.labels)) < 2 and not bundle.takes_labels:
         # Not which one: a node's server gets these words.
         raise DataError(
             f"all {size} support examples have the same label; label a random sample of "
             "what the model will meet, in which every class can occur"
         )
     recipe = bundle.recipes.recipe_for(size)
-    _check_size(bundle, recipe, size)
+    _check_size(names, recipe, size)
     return recipe
 
 
@@ -402,8 +433,8 @@ def _check_duplicates(examples: Examples, are_real: bool) -> int:
     return count
 
 
-def _check_size(bundle: Bundle, recipe: Recipe, size: int) -> None:
-    needed = recipe.smallest_n(1 - 1 / len(bundle.labels))
+def _check_size(names: Sequence[str], recipe: Recipe, size: int) -> None:
+    needed = recipe.smallest_n(1 - 1 / len(names))
     if size < needed:
         raise RefusalError(
             f"{size} examples are too few: even without an error the bound of the recipe "

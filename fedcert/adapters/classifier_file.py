@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from fedcert.canonical import canonical_json
+from fedcert.data.label_set import LabelSet
 from fedcert.errors import AdapterError, DataError
 from fedcert.models.base import BaseModel
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.label_scorer import LabelScorer
-from fedcert.models.label_set import LabelSet
 
 __all__ = ["CLASSIFIER_FILE", "ClassifierFile", "head_kind", "public_name", "read_classifier"]
 

@@ -17,7 +17,7 @@ from fedcert.errors import AdapterError
 from fedcert.models.base import BaseModel
 
 if TYPE_CHECKING:
-    from fedcert.models.label_set import LabelSet
+    from fedcert.data.label_set import LabelSet
 
 __all__ = ["Task"]
 
@@ -63,6 +63,12 @@ class Task:
         object.__setattr__(self, "inputs", self.inputs.bound_to(self.base))
         if self.labels is None:
             object.__setattr__(self, "labels", self.base.label_names)
+
+    @property
+    def label_set(self) -> LabelSet | None:
+        """The client's own labels; None if the labels are the base model's, or none yet."""
+        own: LabelSet | None = getattr(self.base.model, "labels", None)
+        return own
 
     def model(
         self, *, prefix_cache: PrefixCache | None = None, reduce_top: bool = True

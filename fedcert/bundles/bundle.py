@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from fedcert.canonical import canonical_json, digest_json, digest_tensors
 from fedcert.certificates.recipes import RecipeTable
 from fedcert.data.inputs import InputSpec
 from fedcert.data.kinds import input_spec_from_config
+from fedcert.data.label_set import LabelSet
 from fedcert.errors import BundleError, FedcertError, UnknownKindError
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning.plan import Plan
@@ -55,7 +56,7 @@ class Bundle:
     inputs : InputSpec
         How inputs are encoded.
     labels : tuple of str
-        Names of the classes, by index.
+        Names of the classes, by index; empty if each client brings its own.
     recipes : RecipeTable
         How a support set of n examples is to be spent.
     notes : Mapping[str, Any]
@@ -244,15 +245,47 @@ class Bundle:
             digest=self.base_digest,
         )
 
-    def task(self, base: BaseModel | None = None) -> Task:
+    @property
+    def takes_labels(self) -> bool:
+        """Whether each client brings labels of its own."""
+        return not self.labels
+
+    def task(
+        self,
+        base: BaseModel | None = None,
+        *,
+        labels: LabelSet | Sequence[str] | None = None,
+        descriptions: Mapping[str, str] | None = None,
+    ) -> Task:
         """Return what the bundle's adapters are for.
 
         Parameters
         ----------
         base : BaseModel, optional
             The bundle's base model; by default it is loaded as the bundle says.
+        labels : LabelSet or Sequence[str], optional
+            A client's own, if the bundle leaves them to clients.
+        descriptions : Mapping[str, str], optional
+            Texts that stand for some of them or all, by name.
+
+        Raises
+        ------
+        BundleError
+            If the bundle has labels itself, or its base model has.
         """
-        return Task(base or self.load_base(), self.space, self.inputs, self.labels)
+        base = base or self.load_base()
+        if self.takes_labels != base.takes_labels or (labels is not None and self.labels):
+            raise BundleError(
+                "the bundle leaves the labels to clients, and its base model has its own"
+                if self.takes_labels
+                else f"the bundle's labels are {', '.join(self.labels)}, and here they are not "
+                "for a client to bring"
+            )
+        if labels is None:
+            return Task(base, self.space, self.inputs, self.labels)
+        return Task(base, self.space, self.inputs, ()).with_labels(
+            labels, descriptions=descriptions
+        )
 
     def given(self, condition: Condition) -> Bundle:
         """Return the bundle for one client, with the prior that its condition makes.

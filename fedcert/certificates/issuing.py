@@ -81,6 +81,7 @@ def issue(
     first_stage: FirstStage | None = None,
     protocol: SeedReceipt | None = None,
     sample: Sample | None = None,
+    label_texts: tuple[tuple[str, ...], ...] | None = None,
 ) -> Certificate:
     """Compute the bound, write the record, and sign it.
 
@@ -119,6 +120,9 @@ def issue(
         certificate say that it is unwitnessed (default: None).
     sample : Sample or None
         What the support set holds out of the ordinary (default: None).
+    label_texts : tuple of tuple of str, or None
+        The texts of the client's own labels; None if the labels are the bundle's
+        (default: None).
 
     Returns
     -------
@@ -166,11 +170,14 @@ def issue(
             sample=sample,
             number=choice.number,
         ),
-        assumptions=assumptions(recipe, support_size, sample),
+        assumptions=assumptions(
+            recipe, support_size, sample, own_labels=label_texts is not None
+        ),
         signature=Signature(algorithm=ALGORITHM, public_key=public_hex(key), value=""),
         first_stage=first_stage,
         protocol=protocol,
         sample=sample,
+        label_texts=label_texts,
     )
     return _checked(_signed(unsigned, key))
 

@@ -117,6 +117,7 @@ def seed_payload(
     support_size: int,
     seed: str,
     receipt: SeedReceipt,
+    labels: str | None = None,
 ) -> bytes:
     """Return the bytes that a server signs: canonical JSON.
 
@@ -134,9 +135,13 @@ def seed_payload(
         The issued seed.
     receipt : SeedReceipt
         Its signature does not take part.
+    labels : str, optional
+        Digest of the client's own labels, if it committed to some.
     """
+    own = {} if labels is None else {"labels": labels}
     return canonical_json(
-        {
+        own
+        | {
             "format": SEED_FORMAT,
             "client": client,
             "public_key": public_key,

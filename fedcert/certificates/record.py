@@ -24,14 +24,15 @@ from fedcert.certificates.recipes import Choice, FirstStage, LedgerEntry, Recipe
 from fedcert.certificates.sample import Sample
 from fedcert.certificates.signing import ALGORITHM
 from fedcert.certificates.strict_json import LARGEST, Fields, parse_json
-from fedcert.errors import CertificateError
+from fedcert.data.label_set import LabelSet
+from fedcert.errors import CertificateError, DataError
 
 __all__ = ["FORMAT", "Candidate", "Certificate", "Digests", "Signature", "encode_vector"]
 
 FORMAT = "fedcert.certificate/1"
 """Name and version of the JSON form."""
 
-_OPTIONAL = ("first_stage", "protocol", "sample")
+_OPTIONAL = ("first_stage", "protocol", "sample", "label_texts")
 
 _VECTOR_DTYPE = np.dtype("<f8")
 
@@ -153,6 +154,10 @@ class Certificate:
     sample : Sample or None
         What the support set holds out of the ordinary; None, and absent from the JSON form,
         if nothing (default: None).
+    label_texts : tuple of tuple of str, or None
+        For each of the client's own labels the texts that stand for it: they decide what is
+        predicted. None, and absent from the JSON form, if the labels are the bundle's
+        (default: None).
     """
 
     client: str
@@ -174,6 +179,12 @@ class Certificate:
     first_stage: FirstStage | None = None
     protocol: SeedReceipt | None = None
     sample: Sample | None = None
+    label_texts: tuple[tuple[str, ...], ...] | None = None
+
+    @property
+    def label_set(self) -> LabelSet | None:
+        """The client's own labels; None if the labels are the bundle's."""
+        return None if self.label_texts is None else LabelSet(self.labels, self.label_texts)
 
     @property
     def choice(self) -> Choice:
@@ -211,6 +222,8 @@ class Certificate:
             members["protocol"] = self.protocol.to_object()
         if self.sample is not None:
             members["sample"] = self.sample.to_object()
+        if self.label_texts is not None:
+            members["label_texts"] = [list(texts) for texts in self.label_texts]
         return members | {
             "format": FORMAT,
             "recipe": self.recipe.to_config(),
@@ -245,6 +258,7 @@ class Certificate:
             support_size=self.support_size,
             seed=self.candidate.seed,
             receipt=self.protocol,
+            labels=None if self.label_set is None else self.label_set.digest,
         )
 
     def unsigned_payload(self) -> bytes:
@@ -375,7 +389,19 @@ def _from_object(value: object) -> Certificate:
             else None
         ),
         sample=_sample(read) if "sample" in present else None,
+        label_texts=_label_texts(read) if "label_texts" in present else None,
     )
+
+
+def _label_texts(read: Fields) -> tuple[tuple[str, ...], ...]:
+    config = {"names": list(read.texts("labels")), "texts": read.array("label_texts")}
+    try:
+        found = LabelSet.from_config(config)
+    except DataError as error:
+        raise CertificateError(f"{read.path('label_texts')}: {error}") from error
+    if found.to_config() != config:
+        raise CertificateError(f"{read.path('label_texts')} must hold arrays of texts")
+    return found.texts
 
 
 def _sample(read: Fields) -> Sample:

@@ -223,12 +223,12 @@ def _statement(certificate: Certificate) -> _Outcome:
 
 
 def _assumptions(certificate: Certificate) -> _Outcome:
-    sample = certificate.sample
+    sample, own = certificate.sample, certificate.label_texts is not None
     if certificate.assumptions == assumptions(
-        certificate.recipe, certificate.support_size, sample
+        certificate.recipe, certificate.support_size, sample, own_labels=own
     ):
         return True, "the assumptions are complete"
-    if certificate.assumptions == FIRST_ASSUMPTIONS and sample is None:
+    if certificate.assumptions == FIRST_ASSUMPTIONS and sample is None and not own:
         return True, "the assumptions are complete, in the words of earlier versions"
     return False, "the assumptions are not the ones that the bound rests on"
 

@@ -47,6 +47,11 @@ _PREDICTOR = (
     "cut off where they are too long, as the bundle says; otherwise labels can change."
 )
 
+_OWN_LABELS = (
+    "The names of the labels, and the texts that stand for them, are the client's own and were "
+    "fixed without a look at the examples; every label that can occur is named."
+)
+
 _UNWITNESSED = (
     "This certificate is unwitnessed: nothing outside this device shows that the seed and "
     "the examples were not tried several times."
@@ -117,13 +122,30 @@ def whole_ledger(recipe: Recipe, n: int) -> tuple[LedgerEntry, ...]:
 
 
 def assumptions(
-    recipe: Recipe, support_size: int, sample: Sample | None = None
+    recipe: Recipe,
+    support_size: int,
+    sample: Sample | None = None,
+    *,
+    own_labels: bool = False,
 ) -> tuple[str, ...]:
-    """Return what must be true for a certificate to mean what it says, a sentence each."""
+    """Return what must be true for a certificate to mean what it says, a sentence each.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How the support set was spent.
+    support_size : int
+        Number of all examples, n.
+    sample : Sample or None
+        What the support set holds out of the ordinary (default: None).
+    own_labels : bool (default: False)
+        Whether the labels are the client's own, and decide by their texts what is predicted.
+    """
     before, after = FIRST_ASSUMPTIONS[:4], FIRST_ASSUMPTIONS[5:]
     word = f"{_WORD}{_also_the_signers_word(recipe, support_size)}."
     stated = () if sample is None else sample.assumptions()
-    return (*before, word, *after, _UNCONDITIONAL, _PREDICTOR, *stated)
+    named = (_OWN_LABELS,) if own_labels else ()
+    return (*before, word, *after, _UNCONDITIONAL, _PREDICTOR, *named, *stated)
 
 
 def _also_the_signers_word(recipe: Recipe, n: int) -> str:

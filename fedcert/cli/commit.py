@@ -9,6 +9,7 @@ import typer
 
 from fedcert.cli.console import say
 from fedcert.cli.device import (
+    Base,
     BundleDigest,
     BundlePath,
     DataPath,
@@ -16,11 +17,14 @@ from fedcert.cli.device import (
     InputColumn,
     Key,
     LabelColumn,
+    Labels,
     RepeatsAreNew,
     State,
+    base_name,
     default_state,
     key_path,
     load_bundle,
+    own_labels,
     read_labeled,
 )
 
@@ -45,6 +49,8 @@ def commit(
     repeats_are_new: RepeatsAreNew = False,
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
+    labels: Labels = None,
+    base_model: Base = None,
 ) -> None:
     """Commit to labeled examples, and spend them; send the result to the server.
 
@@ -60,7 +66,13 @@ def commit(
     check_client(client)
     place = key_path(key)
     loaded = load_bundle(bundle, bundle_digest)
-    examples = read_labeled(data, loaded, input_column, label_column)
+    names, descriptions = own_labels(loaded, labels)
+    examples = read_labeled(data, loaded, input_column, label_column, labels=names)
+    own = None
+    if names is not None:
+        # The base model knows the words around a name, and whether it can embed it.
+        base = loaded.load_base(base_name(bundle, base_model))
+        own = loaded.task(base, labels=names, descriptions=descriptions).label_set
     commitment = commit_to(
         loaded,
         examples,
@@ -70,6 +82,7 @@ def commit(
         retry=retry,
         duplicates_are_real=duplicates_are_real,
         repeats_are_new=repeats_are_new,
+        labels=own,
     )
     commitment.write(output)
     say(f"commitment: {output} (root {commitment.root[:16]}, {len(examples)} examples)")

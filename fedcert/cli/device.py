@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,6 +95,14 @@ ServerKey = Annotated[
 ]
 InputColumn = Annotated[str, typer.Option(help="Column or key of the inputs.")]
 LabelColumn = Annotated[str, typer.Option(help="Column or key of the labels.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        help="Your own labels, where the bundle leaves them to you: a text file, one name a "
+        "line, all that can occur; after a tab a description, if you like.",
+    ),
+]
 
 
 def personalize(
@@ -116,6 +125,7 @@ def personalize(
     base_model: Base = None,
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
+    labels: Labels = None,
     memory: Annotated[
         float | None,
         typer.Option(
@@ -150,7 +160,8 @@ def personalize(
 
     check_client(client)
     loaded = load_bundle(bundle, bundle_digest)
-    examples = read_labeled(data, loaded, input_column, label_column)
+    names, descriptions = own_labels(loaded, labels)
+    examples = read_labeled(data, loaded, input_column, label_column, labels=names)
     grant = None if seed is None else SeedGrant.read(seed)
     if server_key is not None and (grant is None or grant.receipt.server != server_key.lower()):
         issuer = "nobody: give --seed" if grant is None else grant.receipt.server
@@ -158,7 +169,7 @@ def personalize(
     base = loaded.load_base(base_name(bundle, base_model))
     if note := base.note_on(loaded.base_digest):
         say(f"note: {note}", wrap=True)
-    model = loaded.task(base).model()
+    model = loaded.task(base, labels=names, descriptions=descriptions).model()
     plan = MemoryPlan() if memory is None else _divided(memory, loaded, base)
     place = key_path(key)
     signer = read_or_create_key(place)
@@ -255,7 +266,41 @@ def base_name(bundle: Path, given: str | None) -> str | None:
     return given or (str(beside) if beside.is_dir() else None)
 
 
-def read_labeled(data: Path, bundle: Bundle, input_column: str, label_column: str) -> Examples:
+def own_labels(
+    bundle: Bundle, path: Path | None
+) -> tuple[tuple[str, ...] | None, dict[str, str]]:
+    """Return names and descriptions of a client's own labels, if the bundle leaves them to it.
+
+    They come from a file of their own, not from the column: what happens to be in a sample is
+    no list of what can occur, and errors on the rest would not count.
+
+    Raises
+    ------
+    SettingsError
+        If there are none, or they are the bundle's.
+    """
+    from fedcert.data.label_set import read_labels
+
+    if bundle.takes_labels and path is None:
+        raise SettingsError(
+            "the bundle leaves the labels to you: give --labels labels.txt with the name of "
+            "every label that can occur, one a line"
+        )
+    if path is not None and not bundle.takes_labels:
+        raise SettingsError(
+            f"the labels are the bundle's: {', '.join(bundle.labels)}; leave out --labels"
+        )
+    return (None, {}) if path is None else read_labels(path)
+
+
+def read_labeled(
+    data: Path,
+    bundle: Bundle,
+    input_column: str,
+    label_column: str,
+    *,
+    labels: Sequence[str] | None = None,
+) -> Examples:
     """Read a user's examples as the bundle's task has them; say what counts as an error."""
     from rich.console import Console
 
@@ -265,7 +310,7 @@ def read_labeled(data: Path, bundle: Bundle, input_column: str, label_column: st
     return read_examples(
         data,
         spec=bundle.inputs,
-        labels=bundle.labels,
+        labels=labels or bundle.labels,
         input_column=input_column,
         label_column=label_column,
         warn=lambda text: print_line(Console(stderr=True), f"WARNING: {text}"),

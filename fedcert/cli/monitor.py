@@ -91,8 +91,9 @@ def monitor(
         raise CertificateError(
             f"this certificate does not hold to begin with: {report.reasons}"
         )
-    examples = read_labeled(data, loaded, input_column, label_column)
-    task = loaded.task(loaded.load_base(base_name(bundle, base_model)))
+    examples = read_labeled(data, loaded, input_column, label_column, labels=record.labels)
+    base = loaded.load_base(base_name(bundle, base_model))
+    task = loaded.task(base, labels=record.label_set)
 
     def wrong(chosen: Examples) -> npt.NDArray[np.bool_]:
         return exported_wrong(

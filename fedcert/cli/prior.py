@@ -11,7 +11,15 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from fedcert.cli.console import console, say
-from fedcert.cli.device import Base, InputColumn, LabelColumn, base_name, read_labeled
+from fedcert.cli.device import (
+    Base,
+    InputColumn,
+    LabelColumn,
+    Labels,
+    base_name,
+    own_labels,
+    read_labeled,
+)
 
 __all__ = ["inspect", "prior", "profile"]
 
@@ -63,6 +71,7 @@ def profile(
     seed: Annotated[int, typer.Option(help="Of the candidates.")] = 0,
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
+    labels: Labels = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show how good a prior's candidates are on a task: its risk profile.
@@ -78,8 +87,10 @@ def profile(
     from fedcert.search import BatchedScorer
 
     loaded = Bundle.load(bundle)
-    examples = read_labeled(data, loaded, input_column, label_column)
-    task = loaded.task(loaded.load_base(base_name(bundle, base_model)))
+    names, descriptions = own_labels(loaded, labels)
+    examples = read_labeled(data, loaded, input_column, label_column, labels=names)
+    base = loaded.load_base(base_name(bundle, base_model))
+    task = loaded.task(base, labels=names, descriptions=descriptions)
     scorer = BatchedScorer(task.model(), margin_tolerance=0.0)
     vectors = loaded.prior.sample(derive_seed("risk profile", seed), count=candidates)
     wrong = scorer.score(vectors, examples).wrong

@@ -88,7 +88,7 @@ def verify(
     # Another federation's bundle says how to read other data: the table shows that it is one.
     fits = loaded is not None and loaded.digest == record.digests.bundle
     if data is not None and loaded is not None and at is not None and fits:
-        examples = read_labeled(data, loaded, input_column, label_column)
+        examples = read_labeled(data, loaded, input_column, label_column, labels=record.labels)
         base = loaded.load_base(base_name(at, base_model))
     report = check(
         record,

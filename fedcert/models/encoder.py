@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from fedcert.canonical import canonical_json
+from fedcert.data.label_set import LabelSet
 from fedcert.models.dual_encoder import TextTower
 from fedcert.models.heads import Head
-from fedcert.models.label_set import LabelSet
 from fedcert.models.pooling import check_pooling, pool, read_positions
 
 __all__ = ["TASK_HEAD", "EncoderClassifier", "EncoderLogits"]

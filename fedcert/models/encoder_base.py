@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedcert.data.label_set import check_template
 from fedcert.errors import ModelError
 from fedcert.models.dual_encoder import TextTower, is_dual, load_text_tower, read_dual
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.heads import SCALE, Head, NamesHead, TrainedHead
-from fedcert.models.label_set import check_template
 from fedcert.models.pooling import check_pooling
 from fedcert.models.sentence_folder import SentenceFolder, read_sentence_folder
 

@@ -15,7 +15,8 @@ from fedcert.certificates.recipes import Recipe
 from fedcert.certificates.signing import public_hex
 from fedcert.certificates.strict_json import Fields
 from fedcert.data.examples import Examples
-from fedcert.errors import CertificateError, ProtocolError
+from fedcert.data.label_set import LabelSet
+from fedcert.errors import CertificateError, DataError, ProtocolError
 from fedcert.protocol.merkle import tree_root
 from fedcert.protocol.signed import is_signed_by, read_object, signature_of, to_text
 
@@ -51,6 +52,9 @@ class Commitment:
         fresh examples. It is the client's word.
     signature : str
         The client's, over all the rest.
+    labels : LabelSet or None
+        The client's own labels, which the root binds too; None, and absent from the JSON form,
+        if the labels are the bundle's.
     """
 
     client: str
@@ -61,11 +65,14 @@ class Commitment:
     root: str
     claim: str
     signature: str
+    labels: LabelSet | None = None
 
     def to_object(self) -> dict[str, Any]:
         """Return the JSON object."""
         members = {field.name: getattr(self, field.name) for field in fields(self)}
-        return members | {"format": FORMAT, "recipe": self.recipe.to_config()}
+        del members["labels"]
+        own = {} if self.labels is None else {"labels": self.labels.to_config()}
+        return members | own | {"format": FORMAT, "recipe": self.recipe.to_config()}
 
     @staticmethod
     def from_object(value: object) -> Commitment:
@@ -78,8 +85,10 @@ class Commitment:
         ProtocolError
             If somebody else than its client signed it, or it was changed.
         """
-        names = tuple(field.name for field in fields(Commitment))
-        read = Fields(value, "commitment", ("format", *names))
+        names = {field.name for field in fields(Commitment)} - {"labels"}
+        own = isinstance(value, dict) and "labels" in value
+        named = ("labels",) if own else ()
+        read = Fields(value, "commitment", ("format", *names, *named))
         if read.text("format") != FORMAT:
             raise CertificateError(f"commitment.format must be {FORMAT!r}")
         commitment = Commitment(
@@ -91,6 +100,7 @@ class Commitment:
             root=read.hexadecimal("root", 64),
             claim=read.hexadecimal("claim", 64),
             signature=read.hexadecimal("signature", 128),
+            labels=_label_set(read) if own else None,
         )
         if not is_signed_by(commitment.to_object(), commitment.public_key):
             raise ProtocolError(
@@ -134,6 +144,7 @@ class Opening:
         bundle: str,
         recipe: Recipe,
         claim: str,
+        labels: LabelSet | None = None,
     ) -> Opening:
         """Commit to examples; the parameters are those of `Commitment`."""
         unsigned = Commitment(
@@ -145,6 +156,7 @@ class Opening:
             root="",
             claim=claim,
             signature="",
+            labels=labels,
         )
         bound = replace(unsigned, root=Opening.root(unsigned, examples, salts))
         signed = replace(bound, signature=signature_of(bound.to_object(), key))
@@ -152,8 +164,12 @@ class Opening:
 
     @staticmethod
     def root(commitment: Commitment, examples: Examples, salts: Sequence[bytes]) -> str:
-        """Compute the root that binds client, key, bundle, recipe, n, and all examples."""
-        bound = {
+        """Compute the root that binds client, key, bundle, recipe, n, and all examples.
+
+        It binds the client's labels as well, if they are its own.
+        """
+        own = {} if commitment.labels is None else {"labels": commitment.labels.digest}
+        bound = own | {
             "client": commitment.client,
             "public_key": commitment.public_key,
             "bundle": commitment.bundle,
@@ -216,3 +232,10 @@ class Opening:
             commitment=Commitment.from_object(read.raw("commitment")),
             salts=tuple(bytes.fromhex(salt) for salt in read.texts("salts")),
         )
+
+
+def _label_set(read: Fields) -> LabelSet:
+    try:
+        return LabelSet.from_config(read.raw("labels"))
+    except DataError as error:
+        raise CertificateError(f"{read.path('labels')}: {error}") from error

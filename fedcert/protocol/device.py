@@ -15,6 +15,7 @@ from fedcert.certificates import Certificate, Recipe
 from fedcert.certificates.signing import public_hex
 from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form, exact_form
+from fedcert.data.label_set import LabelSet
 from fedcert.errors import ProtocolError
 from fedcert.protocol.commitment import Commitment, Opening
 from fedcert.protocol.merkle import SALT_BYTES
@@ -60,6 +61,7 @@ class DeviceState:
         recipe: Recipe,
         retry: bool = False,
         repeats_are_new: bool = False,
+        labels: LabelSet | None = None,
     ) -> Commitment:
         """Commit to examples, and spend them.
 
@@ -82,6 +84,9 @@ class DeviceState:
             Make a new commitment, for another seed: another attempt, at a smaller delta.
         repeats_are_new : bool (default: False)
             As in `SpentLedger.spend`.
+        labels : LabelSet, optional
+            The client's own, if the bundle leaves them to clients. With other labels the same
+            examples are spent on something else.
 
         Raises
         ------
@@ -89,11 +94,11 @@ class DeviceState:
             If an example is spent on something else.
         """
         openings = [Opening.read(path) for path in self._paths()]
-        claim = self._witnessed_claim(examples, client, recipe, openings)
+        claim = self._witnessed_claim(examples, client, recipe, openings, labels)
         self.spent.spend(
             examples, "a certificate", claim=claim, repeats_are_new=repeats_are_new
         )
-        wanted = (client, public_hex(key), bundle, recipe, claim)
+        wanted = (client, public_hex(key), bundle, recipe, claim, labels)
         if not retry:
             for opening in reversed(openings):
                 made = opening.commitment
@@ -103,6 +108,7 @@ class DeviceState:
                     made.bundle,
                     made.recipe,
                     made.claim,
+                    made.labels,
                 ):
                     return made
         opening = Opening.make(
@@ -113,6 +119,7 @@ class DeviceState:
             bundle=bundle,
             recipe=recipe,
             claim=claim,
+            labels=labels,
         )
         # On the disk before it leaves: without the salts nothing can be opened.
         self._keep(opening, number=len(openings))
@@ -126,6 +133,7 @@ class DeviceState:
         bundle: str,
         client: str,
         server: str | None = None,
+        labels: LabelSet | None = None,
     ) -> Opening:
         """Make sure that a seed is for one's own commitment to exactly these examples.
 
@@ -139,11 +147,13 @@ class DeviceState:
             What one is about to certify for.
         server : str, optional
             The server's public key, if one expects a certain one.
+        labels : LabelSet, optional
+            The client's own, if the bundle leaves them to clients.
 
         Raises
         ------
         ProtocolError
-            If the seed is forged or for something else, or the examples have changed.
+            If the seed is forged or for something else, or examples or labels have changed.
         RefusalError
             If these examples have had this attempt already, with another seed.
         """
@@ -161,6 +171,11 @@ class DeviceState:
             )
         if grant.client != client:
             raise ProtocolError(f"the seed was issued to {grant.client!r}, not to {client!r}")
+        if opening.commitment.labels != labels:
+            raise ProtocolError(
+                "these are not the labels that were committed to: names, descriptions, and "
+                "their order stay as they were when the examples were"
+            )
         opening.check(examples)
         self.spent.take_attempt(
             opening.commitment.claim, grant.receipt.attempt, seed=grant.seed
@@ -175,6 +190,7 @@ class DeviceState:
         bundle: str,
         recipe: Recipe,
         repeats_are_new: bool = False,
+        labels: LabelSet | None = None,
     ) -> int:
         """Spend examples on a certificate without a server: one bundle, one client id.
 
@@ -188,7 +204,7 @@ class DeviceState:
         RefusalError
             If an example is spent on something else, another bundle or id included.
         """
-        claim = self._claim("unwitnessed", examples, client, recipe, bundle)
+        claim = self._claim("unwitnessed", examples, client, recipe, bundle, labels=labels)
         return self.spent.spend(
             examples,
             "an unwitnessed certificate",
@@ -257,7 +273,12 @@ class DeviceState:
             aside.unlink()
 
     def _witnessed_claim(
-        self, examples: Examples, client: str, recipe: Recipe, openings: Sequence[Opening]
+        self,
+        examples: Examples,
+        client: str,
+        recipe: Recipe,
+        openings: Sequence[Opening],
+        labels: LabelSet | None,
     ) -> str:
         """Return the claim of a retry of exactly these examples.
 
@@ -267,7 +288,7 @@ class DeviceState:
         older = self._claim("witnessed", examples, client, recipe, form=collapsed_form)
         if any(made.commitment.claim == older and made.opens(examples) for made in openings):
             return older
-        return self._claim("witnessed", examples, client, recipe)
+        return self._claim("witnessed", examples, client, recipe, labels=labels)
 
     def _claim(
         self,
@@ -278,10 +299,12 @@ class DeviceState:
         bundle: str = "",
         *,
         form: Callable[[Any], bytes] = exact_form,
+        labels: LabelSet | None = None,
     ) -> str:
         spelled = canonical_json(recipe.to_config()).decode()
         multiset = examples.multiset_digest("", form)
-        return self.spent.keyed("claim", kind, client, bundle, spelled, multiset)
+        own = () if labels is None else (labels.digest,)
+        return self.spent.keyed("claim", kind, client, bundle, spelled, multiset, *own)
 
     def _salt(self, serial: int, row: int) -> bytes:
         if self._simulated is None:

@@ -61,6 +61,9 @@ class SeedGrant:
         64 hexadecimal digits.
     receipt : SeedReceipt
         Attempt, commitment, and the server's signature.
+    labels : str or None
+        Digest of the client's own labels, as committed; None, and absent from the JSON form,
+        if the labels are the bundle's.
     """
 
     client: str
@@ -70,6 +73,7 @@ class SeedGrant:
     support_size: int
     seed: str
     receipt: SeedReceipt
+    labels: str | None = None
 
     @staticmethod
     def make(
@@ -98,6 +102,7 @@ class SeedGrant:
             support_size=commitment.support_size,
             seed=seed,
             receipt=receipt,
+            labels=_labels_of(commitment),
         )
         signature = sign(key, unsigned.payload())
         return replace(unsigned, receipt=replace(receipt, signature=signature))
@@ -112,6 +117,7 @@ class SeedGrant:
             support_size=self.support_size,
             seed=self.seed,
             receipt=self.receipt,
+            labels=self.labels,
         )
 
     def check(self, commitment: Commitment, *, server: str | None = None) -> None:
@@ -137,6 +143,8 @@ class SeedGrant:
         for name in ("client", "public_key", "bundle", "support_size"):
             if getattr(self, name) != getattr(commitment, name):
                 raise ProtocolError(f"this seed was issued for another {name}")
+        if self.labels != _labels_of(commitment):
+            raise ProtocolError("this seed was issued for other labels")
         if self.recipe != recipe_for_attempt(commitment.recipe, self.receipt.attempt):
             raise ProtocolError("this seed was issued for another recipe")
         if problem := self.receipt.problem(self.payload(), self.recipe):
@@ -149,6 +157,8 @@ class SeedGrant:
     def to_object(self) -> dict[str, Any]:
         """Return the JSON object."""
         members = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.labels is None:
+            del members["labels"]
         return members | {
             "format": SEED_FORMAT,
             "recipe": self.recipe.to_config(),
@@ -164,7 +174,8 @@ class SeedGrant:
         CertificateError
             If it is malformed.
         """
-        names = tuple(field.name for field in fields(SeedGrant))
+        own = isinstance(value, dict) and "labels" in value
+        names = {field.name for field in fields(SeedGrant)} - (set() if own else {"labels"})
         read = Fields(value, "seed", ("format", *names))
         if read.text("format") != SEED_FORMAT:
             raise CertificateError(f"seed.format must be {SEED_FORMAT!r}")
@@ -176,6 +187,7 @@ class SeedGrant:
             support_size=read.whole("support_size"),
             seed=read.hexadecimal("seed", 64),
             receipt=SeedReceipt.from_object(read.raw("receipt"), "seed.receipt"),
+            labels=read.hexadecimal("labels", 64) if own else None,
         )
 
     def write(self, path: Path) -> None:
@@ -186,3 +198,7 @@ class SeedGrant:
     def read(path: Path) -> SeedGrant:
         """Read a file; see `from_object`."""
         return SeedGrant.from_object(read_object(path, "seed"))
+
+
+def _labels_of(commitment: Commitment) -> str | None:
+    return None if commitment.labels is None else commitment.labels.digest

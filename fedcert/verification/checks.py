@@ -40,12 +40,13 @@ def check_bundle(certificate: Certificate, bundle: Bundle) -> list[Check]:
             f"this one{_version(bundle)} is {bundle.digest[:12]})",
         )
     ]
-    parts = {
+    parts: dict[str, tuple[object, object]] = {
         "base model": (digests.base_model, bundle.base_digest),
         "adapter space": (digests.space, bundle.space.digest),
         "prior": (digests.prior, bundle.prior.digest),
-        "labels": (certificate.labels, bundle.labels),
     }
+    if not (bundle.takes_labels and certificate.label_texts is not None):
+        parts["labels"] = ((certificate.labels, certificate.label_texts), (bundle.labels, None))
     for name, (claimed, actual) in parts.items():
         fits = claimed == actual
         checks.append(
@@ -143,7 +144,9 @@ def _seed(certificate: Certificate, bundle: Bundle) -> Check:
         problem = receipt.problem(certificate.receipt_payload(), certificate.recipe)
         detail = f"the server {receipt.server} issued the seed for this bundle"
         return Check("seed", problem is None, problem or detail)
-    expected = candidate_seed(bundle.digest, certificate.client, certificate.support_size)
+    expected = candidate_seed(
+        bundle.digest, certificate.client, certificate.support_size, certificate.label_set
+    )
     fits = certificate.candidate.seed == expected
     detail = (
         "the seed follows from bundle, client and n"
@@ -156,7 +159,7 @@ def _seed(certificate: Certificate, bundle: Bundle) -> Check:
 def _candidate(certificate: Certificate, bundle: Bundle) -> Check:
     candidate, vector = certificate.candidate, certificate.adapter_vector
     number = certificate.recipe.candidate_of(certificate.choice)
-    constants = constant_adapters(bundle.space, len(bundle.labels))
+    constants = constant_adapters(bundle.space, len(certificate.labels))
     try:
         [drawn] = draw(
             certificate.recipe, bundle.prior, constants, candidate.seed,

@@ -9,11 +9,12 @@ import numpy as np
 
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.peft_format import write_peft_adapter
+from fedcert.adapters.task import Task
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Check, Sample
 from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form, in_drawn_order
-from fedcert.errors import CertificateError
+from fedcert.errors import AdapterError, CertificateError
 from fedcert.models.base import BaseModel
 from fedcert.priors.base import FloatArray
 from fedcert.search import BatchedScorer, SupportSession, exported_wrong
@@ -47,8 +48,16 @@ def check_data(
         return checks
     if note := base.note_on(bundle.base_digest):
         checks.append(Check("base model", True, f"its weights are the bundle's; {note}"))
+    if bundle.takes_labels != (certificate.label_texts is not None):
+        detail = "certificate and bundle do not agree whose the labels are"
+        return [*checks, Check("error count", False, detail)]
+    task = bundle.task(base, labels=certificate.label_set)
     ordered = in_drawn_order(examples, certificate.candidate.seed)
-    errors, trials = _count(certificate, bundle, base, adapter, ordered)
+    try:
+        errors, trials = _count(certificate, task, adapter, ordered)
+    except AdapterError as error:
+        # The folder's head is for other labels than the certificate's.
+        return [*checks, Check("error count", False, str(error))]
     right = (errors, trials) == (certificate.errors, certificate.certified_on)
     detail = f"counted {errors} errors on {trials} examples"
     if not right:
@@ -56,16 +65,16 @@ def check_data(
     checks.append(Check("error count", right, detail))
     checks.append(_sample(certificate, examples, _certifying(certificate, ordered)))
     if not certificate.recipe.pays_for_choosing(len(ordered)):
-        checks.append(_choice(certificate, bundle, base, ordered))
+        checks.append(_choice(certificate, bundle, task, ordered))
     return checks
 
 
 def _count(
-    certificate: Certificate, bundle: Bundle, base: BaseModel, adapter: Path, ordered: Examples
+    certificate: Certificate, task: Task, adapter: Path, ordered: Examples
 ) -> tuple[int, int]:
     """Return errors of an adapter folder on the certifying examples, and their number."""
     wrong = exported_wrong(
-        bundle.task(base),
+        task,
         adapter,
         _certifying(certificate, ordered),
         margin_tolerance=certificate.recipe.margin_tolerance,
@@ -110,23 +119,21 @@ def _sample(certificate: Certificate, examples: Examples, certifying: Examples) 
     return Check("sample", False, f"{found}; the certificate says otherwise")
 
 
-def _choice(
-    certificate: Certificate, bundle: Bundle, base: BaseModel, ordered: Examples
-) -> Check:
+def _choice(certificate: Certificate, bundle: Bundle, task: Task, ordered: Examples) -> Check:
     """Choose again: what was chosen, weighted, or refined on the choosing examples alone."""
     recipe, choice = certificate.recipe, certificate.choice
     session = SupportSession(
         recipe,
         bundle.prior,
         # In float32, as devices rank whatever is chosen again here.
-        BatchedScorer(bundle.task(base).model(), margin_tolerance=recipe.margin_tolerance),
+        BatchedScorer(task.model(), margin_tolerance=recipe.margin_tolerance),
         ordered,
         seed=certificate.candidate.seed,
-        constants=constant_adapters(bundle.space, len(bundle.labels)),
+        constants=constant_adapters(bundle.space, len(certificate.labels)),
     )
     try:
         if recipe.refines:
-            return _refined(certificate, bundle, base, ordered, session)
+            return _refined(certificate, task, ordered, session)
         recipe.check_repeated(choice, session)
     except CertificateError as error:
         return Check("choice", False, str(error))
@@ -135,8 +142,7 @@ def _choice(
 
 def _refined(
     certificate: Certificate,
-    bundle: Bundle,
-    base: BaseModel,
+    task: Task,
     ordered: Examples,
     session: SupportSession,
 ) -> Check:
@@ -163,8 +169,10 @@ def _refined(
     if distance <= MEMBERSHIP_TOLERANCE:
         return Check("choice", True, found)
     with tempfile.TemporaryDirectory() as folder:
-        write_peft_adapter(bundle.space, made, Path(folder), base_name=base.name)
-        errors, trials = _count(certificate, bundle, base, Path(folder), ordered)
+        write_peft_adapter(
+            task.space, made, Path(folder), base_name=task.base.name, base=task.base
+        )
+        errors, trials = _count(certificate, task, Path(folder), ordered)
     if errors > certificate.errors:
         return Check(
             "choice",

@@ -31,14 +31,9 @@ from fedcert.adapters import (
 )
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.peft_format import foreign_settings
-from fedcert.bundles import Bundle
-from fedcert.certificates import RecipeTable, UnionRecipe
-from fedcert.certificates.signing import key_from_seed
 from fedcert.data import Examples, TextInputs
-from fedcert.errors import AdapterError, RefusalError
+from fedcert.errors import AdapterError
 from fedcert.models import BaseModel, load_base_model, with_label_names, with_pooled_head
-from fedcert.personalization import personalize
-from fedcert.priors import GaussianPrior
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer, exported_wrong
 from models.tiny_encoders import (
@@ -424,32 +419,3 @@ def test_an_export_without_labels_serves_any(tmp_path: Path) -> None:
         exported_wrong(
             Task(user, space, _spec(base)), tmp_path / "a", examples, margin_tolerance=0.0
         )
-
-
-@pytest.mark.filterwarnings("ignore:the labels")
-def test_no_certificate_speaks_of_labels_that_nothing_commits_to(tmp_path: Path) -> None:
-    """Who tries names on the certifying examples has searched without paying for it."""
-    base = _base(tmp_path, "bert", "mean", "names")
-    space, spec = AdapterSpace.of(base, rank=2), _spec(base)
-    pool = keyed_generator("commit").standard_normal((20, space.dimension))
-    bundle = Bundle(
-        base_name="base",
-        base_revision="local",
-        base_digest=base.digest,
-        space=space,
-        prior=GaussianPrior.fit(pool, seed=0),
-        inputs=spec,
-        labels=LABELS["names"],
-        recipes=RecipeTable(((1, UnionRecipe(candidates=8, delta=0.05)),)),
-        notes={},
-    )
-    with pytest.raises(RefusalError, match="no commitment holds them yet"):
-        personalize(
-            bundle,
-            Task(base, space, _spec(base)).model(),
-            tiny_texts(30),
-            client="a",
-            key=key_from_seed(bytes(32)),
-            folder=tmp_path / "out",
-        )
-    assert not (tmp_path / "out").exists()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from fedcert.canonical import digest_json
 from fedcert.errors import DataError
 
-__all__ = ["LabelSet", "check_template"]
+__all__ = ["LabelSet", "check_template", "read_labels"]
 
 _PLACE = "{label}"
 # Part of the digest: change it when the same texts give other embeddings.
@@ -141,6 +142,38 @@ def check_template(templates: Sequence[str]) -> None:
             f"the template {wrong[0] if wrong else ''!r} must hold {_PLACE} once; for instance "
             f"'a request about {_PLACE}'"
         )
+
+
+def read_labels(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Read names of labels from a text file, one a line, and their descriptions after a tab.
+
+    Returns
+    -------
+    tuple of str
+        The names, in the order of the lines.
+    dict
+        Descriptions by name, of those that have one.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, a line has no name, or the labels make no label set.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise DataError(f"cannot read the labels {path}: {reason}") from error
+    names, descriptions = [], {}
+    for number, line in enumerate(lines, start=1):
+        name, _, description = (part.strip() for part in line.partition("\t"))
+        if not name:
+            raise DataError(f"{path}: line {number} has no name; give every label a name")
+        names.append(name)
+        if description:
+            descriptions[name] = description
+    LabelSet.of(names, descriptions=descriptions)  # what is wrong with them is said now
+    return tuple(names), descriptions
 
 
 def _spoken(name: Any) -> str:
