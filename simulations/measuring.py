@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -96,19 +96,35 @@ def client_risks(
     numpy.ndarray
         Float64, shape ``(clients, len(counts))``; see `best_of`.
     """
-    scorer = BatchedScorer(model, margin_tolerance=0.0)
-    shared: dict[str, npt.NDArray[np.int64]] = {}
+    shared: dict[tuple[str, tuple[str, ...]], npt.NDArray[np.int64]] = {}
     risks = []
-    for client in scenario.new_clients:
+    for client, scorer in _scorers(model, scenario, margin_tolerance=0.0):
         examples = scenario.test_examples(client)
         if examples is None:
             continue
-        # Clients with the same test inputs share predictions.
-        key = inputs_digest(examples.inputs)
+        # Clients with the same test inputs and labels share predictions.
+        key = inputs_digest(examples.inputs), scenario.labels_of(client)
         if key not in shared:
             shared[key] = scorer.predict(vectors, examples.inputs)
         risks.append(best_of(shared[key] != examples.labels, counts))
     return np.array(risks).reshape(-1, len(counts))
+
+
+def _scorers(
+    model: AdaptedModel, scenario: Scenario, *, margin_tolerance: float
+) -> Iterator[tuple[str, BatchedScorer]]:
+    """Yield the new clients with their scorers: one, or one each where labels are their own.
+
+    A scorer keeps what it prepared of inputs that clients share.
+    """
+    common = BatchedScorer(model, margin_tolerance=margin_tolerance)
+    for client in scenario.new_clients:
+        if scenario.labels:
+            yield client, common
+            continue
+        task = model.task.with_labels(scenario.labels_of(client))
+        own = task.model(prefix_cache=model.prefix_cache)
+        yield client, BatchedScorer(own, margin_tolerance=margin_tolerance)
 
 
 def inputs_digest(inputs: npt.NDArray[Any]) -> str:
@@ -143,10 +159,9 @@ def bounds_by_size(
         for variant in (UnionRecipe, SplitRecipe, SteelRecipe)
     ]
     sizes = [n for n in SIZES if n <= largest]
-    # One for all clients: it keeps what it prepared of test inputs that they share.
-    scorer = BatchedScorer(model, margin_tolerance=recipes[0].margin_tolerance)
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    for client in scenario.new_clients:
+    tolerance = recipes[0].margin_tolerance
+    for client, scorer in _scorers(model, scenario, margin_tolerance=tolerance):
         replays = ClientReplay(
             prior,
             scorer,

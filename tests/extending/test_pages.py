@@ -175,7 +175,6 @@ def test_the_method_of_the_page_on_baselines_learns_and_certifies(
     pool[4] = pool.mean(axis=0)  # the nearest
     upstream = Upstream(
         model=model,
-        inputs=vit.inputs,
         clients={},
         pool=pool,
         prior=GaussianPrior.fit(pool, seed=0),
