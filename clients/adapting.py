@@ -60,6 +60,11 @@ def own_adapter(
         Brings a PEFT folder, trains plain LoRA, or trains in the space.
     purpose : str
         What the examples are spent on, in plain words.
+
+    Returns
+    -------
+    OwnAdapter
+        The adapter in the space, with its counts and its loss.
     """
     examples = node.training_examples()
     # Before anything can depend on them: an upload spends its examples for good.

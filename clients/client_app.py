@@ -115,11 +115,16 @@ def node_here(
     Parameters
     ----------
     context : Context
-        Flower's.
+        Flower's context of the node.
     settings, output
-        As of `make_client_app`.
+        As in `make_client_app`.
     noisy : bool (default: False)
         Whether what it is about to send tells nothing of its examples but what noise covers.
+
+    Returns
+    -------
+    Node
+        The node's task, data, keys, and folders.
 
     Raises
     ------

@@ -75,6 +75,11 @@ def answer(
     client : str
         Its id, for the noise that it draws.
 
+    Returns
+    -------
+    Arrays
+        Arrays by name, which the server adds up over clients.
+
     Raises
     ------
     FedcertError

@@ -188,6 +188,20 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
     ``adapter-path``, and ``output`` may name places, and ``base-model`` a folder or hub id
     that takes the place of the scenario's option ``base``.
 
+    Parameters
+    ----------
+    context : Context
+        Flower's context of the node.
+    settings : RunSettings
+        The run's.
+    output : Path
+        The run folder, for nodes that name no other.
+
+    Returns
+    -------
+    Node
+        The node's task, data, keys, and folders.
+
     Raises
     ------
     SettingsError

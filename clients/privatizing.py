@@ -37,6 +37,11 @@ def private_release(
     purpose : str
         A digest of what the upload is for.
 
+    Returns
+    -------
+    tuple
+        The noisy adapter, shape ``(d,)``, and mu of all releases together.
+
     Raises
     ------
     RefusalError

@@ -57,7 +57,7 @@ def fit_prior(
     kind : str (default: "diffusion")
         One of `fedcert.priors.PRIORS`.
     seed : int (default: 0)
-        Of folds, initial weights, and noise.
+        Draws folds, initial weights, and noise.
 
     Returns
     -------

@@ -22,6 +22,15 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     the name in one step; the name reaches the disk as well. On any error (a full disk, say)
     the old file stays.
 
+    Parameters
+    ----------
+    path : Path
+        The file.
+    content : bytes
+        All of it.
+    mode : int (default: 0o644)
+        Permissions of the file.
+
     Raises
     ------
     OSError

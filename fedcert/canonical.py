@@ -44,6 +44,11 @@ def canonical_json(value: Any) -> bytes:
     FedcertError
         If the value holds NaN, an infinity, an integer of 2**53 or more, or something
         that JSON has no word for.
+
+    Examples
+    --------
+    >>> canonical_json({"b": 1.0, "a": [True, None]})
+    b'{"a":[true,null],"b":1}'
     """
     try:
         return rfc8785.dumps(value)

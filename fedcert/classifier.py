@@ -84,6 +84,11 @@ def load_classifier(
     inputs : InputSpec, optional
         How inputs are encoded, where the folder does not say.
 
+    Returns
+    -------
+    Classifier
+        The base model with the adapter, ready to predict.
+
     Raises
     ------
     AdapterError

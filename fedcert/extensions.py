@@ -85,7 +85,22 @@ def enter(registry: dict[str, Any], cls: type, *, what: str) -> None:
 
 
 def unknown_kind(what: str, kind: object, known: Iterable[str]) -> str:
-    """Say that a kind is unknown, and how somebody's own becomes known."""
+    """Say that a kind is unknown, and how somebody's own becomes known.
+
+    Parameters
+    ----------
+    what : str
+        The family, such as "recipe kind".
+    kind : object
+        The kind that was asked for.
+    known : iterable of str
+        The registered kinds.
+
+    Returns
+    -------
+    str
+        A message for an error.
+    """
     return (
         f"unknown {what} {kind!r}; this version knows {', '.join(known)}, and others once the "
         "module that registers them is imported: fedcert --import MODULE, if you trust it"

@@ -166,9 +166,14 @@ def fit_prior(
     settings : PriorSettings
         What to fit, and what it must pass.
     seed : int
-        Of the split, the fit, and the audits.
+        Draws the split, the fit, and the audits.
     on_step : callable
         Told (steps done, steps at most) now and then.
+
+    Returns
+    -------
+    FittedPrior
+        The prior with its audits; another kind of prior if the settings ask for a fallback.
 
     Raises
     ------
@@ -201,9 +206,14 @@ def audit_again(
     Parameters
     ----------
     prior : Prior
-        What it returned.
+        The prior that it returned.
     pool, settings, seed
-        What it was given.
+        The arguments that it was given.
+
+    Returns
+    -------
+    FittedPrior
+        The same prior with its audits.
     """
     return _audited(prior, *_parts(pool, settings, seed), settings, seed)
 
@@ -284,7 +294,26 @@ def audit_prior(
     settings: PriorSettings,
     seed: int,
 ) -> FittedPrior:
-    """Audit a prior that was fitted elsewhere, given the adapters it was fitted to."""
+    """Audit a prior that was fitted elsewhere, given the adapters it was fitted to.
+
+    Parameters
+    ----------
+    prior : Prior
+        The fitted prior.
+    fitted_on : numpy.ndarray
+        Adapters that the fit saw, shape ``(N, d)``.
+    held_out : numpy.ndarray
+        Adapters that it did not, shape ``(H, d)``.
+    settings : PriorSettings
+        The audits' thresholds.
+    seed : int
+        Draws the samples that the audits look at.
+
+    Returns
+    -------
+    FittedPrior
+        The prior with its audits; nothing is screened.
+    """
     screening = Screening(np.arange(len(fitted_on) + len(held_out)), {})
     return _audited(prior, fitted_on, held_out, screening, settings, seed)
 
@@ -330,14 +359,19 @@ def make_bundle(
     base, space, inputs, labels
         The task.
     settings : RunSettings
-        The run's.
+        Settings of the run.
     uploads : Mapping, optional
-        Goes to the notes as well.
+        Further entries for the notes.
     released : sequence of (float or None)
         What each client behind the prior has released, as mu; None for a plain upload. Of
         what is not known nothing is promised.
     server : str, optional
         Public key of the server whose seeds count.
+
+    Returns
+    -------
+    Bundle
+        The bundle, not yet written anywhere.
     """
     prior, keep = fitted.prior, settings.prior.keep
     if keep:
@@ -384,6 +418,30 @@ def bundle_of(
     """Put a prior, however it came about, together with what devices need beside it.
 
     `server` is the public key of the server whose seeds count for the bundle, if one does.
+
+    Parameters
+    ----------
+    prior : Prior
+        The prior that devices draw from.
+    notes : Mapping
+        What was chosen and why, and what the audits found: a JSON object.
+    base : BaseModel
+        The base model.
+    space : AdapterSpace
+        The coordinates of adapters.
+    inputs : InputSpec
+        How inputs become tensors.
+    labels : tuple of str
+        Names of the labels, by index.
+    settings : RunSettings
+        The run's, from which the recipe table follows.
+    server : str, optional
+        Public key of the server whose seeds count for the bundle, if one does.
+
+    Returns
+    -------
+    Bundle
+        The bundle, not yet written anywhere.
     """
     local = Path(base.name).exists()
     return Bundle(

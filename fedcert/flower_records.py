@@ -32,7 +32,22 @@ def content(
     *,
     key: str = MANIFEST,
 ) -> RecordDict:
-    """Pack a payload, and named arrays, into the records of one message."""
+    """Pack a payload, and named arrays, into the records of one message.
+
+    Parameters
+    ----------
+    payload : Payload or Mapping
+        What the message says, as a JSON object.
+    arrays : Mapping, optional
+        Named arrays that go with it.
+    key : str (default: `MANIFEST`)
+        Name of the record that holds the JSON object.
+
+    Returns
+    -------
+    RecordDict
+        Records for a message.
+    """
     said = payload.to_object() if isinstance(payload, Payload) else dict(payload)
     records = RecordDict({key: ConfigRecord({"json": canonical_json(said).decode()})})
     if arrays is not None:
@@ -74,7 +89,7 @@ def arrays_of(records: RecordDict, *, most: int | None = None) -> dict[str, npt.
     Parameters
     ----------
     records : RecordDict
-        Of a message.
+        The records of a message.
     most : int, optional
         Most bytes of all arrays together. It is compared before anything is decoded, since
         decoding makes copies.

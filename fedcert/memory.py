@@ -60,6 +60,11 @@ def plan_memory(budget_mib: float, *, model: nn.Module, dimension: int) -> Memor
     dimension : int
         d, coordinates of a candidate.
 
+    Returns
+    -------
+    MemoryPlan
+        Most memory for activations, and how many candidates are drawn at a time.
+
     Raises
     ------
     SettingsError

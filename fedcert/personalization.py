@@ -86,6 +86,22 @@ def candidate_seed(
     It follows from public things, so that neither client nor verifier has a choice. Without
     a commitment to a server a client could still try other names: certificates made this
     way say that they are unwitnessed.
+
+    Parameters
+    ----------
+    bundle_digest : str
+        Digest of the bundle, 64 hexadecimal digits.
+    client : str
+        Stable id of the client.
+    support_size : int
+        Number of examples, n.
+    labels : LabelSet, optional
+        The client's own, if the bundle leaves them to clients.
+
+    Returns
+    -------
+    str
+        256 bits in hexadecimal.
     """
     own = () if labels is None else (labels.digest,)
     return derive_seed("candidates", bundle_digest, client, support_size, *own)
@@ -120,6 +136,11 @@ def commit_to(
         The client's statements, as in `personalize`.
     labels : LabelSet, optional
         The client's own, if the bundle leaves them to clients: `Task.label_set`.
+
+    Returns
+    -------
+    Commitment
+        What goes to the server; the salts stay in `state`.
 
     Raises
     ------
@@ -205,7 +226,12 @@ def personalize(
         (`SpentLedger.spend`). The certificate repeats it. With a grant, it was made with the
         commitment.
     on_scored : callable
-        Told how many more candidates have been scored, now and then.
+        Called with the number of candidates that were scored since the last call.
+
+    Returns
+    -------
+    Personalization
+        The certificate and the adapter, which are in `folder` as well.
 
     Raises
     ------

@@ -80,7 +80,7 @@ class Scenario(ABC):
         Parameters
         ----------
         on_step : callable
-            Told in a few words what is being done, when it takes time.
+            Called with a few words about what is being done, when it takes time.
         """
 
     @abstractmethod

@@ -74,7 +74,7 @@ def digits_on_nodes(
     Parameters
     ----------
     folder : Path
-        Of the deployment.
+        The folder of the deployment.
     nodes : int
         Two or more.
     simulated : int
@@ -84,7 +84,12 @@ def digits_on_nodes(
     overrides : Mapping, optional
         Settings of the run, by dotted key.
     say : callable
-        Told in a line what is being done.
+        Called with a line of progress.
+
+    Returns
+    -------
+    Example
+        The files of the nodes, and the settings of the run.
     """
     if nodes < 2:
         raise SettingsError(f"{nodes} nodes are too few: one has to train, another to certify")
@@ -145,11 +150,16 @@ def grow_pool(
     folder : Path
         The pool; clients that are in it are left out.
     settings : RunSettings
-        Of the run that is to go on with the pool.
+        Settings of the run that is to go on with the pool.
     clients : Mapping[str, Examples]
         What each of them trains on, by client id.
     say : callable
-        Told in a line what is being done.
+        Called with a line of progress.
+
+    Returns
+    -------
+    Pool
+        The pool with an adapter of every client.
     """
     task = load_scenario(settings.scenario.name, settings.scenario.options)
     base = load_base_model(str(task.base_model()), num_labels=len(task.labels))
@@ -176,7 +186,17 @@ def grow_pool(
 
 
 def write_table(path: Path, examples: Examples, labels: tuple[str, ...]) -> None:
-    """Write images as CSV: a column for each value, and the column ``label``."""
+    """Write images as CSV: a column for each value, and the column ``label``.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV file.
+    examples : Examples
+        The images with their labels.
+    labels : tuple of str
+        Names of the labels, by index.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     flat = examples.inputs.reshape(len(examples), -1)

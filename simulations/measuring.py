@@ -26,7 +26,22 @@ SIZES = (8, 16, 32, 64)
 
 
 def fit_baselines(prior: Prior, fitted_on: FloatArray, *, seed: int) -> dict[str, Prior]:
-    """Fit every other kind of prior to the same adapters; return all by kind."""
+    """Fit every other kind of prior to the same adapters; return all by kind.
+
+    Parameters
+    ----------
+    prior : Prior
+        A fitted prior.
+    fitted_on : numpy.ndarray
+        The adapters that it was fitted to, shape ``(N, d)``.
+    seed : int
+        Draws what the fits draw.
+
+    Returns
+    -------
+    dict
+        Priors by kind, the given one included.
+    """
     others = {
         kind: variant.fit(fitted_on, seed=small_seed("prior", seed))
         for kind, variant in PRIORS.items()
@@ -47,6 +62,21 @@ def risk_curves(
     """Measure best-of-M risk on the new clients' tasks, for each prior at equal M.
 
     All priors get the same noise seed.
+
+    Parameters
+    ----------
+    priors : dict
+        The priors to compare, by kind.
+    model : AdaptedModel
+        The base model in the adapters' space.
+    scenario : Scenario
+        Holds the new clients' tasks.
+    candidates : int
+        The largest M.
+    seed : int
+        Draws the candidates.
+    on_step : callable, optional
+        Called with the number of steps that were done since the last call.
 
     Returns
     -------
@@ -148,6 +178,25 @@ def bounds_by_size(
     Support sets nest, so one table of errors per client serves every n. These figures are
     means over a simulation, not certificates: nobody may choose n or recipe by them and then
     certify on the same examples.
+
+    Parameters
+    ----------
+    prior : Prior
+        The distribution that candidates are drawn from.
+    model : AdaptedModel
+        The base model in the adapters' space.
+    scenario : Scenario
+        Holds the new clients' examples.
+    bundle_digest : str
+        Digest of the bundle, from which the seeds follow.
+    candidates : int
+        M of each recipe.
+    delta : float
+        Delta of each recipe.
+    largest : int
+        The largest n.
+    on_step : callable, optional
+        Called with the number of steps that were done since the last call.
 
     Returns
     -------

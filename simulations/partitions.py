@@ -38,7 +38,7 @@ class Partition:
     smallest : int
         Fewest items of a client, of a Dirichlet partition.
     seed : int
-        Of the draw.
+        Seed of the draw.
 
     Raises
     ------

@@ -37,6 +37,22 @@ class PersonalSets:
     def draw(cls, scenario: str, *, upstream: int, new: int, seed: int) -> PersonalSets:
         """Draw the sets; an upstream client has one of its own while the seen ones last.
 
+        Parameters
+        ----------
+        scenario : str
+            Name of the scenario.
+        upstream : int
+            Number of upstream clients.
+        new : int
+            Number of new clients.
+        seed : int
+            Draws the sets.
+
+        Returns
+        -------
+        PersonalSets
+            Who has which labels.
+
         Raises
         ------
         SettingsError

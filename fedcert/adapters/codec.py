@@ -41,6 +41,11 @@ def decode(
     space_digest : str
         The digest that the sender declared.
 
+    Returns
+    -------
+    numpy.ndarray
+        Float64, shape ``(d,)``.
+
     Raises
     ------
     AdapterError

@@ -16,7 +16,7 @@ class CompiledOrEager:
     Parameters
     ----------
     function : callable
-        Of tensors, without side effects.
+        A function of tensors, without side effects.
 
     Attributes
     ----------

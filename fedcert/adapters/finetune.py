@@ -31,7 +31,7 @@ class FinetuneSettings:
     batch_size : int (default: 128)
         Examples per step; a client with fewer uses all of them each time.
     learning_rate : float (default: 0.03)
-        Of Adam, falling linearly to zero.
+        Learning rate of Adam, falling linearly to zero.
     weight_decay : float (default: 0.01)
         Factor of the squared norm in the loss (times one half). It gives the adapter of a
         separable task a finite size, so that adapters of one task agree.
@@ -76,6 +76,22 @@ def finetune(
     settings: FinetuneSettings,
 ) -> FinetuneResult:
     """Train an adapter from zero, the start that all clients share.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        The base model in the adapter's space.
+    examples : Examples
+        The training examples.
+    seed : int
+        Draws the batches.
+    settings : FinetuneSettings
+        Steps, batch size, learning rate, and weight decay.
+
+    Returns
+    -------
+    FinetuneResult
+        The adapter, with its training loss (nats) and error.
 
     Raises
     ------
@@ -134,12 +150,25 @@ def descend(
 
     Parameters
     ----------
+    model : AdaptedModel
+        The base model in the adapter's space.
+    examples : Examples
+        The training examples.
     parameters : sequence of torch.Tensor
-        What is trained, and what weight decay acts on.
+        The trained tensors, on which weight decay acts.
     vector : callable
         Makes the adapter of shape ``(1, d)`` from the parameters, differentiably.
+    seed : int
+        Draws the batches.
+    settings : FinetuneSettings
+        Steps, batch size, learning rate, and weight decay.
     prepared : PreparedInputs, optional
         `model.prepare` of the encoded examples, if it is known.
+
+    Returns
+    -------
+    Descent
+        The trained model's logits, and how long it took.
 
     Raises
     ------

@@ -106,7 +106,17 @@ def read_head(folder: Path) -> HeadFile | None:
 
 
 def check_label_embeddings(folder: Path, stored: HeadFile, base: BaseModel) -> None:
-    """Raise `AdapterError` unless stored labels and embeddings are those of a base model."""
+    """Raise `AdapterError` unless stored labels and embeddings are those of a base model.
+
+    Parameters
+    ----------
+    folder : Path
+        The adapter folder, for the message.
+    stored : HeadFile
+        The head as the folder holds it.
+    base : BaseModel
+        The base model with its labels.
+    """
     if stored.names is not None and stored.names != base.label_names:
         raise AdapterError(
             f"{folder}: the adapter was exported for the labels {_listed(stored.names)}, and "

@@ -160,6 +160,11 @@ class LayerAttention:
             One position of each sequence, shape ``(B,)``; None for all positions.
         args, kwargs : tuple, dict
             What the layer was called with; the hidden states come first.
+
+        Returns
+        -------
+        CapturedAttention
+            What attention at those positions needs, before any adapter.
         """
         seen: dict[str, Any] = {}
 
@@ -220,7 +225,7 @@ class LayerAttention:
         Parameters
         ----------
         captured : CapturedAttention
-            Of n sequences, without any adapter.
+            What `capture` returned for n sequences, without any adapter.
         cores : Mapping[str, torch.Tensor]
             R of each adapted module by full name, ``(C, r, r)``.
 

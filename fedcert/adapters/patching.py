@@ -50,6 +50,11 @@ def skipping(layers: nn.ModuleList, count: int, *, in_tuples: bool = False) -> I
         How many to skip.
     in_tuples : bool (default: False)
         Whether this model's layers return tuples, hidden states first.
+
+    Yields
+    ------
+    None
+        Nothing; the layers are as they were when the block ends.
     """
     hand_on = _hand_on_in_tuple if in_tuples else _hand_on
     with ExitStack() as stack:
@@ -69,7 +74,17 @@ def _hand_on_in_tuple(
 
 
 def enter_with(stack: ExitStack, layer: nn.Module, hidden: torch.Tensor) -> None:
-    """Let a layer be called with other hidden states until the stack closes."""
+    """Let a layer be called with other hidden states until the stack closes.
+
+    Parameters
+    ----------
+    stack : ExitStack
+        Restores the layer when it closes.
+    layer : nn.Module
+        The layer whose first argument is replaced.
+    hidden : torch.Tensor
+        The hidden states that it gets, shape ``(n, tokens, width)``.
+    """
 
     def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (hidden, *args[1:])
@@ -121,7 +136,22 @@ def repeat(tensor: torch.Tensor, copies: int) -> torch.Tensor:
 
 
 def returns_tuples(model: nn.Module, layer: nn.Module, inputs: dict[str, torch.Tensor]) -> bool:
-    """Return whether a model's layers return tuples, by running the first one on an example."""
+    """Return whether a model's layers return tuples, by running the first one on an example.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The whole model.
+    layer : nn.Module
+        Its first layer.
+    inputs : dict
+        An example, as the model takes it.
+
+    Returns
+    -------
+    bool
+        True if hidden states come as the first entry of a tuple.
+    """
     found: list[bool] = []
 
     def stop(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:

@@ -116,6 +116,11 @@ def write_peft_adapter(
         Names of the labels by index, where the base model does not have them.
     inputs : Mapping[str, Any], optional
         How inputs are encoded (`fedcert.data.InputSpec.to_config`).
+
+    Returns
+    -------
+    str
+        The digest of the tensors that were written, 64 hexadecimal digits.
     """
     tensors, head = adapter_and_head(space, vector)
     with replaced_folder(folder) as staging:

@@ -62,6 +62,24 @@ def finetune_lora(
 
     As in PEFT, A starts random (each seed has its own) and B at zero.
 
+    Parameters
+    ----------
+    model : AdaptedModel
+        The base model in the adapter's space.
+    examples : Examples
+        The training examples.
+    rank : int
+        The rank of the LoRA matrices, at most the smaller side of every target.
+    seed : int
+        Draws A and the batches.
+    settings : FinetuneSettings
+        Steps, batch size, learning rate, and weight decay.
+
+    Returns
+    -------
+    LoraResult
+        The LoRA matrices by target and the head, with training loss (nats) and error.
+
     Raises
     ------
     AdapterError

@@ -102,6 +102,11 @@ class AdapterSpace:
             Adapt this many layers, counted from the top.
         projections : sequence of str
             Which linear modules of a layer to adapt, by their own name.
+
+        Returns
+        -------
+        AdapterSpace
+            The space, with a basis from the base model's weights.
         """
         names = base.layout.targets(
             base.model, last=last_layers, projections=tuple(projections)

@@ -32,6 +32,11 @@ def head_hooks(
         What `linear_heads` found.
     parts : dict
         The adapters' tensors by name, ``(C, ...)``.
+
+    Yields
+    ------
+    tuple
+        Name of a module, and the hook that replaces its output.
     """
     for name in linear:
         yield name, own_linear(parts[f"{name}.weight"], parts.get(f"{name}.bias"))

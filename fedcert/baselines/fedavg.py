@@ -61,7 +61,24 @@ class FedAvgLora(FiniteMethod):
 def federated_settings(
     upstream: Upstream, steps: int = 20, rate: float = 1.0, *, proximal_mu: float = 0.0
 ) -> FederatedSettings:
-    """Return federated training with a multiple of the upstream learning rate."""
+    """Return federated training with a multiple of the upstream learning rate.
+
+    Parameters
+    ----------
+    upstream : Upstream
+        The task, with the settings that upstream clients train by.
+    steps : int (default: 20)
+        Local steps in each round.
+    rate : float (default: 1.0)
+        Multiple of the upstream learning rate.
+    proximal_mu : float (default: 0.0)
+        Weight of FedProx's proximal term.
+
+    Returns
+    -------
+    FederatedSettings
+        Settings of a run with the usual number of rounds.
+    """
     local: FinetuneSettings = replace(
         upstream.training,
         steps=steps,

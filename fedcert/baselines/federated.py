@@ -125,7 +125,7 @@ def federated_average(
     settings : FederatedSettings
         Rounds, clients and local training.
     seed : int
-        Of the draws of clients and of batches.
+        Draws clients and batches.
 
     Returns
     -------
@@ -196,6 +196,11 @@ def local_round(
         `model.prepare` of the encoded examples, if it is known.
     model, examples, settings, seed
         As in `federated_average`; the seed is `round_seed`'s.
+
+    Returns
+    -------
+    numpy.ndarray
+        The client's adapter after the round, shape ``(d,)``.
     """
     if settings.averages_head:
         return train_from(
@@ -218,7 +223,22 @@ def local_round(
 
 
 def round_seed(seed: int, number: int, client: str) -> int:
-    """Return the seed of a client's batches in a round."""
+    """Return the seed of a client's batches in a round.
+
+    Parameters
+    ----------
+    seed : int
+        The run's.
+    number : int
+        The round.
+    client : str
+        The client's id.
+
+    Returns
+    -------
+    int
+        A small seed that depends on all three.
+    """
     return small_seed("federated averaging", seed, number, client)
 
 
@@ -235,7 +255,24 @@ def weighted_mean(vectors: Sequence[Float32Array], weights: Sequence[int]) -> Fl
 
 
 def drawn_clients(names: Sequence[str], count: int, seed: int, number: int) -> list[str]:
-    """Return the clients of a round, in order; 0 takes all."""
+    """Return the clients of a round, in order; 0 takes all.
+
+    Parameters
+    ----------
+    names : sequence of str
+        All clients.
+    count : int
+        Clients to draw; 0 takes all.
+    seed : int
+        The run's.
+    number : int
+        The round.
+
+    Returns
+    -------
+    list of str
+        The drawn clients, in the order of their names.
+    """
     if not count or count >= len(names):
         return sorted(names)
     generator = keyed_generator("federated clients", seed, number)

@@ -50,6 +50,11 @@ def train_from(
     model, examples, seed, settings
         As in `fedcert.adapters.finetune.finetune`.
 
+    Returns
+    -------
+    numpy.ndarray
+        Float32, shape ``(d,)``.
+
     Raises
     ------
     DataError
@@ -114,7 +119,24 @@ class PersonalTraining:
         *,
         seed: int,
     ) -> npt.NDArray[np.float64]:
-        """Return a new client's adapter, shape ``(d,)``; see `train_from`."""
+        """Return a new client's adapter, shape ``(d,)``; see `train_from`.
+
+        Parameters
+        ----------
+        start : numpy.ndarray
+            The federation's adapter, shape ``(d,)``.
+        model : AdaptedModel
+            The base model in the adapter's space.
+        examples : Examples
+            The client's training examples.
+        seed : int
+            Draws the batches.
+
+        Returns
+        -------
+        numpy.ndarray
+            Float64, shape ``(d,)``: the mean of start and trained adapter, weighted by `keep`.
+        """
         part = head_part(model.space) if self.head_only else slice(None)
         trained = train_from(
             start, model, examples, seed=seed, settings=self.settings,

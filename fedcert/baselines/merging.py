@@ -164,10 +164,21 @@ def merged_offset(
 
     Parameters
     ----------
+    upstream : Upstream
+        Holds the pool and the base model.
+    examples : Examples
+        The training examples.
+    parts : int
+        K, how many adapters are merged.
     decay : float
         Weight decay of the offsets.
     width : float (default: 0)
         Standard deviation of the weights in training: each step draws them once.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64, shape ``(K,)``.
     """
     basis = torch.from_numpy(upstream.pool[:parts].astype(np.float32))
     offset = torch.zeros(1, parts, requires_grad=True)

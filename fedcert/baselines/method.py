@@ -111,6 +111,20 @@ class Upstream:
         """Compute what several variants or sizes need of one tuning client's examples, once.
 
         It is forgotten when examples of another client come.
+
+        Parameters
+        ----------
+        examples : Examples
+            The tuning client's examples.
+        key : object
+            Tells apart what is computed from them.
+        compute : callable
+            Computes it.
+
+        Returns
+        -------
+        T
+            The value of `compute`, maybe from an earlier call.
         """
         if id(examples) not in self._trials:
             self._trials.clear()

@@ -25,7 +25,22 @@ WORDS = "json"
 def shared_tensors(
     space: AdapterSpace, vector: npt.NDArray[Any], federated: FederatedSettings
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the named tensors of an adapter that clients share: not the head in FedRep."""
+    """Return the named tensors of an adapter that clients share: not the head in FedRep.
+
+    Parameters
+    ----------
+    space : AdapterSpace
+        The adapter's coordinates.
+    vector : numpy.ndarray
+        The adapter, shape ``(d,)``.
+    federated : FederatedSettings
+        Says whether heads are shared.
+
+    Returns
+    -------
+    dict
+        Float32 arrays by name.
+    """
     head = set() if federated.averages_head else {tensor.name for tensor in space.head}
     return {name: part for name, part in encode(space, vector).items() if name not in head}
 
@@ -34,6 +49,20 @@ def with_zero_head(
     space: AdapterSpace, tensors: Mapping[str, npt.NDArray[Any]], federated: FederatedSettings
 ) -> dict[str, npt.NDArray[Any]]:
     """Return tensors from `shared_tensors` with a head of zeros, if heads are not shared.
+
+    Parameters
+    ----------
+    space : AdapterSpace
+        The adapter's coordinates.
+    tensors : Mapping
+        Named arrays, as a client sent them.
+    federated : FederatedSettings
+        Says whether heads are shared.
+
+    Returns
+    -------
+    dict
+        All tensors of the space, by name.
 
     Raises
     ------

@@ -98,6 +98,15 @@ def unpack(archive: Path, folder: Path, limits: ArchiveLimits = ArchiveLimits())
 
     A folder that stood there is replaced on success, and untouched on any failure.
 
+    Parameters
+    ----------
+    archive : Path
+        A zip file.
+    folder : Path
+        Receives the files.
+    limits : ArchiveLimits, optional
+        Most members and bytes that are taken.
+
     Raises
     ------
     BundleError

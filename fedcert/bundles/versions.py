@@ -141,7 +141,7 @@ class BundleVersions:
         Parameters
         ----------
         bundle : Bundle
-            Its notes hold `next_notes`.
+            The new bundle; its notes hold `next_notes`.
         settings, clients
             See `Provenance`.
         """

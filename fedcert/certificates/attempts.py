@@ -50,6 +50,11 @@ def attempt_delta(delta: float, attempt: int, first_share: float = UNSAID_FIRST_
     ------
     CertificateError
         If an argument is out of range, or the part is too small for a double.
+
+    Examples
+    --------
+    >>> [round(attempt_delta(0.05, attempt, 0.99), 5) for attempt in (1, 2, 3)]
+    [0.0495, 0.0003, 8e-05]
     """
     if not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 1:
         raise CertificateError(f"attempts are counted from 1, not {attempt!r}")

@@ -87,6 +87,18 @@ def binomial_upper_bound(
     CertificateError
         If a count is not an integer or out of its range, the budget is NaN or not below 1,
         or `uniform` is out of its range.
+
+    Examples
+    --------
+    Three errors on 64 examples, and a bound that fails once in twenty times at most:
+
+    >>> round(binomial_upper_bound(3, 64, 0.05), 3)
+    0.117
+
+    Whoever chose the predictor among 1,000 on the same examples pays for all of them:
+
+    >>> round(binomial_upper_bound(3, 64, 0.05 / 1000), 3)
+    0.235
     """
     errors, trials = _checked_counts(errors, trials)
     if not 0 < uniform <= 1:
@@ -203,6 +215,13 @@ def hoeffding_upper_bound(errors: int, trials: int, budget: float) -> float:
     ------
     CertificateError
         As in `binomial_upper_bound`.
+
+    Examples
+    --------
+    >>> round(hoeffding_upper_bound(3, 64, 0.05), 3)
+    0.2
+    >>> hoeffding_upper_bound(3, 64, 0.05) > binomial_upper_bound(3, 64, 0.05)
+    True
     """
     errors, trials = _checked_counts(errors, trials)
     budget = _checked_budget(budget)
@@ -255,6 +274,11 @@ def budget_of(delta: float, weight: int) -> float:
     ------
     CertificateError
         If an argument is out of its range.
+
+    Examples
+    --------
+    >>> budget_of(0.05, 2**52)
+    0.025
     """
     weight = _checked_integer("weight", weight)
     if not 0 <= weight <= WEIGHT_DENOMINATOR:

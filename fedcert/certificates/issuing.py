@@ -52,6 +52,15 @@ def check_client(client: str) -> None:
 def check_issuable(client: str, labels: Sequence[str], recipe: Recipe) -> None:
     """Make sure that `issue` will not refuse, before any example is spent.
 
+    Parameters
+    ----------
+    client : str
+        Stable id of the client.
+    labels : sequence of str
+        Names of the labels.
+    recipe : Recipe
+        How the support set will be spent.
+
     Raises
     ------
     CertificateError

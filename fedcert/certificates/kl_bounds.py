@@ -46,6 +46,13 @@ def kl_upper_inverse(mean: float, divergence: float) -> float:
     ------
     CertificateError
         If an argument is out of range or NaN.
+
+    Examples
+    --------
+    >>> round(kl_upper_inverse(0.1, 0.05), 3)
+    0.22
+    >>> kl_upper_inverse(0.1, float("inf"))
+    1.0
     """
     return float(kl_upper_inverses(np.array([mean]), np.array([divergence]))[0])
 

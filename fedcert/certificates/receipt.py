@@ -134,9 +134,14 @@ def seed_payload(
     seed : str
         The issued seed.
     receipt : SeedReceipt
-        Its signature does not take part.
+        The receipt; its signature does not take part.
     labels : str, optional
         Digest of the client's own labels, if it committed to some.
+
+    Returns
+    -------
+    bytes
+        Canonical JSON (RFC 8785) in UTF-8.
     """
     own = {} if labels is None else {"labels": labels}
     return canonical_json(

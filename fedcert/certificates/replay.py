@@ -67,7 +67,7 @@ def replay(
     Parameters
     ----------
     recipe : Recipe
-        Of any kind, also one that cannot be issued.
+        The recipe, of any kind, also one that cannot be issued.
     table : ErrorTable
         Its first ``recipe.candidates`` rows and first n columns are used.
     n : int
@@ -77,6 +77,11 @@ def replay(
         ``recipe.refines`` (default: None).
     number : float
         What a randomized bound takes from the seed (default: 1).
+
+    Returns
+    -------
+    Outcome
+        Bound, risk, and counts of what the recipe would have certified.
 
     Raises
     ------
@@ -133,7 +138,7 @@ def mean_bound(
     Parameters
     ----------
     recipe : Recipe
-        Of any kind.
+        The recipe, of any kind.
     table : ErrorTable
         As in `replay`; its columns are cut into parts of n, and a rest is left out.
     n : int
@@ -141,6 +146,11 @@ def mean_bound(
     refined : Refined or None
         As in `replay`, but on the examples after the choosing ones, as many as there are:
         what was made from one choosing part certifies on disjoint parts (default: None).
+
+    Returns
+    -------
+    float
+        A mean of bounds, in (0, 1].
 
     Raises
     ------

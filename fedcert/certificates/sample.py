@@ -40,6 +40,22 @@ class Sample:
     def from_object(value: object, path: str, *, errors: int, support_size: int) -> Sample:
         """Read the member strictly.
 
+        Parameters
+        ----------
+        value : object
+            The JSON value.
+        path : str
+            Where it stands in the record, for messages.
+        errors : int
+            Wrong labels among the certifying examples.
+        support_size : int
+            Number of all examples, n.
+
+        Returns
+        -------
+        Sample
+            The checked counts.
+
         Raises
         ------
         CertificateError

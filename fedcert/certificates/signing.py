@@ -75,6 +75,20 @@ def verify(public_key: str, payload: bytes, signature: str) -> bool:
     """Return whether `signature` is the public key's signature of `payload`.
 
     Malformed keys and signatures, in hexadecimal, are False like wrong ones.
+
+    Parameters
+    ----------
+    public_key : str
+        64 hexadecimal digits (Ed25519).
+    payload : bytes
+        The signed bytes.
+    signature : str
+        128 hexadecimal digits.
+
+    Returns
+    -------
+    bool
+        True exactly if the signature is valid.
     """
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))

@@ -92,6 +92,11 @@ def statement(
         What the support set holds out of the ordinary (default: None).
     number : float
         What a randomized bound took from the seed (default: 1).
+
+    Returns
+    -------
+    str
+        Plain sentences in English.
     """
     return " ".join(
         (
@@ -136,10 +141,15 @@ def assumptions(
         How the support set was spent.
     support_size : int
         Number of all examples, n.
-    sample : Sample or None
-        What the support set holds out of the ordinary (default: None).
+    sample : Sample, optional
+        What the support set holds out of the ordinary.
     own_labels : bool (default: False)
         Whether the labels are the client's own, and decide by their texts what is predicted.
+
+    Returns
+    -------
+    tuple of str
+        Sentences, in a fixed order.
     """
     before, after = FIRST_ASSUMPTIONS[:4], FIRST_ASSUMPTIONS[5:]
     word = f"{_WORD}{_also_the_signers_word(recipe, support_size)}."

@@ -19,7 +19,17 @@ __all__ = ["show"]
 
 
 def show(certificate: Certificate, report: VerificationReport, *, as_json: bool) -> None:
-    """Print a report: as a table with the list of what was not checked, or as JSON."""
+    """Print a report: as a table with the list of what was not checked, or as JSON.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        The certificate.
+    report : VerificationReport
+        What its verification found.
+    as_json : bool
+        Print a JSON object instead of a table.
+    """
     if as_json:
         typer.echo(json.dumps(_object_of(report)))
         return

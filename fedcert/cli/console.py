@@ -26,7 +26,7 @@ def say(text: str, *, style: str | None = None, wrap: bool = False) -> None:
     text : str
         One line.
     style : str, optional
-        Of rich; shown on terminals.
+        A style of rich; shown on terminals.
     wrap : bool (default: False)
         Break long lines between words, on terminals.
     """

@@ -301,7 +301,26 @@ def read_labeled(
     *,
     labels: Sequence[str] | None = None,
 ) -> Examples:
-    """Read a user's examples as the bundle's task has them; say what counts as an error."""
+    """Read a user's examples as the bundle's task has them; say what counts as an error.
+
+    Parameters
+    ----------
+    data : Path
+        The user's table.
+    bundle : Bundle
+        Says what an input and a label are.
+    input_column : str
+        Name of the column of inputs.
+    label_column : str
+        Name of the column of labels.
+    labels : sequence of str, optional
+        The client's own, if the bundle leaves them to clients.
+
+    Returns
+    -------
+    fedcert.data.Examples
+        As many examples as the table has rows.
+    """
     from rich.console import Console
 
     from fedcert.cli.endings import print_line

@@ -70,7 +70,7 @@ def print_line(
     text : str
         Names in it may come from others.
     style : str, optional
-        Of rich; shown on terminals.
+        A style of rich; shown on terminals.
     soft_wrap : bool (default: True)
         Leave long lines to the terminal.
     """

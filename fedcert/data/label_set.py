@@ -83,10 +83,21 @@ class LabelSet:
         descriptions : Mapping[str, str], optional
             A text of its own for some labels or all, by name; no template is put around it.
 
+        Returns
+        -------
+        LabelSet
+            The label set, with the texts that stand for each label.
+
         Raises
         ------
         DataError
             If a label has no name or the name of another one, or a description is of none.
+
+        Examples
+        --------
+        >>> labels = LabelSet.of(["change_pin", "pay bill"], template="a request about {label}")
+        >>> labels.texts
+        (('a request about change pin',), ('a request about pay bill',))
         """
         templates = (template,) if isinstance(template, str) else tuple(template)
         check_template(templates)

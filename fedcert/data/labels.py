@@ -95,6 +95,11 @@ def encode_labels(
         If a label is missing, spelled otherwise than the task's, or among many that are
         unknown, or among numbers: that is a mistake in the file, not an example out of the
         ordinary.
+
+    Examples
+    --------
+    >>> encode_labels(["no", "yes", "no"], ["no", "yes"]).tolist()
+    [0, 1, 0]
     """
     places = _one_hot(cells)
     if places is not None and np.shape(cells[0])[0] != len(labels):

@@ -53,7 +53,24 @@ class PromptInputs(TextInputs):
     def of(
         cls, name: str, *, max_length: int, revision: str | None = None, template: str = _PLACE
     ) -> Self:
-        """Describe prompts for the tokenizer in a base model's folder, or of a hub id."""
+        """Describe prompts for the tokenizer in a base model's folder, or of a hub id.
+
+        Parameters
+        ----------
+        name : str
+            A folder or hub id with a tokenizer.
+        max_length : int
+            Tokens of the longest prompt, template included.
+        revision : str, optional
+            Hub revision.
+        template : str, optional
+            Holds the place of the text once.
+
+        Returns
+        -------
+        PromptInputs
+            The description, with a digest of the tokenizer.
+        """
         return replace(
             super().of(name, max_length=max_length, revision=revision), template=template
         )

@@ -48,7 +48,12 @@ def read_examples(
     input_column, label_column : str (default: "input", "label")
         Names of the columns.
     warn : callable (default: warnings.warn)
-        Told which examples count as errors, and what is accepted and yet looks wrong.
+        Called with which examples count as errors, and what is accepted and yet looks wrong.
+
+    Returns
+    -------
+    fedcert.data.Examples
+        As many examples as the file has rows, in their order.
 
     Raises
     ------

@@ -95,6 +95,11 @@ def read_columns(
         A column that a CSV file may lack; its cells are then lists of what stands in all the
         columns that are not asked for.
 
+    Returns
+    -------
+    Columns
+        The cells of each column, and the line that each row stands on.
+
     Raises
     ------
     DataError

@@ -52,7 +52,22 @@ class TextInputs(InputSpec):
 
     @classmethod
     def of(cls, name: str, *, max_length: int, revision: str | None = None) -> Self:
-        """Describe texts for the tokenizer in a base model's folder, or of a hub id."""
+        """Describe texts for the tokenizer in a base model's folder, or of a hub id.
+
+        Parameters
+        ----------
+        name : str
+            A folder or hub id with a tokenizer.
+        max_length : int
+            Tokens of a text; longer ones are cut.
+        revision : str, optional
+            Hub revision.
+
+        Returns
+        -------
+        TextInputs
+            The description, with a digest of the tokenizer.
+        """
         return cls(max_length, _digest(name, revision))
 
     def bound_to(self, base: BaseModel) -> Self:

@@ -55,7 +55,7 @@ class Deployment:
     app : Path, optional
         The Flower app; by default the one that comes with fedcert.
     say : callable
-        Told in a line what is being done.
+        Called with a line of progress.
 
     Attributes
     ----------
@@ -162,7 +162,7 @@ class Deployment:
         Parameters
         ----------
         client : str
-            Of one of the nodes.
+            Client id of one of the nodes.
         secure : bool (default: True)
             With TLS and its key; otherwise it is one that should be turned away.
         """

@@ -104,7 +104,22 @@ class BaseModel:
 
 
 def freeze(model: nn.Module, *, name: str, revision: str = "local") -> BaseModel:
-    """Freeze a model in evaluation mode and give it its identity."""
+    """Freeze a model in evaluation mode and give it its identity.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model, which is changed in place.
+    name : str
+        Folder or hub id.
+    revision : str (default: "local")
+        Hub revision, or ``"local"``.
+
+    Returns
+    -------
+    BaseModel
+        The frozen model with the digest of its weights and configuration.
+    """
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -146,6 +161,11 @@ def load_base_model(
         ``"none"``, or ``"int8"`` for weights in eight bits (`fedcert.models.int8`); by
         default what the folder was made for. It is part of the digest: adapters, bundle and
         certificate then speak of the quantized model.
+
+    Returns
+    -------
+    BaseModel
+        The frozen model with its identity.
 
     Raises
     ------
@@ -211,6 +231,11 @@ def pretrained(
         Whether to load an encoder without any head; by default as fedcert noted it.
     **changes
         Entries of the model's configuration to set otherwise.
+
+    Returns
+    -------
+    tuple
+        The model, and the names of weights that it has and the folder does not.
 
     Raises
     ------

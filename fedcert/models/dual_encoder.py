@@ -102,7 +102,12 @@ def read_dual(name: str, revision: str | None, *, dtype: str) -> tuple[Any, Text
     name, revision
         Folder or hub id.
     dtype : str
-        Of the image tower; the text tower stays in float32, since it runs once a label.
+        Type of the image tower; the text tower stays in float32, since it runs once a label.
+
+    Returns
+    -------
+    tuple
+        Image tower, text tower, and the scale that cosines are multiplied by.
 
     Raises
     ------

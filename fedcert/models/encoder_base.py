@@ -115,6 +115,11 @@ def with_pooled_head(
     revision, dtype, quantization
         As in `with_task_head`.
 
+    Returns
+    -------
+    Path
+        The folder.
+
     Raises
     ------
     ModelError
@@ -287,6 +292,11 @@ def encoder_classifier(
         Where dense layers are, if there are any.
     labels : int
         How many labels a trained head has.
+
+    Returns
+    -------
+    EncoderClassifier
+        A classifier whose logits come from pooling and head.
 
     Raises
     ------

@@ -107,7 +107,7 @@ class TrainedHead(Head):
     Parameters
     ----------
     width : int
-        Of an embedding.
+        Width of an embedding.
     labels : int
         K, the number of labels.
     """

@@ -44,6 +44,11 @@ def with_labels(
     descriptions : Mapping[str, str], optional
         Texts that stand for some labels or all, by name.
 
+    Returns
+    -------
+    BaseModel
+        A base model whose logits are those of the labels.
+
     Raises
     ------
     DataError

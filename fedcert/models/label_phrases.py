@@ -104,7 +104,24 @@ def with_label_phrases(
 def phrase_tokens(
     tokenizer: Any, labels: Sequence[str], phrases: Sequence[str], *, average: bool
 ) -> list[list[int]]:
-    """Tokenize phrases; every one must differ from the others, and not merely go on."""
+    """Tokenize phrases; every one must differ from the others, and not merely go on.
+
+    Parameters
+    ----------
+    tokenizer : Any
+        The model's tokenizer.
+    labels : sequence of str
+        Names of the labels, for messages.
+    phrases : sequence of str
+        One phrase for each label.
+    average : bool
+        Whether the model divides a phrase's score by its number of tokens.
+
+    Returns
+    -------
+    list of list of int
+        Token ids of each phrase.
+    """
     if len(phrases) != len(labels):
         raise ModelError(f"there are {len(phrases)} label phrases for {len(labels)} labels")
     tokens = [list(tokenizer(p, add_special_tokens=False)["input_ids"]) for p in phrases]

@@ -49,6 +49,20 @@ class ModelLayout:
     ) -> list[str]:
         """Name the linear modules to adapt in the last `last` layers, in a fixed order.
 
+        Parameters
+        ----------
+        model : nn.Module
+            The model with this layout.
+        last : int
+            Number of layers, counted from the top.
+        projections : tuple of str
+            The modules' own names, such as ``"query"``.
+
+        Returns
+        -------
+        list of str
+            Full names of modules, from the lowest layer up.
+
         Raises
         ------
         ModelError

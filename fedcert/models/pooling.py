@@ -30,6 +30,11 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor | None, pooling: str) -> torch
         1 for tokens and 0 for padding, ``(n, tokens)``; None where nothing is padded.
     pooling : str
         One of `POOLINGS` but the last.
+
+    Returns
+    -------
+    torch.Tensor
+        Float32, shape ``(n, width)``.
     """
     hidden = hidden.float()
     if pooling == "cls":

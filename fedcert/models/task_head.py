@@ -103,6 +103,15 @@ def check_label_order(name: str, labels: Sequence[str], *, revision: str | None)
 
     Everything that was made with such a model, a pool say, has them in its order: the labels
     would be swapped without a word.
+
+    Parameters
+    ----------
+    name : str
+        A folder or hub id.
+    labels : sequence of str
+        The task's labels, by index.
+    revision : str or None
+        Hub revision.
     """
     from transformers import AutoConfig
 
@@ -120,7 +129,17 @@ def check_label_order(name: str, labels: Sequence[str], *, revision: str | None)
 
 
 def save_base(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save a base model and its tokenizer, if it has one, in full or not at all."""
+    """Save a base model and its tokenizer, if it has one, in full or not at all.
+
+    Parameters
+    ----------
+    model : Any
+        A model of `transformers`.
+    tokenizer : Any
+        Its tokenizer, or None.
+    folder : Path
+        Replaced in one step.
+    """
     if tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
     with replaced_folder(folder) as staging:
@@ -160,7 +179,22 @@ def padding_tokenizer(name: str, revision: str | None) -> Any:
 
 
 def cached_base(name: str, revision: str | None, **made_from: Any) -> Path:
-    """Return where the cache keeps a base model, given what it is made from (JSON values)."""
+    """Return where the cache keeps a base model, given what it is made from (JSON values).
+
+    Parameters
+    ----------
+    name : str
+        A folder or hub id.
+    revision : str or None
+        Hub revision.
+    **made_from
+        Everything else that the base model depends on.
+
+    Returns
+    -------
+    Path
+        A folder, which need not be there yet.
+    """
     content = {
         "source": _content(name, revision),
         "torch": torch.__version__,

@@ -59,6 +59,11 @@ def menu(
         (`fedcert.search.learning.has_linear_head`).
     randomized : bool (default: False)
         Whether their bounds take a number from the seed.
+
+    Returns
+    -------
+    tuple of Recipe
+        Recipes that are worth planning, the union first.
     """
     terms: dict[str, Any] = {
         "candidates": candidates,
@@ -120,6 +125,12 @@ def recipe_name(recipe: Recipe) -> str:
     """Return a recipe's kind or what it refines by, and its fraction or its few candidates.
 
     The fraction is that of the examples that choose, or of the constants.
+
+    Examples
+    --------
+    >>> from fedcert.certificates import SplitRecipe
+    >>> recipe_name(SplitRecipe(candidates=1000, delta=0.05, choose_fraction=0.25))
+    'split 0.25'
     """
     if recipe.kind == UnionRecipe.kind and recipe.candidates in _SMALL_UNIONS:
         return f"{recipe.kind} of {recipe.candidates}"

@@ -45,7 +45,7 @@ class ClientReplay:
     examples : Examples
         The client's, in the order in which they are spent.
     seed : str
-        Of the candidates, 256 bits in hexadecimal.
+        Seed of the candidates, 256 bits in hexadecimal.
     candidates : int
         Candidates that are drawn; recipes may use fewer.
     constants : numpy.ndarray, optional
@@ -213,6 +213,11 @@ def plan_client(
         What to try; refining on very many examples is left out.
     sizes : sequence of int
         Values of n, at most the client's number of examples.
+
+    Returns
+    -------
+    list of Replayed
+        A row for each recipe and n that could be replayed.
     """
     return [
         Replayed(index, n, replays.outcome(recipe, n).bound, replays.mean_bound(recipe, n))

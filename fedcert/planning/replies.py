@@ -36,6 +36,11 @@ def replays_from_config(
     sizes : sequence of int
         Values of n that it was asked for.
 
+    Returns
+    -------
+    list of Replayed
+        The checked rows.
+
     Raises
     ------
     ProtocolError

@@ -71,7 +71,7 @@ def only_one_at_a_time(path: Path, *, what: str) -> Iterator[None]:
     Parameters
     ----------
     path, what
-        As of `only_one`.
+        As in `only_one`.
 
     Raises
     ------

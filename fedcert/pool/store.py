@@ -56,7 +56,7 @@ class PoolEntry:
     client : str
         Who uploaded it.
     digest : str
-        Of its tensors.
+        Digest of its tensors.
     examples : int
         How many examples it was trained on, by the client's word.
     loss : float
@@ -183,6 +183,28 @@ class Pool:
         The upload of a client that is in the pool already is accepted without effect if it
         is the same one (a repeated message), and refused otherwise: one client, one adapter.
 
+        Parameters
+        ----------
+        client : str
+            Who uploads.
+        tensors : dict
+            The adapter, arrays by name.
+        space_digest : str
+            Digest of the space that the client trained in.
+        examples : int
+            How many examples it was trained on, by the client's word.
+        loss : float
+            Its training loss (nats), by the client's word.
+        residual : float (default: 0.0)
+            Fraction of the squared norm that projection lost, in [0, 1].
+        mu : object, optional
+            Gaussian privacy of all that the client has released, by its word.
+
+        Returns
+        -------
+        PoolEntry
+            The entry of the upload.
+
         Raises
         ------
         PoolError
@@ -248,7 +270,7 @@ class Pool:
         Parameters
         ----------
         clients : collection of str, optional
-            Only theirs: what the pool was at some time.
+            Clients whose adapters are taken, as the pool was at some time; by default all.
 
         Raises
         ------
@@ -319,11 +341,11 @@ def check_labels(labels: Sequence[str], known: Sequence[str], *, whose: str) -> 
     Parameters
     ----------
     labels : sequence of str
-        The run's, in their order.
+        The run's labels, in their order.
     known : sequence of str
-        Of what is there.
+        The labels of what is there.
     whose : str
-        What that is, for the message.
+        Names what is there, for the message.
     """
     if list(labels) != list(known):
         raise PoolError(

@@ -49,6 +49,19 @@ def check_upload(
     """Raise `PoolError` unless a decoded upload keeps to the limits.
 
     Layout and finiteness are checked by the codec before.
+
+    Parameters
+    ----------
+    vector : numpy.ndarray
+        The adapter, shape ``(d,)``.
+    examples : int
+        How many examples it was trained on, by the client's word.
+    loss : float
+        Its training loss (nats), by the client's word.
+    limits : UploadLimits
+        What an upload must keep to.
+    residual : float (default: 0.0)
+        Fraction of the squared norm that projection lost.
     """
     norm = float(np.linalg.norm(vector))
     if norm > limits.max_norm:

@@ -38,7 +38,17 @@ class Ledger(Protocol):
         """Return a digest of words that nobody else can compute."""
 
     def spend(self, examples: Examples, purpose: str, *, claim: str) -> None:
-        """Spend examples, or raise `RefusalError` if one of them is spent."""
+        """Spend examples, or raise `RefusalError` if one of them is spent.
+
+        Parameters
+        ----------
+        examples : Examples
+            The examples to spend.
+        purpose : str
+            What they are spent on, in plain words.
+        claim : str
+            Digest of the use; the same use may come again.
+        """
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,20 @@ class Condition:
         ledger: Ledger,
     ) -> Self:
         """Compute statistics of examples, which are spent by that.
+
+        Parameters
+        ----------
+        examples : Examples
+            Examples that only the condition may depend on.
+        describe : callable
+            Computes numbers from them, shape ``(p,)``.
+        ledger : Ledger
+            Where the client keeps what it has spent.
+
+        Returns
+        -------
+        Condition
+            The condition, with digests of the examples behind it.
 
         Raises
         ------
@@ -141,7 +165,7 @@ class ConditionalPrior(Prior):
     Parameters
     ----------
     rest : Prior
-        Of adapters less what their conditions predict.
+        The prior of adapters less what their conditions predict.
     center, scale : numpy.ndarray
         Mean and standard deviation of the pool's conditions, shape ``(p,)``.
     slope : numpy.ndarray
@@ -186,7 +210,12 @@ class ConditionalPrior(Prior):
         rest : type of Prior
             The kind of prior for what the regression leaves.
         seed : int
-            Of that prior's fit.
+            Seed of that prior's fit.
+
+        Returns
+        -------
+        ConditionalPrior
+            A prior that takes a condition (`given`).
 
         Raises
         ------

@@ -42,7 +42,7 @@ class DiffusionTraining:
     batch_size : int (default: 256)
         Noisy latents per step and network.
     learning_rate, weight_decay : float
-        Of AdamW.
+        Learning rate of AdamW.
     max_steps : int (default: 2000)
         Steps at most.
     check_every : int (default: 50)
@@ -127,11 +127,16 @@ class DiffusionPrior(Prior):
         pool : numpy.ndarray
             At least 10 adapters.
         seed : int
-            Of the folds, the initial weights and the noise.
+            Draws the folds, the initial weights and the noise.
         training : DiffusionTraining
-            How to train.
+            Settings of the training.
         on_step : callable
-            Told (steps done, steps at most) now and then.
+            Called now and then with steps done and steps at most.
+
+        Returns
+        -------
+        DiffusionPrior
+            The prior, with a report on where training stopped.
         """
         pool = check_pool(pool, at_least=SMALLEST_POOL)
         latent = LatentSpace.of(pool)

@@ -30,6 +30,11 @@ def latent_size(values: FloatArray, *, count: int, dimension: int) -> int:
         Singular values, falling.
     count, dimension : int
         Shape of the pool; coordinates that never vary do not count.
+
+    Returns
+    -------
+    int
+        q, at least 1.
     """
     if len(values) < 2 or values[0] <= 0:
         return 1

@@ -57,7 +57,7 @@ class MembershipAudit:
     members, non_members : int
         Adapters attacked.
     confidence : float
-        Of the limits.
+        One-sided confidence of the limits.
     limit : float
         The largest upper limit that passes.
     """
@@ -112,6 +112,11 @@ def audit_membership(
         The largest upper confidence limit of the advantage that passes.
     confidence : float (default: 0.95)
         One-sided, for all attacks together (Bonferroni).
+
+    Returns
+    -------
+    MembershipAudit
+        Each attack's advantage with its upper confidence limit.
     """
     samples = prior.sample(seed, count=_SAMPLES)
     known = attack_scores(prior, members, samples)
@@ -129,6 +134,15 @@ def attack_scores(
     prior: Prior, adapters: FloatArray, samples: FloatArray
 ) -> dict[str, FloatArray]:
     """Score adapters by what a prior publishes; a higher score says "member".
+
+    Parameters
+    ----------
+    prior : Prior
+        What is attacked.
+    adapters : numpy.ndarray
+        The adapters to score, shape ``(N, d)``.
+    samples : numpy.ndarray
+        Draws of the prior, shape ``(S, d)``.
 
     Returns
     -------
@@ -168,6 +182,22 @@ def auc_interval(
 
     The score interval of Newcombe (Statistics in Medicine 25, 2006, method 5) with the
     variance of Hanley and McNeil; unlike Wald intervals it does not collapse at 0 or 1.
+
+    Parameters
+    ----------
+    area : float
+        The area that was measured, in [0, 1].
+    members : int
+        Number of members.
+    non_members : int
+        Number of non-members.
+    confidence : float
+        One-sided confidence of each end.
+
+    Returns
+    -------
+    tuple
+        Lower and upper limit.
     """
     z = float(ndtri(confidence))
     effective = (members + non_members) / 2 - 1

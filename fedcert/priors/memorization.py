@@ -25,7 +25,7 @@ class NearestPoolAudit:
     Attributes
     ----------
     samples, held_out : tuple of float
-        Of the prior's samples, and of adapters that the fit never saw.
+        Distance of each of the prior's samples, and of adapters that the fit never saw.
     threshold : float
         The smallest ratio that passes.
     """
@@ -84,6 +84,11 @@ def audit_nearest_pool(
         How many samples.
     threshold : float (default: 0.5)
         The smallest ratio of medians that passes.
+
+    Returns
+    -------
+    NearestPoolAudit
+        The ratio of medians, and a test for copies.
     """
     latent = LatentSpace.of(pool)
     known = latent.encode(pool)

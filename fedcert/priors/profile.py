@@ -38,6 +38,13 @@ def best_of(wrong: npt.NDArray[np.bool_], counts: list[int]) -> list[float]:
 def risk_profile(
     wrong: npt.NDArray[np.bool_], thresholds: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return P_prior(risk <= t) for each t, risks being fractions of wrong predictions."""
+    """Return P_prior(risk <= t) for each t, risks being fractions of wrong predictions.
+
+    Examples
+    --------
+    >>> wrong = np.array([[False, False, True, False], [True, True, True, False]])
+    >>> risk_profile(wrong, np.array([0.2, 0.5, 0.8])).tolist()
+    [0.0, 0.5, 1.0]
+    """
     risks = np.sort(wrong.mean(axis=1))
     return np.asarray(np.searchsorted(risks, thresholds, side="right") / len(risks))

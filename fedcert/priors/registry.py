@@ -62,6 +62,20 @@ def prior_from_parts(
 ) -> Prior:
     """Rebuild a prior from its kind, settings and arrays.
 
+    Parameters
+    ----------
+    kind : str
+        The registered kind.
+    config : Mapping
+        Its settings, a JSON object (`Prior.config`).
+    tensors : Mapping
+        Its arrays by name (`Prior.tensors`).
+
+    Returns
+    -------
+    Prior
+        A prior with the same digest as the one that was saved.
+
     Raises
     ------
     PriorError

@@ -53,7 +53,14 @@ def mu_of(epsilon: float, delta: float) -> float:
 
 
 def epsilon_of(mu: float, delta: float) -> float:
-    """Return the smallest epsilon that mu-Gaussian privacy promises at delta."""
+    """Return the smallest epsilon that mu-Gaussian privacy promises at delta.
+
+    Examples
+    --------
+    >>> mu = mu_of(epsilon=2.0, delta=1e-5)
+    >>> round(epsilon_of(mu, 1e-5), 3)
+    2.0
+    """
     _check(1.0, delta)
     if delta_of(mu, 0.0) <= delta:
         return 0.0
@@ -63,7 +70,13 @@ def epsilon_of(mu: float, delta: float) -> float:
 
 
 def composed(*releases: float) -> float:
-    """Return the mu of several releases together, each chosen with the others in sight."""
+    """Return the mu of several releases together, each chosen with the others in sight.
+
+    Examples
+    --------
+    >>> composed(3.0, 4.0)
+    5.0
+    """
     return math.hypot(*releases)
 
 

@@ -146,7 +146,32 @@ class Opening:
         claim: str,
         labels: LabelSet | None = None,
     ) -> Opening:
-        """Commit to examples; the parameters are those of `Commitment`."""
+        """Commit to examples.
+
+        Parameters
+        ----------
+        examples : Examples
+            The support set.
+        salts : sequence of bytes
+            A fresh secret of 32 bytes for each example.
+        client : str
+            Stable id of the client.
+        key : Ed25519PrivateKey
+            The client's signing key.
+        bundle : str
+            Digest of the bundle.
+        recipe : Recipe
+            The bundle's recipe for so many examples.
+        claim : str
+            Digest that tells equal claims apart from others.
+        labels : LabelSet, optional
+            The client's own, if the bundle leaves them to clients.
+
+        Returns
+        -------
+        Opening
+            The signed commitment with the salts that open it.
+        """
         unsigned = Commitment(
             client=client,
             public_key=public_hex(key),
@@ -167,6 +192,20 @@ class Opening:
         """Compute the root that binds client, key, bundle, recipe, n, and all examples.
 
         It binds the client's labels as well, if they are its own.
+
+        Parameters
+        ----------
+        commitment : Commitment
+            What is bound beside the examples.
+        examples : Examples
+            The support set, in any order.
+        salts : sequence of bytes
+            One for each example, in the order of their contents.
+
+        Returns
+        -------
+        str
+            The root of a Merkle tree, 64 hexadecimal digits.
         """
         own = {} if commitment.labels is None else {"labels": commitment.labels.digest}
         bound = own | {

@@ -88,6 +88,11 @@ class DeviceState:
             The client's own, if the bundle leaves them to clients. With other labels the same
             examples are spent on something else.
 
+        Returns
+        -------
+        Commitment
+            The signed commitment.
+
         Raises
         ------
         RefusalError
@@ -150,6 +155,11 @@ class DeviceState:
         labels : LabelSet, optional
             The client's own, if the bundle leaves them to clients.
 
+        Returns
+        -------
+        Opening
+            The commitment with the salts that open it.
+
         Raises
         ------
         ProtocolError
@@ -193,6 +203,19 @@ class DeviceState:
         labels: LabelSet | None = None,
     ) -> int:
         """Spend examples on a certificate without a server: one bundle, one client id.
+
+        Parameters
+        ----------
+        examples : Examples
+            The support set.
+        client : str
+            Stable id of the client.
+        bundle : str
+            Digest of the bundle.
+        recipe : Recipe
+            The bundle's recipe for so many examples.
+        repeats_are_new : bool (default: False)
+            As in `SpentLedger.spend`.
 
         Returns
         -------

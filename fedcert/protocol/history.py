@@ -56,7 +56,7 @@ class Attempt:
     certificate : str or None
         Digest of the one certificate that was made from it.
     position : int or None
-        Of the log entry with the certificate.
+        Number of the log entry with the certificate.
     aborted : str or None
         Why there was none, at some time.
     """

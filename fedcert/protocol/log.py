@@ -46,7 +46,7 @@ class Entry:
     body : Mapping[str, Any]
         The details.
     digest : str
-        Of the whole line; the next entry holds it.
+        Digest of the whole line; the next entry holds it.
     """
 
     position: int

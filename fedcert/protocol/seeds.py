@@ -33,6 +33,11 @@ def seed_of(*, client: str, attempt: int, bundle: str, root: str, nonce: str) ->
     nonce : str
         The server's secret for the bundle, until it closes the bundle: with it a client
         could try commitments until one has a seed to its liking.
+
+    Returns
+    -------
+    str
+        256 bits in hexadecimal.
     """
     return derive_seed("issued seed", client, attempt, bundle, root, nonce)
 
@@ -79,7 +84,24 @@ class SeedGrant:
     def make(
         commitment: Commitment, *, attempt: int, nonce: str, key: Ed25519PrivateKey
     ) -> SeedGrant:
-        """Draw and sign the seed of a commitment; the same arguments give the same grant."""
+        """Draw and sign the seed of a commitment; the same arguments give the same grant.
+
+        Parameters
+        ----------
+        commitment : Commitment
+            What the client has committed to.
+        attempt : int
+            Number of the client's attempt, from 1 on.
+        nonce : str
+            The server's secret for the bundle, 64 hexadecimal digits.
+        key : Ed25519PrivateKey
+            The server's signing key.
+
+        Returns
+        -------
+        SeedGrant
+            The seed with the server's signature.
+        """
         seed = seed_of(
             client=commitment.client,
             attempt=attempt,

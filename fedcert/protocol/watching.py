@@ -60,7 +60,7 @@ def watch_examples(
     Parameters
     ----------
     certificate : Certificate
-        Its bound is the claim.
+        The certificate, whose bound is the claim.
     examples : Examples
         In the order in which they came, labeled regardless of the prediction.
     ledger : SpentLedger
@@ -75,6 +75,11 @@ def watch_examples(
         The user's statement that every example is an observation of its own. Without it, and
         without ids, an input that occurs twice is refused: nobody can tell whether it came up
         again, or a row was given again.
+
+    Returns
+    -------
+    Watched
+        The state of the watch, and what was counted.
 
     Raises
     ------

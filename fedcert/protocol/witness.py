@@ -44,7 +44,7 @@ class Countersignature:
     client, commitment, attempt, seed
         As in the certificate.
     position : int
-        Of the log entry that holds the certificate's digest.
+        Number of the log entry that holds the certificate's digest.
     entry : str
         Digest of that entry, and so of the log up to there.
     server : str
@@ -65,7 +65,22 @@ class Countersignature:
 
     @staticmethod
     def make(attempt: Attempt, entry: Entry, key: Ed25519PrivateKey) -> Countersignature:
-        """Sign for an attempt whose certificate the log holds at `entry`."""
+        """Sign for an attempt whose certificate the log holds at `entry`.
+
+        Parameters
+        ----------
+        attempt : Attempt
+            The attempt, closed by a certificate.
+        entry : Entry
+            The log's entry for it.
+        key : Ed25519PrivateKey
+            The server's signing key.
+
+        Returns
+        -------
+        Countersignature
+            The server's statement, for whoever holds the certificate.
+        """
         unsigned = Countersignature(
             certificate=str(attempt.certificate),
             client=attempt.commitment.client,
@@ -160,6 +175,20 @@ def check_opening(certificate: Certificate, opening: Opening, examples: Examples
 
     It takes the salts, which only the client has: with them and the examples it can show a
     third party that none was dropped, added, or relabeled after the commitment.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        A witnessed certificate.
+    opening : Opening
+        The client's commitment with its salts.
+    examples : Examples
+        The support set, in any order.
+
+    Returns
+    -------
+    Check
+        Whether they are the committed ones, and why not.
     """
     receipt = certificate.protocol
     if receipt is None or opening.commitment.root != receipt.commitment:
@@ -184,6 +213,11 @@ def check_log(
         The log, its chain and signatures already checked.
     witness : Countersignature, optional
         Shows whether the log was cut short or rewritten.
+
+    Returns
+    -------
+    list of Check
+        One check for each thing that the log can show.
     """
     try:
         history = History.of(entries)

@@ -50,14 +50,27 @@ def draw_curves(
 
     Parameters
     ----------
-    curves
-        At least one, each with at least one point; y values are shares.
-    base
-        Of the logarithm; ticks stand at its powers, or at the x values if they are few.
-    level
-        A named horizontal line (default: none).
-    from_zero
+    curves : sequence of Curve
+        At least one, each with at least one point; y values are fractions.
+    name : str
+        Prefix of every id, unique on the page.
+    label : str
+        What the figure shows, for readers who do not see it.
+    x_title, y_title : str
+        Titles of the axes.
+    base : int
+        Base of the logarithm; ticks stand at its powers, or at the x values if they are few.
+    width : int
+        Width in CSS pixels.
+    level : tuple of str and float, optional
+        A named horizontal line.
+    from_zero : bool (default: False)
         Whether the y axis starts at zero (default: just below the lowest value).
+
+    Returns
+    -------
+    str
+        An `<svg>` element.
     """
     wide = width > 500
     tags = _tags(curves, level, wide=wide)
@@ -85,6 +98,22 @@ def spread_apart(places: Sequence[float], gap: float, low: float, high: float) -
     """Move places as little as needed to keep `gap` between them and stay in [low, high].
 
     When they cannot all fit, the lower end gives way.
+
+    Parameters
+    ----------
+    places : sequence of float
+        Where the things would stand, in any order.
+    gap : float
+        Smallest distance between two of them.
+    low : float
+        Lower end.
+    high : float
+        Upper end.
+
+    Returns
+    -------
+    list of float
+        The new places, in the order of the old ones.
     """
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = [places[index] for index in order]

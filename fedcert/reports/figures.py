@@ -87,10 +87,17 @@ def certificates_by_client(
 
     Parameters
     ----------
-    rows
+    rows : sequence of ClientBar
         Any number of clients, in any order; beyond 400 only evenly spaced ones are drawn.
-    chance
-        The error of guessing, drawn as a line (default: none).
+    chance : float or None
+        The error of guessing, drawn as a line; None for no line.
+    width : int
+        Width in CSS pixels.
+
+    Returns
+    -------
+    str
+        An `<svg>` element.
     """
     drawn = thinned(rows)
     named = len(drawn) <= 60
@@ -240,6 +247,20 @@ def bound_by_size(
     """Draw the mean certificate of each recipe against the number of support examples.
 
     The mean test error is dotted in the recipe's color.
+
+    Parameters
+    ----------
+    series : Mapping
+        Means by n, for each recipe.
+    chance : float or None
+        The error of guessing, drawn as a line; None for no line.
+    width : int (default: `WIDE`)
+        Width in CSS pixels.
+
+    Returns
+    -------
+    str
+        An `<svg>` element.
     """
     curves = []
     for index, (recipe, points) in enumerate(series.items()):
@@ -294,7 +315,24 @@ def best_of_m(
 def labeled_bars(
     groups: Mapping[str, Sequence[Bar]], *, name: str, label: str, width: int = NARROW
 ) -> str:
-    """Draw amounts as bars under their names; each titled group has a scale of its own."""
+    """Draw amounts as bars under their names; each titled group has a scale of its own.
+
+    Parameters
+    ----------
+    groups : Mapping
+        Bars under the title of their group.
+    name : str
+        Prefix of every id, unique on the page.
+    label : str
+        What the figure shows, for readers who do not see it.
+    width : int (default: `NARROW`)
+        Width in CSS pixels.
+
+    Returns
+    -------
+    str
+        An `<svg>` element.
+    """
     rows = [(title, bar) for title, bars in groups.items() for bar in bars]
     heading = 30 if any(groups) else 0
     height = 36 * len(rows) + heading * len(groups)

@@ -65,6 +65,11 @@ def percent_up(bound: float | None) -> str:
     """Print an upper bound as a percentage, rounded up so as not to claim too much.
 
     A bound that is a tenth of a percent up to floating-point noise stays as it is.
+
+    Examples
+    --------
+    >>> percent_up(0.1231), percent(0.1231)
+    ('12.4%', '12.3%')
     """
     return MISSING if bound is None else f"{math.ceil(1000 * bound - 1e-9) / 10:.1f}%"
 

@@ -33,10 +33,17 @@ def planned_by_size(
 
     Parameters
     ----------
-    rows
+    rows : sequence of PlannedBand
         At least one.
-    chance
-        The error of guessing, drawn as a line (default: none).
+    chance : float or None
+        The error of guessing, drawn as a line; None for no line.
+    width : int
+        Width in CSS pixels.
+
+    Returns
+    -------
+    str
+        An `<svg>` element.
     """
     bottom = 30 if chance is None else 50
     height = _PITCH * len(rows)

@@ -63,6 +63,20 @@ def nearest_distances(
     """Draw, for samples and for held-out adapters, how far the nearest pool adapter is.
 
     Each line is a cumulative fraction; a line that starts at distance zero shows replay.
+
+    Parameters
+    ----------
+    samples : sequence of float
+        Distance of each sample to the nearest adapter of the pool.
+    held_out : sequence of float
+        Distance of each held-out adapter to it.
+    width : int (default: `NARROW`)
+        Width in CSS pixels.
+
+    Returns
+    -------
+    str
+        An `<svg>` element.
     """
     groups = {"held-out": list(held_out), "samples": list(samples)}
     shown = {group: values for group, values in groups.items() if values}

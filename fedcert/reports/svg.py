@@ -84,7 +84,26 @@ def blank_figure(width: float, height: float) -> Figure:
 
 
 def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Add axes at a place given in CSS pixels from the figure's upper left corner."""
+    """Add axes at a place given in CSS pixels from the figure's upper left corner.
+
+    Parameters
+    ----------
+    figure : Figure
+        The figure.
+    left : float
+        Distance of the axes from its left edge, CSS pixels.
+    top : float
+        Distance from its upper edge, CSS pixels.
+    width : float
+        Width of the axes, CSS pixels.
+    height : float
+        Height of the axes, CSS pixels.
+
+    Returns
+    -------
+    Axes
+        The new axes.
+    """
     full_width, full_height = (72 * inches for inches in figure.get_size_inches())
     bottom = full_height - top - height
     axes = figure.add_axes(
@@ -106,6 +125,11 @@ def to_svg(figure: Figure, *, name: str, label: str) -> str:
         Prefix of every id; unique among the figures of one page.
     label
         What the figure shows, for readers who do not see it.
+
+    Returns
+    -------
+    str
+        The element, without a style sheet of its own.
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings():

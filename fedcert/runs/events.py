@@ -241,7 +241,12 @@ def logged_run(
     run : str, optional
         Its id; a new one by default.
     listeners : iterable of callable
-        Told about the run's events, beside the log in the folder.
+        Called with each event of the run, beside the log in the folder.
+
+    Yields
+    ------
+    EventLog
+        Takes further events.
     """
     process = psutil.Process()
     log = EventLog(folder / EVENTS_FILE)

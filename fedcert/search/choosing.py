@@ -30,9 +30,14 @@ def choose(
     Parameters
     ----------
     recipe : Recipe
-        Its `Recipe.choose` decides.
+        The recipe, whose `Recipe.choose` decides.
     prior, scorer, ordered, seed, constants, chunk, on_scored
         As in `SupportSession`.
+
+    Returns
+    -------
+    Chosen
+        The chosen adapter, and what its weight follows from.
     """
     return recipe.choose(
         SupportSession(

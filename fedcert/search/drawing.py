@@ -41,6 +41,11 @@ def draw(
     start, count : int
         Which candidates.
 
+    Returns
+    -------
+    numpy.ndarray
+        Float64, shape ``(count, d)``.
+
     Raises
     ------
     CertificateError
@@ -51,7 +56,22 @@ def draw(
 
 
 def led_by(fixed: FloatArray, drawn: FloatArray, *, start: int = 0) -> FloatArray:
-    """Return draws from number `start` on, with fixed candidates in their places."""
+    """Return draws from number `start` on, with fixed candidates in their places.
+
+    Parameters
+    ----------
+    fixed : numpy.ndarray
+        Candidates that are no draws, and take the first places, shape ``(F, d)``.
+    drawn : numpy.ndarray
+        Draws of the prior, shape ``(count, d)``.
+    start : int (default: 0)
+        Number of the first draw.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64, shape ``(count, d)``.
+    """
     first = fixed[start : start + len(drawn)]
     return np.concatenate([first, drawn[len(first) :]]) if len(first) else drawn
 
@@ -60,6 +80,20 @@ def fixed_candidates(recipe: Recipe, prior: Prior, constants: FloatArray) -> Flo
     """Return a recipe's first candidates as far as they are no draws, shape ``(count, d)``.
 
     The prior's center, or one constant predictor for each label.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Says which candidates are no draws.
+    prior : Prior
+        The distribution that the others are drawn from.
+    constants : numpy.ndarray
+        The constant predictors, shape ``(K, d)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64, shape ``(count, d)``.
 
     Raises
     ------

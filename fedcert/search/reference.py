@@ -32,7 +32,7 @@ class ReferenceScorer(Scorer):
     Parameters
     ----------
     task : Task
-        Its base model is copied, since PEFT changes the model that it wraps.
+        The model; its base is copied, since PEFT changes the model that it wraps.
     margin_tolerance : float
         See `Scorer`.
     """

@@ -63,7 +63,7 @@ def posterior_means(
     count : int (default: 1)
         How many means, each over its own share of the chains.
     on_scored : callable
-        Told how many more candidates have been scored, now and then.
+        Called with the number of candidates that were scored since the last call.
 
     Returns
     -------

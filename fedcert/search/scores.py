@@ -80,7 +80,12 @@ class Scorer(ABC):
         examples : Examples
             What to score on.
         on_scored : callable
-            Told how many more candidates have been scored, now and then.
+            Called with the number of candidates that were scored since the last call.
+
+        Returns
+        -------
+        Scores
+            Errors and losses of every candidate on every example.
         """
 
     def split(

@@ -37,13 +37,13 @@ class SupportSession(Session):
     ordered : Examples
         The support set in the order in which the seed spends it.
     seed : str
-        Of the candidates.
+        Seed of the candidates, 256 bits in hexadecimal.
     constants : numpy.ndarray, optional
         Adapters that predict one label each, for recipes that have such candidates.
     chunk : int (default: 1024)
         Candidates drawn at a time; the choice is the same.
     on_scored : callable
-        Told how many more candidates have been scored, now and then.
+        Called with the number of candidates that were scored since the last call.
 
     Raises
     ------

@@ -68,7 +68,22 @@ def _version(bundle: Bundle) -> str:
 
 
 def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> list[Check]:
-    """Check that an adapter folder is the certified adapter, exported exactly."""
+    """Check that an adapter folder is the certified adapter, exported exactly.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        The certificate.
+    bundle : Bundle
+        The bundle that it names.
+    adapter : Path
+        An adapter folder.
+
+    Returns
+    -------
+    list of Check
+        One check for the tensors and one for the configuration.
+    """
     coordinates = len(certificate.adapter_vector)
     if coordinates != bundle.space.dimension:
         return [

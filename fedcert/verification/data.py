@@ -42,6 +42,24 @@ def check_data(
 
     Where the same examples choose and certify, every candidate is paid for, and any of them
     may have been chosen.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        The certificate.
+    bundle : Bundle
+        The bundle that it names.
+    base : BaseModel
+        The bundle's base model.
+    adapter : Path
+        An adapter folder.
+    examples : Examples
+        The support set, in any order.
+
+    Returns
+    -------
+    list of Check
+        One check for each thing that the examples can show.
     """
     checks = [_support(certificate, examples)]
     if not checks[0].passed:

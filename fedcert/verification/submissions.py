@@ -177,6 +177,11 @@ def accept(
     folder : Path
         Gets ``certificates/`` and ``witnesses/``.
 
+    Returns
+    -------
+    Filed
+        Where the files are, and the countersignature.
+
     Raises
     ------
     CertificateError

@@ -135,7 +135,12 @@ def play(
     episodes : int
         How often each is played.
     seed : int
-        Of the draws.
+        Draws the episodes.
+
+    Returns
+    -------
+    list of Played
+        One outcome for each case.
     """
     outcomes = []
     for number, case in enumerate(cases):
@@ -147,14 +152,46 @@ def play(
 
 
 def excess(violations: int, episodes: int, delta: float) -> float:
-    """Return the probability of so many violations if each has the probability delta."""
+    """Return the probability of so many violations if each has the probability delta.
+
+    Parameters
+    ----------
+    violations : int
+        Episodes in which a certificate was false.
+    episodes : int
+        How many were played.
+    delta : float
+        Probability with which each may be false.
+
+    Returns
+    -------
+    float
+        The upper tail of the binomial distribution, violations included.
+    """
     return float(binom.sf(violations - 1, episodes, delta))
 
 
 def false_certificates(
     recipe: Recipe, case: Case, episodes: int, *, seed: int | tuple[int, ...]
 ) -> BoolArray:
-    """Return in which episodes a certificate was false, shape (episodes,)."""
+    """Return in which episodes a certificate was false, shape (episodes,).
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The recipe that certifies.
+    case : Case
+        The world.
+    episodes : int
+        How often it is played, E.
+    seed : int or tuple of int
+        Draws the predictions.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool, shape ``(E,)``.
+    """
     rng = np.random.default_rng(seed)
     risks = case.risks(recipe, recipe.universe)
     violated = np.zeros(episodes, dtype=np.bool_)

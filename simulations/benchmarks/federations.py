@@ -52,6 +52,11 @@ def remembered(kind: str, identity: object, compute: Callable[[], Any]) -> Any:
         A JSON value that the result follows from.
     compute : callable
         Returns a JSON value.
+
+    Returns
+    -------
+    Any
+        The JSON value.
     """
     path = cache_folder() / kind / f"{digest_json(identity)}.json"
     if not path.is_file():
@@ -98,7 +103,24 @@ class Federation:
         adapter: Mapping[str, object] | None = None,
         **options: object,
     ) -> Federation:
-        """Build the federation of a scenario's own default settings, but for `adapter`."""
+        """Build the federation of a scenario's own default settings, but for `adapter`.
+
+        Parameters
+        ----------
+        scenario : str
+            Name of the scenario.
+        seed : int
+            The run's.
+        adapter : Mapping, optional
+            Settings of the section ``adapter`` that differ.
+        **options
+            The scenario's options.
+
+        Returns
+        -------
+        Federation
+            The federation; nothing is trained yet.
+        """
         values = {
             "seed": seed,
             "adapter": dict(adapter or {}),
@@ -137,7 +159,7 @@ class Federation:
         first : int, optional
             Only those of the first so many clients.
         on_step : callable
-            Told how many more are there.
+            Called with the number of adapters that are new since the last call.
         """
         path = self._pool_path
         done = load_file(path)["pool"] if path.is_file() else self._empty

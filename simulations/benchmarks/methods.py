@@ -69,6 +69,22 @@ def measure(
     """Return the record of every case with every method.
 
     Seeds that are not in the cache are left out where nothing may be measured.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        Scenarios with their options.
+    methods : sequence of type of Method
+        The methods to compare.
+    seeds : sequence of int
+        Seeds of the federations.
+    sizes : sequence of int
+        Values of n.
+
+    Returns
+    -------
+    dict
+        The benchmark's record, a JSON object.
     """
     missing, table, chosen, about = {}, [], [], []
     for case in cases:

@@ -68,7 +68,7 @@ class MethodBench:
     case : Case
         The scenario.
     seed : int
-        Of everything.
+        Seed of everything.
     sizes : sequence of int
         Values of n.
     """

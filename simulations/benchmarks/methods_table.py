@@ -43,7 +43,7 @@ class SeedResult:
     Attributes
     ----------
     outcomes : list of Outcome
-        Of every method, client and n.
+        Results of every method, client and n.
     chosen : list of dict
         The configuration that tuning chose, by method and n.
     risks : list of dict
@@ -85,7 +85,24 @@ def table_of(
 def measured_seed(
     case: Case, methods: Sequence[type[Method]], seed: int, sizes: Sequence[int]
 ) -> SeedResult:
-    """Tune and measure every method on one seed; what is in the cache is not done again."""
+    """Tune and measure every method on one seed; what is in the cache is not done again.
+
+    Parameters
+    ----------
+    case : Case
+        The scenario with its options.
+    methods : sequence of type of Method
+        The methods to compare.
+    seed : int
+        The federation's.
+    sizes : sequence of int
+        Values of n.
+
+    Returns
+    -------
+    SeedResult
+        Rows of measurements, and the configurations that tuning chose.
+    """
     bench = MethodBench(case, seed, sizes)
     clients = bench.scenario.new_clients[: case.new]
     # First, since nothing can be shown without the limit.

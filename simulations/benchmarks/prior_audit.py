@@ -38,7 +38,7 @@ def audit_rows(
     held_out : int (default: 64)
         Adapters that touch nothing, the same for all fits; a quarter of the pool at most.
     seed : int (default: 0)
-        Of the split, the fits, and the audits.
+        Draws the split, the fits, and the audits.
 
     Returns
     -------

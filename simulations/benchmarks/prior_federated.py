@@ -32,11 +32,16 @@ def fit_in_process(
     adapters : numpy.ndarray
         One client's adapter per row, ``(N, d)``.
     seed : int
-        Of the fit, and of who judges.
+        Draws the fit, and who judges.
     training : FederatedTraining
         How to go about it.
     judges : float (default: 0.2)
         Share of the clients that only say when to stop.
+
+    Returns
+    -------
+    DiffusionPrior
+        The prior that the dialogue ends with.
     """
     order = keyed_generator("federated judges", seed).permutation(len(adapters))
     count = max(1, round(judges * len(adapters)))

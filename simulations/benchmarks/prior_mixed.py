@@ -72,9 +72,9 @@ def mixed_rows(
     federation : Federation
         Its upstream clients train either way, on the same examples.
     ranks : sequence of int (default: 2, 8, 32)
-        Of plain LoRA, taken in turn.
+        Ranks of plain LoRA, taken in turn.
     seed : int (default: 0)
-        Of the fits.
+        Seed of the fits.
 
     Returns
     -------

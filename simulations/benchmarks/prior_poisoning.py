@@ -46,7 +46,7 @@ def poisoning_rows(
     priors : sequence of str
         Some of `fedcert.priors.PRIORS`.
     seed : int (default: 0)
-        Of everything.
+        Seed of everything.
 
     Returns
     -------
@@ -85,6 +85,24 @@ def episode(
     """Serve one new client; return certificate and exact risk for each recipe.
 
     The client and the honest uploads do not depend on the poisoner.
+
+    Parameters
+    ----------
+    poisoner : str
+        What the poisoner knows.
+    prior : str
+        Kind of the prior.
+    recipes : sequence of Recipe
+        The recipes to serve the client with.
+    seed : int
+        The experiment's.
+    index : int
+        Number of the episode.
+
+    Returns
+    -------
+    list of tuple
+        Certificate and exact risk, in the order of the recipes.
     """
     generator = keyed_generator("poisoning", seed, index)
     common = generator.standard_normal(_WIDTH)

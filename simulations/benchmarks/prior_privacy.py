@@ -36,7 +36,7 @@ def privacy_rows(
     clip : float (default: 2.5)
         About the median norm of a digits adapter; fixed, not found from the pool.
     seed : int (default: 0)
-        Of noise and fits.
+        Draws noise and fits.
 
     Returns
     -------

@@ -35,7 +35,24 @@ ATTACKS: Mapping[str, Attack] = {
 def poisoned(
     pool: FloatArray, attack: str, *, share: float, seed: int
 ) -> tuple[FloatArray, frozenset[int]]:
-    """Replace a share of a pool; return it with the rows that were replaced."""
+    """Replace a share of a pool; return it with the rows that were replaced.
+
+    Parameters
+    ----------
+    pool : numpy.ndarray
+        Honest adapters, shape ``(N, d)``.
+    attack : str
+        Name of the attack.
+    share : float
+        Fraction of the pool that is replaced.
+    seed : int
+        Draws who is hostile, and what they send.
+
+    Returns
+    -------
+    tuple
+        The pool, shape ``(N, d)``, and the hostile rows.
+    """
     generator = keyed_generator("poisoned", attack, seed)
     rows = generator.choice(len(pool), round(share * len(pool)), replace=False)
     changed = pool.copy()
@@ -53,9 +70,9 @@ def robustness_rows(
     federation : Federation
         Its upstream clients train the honest adapters.
     share : float (default: 0.2)
-        Of hostile clients; each uploads in place of an honest one.
+        Fraction of hostile clients; each uploads in place of an honest one.
     seed : int (default: 0)
-        Of who is hostile, and of the fits.
+        Draws who is hostile, and the fits.
 
     Returns
     -------

@@ -28,7 +28,7 @@ def publish(
     Parameters
     ----------
     name : str
-        Of the benchmark.
+        Name of the benchmark.
     record : Mapping[str, Any]
         What was measured: a JSON object.
     documents : Mapping[str, str]
@@ -59,6 +59,20 @@ def page_of(path: str) -> str:
 
 def between_markers(text: str, name: str, content: str) -> str:
     """Replace what stands between a page's comments ``NAME: begin`` and ``NAME: end``.
+
+    Parameters
+    ----------
+    text : str
+        The page.
+    name : str
+        Name in the comments.
+    content : str
+        What stands between them from then on.
+
+    Returns
+    -------
+    str
+        The new page.
 
     Raises
     ------

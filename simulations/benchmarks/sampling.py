@@ -81,7 +81,23 @@ class World:
     def observed(
         self, episodes: int, count: int, rng: np.random.Generator
     ) -> tuple[IntArray, BoolArray]:
-        """Draw which frequent input each example is and which is surely wrong."""
+        """Draw which frequent input each example is and which is surely wrong.
+
+        Parameters
+        ----------
+        episodes : int
+            How many samples, E.
+        count : int
+            Examples in each, n.
+        rng : np.random.Generator
+            Draws them.
+
+        Returns
+        -------
+        tuple
+            Which frequent input each example is, and which examples are surely wrong, both of
+            shape ``(E, n)``.
+        """
         drawn = rng.random((episodes, count))
         atoms = np.where(drawn < self.frequent, rng.integers(0, self.inputs, drawn.shape), -1)
         atoms = np.where(drawn >= 1 - self.unreadable, UNREADABLE, atoms)
@@ -109,6 +125,24 @@ def false_certificates(
 
     All candidates have the same risk, just above what two errors certify (or what the world
     allows), and err independently on rare inputs.
+
+    Parameters
+    ----------
+    recipe : UnionRecipe or SplitRecipe
+        The recipe that certifies.
+    world : World
+        What is drawn.
+    handling : Handling
+        What is done to the sample first.
+    episodes : int
+        How many samples, E.
+    seed : int or tuple of int
+        Draws them.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool, shape ``(E,)``.
     """
     rng = np.random.default_rng(seed)
     risk = min(max(hardest(recipe, 2), world.surely_wrong), world.surely_wrong + world.rare)
@@ -200,7 +234,7 @@ def false_alarms(
     episodes : int
         How many streams.
     seed : int
-        Of the draws.
+        Draws the episodes.
     alpha : float (default: 0.05)
         The watch's.
     rare_risk : float (default: 0.4)
@@ -209,6 +243,11 @@ def false_alarms(
         The certified risk; by default the true one.
     length : int (default: 200)
         Examples in a stream.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool, shape ``(episodes,)``.
     """
     rng = np.random.default_rng(seed)
     atoms, surely = world.observed(episodes, length, rng)
@@ -235,7 +274,24 @@ def _log_wealth(bound: float, length: int) -> npt.NDArray[np.float64]:
 def rows(
     episodes: int, *, seed: int, delta: float, candidates: int
 ) -> Iterator[dict[str, Any]]:
-    """Play the honest handling in every world, as rows of the coverage table."""
+    """Play the honest handling in every world, as rows of the coverage table.
+
+    Parameters
+    ----------
+    episodes : int
+        How often each world is played.
+    seed : int
+        Draws the samples.
+    delta : float
+        Probability with which a certificate may be false.
+    candidates : int
+        M of each recipe.
+
+    Yields
+    ------
+    dict
+        A row of the table, a JSON object.
+    """
     recipes = [kind(candidates=candidates, delta=delta) for kind in (UnionRecipe, SplitRecipe)]
     for number, world in enumerate(WORLDS):
         for recipe in recipes:

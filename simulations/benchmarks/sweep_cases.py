@@ -103,7 +103,7 @@ class Site:
     case : Case
         The scenario.
     seed : int
-        Of everything.
+        Seed of everything.
     adapter : Mapping
         Settings of the adapter, over the scenario's own.
     """

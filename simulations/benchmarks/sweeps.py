@@ -64,7 +64,7 @@ class Setting:
     candidates : int
         M.
     rank : int
-        Of the adapters.
+        Rank of the adapters.
     pool : int
         Adapters that the prior is fitted to.
     scenario : str
@@ -209,6 +209,20 @@ def measure(
     """Return a row per setting and recipe, and the scenarios that are missing here.
 
     A row holds means over clients and seeds; a case may run on the first few seeds alone.
+
+    Parameters
+    ----------
+    points : sequence of Setting
+        The settings to measure.
+    seeds : sequence of int
+        Seeds of the federations.
+    say : callable
+        Called with a line of progress.
+
+    Returns
+    -------
+    tuple
+        Rows, and why a scenario is missing, by name.
     """
     table: list[dict[str, Any]] = []
     missing: dict[str, str] = {}

@@ -29,7 +29,7 @@ def side_by_side(
     workers : int
         Cores to use at once, if Ray has not been started by the caller.
     on_part : callable
-        Told how many parts are done.
+        Called with the number of parts that are done.
 
     Raises
     ------

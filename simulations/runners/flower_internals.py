@@ -250,6 +250,11 @@ def ray_backend(client_app: ClientApp, *, actors: int, folder: Path) -> Iterator
     folder : Path
         Ray's workers run here if Ray is started; it must hold no folder that could shadow a
         package.
+
+    Yields
+    ------
+    Workers
+        The actors, which take messages.
     """
     import ray
 

@@ -11,5 +11,15 @@ __all__ = ["run_in_process"]
 
 
 def run_in_process(server_app: ServerApp, client_app: ClientApp, *, nodes: int) -> None:
-    """Run both apps here; nothing is started and no port is opened."""
+    """Run both apps here; nothing is started and no port is opened.
+
+    Parameters
+    ----------
+    server_app : ServerApp
+        Flower's ServerApp.
+    client_app : ClientApp
+        Flower's ClientApp.
+    nodes : int
+        Number of virtual nodes.
+    """
     run_server(server_app, LocalGrid(client_app, nodes=nodes))

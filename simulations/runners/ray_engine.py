@@ -23,6 +23,15 @@ def run_with_ray(server_app: ServerApp, client_app: ClientApp, *, nodes: int) ->
     """Run both apps on one-core Ray actors and leave nothing running.
 
     Ray listens on all network interfaces whatever it is told; see docs/privacy.md.
+
+    Parameters
+    ----------
+    server_app : ServerApp
+        Flower's ServerApp.
+    client_app : ClientApp
+        Flower's ClientApp.
+    nodes : int
+        Number of virtual nodes.
     """
     try:
         import ray  # noqa: F401

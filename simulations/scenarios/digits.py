@@ -41,7 +41,7 @@ class Digits(Scenario):
     training_size : int (default: 100)
         Images that an upstream client trains on, drawn from the training split.
     seed : int (default: 0)
-        Of the split, of the sets, and of each client's draw.
+        Draws the split, the sets, and each client's examples.
     """
 
     name = "digits"

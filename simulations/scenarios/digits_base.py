@@ -56,6 +56,26 @@ def pretrained_base(
 
     The folder's name is a digest of images, classes, labels and settings; a folder that is
     there is used as it is.
+
+    Parameters
+    ----------
+    spec : ImageInputs
+        Shape of the images.
+    images : numpy.ndarray
+        Pretraining images, shape ``(N, height, width)``.
+    classes : numpy.ndarray
+        Their classes, shape ``(N,)``.
+    labels : sequence of str
+        Names of the task's labels.
+    on_step : callable
+        Called with a line of progress.
+    settings : Pretraining, optional
+        Size of the model, and how it is trained.
+
+    Returns
+    -------
+    Path
+        The folder.
     """
     key = digest_json(
         {

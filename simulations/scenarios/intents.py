@@ -47,7 +47,7 @@ class Intents(OnTextBase, Scenario):
     base : str (default: "")
         Folder or hub id of a pretrained text model; by default MiniLM.
     seed : int (default: 0)
-        Of the split, of the sets, and of each client's draw.
+        Draws the split, the sets, and each client's examples.
     """
 
     name = "intents"

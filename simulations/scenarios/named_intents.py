@@ -57,7 +57,7 @@ class NamedIntents(OnTextBase, Scenario):
     base : str (default: "")
         Folder or hub id of a sentence encoder; by default MiniLM.
     seed : int (default: 0)
-        Of what is unseen, of the clients' intents, and of each client's draw.
+        Draws what is unseen, the clients' intents, and each client's examples.
     """
 
     name = "named-intents"

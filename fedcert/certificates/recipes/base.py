@@ -361,7 +361,7 @@ class Recipe(ABC):
         Parameters
         ----------
         counts : Counts
-            Of E episodes and all predictors of the `universe`.
+            Counts of E episodes and all predictors of the `universe`.
         risks : numpy.ndarray
             Their true risks.
 
@@ -384,6 +384,20 @@ class Recipe(ABC):
         self, table: ErrorTable, n: int, refined: Refined | None
     ) -> tuple[Counts, npt.NDArray[np.float64]]:
         """Return the hypotheses' counts on the first n examples, one episode, and their risks.
+
+        Parameters
+        ----------
+        table : ErrorTable
+            What the candidates get wrong, with their risks.
+        n : int
+            Size of the support set.
+        refined : Refined or None
+            What was made from the choosing examples; needed exactly if the recipe refines.
+
+        Returns
+        -------
+        tuple
+            Counts of shape ``(1, H)``, and risks of shape ``(H,)``.
 
         Raises
         ------
@@ -433,7 +447,22 @@ class Recipe(ABC):
     def risk_of(
         self, selection: Selection, table: ErrorTable, risks: npt.NDArray[np.float64]
     ) -> float:
-        """Return the risk of what was selected in one episode; NaN if the table cannot tell."""
+        """Return the risk of what was selected in one episode; NaN if the table cannot tell.
+
+        Parameters
+        ----------
+        selection : Selection
+            What was selected, one episode.
+        table : ErrorTable
+            The table that it was selected from.
+        risks : numpy.ndarray
+            The hypotheses' risks, shape ``(H,)``.
+
+        Returns
+        -------
+        float
+            A probability, or NaN.
+        """
         return float(selection.averaged(risks)[0])
 
     def with_delta(self, delta: float) -> Self:
@@ -460,6 +489,12 @@ class Recipe(ABC):
         ------
         CertificateError
             If `chance` is out of range, or even about a million examples are too few.
+
+        Examples
+        --------
+        >>> from fedcert.certificates import SplitRecipe
+        >>> SplitRecipe(candidates=1000, delta=0.05).smallest_n(0.5)
+        9
         """
         if not 0 < chance < 1:
             raise CertificateError(f"chance must lie between 0 and 1, not {chance}")

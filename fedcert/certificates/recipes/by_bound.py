@@ -20,7 +20,7 @@ def lowest_bound(counts: Counts, budgets: npt.NDArray[np.float64]) -> Selection:
     Parameters
     ----------
     counts : Counts
-        Of E episodes and H candidates.
+        Counts of E episodes and H candidates.
     budgets : numpy.ndarray
         The candidates' shares of delta, shape (E, H).
     """

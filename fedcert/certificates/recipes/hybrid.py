@@ -89,6 +89,11 @@ class HybridRecipe(SplitRecipe):
             Size of the support set.
         index : int
             The chosen candidate.
+
+        Returns
+        -------
+        FirstStage
+            The chosen candidate's errors, and how many candidates have how many.
         """
         return _stage(errors, self.choosing(n).size, index)
 

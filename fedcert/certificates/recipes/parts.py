@@ -86,7 +86,19 @@ class Choice:
 
 
 def require_integer(name: str, value: object, low: int, high: int) -> None:
-    """Raise `CertificateError` unless `value` is an integer from `low` to `high`."""
+    """Raise `CertificateError` unless `value` is an integer from `low` to `high`.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    value : object
+        Its value; bool is no integer.
+    low : int
+        Smallest value.
+    high : int
+        Largest value.
+    """
     if not isinstance(value, int) or isinstance(value, bool):
         raise CertificateError(f"{name} must be an integer, not {value!r}")
     if not low <= value <= high:

@@ -51,6 +51,14 @@ class RecipeTable:
         ------
         CertificateError
             If n is below the first threshold.
+
+        Examples
+        --------
+        >>> from fedcert.certificates import SplitRecipe, UnionRecipe
+        >>> terms = {"candidates": 1000, "delta": 0.05}
+        >>> table = RecipeTable(((16, UnionRecipe(**terms)), (64, SplitRecipe(**terms))))
+        >>> table.recipe_for(40).kind
+        'union'
         """
         position = bisect_right(self._starts(), n) - 1
         if position < 0:
