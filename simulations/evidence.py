@@ -28,6 +28,20 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
     clients' folders: the clients that the prior was fitted to are the members, and the judges,
     who said when to stop and nothing else, stand in for adapters that touched nothing.
 
+    Parameters
+    ----------
+    outcome : Outcome
+        What the server's side of the run returned.
+    settings : RunSettings
+        Settings of the run.
+    output : Path
+        The run folder.
+
+    Returns
+    -------
+    FittedPrior
+        The prior with its audits.
+
     Raises
     ------
     RunError

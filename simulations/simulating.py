@@ -81,6 +81,11 @@ def simulate(
     listeners : iterable of callable
         Told every event of the run when it happens.
 
+    Returns
+    -------
+    Simulation
+        The run's results, which stand in the run folder as well.
+
     Raises
     ------
     SettingsError

@@ -68,6 +68,15 @@ class Certification:
     def take_commitment(self, client: str, payload: Mapping[str, Any], bundle: Bundle) -> None:
         """Keep a client's commitment.
 
+        Parameters
+        ----------
+        client : str
+            Stable id of the client.
+        payload : Mapping
+            The reply's JSON object.
+        bundle : Bundle
+            The bundle that was sent.
+
         Raises
         ------
         ProtocolError
@@ -99,6 +108,15 @@ class Certification:
 
     def take_certificate(self, client: str, payload: Mapping[str, Any], bundle: Bundle) -> None:
         """Verify a certificate, log it as the outcome of its attempt, and keep it.
+
+        Parameters
+        ----------
+        client : str
+            Stable id of the client.
+        payload : Mapping
+            The reply's JSON object.
+        bundle : Bundle
+            The bundle that was sent.
 
         Raises
         ------

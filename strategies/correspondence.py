@@ -131,6 +131,20 @@ class Correspondence:
     def read(self, client: str, message_type: str, reply: Message) -> dict[str, Any]:
         """Count a reply and what it says of the client's work; return its payload.
 
+        Parameters
+        ----------
+        client : str
+            Stable id of the client.
+        message_type : str
+            What the client was asked for.
+        reply : Message
+            The message.
+
+        Returns
+        -------
+        dict
+            The reply's JSON object.
+
         Raises
         ------
         FedcertError

@@ -114,6 +114,11 @@ def federated_fit(*, dimension: int, seed: int, training: FederatedTraining) -> 
     training : FederatedTraining
         How to go about it.
 
+    Returns
+    -------
+    Dialogue
+        A generator that yields questions, receives sums, and returns the prior.
+
     Raises
     ------
     PriorError

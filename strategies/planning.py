@@ -66,6 +66,11 @@ class Planning:
             Clients that are left to train in any case.
         known : collection of str
             Those that were chosen in earlier runs, be they there or not.
+
+        Returns
+        -------
+        frozenset of str
+            Ids of the planning clients.
         """
         known = {*known} - {*pooled}
         everyone = {*upstream} | {*pooled} | known

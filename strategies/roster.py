@@ -52,6 +52,20 @@ def call_roll(grid: Grid, node_ids: Iterable[int], *, timeout: float) -> Roster:
 
     Of several nodes with one client id the first by node id counts; the others are
     reported as failures, since one of them must be set up wrongly.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's way to the nodes.
+    node_ids : iterable of int
+        The nodes to ask.
+    timeout : float
+        Seconds to wait for answers.
+
+    Returns
+    -------
+    Roster
+        Who answered, and why others do not count.
     """
     asked = [
         Message(RecordDict(), dst_node_id=node, message_type=HELLO) for node in sorted(node_ids)

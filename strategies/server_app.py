@@ -35,6 +35,11 @@ def make_server_app(
         of the SuperLink.
     strategy : type of PooledPrior
         The class of the strategy, for one of your own.
+
+    Returns
+    -------
+    ServerApp
+        The app, for `flwr run` or a simulation.
     """
     server_app = ServerApp()
 

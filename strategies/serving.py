@@ -86,6 +86,11 @@ def serve(
     strategy : type of PooledPrior
         The class of the strategy, for one of your own.
 
+    Returns
+    -------
+    Outcome
+        The strategy with its results, and what it worked on.
+
     Raises
     ------
     SettingsError
@@ -155,6 +160,11 @@ class Run:
             The run folder.
         events : Events, optional
             The stream of what happens.
+
+        Returns
+        -------
+        Run
+            The run, of which nothing has happened yet.
         """
         events = events or Events()
         scenario = load_scenario(settings.scenario.name, settings.scenario.options)

@@ -79,7 +79,22 @@ class PriorSource(ABC):
 
     @abstractmethod
     def rounds(self, roster: Roster, *, failed: Collection[str], fits: bool) -> int:
-        """Return how many rounds it asks at most; `fits` if this run is to have a new prior."""
+        """Return how many rounds it asks at most.
+
+        Parameters
+        ----------
+        roster : Roster
+            The clients of the run.
+        failed : collection of str
+            Clients that are asked nothing any more.
+        fits : bool
+            Whether this run is to have a new prior.
+
+        Returns
+        -------
+        int
+            Number of rounds.
+        """
 
     @abstractmethod
     def request(self, roster: Roster, *, failed: Collection[str]) -> Request | None:

@@ -245,7 +245,7 @@ def logged_run(
 
     Yields
     ------
-    EventLog
+    Events
         Takes further events.
     """
     process = psutil.Process()

