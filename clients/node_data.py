@@ -10,8 +10,8 @@ from pathlib import Path
 from fedcert.data import read_examples
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
-from fedcert.data.label_set import read_labels
 from fedcert.errors import DataError, SettingsError
+from fedcert.label_set import read_labels
 from fedcert.messages import NEW, UPSTREAM
 from fedcert.scenarios import Scenario
 
@@ -34,7 +34,7 @@ class NodeData(Scenario):
     input_column, label_column : str
         Names of its columns.
     labels_path : Path, optional
-        The node's own labels (`fedcert.data.label_set.read_labels`), where the task leaves
+        The node's own labels (`fedcert.label_set.read_labels`), where the task leaves
         them to clients.
     """
 

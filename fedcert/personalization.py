@@ -32,7 +32,6 @@ from fedcert.certificates import (
 )
 from fedcert.data.examples import Examples
 from fedcert.data.identity import in_drawn_order
-from fedcert.data.label_set import LabelSet
 from fedcert.errors import (
     BundleError,
     CertificateError,
@@ -41,6 +40,7 @@ from fedcert.errors import (
     ProtocolError,
     RefusalError,
 )
+from fedcert.label_set import LabelSet
 from fedcert.memory import MemoryPlan
 from fedcert.priors.base import FloatArray
 from fedcert.priors.conditioning import Condition

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fedcert.canonical import canonical_json
-from fedcert.data.label_set import LabelSet
 from fedcert.errors import AdapterError, DataError
+from fedcert.label_set import LabelSet
 from fedcert.models.base import BaseModel
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.label_scorer import LabelScorer

@@ -17,7 +17,7 @@ from fedcert.errors import AdapterError
 from fedcert.models.base import BaseModel
 
 if TYPE_CHECKING:
-    from fedcert.data.label_set import LabelSet
+    from fedcert.label_set import LabelSet
 
 __all__ = ["Task"]
 

@@ -24,8 +24,8 @@ from fedcert.canonical import canonical_json, digest_json, digest_tensors
 from fedcert.certificates.recipes import RecipeTable
 from fedcert.data.inputs import InputSpec
 from fedcert.data.kinds import input_spec_from_config
-from fedcert.data.label_set import LabelSet
 from fedcert.errors import BundleError, FedcertError, UnknownKindError
+from fedcert.label_set import LabelSet
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning.plan import Plan
 from fedcert.priors.base import Prior
@@ -267,6 +267,11 @@ class Bundle:
             A client's own, if the bundle leaves them to clients.
         descriptions : Mapping[str, str], optional
             Texts that stand for some of them or all, by name.
+
+        Returns
+        -------
+        Task
+            With the base model, the space, the inputs, and the labels.
 
         Raises
         ------

@@ -24,8 +24,8 @@ from fedcert.certificates.recipes import Choice, FirstStage, LedgerEntry, Recipe
 from fedcert.certificates.sample import Sample
 from fedcert.certificates.signing import ALGORITHM
 from fedcert.certificates.strict_json import LARGEST, Fields, parse_json
-from fedcert.data.label_set import LabelSet
 from fedcert.errors import CertificateError, DataError
+from fedcert.label_set import LabelSet
 
 __all__ = ["FORMAT", "Candidate", "Certificate", "Digests", "Signature", "encode_vector"]
 

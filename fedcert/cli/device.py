@@ -279,7 +279,7 @@ def own_labels(
     SettingsError
         If there are none, or they are the bundle's.
     """
-    from fedcert.data.label_set import read_labels
+    from fedcert.label_set import read_labels
 
     if bundle.takes_labels and path is None:
         raise SettingsError(

@@ -1,6 +1,6 @@
 """Base models: loading, identity, and the layout that adapters attach to."""
 
-from fedcert.data.label_set import LabelSet
+from fedcert.label_set import LabelSet
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.encoder_base import with_label_names, with_pooled_head

@@ -21,7 +21,7 @@ from fedcert.models.label_scorer import LabelScorer
 from fedcert.models.layout import ModelLayout, find_layout
 
 if TYPE_CHECKING:
-    from fedcert.data.label_set import LabelSet
+    from fedcert.label_set import LabelSet
 
 __all__ = ["BaseModel", "freeze", "load_base_model", "pretrained", "weight_digest"]
 

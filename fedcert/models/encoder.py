@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from fedcert.canonical import canonical_json
-from fedcert.data.label_set import LabelSet
+from fedcert.label_set import LabelSet
 from fedcert.models.dual_encoder import TextTower
 from fedcert.models.heads import Head
 from fedcert.models.pooling import check_pooling, pool, read_positions

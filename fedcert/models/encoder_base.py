@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedcert.data.label_set import check_template
 from fedcert.errors import ModelError
+from fedcert.label_set import check_template
 from fedcert.models.dual_encoder import TextTower, is_dual, load_text_tower, read_dual
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.heads import SCALE, Head, NamesHead, TrainedHead

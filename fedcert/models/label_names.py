@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import normalize
 
-from fedcert.data.label_set import LabelSet
 from fedcert.errors import DataError, ModelError
+from fedcert.label_set import LabelSet
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.heads import NamesHead
 from fedcert.models.label_phrases import phrase_tokens

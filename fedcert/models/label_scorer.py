@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
-from fedcert.data.label_set import LabelSet
 from fedcert.errors import ModelError
+from fedcert.label_set import LabelSet
 
 __all__ = ["LabelScorer"]
 

@@ -15,8 +15,8 @@ from fedcert.certificates.recipes import Recipe
 from fedcert.certificates.signing import public_hex
 from fedcert.certificates.strict_json import Fields
 from fedcert.data.examples import Examples
-from fedcert.data.label_set import LabelSet
 from fedcert.errors import CertificateError, DataError, ProtocolError
+from fedcert.label_set import LabelSet
 from fedcert.protocol.merkle import tree_root
 from fedcert.protocol.signed import is_signed_by, read_object, signature_of, to_text
 

@@ -15,8 +15,8 @@ from fedcert.certificates import Certificate, Recipe
 from fedcert.certificates.signing import public_hex
 from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form, exact_form
-from fedcert.data.label_set import LabelSet
 from fedcert.errors import ProtocolError
+from fedcert.label_set import LabelSet
 from fedcert.protocol.commitment import Commitment, Opening
 from fedcert.protocol.merkle import SALT_BYTES
 from fedcert.protocol.seeds import SeedGrant
@@ -216,6 +216,8 @@ class DeviceState:
             The bundle's recipe for so many examples.
         repeats_are_new : bool (default: False)
             As in `SpentLedger.spend`.
+        labels : LabelSet, optional
+            The client's own, if the bundle leaves them to clients.
 
         Returns
         -------

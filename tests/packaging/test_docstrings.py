@@ -38,7 +38,7 @@ EXAMPLES = (
     "fedcert.certificates.recipes.base",
     "fedcert.certificates.recipes.table",
     "fedcert.data.labels",
-    "fedcert.models.label_set",
+    "fedcert.label_set",
     "fedcert.planning.menu",
     "fedcert.priors.profile",
     "fedcert.privacy.gaussian",
