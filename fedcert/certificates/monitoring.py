@@ -117,13 +117,13 @@ class RiskWatch:
             If it is malformed.
         """
         read = Fields(value, "watch", tuple(field.name for field in fields(RiskWatch)))
-        alarm = None if read.raw("alarm_at") is None else read.whole("alarm_at")
+        alarm = None if read.raw("alarm_at") is None else read.integer("alarm_at")
         try:
             return RiskWatch(
                 bound=read.number("bound"),
                 alpha=read.number("alpha"),
-                errors=read.whole("errors"),
-                trials=read.whole("trials"),
+                errors=read.integer("errors"),
+                trials=read.integer("trials"),
                 peak=read.number("peak"),
                 alarm_at=alarm,
             )

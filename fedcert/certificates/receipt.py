@@ -58,7 +58,7 @@ class SeedReceipt:
         """
         read = Fields(value, path, tuple(field.name for field in fields(SeedReceipt)))
         return SeedReceipt(
-            attempt=read.whole("attempt"),
+            attempt=read.integer("attempt"),
             commitment=read.hexadecimal("commitment", 64),
             granted=read.number("granted"),
             server=read.hexadecimal("server", 64),

@@ -365,9 +365,9 @@ def _from_object(value: object) -> Certificate:
     read = Fields(value, "certificate", ("format", *known, *present))
     return Certificate(
         client=read.text("client"),
-        errors=read.whole("errors"),
-        certified_on=read.whole("certified_on"),
-        support_size=read.whole("support_size"),
+        errors=read.integer("errors"),
+        certified_on=read.integer("certified_on"),
+        support_size=read.integer("support_size"),
         bound=read.number("bound"),
         delta=read.number("delta"),
         recipe=_recipe(read.raw("recipe")),
@@ -408,8 +408,8 @@ def _sample(read: Fields) -> Sample:
     return Sample.from_object(
         read.raw("sample"),
         read.path("sample"),
-        errors=read.whole("errors"),
-        support_size=read.whole("support_size"),
+        errors=read.integer("errors"),
+        support_size=read.integer("support_size"),
     )
 
 
@@ -446,13 +446,13 @@ def _candidate(value: object) -> Candidate:
     vector = read.text("vector")
     _decoded_vector(vector, read.path("vector"))
     return Candidate(
-        index=read.whole("index"), seed=read.hexadecimal("seed", 64), vector=vector
+        index=read.integer("index"), seed=read.hexadecimal("seed", 64), vector=vector
     )
 
 
 def _first_stage(value: object) -> FirstStage:
     read = Fields(value, "certificate.first_stage", _names(FirstStage))
-    return FirstStage(errors=read.whole("errors"), profile=read.wholes("profile"))
+    return FirstStage(errors=read.integer("errors"), profile=read.integers("profile"))
 
 
 def _digests(value: object) -> Digests:

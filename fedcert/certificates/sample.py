@@ -63,7 +63,7 @@ class Sample:
         """
         names = tuple(field.name for field in fields(Sample))
         read = Fields(value, path, names)
-        counts: dict[str, Any] = {name: read.whole(name) for name in names}
+        counts: dict[str, Any] = {name: read.integer(name) for name in names}
         sample = Sample(**counts)
         most = max(sample.duplicates, sample.repeats)
         if sample == Sample() or sample.unreadable > errors or most > support_size:

@@ -136,12 +136,12 @@ class Fields:
             self._wrong(key, "an array")
         return value
 
-    def whole(self, key: str) -> int:
+    def integer(self, key: str) -> int:
         """Return an integer from 0 to 2**53 - 1, written without a fraction."""
         return _whole(self._value[key], self.path(key))
 
-    def wholes(self, key: str) -> tuple[int, ...]:
-        """Return an array of integers, each as for `whole`."""
+    def integers(self, key: str) -> tuple[int, ...]:
+        """Return an array of integers, each as for `integer`."""
         return tuple(
             _whole(value, f"{self.path(key)}[{position}]")
             for position, value in enumerate(self.array(key))

@@ -96,7 +96,7 @@ class Commitment:
             public_key=read.hexadecimal("public_key", 64),
             bundle=read.hexadecimal("bundle", 64),
             recipe=Recipe.from_config(read.raw("recipe")),
-            support_size=read.whole("support_size"),
+            support_size=read.integer("support_size"),
             root=read.hexadecimal("root", 64),
             claim=read.hexadecimal("claim", 64),
             signature=read.hexadecimal("signature", 128),

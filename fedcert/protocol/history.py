@@ -237,7 +237,7 @@ class History:
         self.check_commitment(commitment)
         attempt = Attempt(
             commitment,
-            read.whole("attempt"),
+            read.integer("attempt"),
             read.hexadecimal("seed", 64),
             read.text("relation"),
         )
@@ -258,7 +258,7 @@ class History:
             raise ProtocolError("a second certificate from one seed")
         if (attempt.commitment.client, attempt.number) != (
             read.text("client"),
-            read.whole("attempt"),
+            read.integer("attempt"),
         ):
             raise ProtocolError("the seed was another client's or another attempt's")
         attempt.certificate = read.hexadecimal("certificate", 64)

@@ -167,7 +167,7 @@ class ServerLog:
         read = Fields(
             parse_json(self._head.read_bytes(), "log head"), "head", ("position", "digest")
         )
-        position, digest = read.whole("position"), read.hexadecimal("digest", 64)
+        position, digest = read.integer("position"), read.hexadecimal("digest", 64)
         if position >= len(self._entries) or self._entries[position].digest != digest:
             raise ProtocolError(
                 f"the log {self.path} was cut short or replaced: entry {position} is not what "
@@ -197,7 +197,7 @@ def _read_entry(line: bytes, position: int, public_key: str, path: Path) -> tupl
     try:
         members = parse_json(line, where)
         read = Fields(members, where, _KEYS)
-        stated = read.whole("position")
+        stated = read.integer("position")
         previous, kind = read.hexadecimal("previous", 64), read.text("kind")
         read.hexadecimal("signature", 128)
     except CertificateError as error:

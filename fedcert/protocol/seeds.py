@@ -206,7 +206,7 @@ class SeedGrant:
             public_key=read.hexadecimal("public_key", 64),
             bundle=read.hexadecimal("bundle", 64),
             recipe=Recipe.from_config(read.raw("recipe")),
-            support_size=read.whole("support_size"),
+            support_size=read.integer("support_size"),
             seed=read.hexadecimal("seed", 64),
             receipt=SeedReceipt.from_object(read.raw("receipt"), "seed.receipt"),
             labels=read.hexadecimal("labels", 64) if own else None,
