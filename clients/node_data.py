@@ -123,11 +123,12 @@ class NodeData(Scenario):
 
     @cached_property
     def _examples(self) -> Examples:
+        labels = self.labels_of(self._client)  # it says itself what is wrong with them
         try:
             return read_examples(
                 self._path,
                 spec=self.inputs,
-                labels=self.labels_of(self._client),
+                labels=labels,
                 input_column=self._columns[0],
                 label_column=self._columns[1],
                 # On the node alone: what is odd about its file is its own business.

@@ -26,7 +26,7 @@ class OwnData(Scenario):
     Parameters
     ----------
     labels : str or sequence of str
-        Names of the classes, separated by commas if a string.
+        Names of the classes, separated by commas if a string; none with a `label_template`.
     base : str (default: "")
         Folder or hub id of a pretrained model; by default MiniLM, for texts. A node's
         ``base-model`` takes its place there.
@@ -39,6 +39,9 @@ class OwnData(Scenario):
         Tokens of the longest text.
     template, phrases, quantization
         See `fedcert.simulations.sources.TextBase`; images take `quantization` too.
+    label_template : str (default: "")
+        Such as ``"a request about {label}"``: each node has labels of its own, which its
+        ``labels-path`` names, and texts are classified by their names.
     """
 
     name = "own-data"
@@ -56,10 +59,19 @@ class OwnData(Scenario):
         template: str = "",
         phrases: Mapping[str, str] | None = None,
         quantization: str = "none",
+        label_template: str = "",
     ) -> None:
         given = labels.split(",") if isinstance(labels, str) else labels
         self._labels = tuple(str(label).strip() for label in given)
-        if not 2 <= len(set(self._labels)) == len(self._labels) or "" in self._labels:
+        self._label_template = label_template
+        if label_template:
+            if labels or image or template or phrases:
+                raise SettingsError(
+                    "own-data: with a label_template the nodes name the labels of their texts; "
+                    "leave out labels, image, template, and phrases"
+                )
+            self._labels = ()
+        elif not 2 <= len(set(self._labels)) == len(self._labels) or "" in self._labels:
             raise SettingsError(
                 f"own-data: labels must name two classes or more, each once, not {labels!r}; "
                 "for instance scenario.options.labels = 'other,mine'"
@@ -72,7 +84,7 @@ class OwnData(Scenario):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes."""
+        """Names of the classes; none if each node has its own."""
         return self._labels
 
     @property
@@ -117,6 +129,7 @@ class OwnData(Scenario):
             max_length=self._max_length,
             template=self._template,
             phrases=self._phrases,
+            label_template=self._label_template,
             quantization=self._quantization,
         )
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
+from models.tiny_encoders import save_sentence_encoder
 from simulations.federation import tiny_settings
 
+from fedcert.adapters import AdapterSpace
 from fedcert.certificates.signing import public_hex
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import DataError, FedcertError, SettingsError
 from fedcert.flower_records import payload_of
 from fedcert.messages import PROTOCOL_VERSION, REPLY, TRAIN
+from fedcert.models import load_base_model
+from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 
 ROWS = "a,b,c,d,label\n0,.1,.2,.3,dark\n.4,.5,.6,.7,bright\n1,1,1,1,1\n"
@@ -289,3 +294,33 @@ def test_nor_what_an_unforeseen_error_says_later(
 def test_a_node_without_a_file_in_a_run_that_has_none(settings: RunSettings) -> None:
     with pytest.raises(SettingsError, match="partition-id 0 is out of range: own-data has 0"):
         _node(settings, {"partition-id": 0})
+
+
+def test_a_node_has_labels_of_its_own(config: dict[str, Any], tmp_path: Path) -> None:
+    source = save_sentence_encoder(tmp_path / "encoder")
+    settings = tiny_settings(
+        scenario__name="own-data",
+        scenario__options__label_template="about {label}",
+        scenario__options__base=str(source),
+        scenario__options__max_length=12,
+    )
+    (tmp_path / "data.csv").write_text("input,label\nbad1 bad2,bad\ngood3,good\nbad4,bad\n")
+    config |= {"role": "new", "labels-path": str(tmp_path / "labels.txt")}
+    space = AdapterSpace.of(
+        load_base_model(str(_node(settings, config).scenario.base_model())), rank=1
+    )
+    (tmp_path / "labels.txt").write_text("good\nbad\nbad7\n")
+    node = _node(settings, config)
+    assert node.scenario.support_examples("hospital-3", 64).labels.tolist() == [1, 0, 1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert node.task(space).labels == ("good", "bad", "bad7")
+    (tmp_path / "labels.txt").write_text("secret\n\n")
+    with pytest.raises(DataError, match="holds no list of labels") as told:
+        _node(settings, config).scenario.support_examples("hospital-3", 64)
+    assert "secret" not in str(told.value)
+    del config["labels-path"]
+    with pytest.raises(SettingsError, match="add labels-path"):
+        _node(settings, config).scenario.labels_of("hospital-3")
+    with pytest.raises(SettingsError, match="leave out labels"):
+        load_scenario("own-data", {"label_template": "{label}", "labels": "a,b"})
