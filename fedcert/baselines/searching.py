@@ -21,10 +21,10 @@ from fedcert.baselines.method import (
     Traffic,
     Upstream,
 )
-from fedcert.certificates import Choice, Recipe, SwapRecipe
+from fedcert.certificates import Choice, Recipe
 from fedcert.certificates.replay import ErrorTable, Outcome, replay
 from fedcert.data.examples import Examples
-from fedcert.planning import ClientReplay, menu, worth_trying
+from fedcert.planning import ClientReplay, menu, recipe_name, worth_trying
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed
 from fedcert.search.drawing import fixed_candidates
@@ -33,6 +33,12 @@ from fedcert.search.scores import Scores
 from fedcert.search.session import SupportSession
 
 __all__ = ["Planned", "PosteriorSplit", "Searching", "Union"]
+
+_POSTERIOR = ("posterior_split 0.25", "posterior_split 0.375", "posterior_split 0.5")
+# Of the menu, by name, what is compared with other methods.
+_COMPARED = (
+    "union", "default", "mixed_union 0.5", "finetune 0.5", "local_head 0.5", *_POSTERIOR,
+)  # fmt: skip
 
 # Support sets whose scores are kept: the sizes of one client.
 _KEPT_SCORES = 8
@@ -172,17 +178,18 @@ class Searching(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Planned(Searching):
-    """The planner's menu, but for the swap."""
+    """The planner's menu, as much of it as a method may try.
+
+    Methods are compared at eight variants each. What is left out differs little from what is
+    there: other shares, unions of fewer candidates, hybrids, and swaps.
+    """
 
     name: ClassVar[str] = "fedcert planned"
 
     @classmethod
     def takes(cls, recipe: Recipe) -> bool:
-        """Take every recipe that is tried at every size.
-
-        Methods are compared at eight variants each, and the menu has one more.
-        """
-        return recipe.kind != SwapRecipe.kind
+        """Take each kind of recipe once, and the posterior split with every share."""
+        return recipe_name(recipe) in _COMPARED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +200,8 @@ class Union(Searching):
 
     @classmethod
     def takes(cls, recipe: Recipe) -> bool:
-        """Take the union, of all candidates and of fewer."""
-        return recipe.kind == "union"
+        """Take the union of all candidates."""
+        return recipe_name(recipe) == "union"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +212,8 @@ class PosteriorSplit(Searching):
 
     @classmethod
     def takes(cls, recipe: Recipe) -> bool:
-        """Take posterior splits with any share."""
-        return recipe.kind == "posterior_split"
+        """Take posterior means with any share."""
+        return recipe_name(recipe) in _POSTERIOR
 
 
 def _handed_out(

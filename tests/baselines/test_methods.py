@@ -230,6 +230,8 @@ def test_planned_tries_what_union_and_posterior_split_try(upstream: Upstream) ->
     planned = [each.config() for each in Planned.variants(upstream)]
     for cls in (Union, PosteriorSplit):
         assert all(each.config() in planned for each in cls.variants(upstream))
+    # A name that the menu no longer knows would be left out without a word.
+    assert len(planned) == 8
 
 
 def test_shifts_move_one_label_and_include_none(upstream: Upstream) -> None:
