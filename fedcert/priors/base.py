@@ -15,11 +15,14 @@ import numpy.typing as npt
 
 from fedcert.canonical import digest_json, digest_tensors
 from fedcert.errors import PriorError
-from fedcert.randomness import candidate_noise
+from fedcert.randomness import candidate_noise, derive_seed
 
 __all__ = ["FloatArray", "Prior", "check_pool"]
 
 FloatArray = npt.NDArray[np.float64]
+
+# Certificates of a prior's center name no number of draws: it never changes.
+_CENTRAL_DRAWS = 1024
 
 
 class Prior(ABC):
@@ -88,10 +91,12 @@ class Prior(ABC):
     def center(self) -> FloatArray:
         """Return the adapter in the middle, shape ``(d,)``: what there is before any choice.
 
-        It follows from the prior alone. By default it is the image of zero noise; a prior that
-        knows the mean of the pool says that.
+        It follows from the prior alone. By default it is the mean of many draws of one seed; a
+        prior that knows the mean of the pool says that. (Zero noise is no adapter of every
+        prior: some divide by its norm.)
         """
-        return self.transform(np.zeros((1, self.noise_width))).reshape(-1)
+        draws = self.sample(derive_seed("center of a prior"), count=_CENTRAL_DRAWS)
+        return np.asarray(draws.mean(axis=0), dtype=np.float64)
 
     def coarse(self) -> Prior:
         """Return a prior with a coarse sampler: nearby candidates from the same noise, cheaply.

@@ -10,9 +10,11 @@ from fedcert.priors import (
     DiffusionTraining,
     GaussianPrior,
     JitterPrior,
+    Prior,
     ResamplingPrior,
 )
 
+from .pools import gaussian_pool
 from .prior_suite import PriorContract
 
 
@@ -52,3 +54,23 @@ class TestDiffusion(PriorContract):
 def test_every_registered_prior_is_tested() -> None:
     tested = {suite.kind for suite in PriorContract.__subclasses__()}
     assert tested == PRIORS.keys()
+
+
+class _OnASphere(GaussianPrior):
+    """A prior of somebody's own: zero noise has no direction, and no adapter."""
+
+    kind = "on a sphere"
+    center = Prior.center
+
+    def transform(self, noise: np.ndarray) -> np.ndarray:
+        return super().transform(noise / np.linalg.norm(noise, axis=1, keepdims=True))
+
+
+def test_a_prior_that_says_nothing_of_its_center_has_the_mean_of_its_draws() -> None:
+    pool = gaussian_pool(32)
+    prior = _OnASphere.fit(pool, seed=0)
+    center = prior.center()
+    assert (center.shape, center.dtype) == (pool[0].shape, np.float64)
+    assert np.isfinite(center).all()
+    assert np.abs(center - pool.mean(axis=0)).max() < 0.1 * pool.std(axis=0).max()
+    np.testing.assert_array_equal(prior.center(), center)
