@@ -14,7 +14,7 @@ from fedcert.pool import Pool
 from fedcert.priors import Prior
 from fedcert.priors.base import FloatArray
 from fedcert.settings import RunSettings
-from fedcert.strategies.federated_prior import FederatedPrior
+from fedcert.strategies.federated_prior import FederatedSource
 from fedcert.strategies.serving import Outcome
 
 __all__ = ["describe_prior", "evidence_of"]
@@ -51,11 +51,12 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
         return outcome.fitted
     strategy = outcome.strategy
     assert strategy.bundle is not None  # serve() raises otherwise
-    if not isinstance(strategy, FederatedPrior):
+    source = strategy.source
+    if not isinstance(source, FederatedSource):
         return _of_an_earlier_run(outcome, strategy.bundle.prior, settings, output)
     adapters = _kept_adapters(outcome, output)
-    judges = sorted(adapters.keys() & strategy.source.judges)
-    members = sorted(adapters.keys() - strategy.source.judges)
+    judges = sorted(adapters.keys() & source.judges)
+    members = sorted(adapters.keys() - source.judges)
     if not judges or not members:
         raise RunError(f"{output / 'clients'}: the clients' adapters are gone")
     return audit_prior(
@@ -80,7 +81,7 @@ def describe_prior(outcome: Outcome, evidence: FittedPrior) -> str:
     """Say in a sentence or two how the prior came about."""
     bundle = outcome.strategy.bundle
     assert bundle is not None  # serve() raises otherwise
-    if isinstance(outcome.strategy, FederatedPrior):
+    if isinstance(outcome.strategy.source, FederatedSource):
         return (
             f"{bundle.notes['choice']}, on the sums of {len(evidence.fitted_on)} clients. The "
             "server saw no adapter; the simulation looked at them for this report"

@@ -1,4 +1,4 @@
-"""The strategy `FederatedPrior`: fit a diffusion prior without collecting adapters."""
+"""The source `FederatedSource`: fit a diffusion prior without collecting adapters."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from fedcert.errors import PriorError
 from fedcert.flower_records import arrays_of
 from fedcert.messages import CONTRIBUTE, UPSTREAM, QuestionRequest
 from fedcert.priors import Prior
-from fedcert.protocol.authority import SeedAuthority
 from fedcert.randomness import keyed_generator
-from fedcert.runs.events import Events
 from fedcert.strategies.correspondence import Request
 from fedcert.strategies.federated_fit import (
     Arrays,
@@ -31,13 +29,10 @@ from fedcert.strategies.federated_fit import (
     most_questions,
 )
 from fedcert.strategies.phases import Phase
-from fedcert.strategies.prior_strategy import PriorStrategy
-from fedcert.strategies.publishing import Publisher
-from fedcert.strategies.registration import Registration
 from fedcert.strategies.roster import Roster
 from fedcert.strategies.sources import NoPriorError, PriorSource
 
-__all__ = ["NO_PRIVACY", "FederatedPrior", "FederatedSource"]
+__all__ = ["NO_PRIVACY", "FederatedSource"]
 
 NO_PRIVACY = (
     "no formal privacy: clients kept their adapters and sent terms of sums, but without "
@@ -68,11 +63,11 @@ class FederatedSource(PriorSource):
         How clients train their adapters.
     seed : int
         Of the clients' training and of the fit.
-    denoising : FederatedTraining
+    denoising : FederatedTraining, optional
         How the fit goes about it.
-    judges : float
+    judges : float (default: 0.2)
         Share of the clients that only say when to stop.
-    min_pool : int
+    min_pool : int (default: 20)
         Fewest clients with which a prior is fitted, judges included.
 
     Attributes
@@ -92,9 +87,9 @@ class FederatedSource(PriorSource):
         publish: Callable[[Prior, dict[str, Any]], Bundle],
         training: FinetuneSettings,
         seed: int,
-        denoising: FederatedTraining,
-        judges: float,
-        min_pool: int,
+        denoising: FederatedTraining = FederatedTraining(),  # noqa: B008
+        judges: float = 0.2,
+        min_pool: int = 20,
     ) -> None:
         self._space, self._publish, self._denoising = space, publish, denoising
         self._training = asdict(training)
@@ -199,57 +194,6 @@ class FederatedSource(PriorSource):
         }
         log(INFO, "\t%s", notes["choice"])
         return self._publish(prior, notes)
-
-
-class FederatedPrior(PriorStrategy):
-    """Fits the prior from sums over upstream clients, and serves new ones.
-
-    `FederatedSource` says how, and `PriorStrategy` what comes then.
-
-    Parameters
-    ----------
-    space, publish, training, seed, denoising, judges, min_pool
-        As in `FederatedSource`.
-    authority, timeout, publisher, registration, events
-        As in `PriorStrategy`.
-    """
-
-    source: FederatedSource
-
-    def __init__(
-        self,
-        *,
-        space: AdapterSpace,
-        publish: Callable[[Prior, dict[str, Any]], Bundle],
-        authority: SeedAuthority,
-        training: FinetuneSettings,
-        seed: int,
-        denoising: FederatedTraining = FederatedTraining(),  # noqa: B008
-        judges: float = 0.2,
-        min_pool: int = 20,
-        timeout: float = 3600.0,
-        publisher: Publisher | None = None,
-        registration: Registration | None = None,
-        events: Events | None = None,
-    ) -> None:
-        source = FederatedSource(
-            space=space,
-            publish=publish,
-            training=training,
-            seed=seed,
-            denoising=denoising,
-            judges=judges,
-            min_pool=min_pool,
-        )
-        super().__init__(
-            source,
-            space=space,
-            authority=authority,
-            timeout=timeout,
-            publisher=publisher,
-            registration=registration,
-            events=events,
-        )
 
 
 def _largest_answer(question: Question) -> int:

@@ -23,7 +23,7 @@ from fedcert.runs.events import Events
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.search.learning import has_linear_head
 from fedcert.settings import RunSettings
-from fedcert.strategies.federated_prior import FederatedPrior
+from fedcert.strategies.federated_prior import FederatedSource
 from fedcert.strategies.planning import Planning
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.prior_strategy import PriorStrategy
@@ -187,7 +187,10 @@ class Run:
         """
         if self._settings.prior.training != "federated" or pooled is not PooledPrior:
             return self.pooled(pooled)
-        return FederatedPrior(publish=self._publisher.from_sums, **self._common())
+        source = FederatedSource(
+            space=self.space, publish=self._publisher.from_sums, **self._training()
+        )
+        return PriorStrategy(source, **self._common())
 
     def pooled(self, cls: type[_Pooled]) -> _Pooled:
         """Make a strategy of a class that pools adapters.
@@ -210,8 +213,16 @@ class Run:
             planning=_planning(
                 self._settings, constants, local_head=has_linear_head(self.space)
             ),
+            **self._training(),
             **self._common(),
         )
+
+    def _training(self) -> dict[str, Any]:
+        return {
+            "training": self._settings.finetune_settings(),
+            "seed": self._settings.seed,
+            "min_pool": self._settings.server.min_pool,
+        }
 
     def _common(self) -> dict[str, Any]:
         settings, scenario = self._settings, self.scenario
@@ -219,9 +230,6 @@ class Run:
         return {
             "space": self.space,
             "authority": self._authority,
-            "training": settings.finetune_settings(),
-            "seed": settings.seed,
-            "min_pool": settings.server.min_pool,
             "timeout": settings.server.timeout,
             "publisher": self._publisher,
             "registration": Registration(

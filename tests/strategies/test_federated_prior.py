@@ -21,7 +21,8 @@ from fedcert.priors import LatentSpace
 from fedcert.scenarios import load_scenario
 from fedcert.simulations.benchmarks.prior_federated import fit_in_process
 from fedcert.strategies.federated_fit import FederatedTraining, federated_fit, most_questions
-from fedcert.strategies.federated_prior import NO_PRIVACY, FederatedPrior
+from fedcert.strategies.federated_prior import NO_PRIVACY, FederatedSource
+from fedcert.strategies.prior_strategy import PriorStrategy
 
 SEED = "0123456789abcdef" * 4
 QUICK = FederatedTraining(
@@ -35,10 +36,10 @@ QUICK = FederatedTraining(
 )
 
 
-def _strategy(federation: Federation, training: FederatedTraining = QUICK) -> FederatedPrior:
+def _strategy(federation: Federation, training: FederatedTraining = QUICK) -> PriorStrategy:
     plain = federation.strategy()
     scenario = load_scenario(federation.settings.scenario.name, {})
-    return FederatedPrior(
+    source = FederatedSource(
         space=federation.space,
         publish=lambda prior, notes: bundle_of(
             prior,
@@ -49,15 +50,15 @@ def _strategy(federation: Federation, training: FederatedTraining = QUICK) -> Fe
             labels=scenario.labels,
             settings=federation.settings,
         ),
-        authority=plain._authority,
         training=federation.settings.finetune_settings(),
         seed=federation.settings.seed,
         denoising=training,
         min_pool=10,
     )
+    return PriorStrategy(source, space=federation.space, authority=plain._authority)
 
 
-def _run(federation: Federation) -> FederatedPrior:
+def _run(federation: Federation) -> PriorStrategy:
     strategy = _strategy(federation)
     rounds = strategy.rounds_needed(federation.grid)
     strategy.start(federation.grid, ArrayRecord(), num_rounds=rounds, timeout=60.0)

@@ -20,7 +20,7 @@ from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.simulations.simulating import Simulation, simulate
 from fedcert.strategies import serving
 from fedcert.strategies.federated_fit import FederatedTraining
-from fedcert.strategies.federated_prior import NO_PRIVACY, FederatedPrior
+from fedcert.strategies.federated_prior import NO_PRIVACY, FederatedSource
 from fedcert.verification import check_bundle
 
 QUICK = FederatedTraining(
@@ -36,7 +36,7 @@ QUICK = FederatedTraining(
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "FederatedPrior", partial(FederatedPrior, denoising=QUICK))
+    monkeypatch.setattr(serving, "FederatedSource", partial(FederatedSource, denoising=QUICK))
 
 
 def _settings(**changes: Any) -> RunSettings:

@@ -304,10 +304,10 @@ def test_a_federated_prior_is_fitted_again_only_when_clients_join(
 ) -> None:
     from functools import partial
 
-    from fedcert.strategies.federated_prior import FederatedPrior
+    from fedcert.strategies.federated_prior import FederatedSource
     from strategies.test_federated_serving import QUICK
 
-    monkeypatch.setattr(serving, "FederatedPrior", partial(FederatedPrior, denoising=QUICK))
+    monkeypatch.setattr(serving, "FederatedSource", partial(FederatedSource, denoising=QUICK))
     how = {"prior__kind": "diffusion", "prior__training": "federated", "server__min_pool": 11}
     _, first = _run(tmp_path / "run", [*CLIENTS[:12], NEWCOMERS[0]], **how)
     asked = _federation(tmp_path / "run", [*CLIENTS[:UPSTREAM], *NEWCOMERS], **how)
