@@ -21,6 +21,7 @@ from fedcert.planning import (
     recipe_name,
     worth_trying,
 )
+from fedcert.simulations.benchmarks.recipes import GibbsRecipe
 
 RANDOMIZED = menu(candidates=50, delta=0.05, constants=2, randomized=True)
 RECIPES = menu(candidates=50, delta=0.05, constants=2)
@@ -217,7 +218,10 @@ def _with(plan: Plan, **changes: Any) -> list[dict[str, Any]]:
         ({"clients": None}, "clients must be an integer"),
         ({"recipe": None}, "a recipe must be an object"),
         ({"recipe": {"kind": "luck"}}, "unknown recipe kind 'luck'"),
-        ({"recipe": {"kind": "gibbs", "candidates": 9, "delta": 0.05}}, "no certificate of"),
+        (
+            {"recipe": GibbsRecipe(candidates=9, delta=0.05).to_config()},
+            "no certificate of",
+        ),
         ({"extra": 1}, "a row must hold clients, high, low, mean, n, recipe alone"),
     ],
 )
