@@ -153,7 +153,19 @@ class BundleVersions:
         self.restore()
 
     def restore(self) -> None:
-        """Finish what a run did not that was killed: torn files go, the link is right."""
+        """Finish what a run did not that was killed: torn files go, the link is right.
+
+        Raises
+        ------
+        BundleError
+            If a bundle that no run published here stands in the link's place.
+        """
+        place = self._run / LATEST
+        if not self.numbers() and place.is_dir() and not place.is_symlink():
+            raise BundleError(
+                f"{place} is no version of this run's bundle; move it elsewhere, or choose "
+                "another output folder"
+            )
         if self._folder.is_dir():
             for torn in self._folder.glob(".*"):
                 shutil.rmtree(torn) if torn.is_dir() else torn.unlink()

@@ -361,15 +361,14 @@ def test_without_links_the_latest_bundle_is_a_copy(
     assert (tmp_path / "run" / "bundle").readlink() == Path("bundles", "0002")
 
 
-def test_a_bundle_from_before_there_were_versions_is_kept(tmp_path: Path) -> None:
+def test_a_bundle_that_the_run_did_not_publish_is_not_replaced(tmp_path: Path) -> None:
     output = tmp_path / "run"
     _run(tmp_path / "other", [*EARLY, NEWCOMERS[0]])
     old = Bundle.load(tmp_path / "other" / "bundle")
     old.save(output / "bundle")
-    _, strategy = _run(output, [*EARLY, NEWCOMERS[0]])
-    assert _bundle(strategy).version == 1
-    assert Bundle.load(output / "bundles" / "0000").digest == old.digest
-    assert Bundle.load(output / "bundle").digest == _bundle(strategy).digest
+    with pytest.raises(BundleError, match="no version of this run's bundle; move it elsewhere"):
+        _run(output, [*EARLY, NEWCOMERS[0]])
+    assert Bundle.load(output / "bundle").digest == old.digest
 
 
 def test_a_version_with_another_bundle_in_its_place_is_refused(tmp_path: Path) -> None:
