@@ -31,8 +31,8 @@ from fedcert.clients.client_app import node_here
 from fedcert.clients.node import Node
 from fedcert.data.examples import Examples
 from fedcert.errors import ProtocolError
-from fedcert.flower_records import arrays_of, content
 from fedcert.messages import ARRAYS, METRICS, NEW, REPLY, UPSTREAM
+from fedcert.messages.flower import arrays_of, content
 from fedcert.randomness import small_seed
 from fedcert.search import BatchedScorer
 from fedcert.settings import RunSettings

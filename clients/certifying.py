@@ -15,7 +15,6 @@ from fedcert.certificates import Certificate
 from fedcert.clients.node import Node
 from fedcert.data.examples import Examples
 from fedcert.errors import BundleError, CertificateError
-from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import (
     METRICS,
     REPLY,
@@ -24,6 +23,7 @@ from fedcert.messages import (
     CommitReply,
     CommitRequest,
 )
+from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.personalization import Personalization, commit_to, personalize
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.search import BatchedScorer

@@ -15,8 +15,8 @@ from fedcert.clients.node import Node, node_of
 from fedcert.clients.planning import plan
 from fedcert.clients.training import train
 from fedcert.errors import FedcertError, RefusalError, SettingsError
-from fedcert.flower_records import content
 from fedcert.messages import REPLY
+from fedcert.messages.flower import content
 from fedcert.settings import RunSettings
 from fedcert.threads import torch_threads
 

@@ -17,8 +17,8 @@ from fedcert.canonical import digest_json
 from fedcert.clients.adapting import own_adapter
 from fedcert.clients.node import Node
 from fedcert.errors import FedcertError
-from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import REPLY, QuestionRequest
+from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.priors import DiffusionPrior, LatentSpace
 from fedcert.priors.base import FloatArray
 from fedcert.priors.denoiser import Denoiser

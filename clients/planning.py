@@ -13,8 +13,8 @@ from fedcert.clients.certifying import check_base
 from fedcert.clients.node import Node
 from fedcert.data.identity import in_drawn_order
 from fedcert.errors import ProtocolError
-from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import METRICS, REPLY, UPSTREAM, PlanReply, PlanRequest
+from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.planning import ClientReplay, plan_client, replays_to_config
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed

@@ -9,8 +9,8 @@ from fedcert.canonical import digest_json
 from fedcert.clients.adapting import own_adapter
 from fedcert.clients.node import Node
 from fedcert.clients.privatizing import private_release
-from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import METRICS, REPLY, AdapterReply, AdapterRequest
+from fedcert.messages.flower import arrays_of, content, payload_of
 
 __all__ = ["train"]
 

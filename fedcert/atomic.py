@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["fsync_path", "naming", "replaced_folder", "write_atomically"]
+__all__ = ["fsync_path", "naming", "replaced_folder", "write_atomically", "write_json"]
 
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP}
 
@@ -49,6 +51,12 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file with an indent, in full or not at all; NaN is an error."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
 
 
 def fsync_path(path: Path) -> None:

@@ -16,18 +16,17 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcert.adapters import PrefixCache
-from fedcert.atomic import write_atomically
+from fedcert.atomic import write_atomically, write_json
 from fedcert.clients.client_app import make_client_app
 from fedcert.errors import RunError, SettingsError
 from fedcert.fitting import FittedPrior
-from fedcert.machine import PeakMemory, describe_machine, versions
 from fedcert.planning import Plan, recipe_name
 from fedcert.priors import PRIORS, LatentSpace
 from fedcert.randomness import derive_seed
 from fedcert.reports import RESULTS_FORMAT, write_report
-from fedcert.results import write_json
 from fedcert.runs.events import Events, Listener, logged_run
 from fedcert.runs.failures import failure_rows
+from fedcert.runs.machine import PeakMemory, describe_machine, versions
 from fedcert.runs.progress import Stopwatch
 from fedcert.runs.status import holds_work
 from fedcert.scenarios import Scenario, load_scenario

@@ -10,8 +10,8 @@ from typing import Any
 
 from flwr.app import Message, MetricRecord
 
-from fedcert.flower_records import content, reply_of, size_of
 from fedcert.messages import CERTIFY, COMMIT, METRICS, PLAN, TRAIN, Payload
+from fedcert.messages.flower import content, reply_of, size_of
 from fedcert.runs.events import Events
 from fedcert.runs.failures import Failure
 from fedcert.strategies.roster import Roster

@@ -18,8 +18,8 @@ from fedcert.baselines.local_training import PersonalTraining
 from fedcert.baselines.wire import BASIS, WORDS, shared_tensors, with_zero_head
 from fedcert.canonical import canonical_json
 from fedcert.errors import FedcertError, RunError
-from fedcert.flower_records import arrays_of, content, failure_cause
 from fedcert.messages import ARRAYS, NEW, UPSTREAM
+from fedcert.messages.flower import arrays_of, content, failure_cause
 from fedcert.pool.validation import largest_upload
 from fedcert.priors.base import FloatArray
 from fedcert.strategies.observed_grid import ObservedGrid

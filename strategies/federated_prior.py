@@ -16,8 +16,8 @@ from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
 from fedcert.errors import PriorError
-from fedcert.flower_records import arrays_of
 from fedcert.messages import CONTRIBUTE, UPSTREAM, QuestionRequest
+from fedcert.messages.flower import arrays_of
 from fedcert.priors import Prior
 from fedcert.randomness import keyed_generator
 from fedcert.strategies.correspondence import Request

@@ -16,8 +16,8 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
 from fedcert.errors import FedcertError, PoolError
-from fedcert.flower_records import content, failure_cause
 from fedcert.messages import CERTIFY, COMMIT, NEW, PLAN, TRAIN
+from fedcert.messages.flower import content, failure_cause
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.witness import Countersignature
 from fedcert.runs.events import Events

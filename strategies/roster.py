@@ -10,7 +10,6 @@ from flwr.serverapp import Grid
 
 from fedcert import __version__
 from fedcert.errors import FedcertError
-from fedcert.flower_records import failure_cause, reply_of
 from fedcert.messages import (
     CLIENT_ID,
     HELLO,
@@ -19,6 +18,7 @@ from fedcert.messages import (
     UPSTREAM,
     HelloReply,
 )
+from fedcert.messages.flower import failure_cause, reply_of
 from fedcert.strategies.observed_grid import ObservedGrid
 
 __all__ = ["Roster", "call_roll"]

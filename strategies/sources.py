@@ -15,8 +15,8 @@ from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
 from fedcert.errors import FedcertError
-from fedcert.flower_records import arrays_of
 from fedcert.messages import TRAIN, UPSTREAM, AdapterReply, AdapterRequest
+from fedcert.messages.flower import arrays_of
 from fedcert.pool import Pool
 from fedcert.pool.validation import largest_upload
 from fedcert.priors.base import FloatArray

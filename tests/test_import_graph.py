@@ -16,8 +16,8 @@ FOLDERS = {
     "clients": "fedcert.clients",
     "simulations": "fedcert.simulations",
 }
-# flower_records turns arrays into Flower's records, for strategies and clients.
-OUTSIDE = ("strategies", "clients", "simulations", "cli", "flower_records")
+# What server and clients say to each other, in Flower's records too.
+OUTSIDE = ("strategies", "clients", "simulations", "cli", "messages")
 
 
 def _modules() -> list[str]:

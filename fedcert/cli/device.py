@@ -17,8 +17,8 @@ from fedcert.reports.formats import decimal_up
 if TYPE_CHECKING:
     from fedcert.bundles import Bundle
     from fedcert.data import Examples
-    from fedcert.memory import MemoryPlan
     from fedcert.models import BaseModel
+    from fedcert.personalization.memory import MemoryPlan
 
 __all__ = [
     "Base",
@@ -152,8 +152,8 @@ def personalize(
     """
     from fedcert.certificates import check_client
     from fedcert.certificates.signing import read_or_create_key
-    from fedcert.memory import MemoryPlan
     from fedcert.personalization import personalize as run
+    from fedcert.personalization.memory import MemoryPlan
     from fedcert.protocol.device import DeviceState
     from fedcert.protocol.seeds import SeedGrant
     from fedcert.reports.certificate_page import write_certificate_page
@@ -223,7 +223,7 @@ def _divided(budget: float, bundle: Bundle, base: BaseModel) -> MemoryPlan:
     """Plan the memory once everything that the work needs is in it."""
     import peft  # noqa: F401
 
-    from fedcert.memory import plan_memory
+    from fedcert.personalization.memory import plan_memory
 
     bundle.prior.sample("0" * 64, count=1)  # some priors import more when they sample
     return plan_memory(budget, model=base.model, dimension=bundle.space.dimension)

@@ -25,7 +25,7 @@ def new(
 
     It runs at once: in one process by its test, with `fedcert simulate`, and with `flwr run`.
     """
-    from fedcert.new_app import UPSTREAM_AND_NEW, make_app
+    from fedcert.cli.new_app import UPSTREAM_AND_NEW, make_app
 
     made, package = make_app(folder, name=name)
     say(f"made:   {made}")

@@ -16,7 +16,6 @@ from fedcert.adapters.finetune import finetune
 from fedcert.certificates import PosteriorSplitRecipe, Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
-from fedcert.machine import describe_machine, versions
 from fedcert.planning import (
     ClientReplay,
     Plan,
@@ -29,6 +28,7 @@ from fedcert.planning import (
 from fedcert.priors import DiffusionPrior, Prior
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
+from fedcert.runs.machine import describe_machine, versions
 from fedcert.search import BatchedScorer
 from fedcert.search.session import SupportSession
 from fedcert.simulations.benchmarks.certificates_page import certificates_page

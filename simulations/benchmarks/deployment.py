@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 import transformers
 
-from fedcert.machine import describe_machine, versions
+from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.deployment_page import reliability_page
 from fedcert.simulations.benchmarks.deployment_scale import in_own_process
 from fedcert.simulations.benchmarks.publishing import page_of, publish, record_of

@@ -24,13 +24,13 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcert.adapters import encode
 from fedcert.clients.client_app import make_client_app
-from fedcert.machine import PeakMemory
 from fedcert.messages import TRAIN
 from fedcert.models.base import load_base_model
 from fedcert.pool import Pool
 from fedcert.pool.robustness import screen_pool
 from fedcert.randomness import keyed_generator
 from fedcert.runs.events import Events
+from fedcert.runs.machine import PeakMemory
 from fedcert.runs.progress import Stopwatch
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings

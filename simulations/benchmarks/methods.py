@@ -24,7 +24,7 @@ from typing import Any
 
 from fedcert.baselines import METHODS, Method
 from fedcert.errors import FedcertError, SettingsError
-from fedcert.machine import describe_machine, versions
+from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.certificates import CANDIDATES, CASES, DELTA, Case
 from fedcert.simulations.benchmarks.federations import NotMeasuredError, only_remembered
 from fedcert.simulations.benchmarks.methods_bench import LIMIT_METHODS

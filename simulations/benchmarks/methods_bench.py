@@ -15,10 +15,10 @@ from fedcert.baselines.method import SplitMethod
 from fedcert.canonical import digest_tensors
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
-from fedcert.machine import PeakMemory, give_back_memory, resident_mib
 from fedcert.priors import DiffusionPrior
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
+from fedcert.runs.machine import PeakMemory, give_back_memory, resident_mib
 from fedcert.search import BatchedScorer
 from fedcert.search.refinement import posterior_means
 from fedcert.simulations.benchmarks.certificates import CANDIDATES, DELTA, POOL, Case

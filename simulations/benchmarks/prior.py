@@ -12,10 +12,10 @@ import numpy as np
 
 from fedcert import __version__
 from fedcert.errors import SettingsError
-from fedcert.machine import describe_machine, versions
 from fedcert.priors import PRIORS, Prior
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
+from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.federations import Federation, remembered
 from fedcert.simulations.benchmarks.prior_audit import audit_rows
 from fedcert.simulations.benchmarks.prior_federated import federated_rows

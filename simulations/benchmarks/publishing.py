@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedcert.atomic import write_atomically
-from fedcert.results import write_json
+from fedcert.atomic import write_atomically, write_json
 
 __all__ = ["between_markers", "page_of", "publish", "record_of"]
 

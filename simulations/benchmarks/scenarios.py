@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from fedcert.errors import SettingsError
-from fedcert.machine import describe_machine, versions
+from fedcert.runs.machine import describe_machine, versions
 from fedcert.runs.progress import ProgressBars
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedcert.adapters import AdaptedModel, AdapterSpace
 from fedcert.data.examples import Examples
-from fedcert.machine import PeakMemory, describe_machine, versions
 from fedcert.priors import GaussianPrior, LatentSpace
 from fedcert.randomness import derive_seed, keyed_generator
+from fedcert.runs.machine import PeakMemory, describe_machine, versions
 from fedcert.search import BatchedScorer, ReferenceScorer, search
 from fedcert.simulations.benchmarks.dropping import exhaustive_search, measure_dropping
 from fedcert.simulations.benchmarks.finetuning import measure_finetuning

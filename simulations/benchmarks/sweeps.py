@@ -22,12 +22,12 @@ from fedcert.baselines import LocalLora, Upstream
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
-from fedcert.machine import describe_machine, versions
 from fedcert.planning import menu, recipe_name
 from fedcert.planning.replays import ClientReplay
 from fedcert.priors import PRIORS, Prior
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
+from fedcert.runs.machine import describe_machine, versions
 from fedcert.search import BatchedScorer
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.publishing import publish

@@ -213,7 +213,7 @@ def make_endings(made: Path) -> None:
 
 def write_manifest(made: Path, commit: str) -> None:
     from fedcert.certificates.signing import public_hex, read_key
-    from fedcert.machine import describe_machine, versions
+    from fedcert.runs.machine import describe_machine, versions
 
     # rglob does not follow the link to the latest bundle.
     files = sorted(path for path in made.rglob("*") if path.is_file())

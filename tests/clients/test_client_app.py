@@ -19,7 +19,6 @@ from fedcert.clients import client_app
 from fedcert.clients.client_app import app, make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import DataError
-from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import (
     ARRAYS,
     CERTIFY,
@@ -30,6 +29,7 @@ from fedcert.messages import (
     REPLY,
     TRAIN,
 )
+from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.models.base import weight_digest
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Commitment

@@ -15,8 +15,8 @@ from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.clients.privatizing import private_release
 from fedcert.errors import RefusalError, SettingsError
-from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import CONTRIBUTE, HELLO, PLAN, REPLY, TRAIN
+from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.privacy import PrivacyDemand, UploadPrivacy, epsilon_of
 from fedcert.strategies.prior_strategy import PriorStrategy
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from extending.blocks import blocks, run_commands
-from fedcert.certificates.recipes import base
+from fedcert.certificates.recipes import registry
 from fedcert.data.kinds import INPUT_KINDS
 from fedcert.priors import PRIORS
 
-REGISTRIES = (PRIORS, base._REGISTRY, INPUT_KINDS)
+REGISTRIES = (PRIORS, registry._REGISTRY, INPUT_KINDS)
 
 Forget = Callable[[], None]
 

@@ -23,8 +23,8 @@ from simulations.test_flower_app import Flower
 from extending.blocks import blocks, command
 from extending.conftest import Forget
 from fedcert.certificates import Certificate, verify_record
+from fedcert.cli.new_app import UPSTREAM_AND_NEW, make_app
 from fedcert.errors import SettingsError
-from fedcert.new_app import UPSTREAM_AND_NEW, make_app
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 

@@ -230,7 +230,7 @@ def _another_seed_file(folder: Path) -> Outcome:
 # Runs a command whose process is killed when it is about to write the certificate.
 _KILLED = """
 import os, signal, sys
-import fedcert.personalization as personalization
+import fedcert.personalization.personalizing as personalization
 personalization.issue = lambda **terms: os.kill(os.getpid(), signal.SIGKILL)
 from fedcert.cli import main
 main()

@@ -16,7 +16,6 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from fedcert.adapters.codec import encode
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace, HeadTensor, Target
-from fedcert.flower_records import content
 from fedcert.messages import (
     HELLO,
     METRICS,
@@ -25,6 +24,7 @@ from fedcert.messages import (
     UPSTREAM,
     HelloReply,
 )
+from fedcert.messages.flower import content
 from fedcert.pool import Pool
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.randomness import keyed_generator

@@ -22,12 +22,8 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.signing import key_from_seed
 from fedcert.data import Examples
-from fedcert.personalization import (
-    Personalization,
-    candidate_seed,
-    in_drawn_order,
-    personalize,
-)
+from fedcert.data.identity import in_drawn_order
+from fedcert.personalization import Personalization, candidate_seed, personalize
 from fedcert.priors import GaussianPrior
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, exported_wrong

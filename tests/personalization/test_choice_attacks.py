@@ -21,8 +21,9 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.recipes import HybridRecipe, PosteriorSplitRecipe, SplitRecipe
 from fedcert.data import Examples
+from fedcert.data.identity import in_drawn_order
 from fedcert.errors import SettingsError
-from fedcert.personalization import Personalization, in_drawn_order, personalize
+from fedcert.personalization import Personalization, personalize
 from fedcert.priors import GaussianPrior
 from fedcert.priors.base import FloatArray
 from fedcert.search import BatchedScorer, Scores, SupportSession
@@ -214,7 +215,7 @@ def test_a_device_ranks_in_the_precision_in_which_it_is_chosen_again(
         precisions.append(precision)
         return BatchedScorer(*args, precision=precision, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("fedcert.personalization.BatchedScorer", scorer)
+    monkeypatch.setattr("fedcert.personalization.personalizing.BatchedScorer", scorer)
     bundle = make_bundle(vit, recipes=RecipeTable(((1, recipe),)))
     examples = solvable_examples(vit, bundle, model, N)
     done = personalize(

@@ -20,8 +20,9 @@ from fedcert.certificates import (
     verify_record,
 )
 from fedcert.data import Examples
+from fedcert.data.identity import in_drawn_order
 from fedcert.errors import BundleError, CertificateError, DataError, RefusalError
-from fedcert.personalization import candidate_seed, commit_to, in_drawn_order, personalize
+from fedcert.personalization import candidate_seed, commit_to, personalize
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.device import DeviceState
 from fedcert.search import BatchedScorer
@@ -179,7 +180,7 @@ def test_one_seed_gives_one_certificate_on_the_device_as_well(
         vector = bundle.prior.sample(grant.seed, start=index, count=1)[0]
         return Chosen(Choice(index=index), vector)
 
-    monkeypatch.setattr("fedcert.personalization.choose", another)
+    monkeypatch.setattr("fedcert.personalization.personalizing.choose", another)
     assert certificate() == first
     assert authority.countersign(first).certificate == first.digest
     # Nor does it help to lose what the folder holds, or to name another one.
@@ -192,7 +193,7 @@ def test_one_seed_gives_one_certificate_on_the_device_as_well(
     monkeypatch.undo()
     options = {"client": "c-1", "key": KEY, "state": alone}
     made = personalize(bundle, model, examples, folder=folders[0], **options).certificate
-    monkeypatch.setattr("fedcert.personalization.choose", another)
+    monkeypatch.setattr("fedcert.personalization.personalizing.choose", another)
     again = personalize(bundle, model, examples, folder=folders[1], **options)
     assert again.certificate == made
     assert exported_digest(again.adapter) == made.digests.adapter

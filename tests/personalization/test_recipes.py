@@ -20,8 +20,9 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.recipes import HybridRecipe, MixedUnionRecipe
 from fedcert.data import Examples
+from fedcert.data.identity import in_drawn_order
 from fedcert.errors import CertificateError
-from fedcert.personalization import in_drawn_order, personalize
+from fedcert.personalization import personalize
 from fedcert.search import BatchedScorer, choose
 from fedcert.verification import check_adapter, check_bundle, check_data
 from personalization.conftest import (

@@ -24,8 +24,8 @@ from fedcert.certificates import Certificate, PosteriorSplitRecipe, Recipe, veri
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import node_of
 from fedcert.errors import BundleError, SettingsError
-from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import MANIFEST, PLAN, REPLY, TRAIN
+from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.planning import menu, recipe_name
 from fedcert.runs.events import Events
 from fedcert.runs.progress import Viewer

@@ -15,8 +15,8 @@ from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation
 from fedcert.clients.denoising import answer
 from fedcert.errors import FedcertError, PriorError
 from fedcert.fitting import bundle_of
-from fedcert.flower_records import content
 from fedcert.messages import CONTRIBUTE, REPLY, TRAIN
+from fedcert.messages.flower import content
 from fedcert.priors import LatentSpace
 from fedcert.scenarios import load_scenario
 from fedcert.simulations.benchmarks.prior_federated import fit_in_process

@@ -7,7 +7,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedcert.errors import FedcertError
-from fedcert.flower_records import arrays_of, content, failure_cause, payload_of, size_of
+from fedcert.messages.flower import arrays_of, content, failure_cause, payload_of, size_of
 
 
 def test_words_and_arrays_come_back_as_they_were() -> None:

@@ -28,7 +28,6 @@ from fedcert.certificates import Certificate, issue
 from fedcert.certificates.signing import key_from_seed, public_hex, sign
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import node_of
-from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import (
     ARRAYS,
     CERTIFY,
@@ -39,6 +38,7 @@ from fedcert.messages import (
     REPLY,
     TRAIN,
 )
+from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.personalization import candidate_seed, personalize
 from fedcert.protocol.commitment import Commitment
 from fedcert.randomness import derive_seed

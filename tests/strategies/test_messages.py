@@ -10,7 +10,6 @@ import pytest
 
 from fedcert import messages
 from fedcert.errors import ProtocolError
-from fedcert.flower_records import content, payload_of
 from fedcert.messages import (
     AdapterReply,
     AdapterRequest,
@@ -24,6 +23,7 @@ from fedcert.messages import (
     PlanRequest,
     QuestionRequest,
 )
+from fedcert.messages.flower import content, payload_of
 
 ADAPTER: dict[str, Any] = {"space": {"rank": 2}, "training": {"steps": 3}, "seed": 7}
 ON_THE_WIRE: list[tuple[Payload, dict[str, Any]]] = [

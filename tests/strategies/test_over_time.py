@@ -18,8 +18,8 @@ from fedcert.bundles.versions import BundleVersions, find_bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.clients.node import node_of
 from fedcert.errors import BundleError, RunError
-from fedcert.flower_records import arrays_of, content, payload_of
 from fedcert.messages import CERTIFY, COMMIT, PLAN, REPLY, TRAIN
+from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.pool.locking import only_one
 from fedcert.runs.events import Events
 from fedcert.runs.progress import Viewer

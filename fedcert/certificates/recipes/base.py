@@ -11,8 +11,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from fedcert.certificates.recipes.parts import (
     require_integer,
     require_number,
 )
+from fedcert.certificates.recipes.registry import recipe_from, register
 from fedcert.certificates.recipes.repeating import check_lowest
 from fedcert.certificates.recipes.session import (
     Chosen,
@@ -40,8 +41,7 @@ from fedcert.certificates.recipes.session import (
     TableSession,
     refined_counts,
 )
-from fedcert.errors import CertificateError, UnknownKindError
-from fedcert.extensions import enter, unknown_kind
+from fedcert.errors import CertificateError
 
 __all__ = [
     "Choice",
@@ -521,29 +521,8 @@ class Recipe(ABC):
 
     @staticmethod
     def from_config(config: object) -> Recipe:
-        """Make a recipe of any registered kind from its JSON object.
-
-        Raises
-        ------
-        CertificateError
-            If the kind is unknown, a key is unknown or missing, or a value is wrong.
-        """
-        if not isinstance(config, Mapping):
-            raise CertificateError(f"a recipe must be an object, not {config!r}")
-        arguments = dict(config)
-        cls = _class_of(arguments.pop("kind", None))
-        known = {field.name for field in fields(cls)}
-        needed = {field.name for field in fields(cls) if field.default is MISSING}
-        if unknown := sorted(str(key) for key in arguments if key not in known):
-            raise CertificateError(
-                f"a recipe of kind {cls.kind!r} has no {', '.join(unknown)}; "
-                f"it has {', '.join(sorted(known))}"
-            )
-        if missing := sorted(needed - set(arguments)):
-            raise CertificateError(
-                f"a recipe of kind {cls.kind!r} also needs {', '.join(missing)}"
-            )
-        return cls(**arguments)
+        """Make a recipe of any registered kind from its JSON object; see `recipe_from`."""
+        return recipe_from(config)
 
 
 _SUBJECTS: dict[Subject, str] = {
@@ -552,35 +531,3 @@ _SUBJECTS: dict[Subject, str] = {
     "majority vote": "a majority vote, which no single exported adapter is",
     "reference": "nothing that this pipeline hands out",
 }
-
-_REGISTRY: dict[str, type[Recipe]] = {}
-
-RecipeType = TypeVar("RecipeType", bound=type[Recipe])
-
-
-class UnknownRecipeError(UnknownKindError, CertificateError):
-    """No recipe of this kind is registered."""
-
-
-def register(cls: RecipeType) -> RecipeType:
-    """Let `Recipe.from_config` find a class by its `kind`; a class decorator.
-
-    Raises
-    ------
-    ValueError
-        If the class is not complete, or another one has its kind.
-    """
-    # Without a decorator of its own its new fields would not be part of its saved form.
-    if "__dataclass_params__" not in vars(cls):
-        raise ValueError(
-            f"the recipe {cls.__name__} must be a frozen dataclass: write "
-            "@dataclass(frozen=True, kw_only=True) between @register and class"
-        )
-    enter(_REGISTRY, cls, what="recipe")
-    return cls
-
-
-def _class_of(kind: object) -> type[Recipe]:
-    if not isinstance(kind, str) or kind not in _REGISTRY:
-        raise UnknownRecipeError(unknown_kind("recipe kind", kind, sorted(_REGISTRY)))
-    return _REGISTRY[kind]

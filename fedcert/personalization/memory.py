@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import psutil
 from torch import nn
 
 from fedcert.errors import SettingsError
+from fedcert.runs.machine import own_mib
 from fedcert.search.session import CHUNK
 
-__all__ = ["MemoryPlan", "plan_memory", "resident_mib"]
+__all__ = ["MemoryPlan", "plan_memory"]
 
 MIB = 2**20
 _MOST_ACTIVATIONS, _LEAST_ACTIVATIONS = 64.0, 4.0
@@ -43,11 +43,6 @@ class MemoryPlan:
     chunk: int = CHUNK
 
 
-def resident_mib() -> float:
-    """Return the resident memory of this process, MiB."""
-    return float(psutil.Process().memory_info().rss) / MIB
-
-
 def plan_memory(budget_mib: float, *, model: nn.Module, dimension: int) -> MemoryPlan:
     """Divide what a budget for the whole process leaves.
 
@@ -70,7 +65,7 @@ def plan_memory(budget_mib: float, *, model: nn.Module, dimension: int) -> Memor
     SettingsError
         If it cannot be kept; the message says what it takes at least.
     """
-    used = resident_mib()
+    used = own_mib()
     tensors = [*model.parameters(), *model.buffers()]
     copy = sum(tensor.nelement() * tensor.element_size() for tensor in tensors) / MIB
     candidate = 8 * _COPIES * dimension / MIB

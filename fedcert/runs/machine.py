@@ -19,6 +19,7 @@ __all__ = [
     "PeakMemory",
     "describe_machine",
     "give_back_memory",
+    "own_mib",
     "resident_mib",
     "versions",
 ]
@@ -92,10 +93,14 @@ class PeakMemory:
         process = psutil.Process()
         while True:
             self.peak_mib = max(self.peak_mib, resident_mib(process))
-            own = process.memory_info().rss / 2**20
-            self.own_peak_mib = max(self.own_peak_mib, own)
+            self.own_peak_mib = max(self.own_peak_mib, own_mib(process))
             if self._done.wait(self._interval):
                 return
+
+
+def own_mib(process: psutil.Process | None = None) -> float:
+    """Return the resident memory of a process, by default this one, MiB."""
+    return float((process or psutil.Process()).memory_info().rss) / 2**20
 
 
 def resident_mib(process: psutil.Process | None = None) -> float:

@@ -9,7 +9,7 @@ the examples; only then is anything scored.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import (
     Certificate,
     Digests,
-    Recipe,
     Sample,
     check_issuable,
     issue,
@@ -35,26 +34,26 @@ from fedcert.data.identity import in_drawn_order
 from fedcert.errors import (
     BundleError,
     CertificateError,
-    DataError,
     FedcertError,
     ProtocolError,
-    RefusalError,
 )
-from fedcert.label_set import LabelSet
-from fedcert.memory import MemoryPlan
+from fedcert.personalization.committing import candidate_seed
+from fedcert.personalization.memory import MemoryPlan
+from fedcert.personalization.requirements import (
+    check_duplicates,
+    check_size,
+    conditioned,
+    names_of,
+    recipe_for,
+)
 from fedcert.priors.base import FloatArray
 from fedcert.priors.conditioning import Condition
-from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
-from fedcert.protocol.seeds import SeedGrant, recipe_for_attempt
-from fedcert.randomness import derive_seed
+from fedcert.protocol.seeds import SeedGrant
 from fedcert.search import BatchedScorer, choose, exported_wrong
 
 __all__ = [
     "Personalization",
-    "candidate_seed",
-    "commit_to",
-    "in_drawn_order",
     "personalize",
 ]
 
@@ -76,97 +75,6 @@ class Personalization:
     certificate: Certificate
     adapter: Path
     seconds: float
-
-
-def candidate_seed(
-    bundle_digest: str, client: str, support_size: int, labels: LabelSet | None = None
-) -> str:
-    """Derive the seed of an unwitnessed certificate's candidates and of its split.
-
-    It follows from public things, so that neither client nor verifier has a choice. Without
-    a commitment to a server a client could still try other names: certificates made this
-    way say that they are unwitnessed.
-
-    Parameters
-    ----------
-    bundle_digest : str
-        Digest of the bundle, 64 hexadecimal digits.
-    client : str
-        Stable id of the client.
-    support_size : int
-        Number of examples, n.
-    labels : LabelSet, optional
-        The client's own, if the bundle leaves them to clients.
-
-    Returns
-    -------
-    str
-        256 bits in hexadecimal.
-    """
-    own = () if labels is None else (labels.digest,)
-    return derive_seed("candidates", bundle_digest, client, support_size, *own)
-
-
-def commit_to(
-    bundle: Bundle,
-    examples: Examples,
-    *,
-    client: str,
-    key: Ed25519PrivateKey,
-    state: DeviceState,
-    retry: bool = False,
-    condition: Condition | None = None,
-    duplicates_are_real: bool = False,
-    repeats_are_new: bool = False,
-    labels: LabelSet | None = None,
-) -> Commitment:
-    """Commit to a support set, for a server that will answer with a seed.
-
-    Parameters
-    ----------
-    bundle, examples, client, key
-        As in `personalize`.
-    state : DeviceState
-        Where the client keeps what it has spent, and its salts.
-    retry : bool (default: False)
-        Ask for another seed for the same examples, at a smaller delta.
-    condition : Condition, optional
-        As in `personalize`; the commitment is to ``bundle.given(condition)``.
-    duplicates_are_real, repeats_are_new : bool (default: False)
-        The client's statements, as in `personalize`.
-    labels : LabelSet, optional
-        The client's own, if the bundle leaves them to clients: `Task.label_set`.
-
-    Returns
-    -------
-    Commitment
-        What goes to the server; the salts stay in `state`.
-
-    Raises
-    ------
-    CertificateError
-        If no certificate could name this client.
-    DataError
-        If the examples are empty or of one class, or an input occurs more than once.
-    RefusalError
-        If they are too few or already spent.
-    """
-    bundle = _conditioned(bundle, condition, examples)
-    names = _names(bundle, labels)
-    recipe = _recipe_for(bundle, examples, names)
-    _check_size(names, recipe_for_attempt(recipe, 1), len(examples))
-    check_issuable(client, names, recipe)
-    _check_duplicates(examples, duplicates_are_real)
-    return state.commit(
-        examples,
-        client=client,
-        key=key,
-        bundle=bundle.digest,
-        recipe=recipe,
-        retry=retry,
-        repeats_are_new=repeats_are_new,
-        labels=labels,
-    )
 
 
 def personalize(
@@ -259,14 +167,14 @@ def personalize(
             else "the bundle leaves the labels to clients, and this base model has its own"
         )
     labels = model.task.label_set if bundle.takes_labels else None
-    names = _names(bundle, labels)
-    bundle = _conditioned(bundle, condition, examples)
-    recipe = _recipe_for(bundle, examples, names)
+    names = names_of(bundle, labels)
+    bundle = conditioned(bundle, condition, examples)
+    recipe = recipe_for(bundle, examples, names)
     check_issuable(client, names, recipe)
-    duplicates, repeats = _check_duplicates(examples, duplicates_are_real), 0
+    duplicates, repeats = check_duplicates(examples, duplicates_are_real), 0
     if grant is None:
         recipe = recipe.unwitnessed()
-        _check_size(names, recipe, len(examples))
+        check_size(names, recipe, len(examples))
         seed = candidate_seed(bundle.digest, client, len(examples), labels)
         if state is not None:
             repeats = state.spend_unwitnessed(
@@ -290,7 +198,7 @@ def personalize(
         )
         repeats = state.spent.stated_new(opening.commitment.claim)
         recipe, seed = grant.recipe, grant.seed
-        _check_size(names, recipe, len(examples))
+        check_size(names, recipe, len(examples))
         if (made := _made_before(folder, grant)) is not None:
             return Personalization(made, folder / "adapter", time.perf_counter() - started)
     support = examples.multiset_digest(seed)
@@ -406,63 +314,3 @@ def _hand_out_again(
                 "adapter is another one; put the state folder back as it was"
             )
         certificate.write(folder / "certificate.json")
-
-
-def _conditioned(bundle: Bundle, condition: Condition | None, examples: Examples) -> Bundle:
-    if condition is None:
-        return bundle
-    condition.check(examples)
-    return bundle.given(condition)
-
-
-def _names(bundle: Bundle, labels: LabelSet | None) -> tuple[str, ...]:
-    """Return the names of the labels, the client's own if the bundle leaves them to it."""
-    if bundle.takes_labels and labels is None:
-        raise DataError(
-            "the bundle leaves the labels to you: name all that can occur, in an order that "
-            "stays, before you look at the examples"
-        )
-    if labels is not None and not bundle.takes_labels:
-        raise DataError(f"the labels are the bundle's: {', '.join(bundle.labels)}")
-    return bundle.labels if labels is None else labels.names
-
-
-def _recipe_for(bundle: Bundle, examples: Examples, names: Sequence[str]) -> Recipe:
-    size = len(examples)
-    if size == 0:
-        raise DataError("the support set is empty; a certificate needs labeled examples")
-    # Where the names define the task, examples of one label say something as well.
-    if len(np.unique(examples.usable.labels)) < 2 and not bundle.takes_labels:
-        # Not which one: a node's server gets these words.
-        raise DataError(
-            f"all {size} support examples have the same label; label a random sample of "
-            "what the model will meet, in which every class can occur"
-        )
-    recipe = bundle.recipes.recipe_for(size)
-    _check_size(names, recipe, size)
-    return recipe
-
-
-def _check_duplicates(examples: Examples, are_real: bool) -> int:
-    """Return how many inputs are not alone; refuse them unless the client stands for them."""
-    count = examples.duplicates
-    if count and not are_real:
-        raise DataError(
-            f"{count} of the {len(examples)} support examples have an input that occurs more "
-            "than once among them, up to case and spacing. Copies (a file joined with itself, "
-            "a class that was filled up) are no independent examples, and a certificate on "
-            "them would be false: go back to the sample as it was drawn. If these inputs "
-            "really were drawn more than once, keep them all and state it: "
-            "--duplicates-are-real, or duplicates-are-real=true in a node's configuration. "
-            "Taking out repeats of what was drawn makes a certificate false as well"
-        )
-    return count
-
-
-def _check_size(names: Sequence[str], recipe: Recipe, size: int) -> None:
-    needed = recipe.smallest_n(1 - 1 / len(names))
-    if size < needed:
-        raise RefusalError(
-            f"{size} examples are too few: even without an error the bound of the recipe "
-            f"{recipe.kind!r} would be no better than guessing; label at least {needed}"
-        )

@@ -1,0 +1,13 @@
+"""Fitting the prior to a pool, with adapters held out for the audits, and making the bundle."""
+
+from fedcert.fitting.bundle import bundle_of, make_bundle
+from fedcert.fitting.prior import FittedPrior, audit_again, audit_prior, fit_prior
+
+__all__ = [
+    "FittedPrior",
+    "audit_again",
+    "audit_prior",
+    "bundle_of",
+    "fit_prior",
+    "make_bundle",
+]

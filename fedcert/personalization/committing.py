@@ -1,0 +1,115 @@
+"""Committing to a support set, and the seed of who commits to no server."""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedcert.bundles import Bundle
+from fedcert.certificates import check_issuable
+from fedcert.data.examples import Examples
+from fedcert.label_set import LabelSet
+from fedcert.personalization.requirements import (
+    check_duplicates,
+    check_size,
+    conditioned,
+    names_of,
+    recipe_for,
+)
+from fedcert.priors.conditioning import Condition
+from fedcert.protocol.commitment import Commitment
+from fedcert.protocol.device import DeviceState
+from fedcert.protocol.seeds import recipe_for_attempt
+from fedcert.randomness import derive_seed
+
+__all__ = ["candidate_seed", "commit_to"]
+
+
+def candidate_seed(
+    bundle_digest: str, client: str, support_size: int, labels: LabelSet | None = None
+) -> str:
+    """Derive the seed of an unwitnessed certificate's candidates and of its split.
+
+    It follows from public things, so that neither client nor verifier has a choice. Without
+    a commitment to a server a client could still try other names: certificates made this
+    way say that they are unwitnessed.
+
+    Parameters
+    ----------
+    bundle_digest : str
+        Digest of the bundle, 64 hexadecimal digits.
+    client : str
+        Stable id of the client.
+    support_size : int
+        Number of examples, n.
+    labels : LabelSet, optional
+        The client's own, if the bundle leaves them to clients.
+
+    Returns
+    -------
+    str
+        256 bits in hexadecimal.
+    """
+    own = () if labels is None else (labels.digest,)
+    return derive_seed("candidates", bundle_digest, client, support_size, *own)
+
+
+def commit_to(
+    bundle: Bundle,
+    examples: Examples,
+    *,
+    client: str,
+    key: Ed25519PrivateKey,
+    state: DeviceState,
+    retry: bool = False,
+    condition: Condition | None = None,
+    duplicates_are_real: bool = False,
+    repeats_are_new: bool = False,
+    labels: LabelSet | None = None,
+) -> Commitment:
+    """Commit to a support set, for a server that will answer with a seed.
+
+    Parameters
+    ----------
+    bundle, examples, client, key
+        As in `personalize`.
+    state : DeviceState
+        Where the client keeps what it has spent, and its salts.
+    retry : bool (default: False)
+        Ask for another seed for the same examples, at a smaller delta.
+    condition : Condition, optional
+        As in `personalize`; the commitment is to ``bundle.given(condition)``.
+    duplicates_are_real, repeats_are_new : bool (default: False)
+        The client's statements, as in `personalize`.
+    labels : LabelSet, optional
+        The client's own, if the bundle leaves them to clients: `Task.label_set`.
+
+    Returns
+    -------
+    Commitment
+        What goes to the server; the salts stay in `state`.
+
+    Raises
+    ------
+    CertificateError
+        If no certificate could name this client.
+    DataError
+        If the examples are empty or of one class, or an input occurs more than once.
+    RefusalError
+        If they are too few or already spent.
+    """
+    bundle = conditioned(bundle, condition, examples)
+    names = names_of(bundle, labels)
+    recipe = recipe_for(bundle, examples, names)
+    check_size(names, recipe_for_attempt(recipe, 1), len(examples))
+    check_issuable(client, names, recipe)
+    check_duplicates(examples, duplicates_are_real)
+    return state.commit(
+        examples,
+        client=client,
+        key=key,
+        bundle=bundle.digest,
+        recipe=recipe,
+        retry=retry,
+        repeats_are_new=repeats_are_new,
+        labels=labels,
+    )
