@@ -3,7 +3,7 @@
 from fedcert.label_set import LabelSet
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.models.encoder import EncoderClassifier
-from fedcert.models.encoder_base import with_label_names, with_pooled_head
+from fedcert.models.encoder_base import with_label_names
 from fedcert.models.families import MODEL_TYPES
 from fedcert.models.label_phrases import with_label_phrases
 from fedcert.models.label_scorer import LabelScorer
@@ -26,6 +26,5 @@ __all__ = [
     "tokenizer_digest",
     "with_label_names",
     "with_label_phrases",
-    "with_pooled_head",
     "with_task_head",
 ]

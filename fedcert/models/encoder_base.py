@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,13 @@ from fedcert.models.heads import SCALE, Head, NamesHead, TrainedHead
 from fedcert.models.pooling import check_pooling
 from fedcert.models.sentence_folder import SentenceFolder, read_sentence_folder
 
-__all__ = ["ENCODER_HEADS", "encoder_classifier", "with_label_names", "with_pooled_head"]
+__all__ = [
+    "ENCODER_HEADS",
+    "encoder_classifier",
+    "save_encoder",
+    "states_pooling",
+    "with_label_names",
+]
 
 ENCODER_HEADS = (NamesHead.kind, TrainedHead.kind)
 _DENSE = "task_dense.safetensors"
@@ -76,7 +83,7 @@ def with_label_names(
         raise ModelError(f"the scale of the cosines must be positive, not {scale:g}")
     templates = [template] if isinstance(template, str) else list(template)
     check_template(templates)
-    return _save_encoder(
+    return save_encoder(
         str(name),
         folder,
         {"head": NamesHead.kind, "scale": float(scale), "template": templates},
@@ -89,59 +96,30 @@ def with_label_names(
     )
 
 
-def with_pooled_head(
-    name: str | Path,
-    labels: Sequence[str],
-    folder: Path | None = None,
-    *,
-    pooling: str | None = None,
-    normalize: bool | None = None,
-    max_length: int | None = None,
-    revision: str | None = None,
-    dtype: str = "float32",
-    quantization: str = "none",
-) -> Path:
-    """Save an encoder with a zero head for labels that all clients share, on its pooling.
-
-    Unlike `with_task_head` it reads an encoder as it was trained: a sentence encoder through
-    its pooling, and not through the pooler of BERT, which its training never used.
-
-    Parameters
-    ----------
-    name, folder, pooling, normalize, max_length
-        As in `with_label_names`.
-    labels : Sequence[str]
-        Names of the task's classes.
-    revision, dtype, quantization
-        As in `with_task_head`.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    ModelError
-        If the model cannot be loaded, states no pooling, or is no encoder.
-    """
-    if len(labels) < 2:
-        raise ModelError(f"a task needs at least two labels, not {len(labels)}")
-    return _save_encoder(
-        str(name),
-        folder,
-        {"head": TrainedHead.kind},
-        labels=list(labels),
-        pooling=pooling,
-        normalize=normalize,
-        max_length=max_length,
-        revision=revision,
-        dtype=dtype,
-        quantization=quantization,
-    )
+def states_pooling(name: str, revision: str | None = None) -> bool:
+    """Return whether a folder or hub id says how its hidden states become an embedding."""
+    return is_dual(name, revision) or _stated(name, revision) is not None
 
 
-def _save_encoder(
+def _stated(name: str, revision: str | None) -> SentenceFolder | None:
+    """Return what a sentence-transformers model, or a base model made from one, states."""
+    return read_sentence_folder(name, revision) or _noted(name)
+
+
+def _noted(name: str) -> SentenceFolder | None:
+    """Return how fedcert's own base model reads its encoder; None if this is none."""
+    try:
+        noted = json.loads((Path(name) / "config.json").read_text(encoding="utf-8-sig"))
+        options = noted["fedcert"]
+        if options["head"] not in ENCODER_HEADS or options["pooling"] == "own":
+            return None
+        reading = options["pooling"], bool(options["normalize"]), options.get("max_length")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # loading the model says what is wrong with it, if anything
+    return SentenceFolder("", *reading, _load_dense(name, options.get("dense") or ()))
+
+
+def save_encoder(
     name: str,
     folder: Path | None,
     options: dict[str, Any],
@@ -154,6 +132,22 @@ def _save_encoder(
     dtype: str,
     quantization: str,
 ) -> Path:
+    """Save an encoder with what fedcert is to know about its pooling and head.
+
+    Parameters
+    ----------
+    name, folder, pooling, normalize, max_length, revision, dtype, quantization
+        As in `with_label_names`.
+    options : dict
+        What is noted in ``config.json`` about the head.
+    labels : list of str, optional
+        Names of the classes of a trained head.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
     from safetensors.torch import save_file
 
     from fedcert.atomic import replaced_folder
@@ -166,9 +160,15 @@ def _save_encoder(
     check_quantization(quantization)
     if is_dual(name, revision):
         return _save_dual(
-            name, folder, options, revision=revision, dtype=dtype, quantization=quantization
+            name,
+            folder,
+            options,
+            labels,
+            revision=revision,
+            dtype=dtype,
+            quantization=quantization,
         )
-    stated = read_sentence_folder(name, revision)
+    stated = _stated(name, revision)
     options = options | _reading(name, stated, pooling, normalize, max_length)
     options |= {"quantization": quantization}
     source = str(Path(name) / stated.transformer) if stated and stated.transformer else name
@@ -182,9 +182,7 @@ def _save_encoder(
     changes: dict[str, Any] = {}
     if labels is not None:
         check_label_order(source, labels, revision=revision)
-        changes["num_labels"] = len(labels)
-        changes["id2label"] = dict(enumerate(labels))
-        changes["label2id"] = {label: index for index, label in enumerate(labels)}
+        changes = _named(labels)
     model, missing = pretrained(source, revision=revision, dtype=dtype, encoder=True, **changes)
     _check_whole(name, model, missing)
     tokenizer = padding_tokenizer(source, revision)
@@ -201,35 +199,43 @@ def _save_encoder(
     return folder
 
 
+def _named(labels: Sequence[str]) -> dict[str, Any]:
+    """Return what a configuration says of labels."""
+    indices = {label: index for index, label in enumerate(labels)}
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": indices,
+    }
+
+
 def _save_dual(
     name: str,
     folder: Path | None,
     options: dict[str, Any],
+    labels: list[str] | None,
     *,
     revision: str | None,
     dtype: str,
     quantization: str,
 ) -> Path:
-    """Save the image tower of a model of two towers, and the text tower beside it."""
+    """Save the image tower of a model of two towers; for names of labels the text tower too."""
     from fedcert.atomic import replaced_folder
     from fedcert.models.task_head import cached_base
 
-    if options["head"] != NamesHead.kind:
-        raise ModelError(
-            f"{name!r} has an image tower and a text tower; use with_label_names for labels by "
-            "name, or with_task_head for a head that is trained"
-        )
     options = options | {"pooling": "own", "normalize": True, "max_length": None, "dense": []}
-    options |= {"quantization": quantization, "text_tower": True}
+    options |= {"quantization": quantization, "text_tower": labels is None}
     if folder is None:
-        folder = cached_base(name, revision, options=options, dtype=dtype)
+        folder = cached_base(name, revision, options=options, labels=labels or [], dtype=dtype)
         if (folder / "config.json").is_file():
             return folder
     image, text, scale = read_dual(name, revision, dtype=dtype)
-    image.config.fedcert = options | {"scale": scale}
+    image.config.update({} if labels is None else _named(labels))
+    image.config.fedcert = options | ({"scale": scale} if labels is None else {})
     with replaced_folder(folder) as staging:
         image.save_pretrained(staging)
-        text.save(staging)
+        if labels is None:
+            text.save(staging)
     return folder
 
 
@@ -326,8 +332,10 @@ def _wrapped(
     if options["head"] == NamesHead.kind:
         head = NamesHead(float(options["scale"]))
     else:
-        widths = [p.shape[0] for p in dense.parameters() if p.dim() == 2] if dense else []
-        head = TrainedHead([model.config.hidden_size, *widths][-1], labels)
+        behind = [dense, getattr(model, "visual_projection", None)]
+        weights = [p for part in behind if part for p in part.parameters() if p.dim() == 2]
+        widths = [model.config.hidden_size, *(weight.shape[0] for weight in weights)]
+        head = TrainedHead(widths[-1], labels)
     return EncoderClassifier(
         model,
         head,

@@ -1,4 +1,4 @@
-"""Making a base model for a task: any pretrained backbone, a zero head, its tokenizer."""
+"""Making a base model for a task: any pretrained model, a zero head, its tokenizer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
 from fedcert.errors import ModelError
 from fedcert.models.base import pretrained
+from fedcert.models.encoder_base import save_encoder, states_pooling
 from fedcert.models.families import check_family
+from fedcert.models.heads import TrainedHead
 from fedcert.models.int8 import check_quantization
 from fedcert.models.layout import find_layout
 from fedcert.models.tokenizer import read_tokenizer
@@ -37,11 +39,18 @@ def with_task_head(
     labels: Sequence[str],
     folder: Path | None = None,
     *,
+    pooling: str | None = None,
+    normalize: bool | None = None,
+    max_length: int | None = None,
     revision: str | None = None,
     dtype: str = "float32",
     quantization: str = "none",
 ) -> Path:
     """Save a pretrained model with a zero head for a task, and its tokenizer.
+
+    An encoder that states a pooling, as a sentence-transformers folder does, is read through
+    it, and the head stands on its embeddings. Any other model is read as `transformers`
+    classifies with its family, unless a pooling is named here.
 
     Parameters
     ----------
@@ -53,6 +62,12 @@ def with_task_head(
     folder : Path, optional
         Where the base model goes. By default into the cache, under a name that follows
         from the content of the source, so that it is made once.
+    pooling : str, optional
+        One of `fedcert.models.POOLINGS`; by default what the model states.
+    normalize : bool, optional
+        Whether embeddings have length 1; likewise.
+    max_length : int, optional
+        Most tokens of a text; likewise.
     revision : str, optional
         Hub revision.
     dtype : str (default: "float32")
@@ -72,6 +87,25 @@ def with_task_head(
         tokenizer, or has the same labels in another order.
     """
     name = str(name)
+    if len(labels) < 2:
+        raise ModelError(f"a task needs at least two labels, not {len(labels)}")
+    reading: dict[str, Any] = {
+        "pooling": pooling,
+        "normalize": normalize,
+        "max_length": max_length,
+    }
+    asked = any(value is not None for value in reading.values())
+    if asked or states_pooling(name, revision):
+        return save_encoder(
+            name,
+            folder,
+            {"head": TrainedHead.kind},
+            labels=list(labels),
+            revision=revision,
+            dtype=dtype,
+            quantization=quantization,
+            **reading,
+        )
     check_quantization(quantization)
     check_label_order(name, labels, revision=revision)
     if folder is None:

@@ -25,6 +25,7 @@ from fedcert.adapters import FinetuneSettings, finetune
 from fedcert.bundles import Bundle
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
+from fedcert.models.encoder import TASK_HEAD
 from fedcert.personalization import personalize
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer
@@ -168,7 +169,7 @@ def _peft_loop(
         r=8,
         lora_alpha=16,
         target_modules=[target.name for target in task.space.targets],
-        modules_to_save=[task.space.head_module],
+        modules_to_save=[task.space.head_module or TASK_HEAD],
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -23,11 +23,10 @@ from fedcert.models import (
     load_base_model,
     with_label_names,
     with_label_phrases,
-    with_pooled_head,
     with_task_head,
 )
 from fedcert.randomness import keyed_generator
-from models.tiny_encoders import NAMES, save_sentence_encoder
+from models.tiny_encoders import NAMES, save_encoder, save_sentence_encoder
 
 KINDS = ("names", "pooled", "classification", "phrases", "own phrases")
 
@@ -45,13 +44,13 @@ def _made(kind: str, folder: Path) -> tuple[BaseModel, InputSpec]:
             base = load_base_model(str(made)).with_labels(labels, descriptions=phrases)
         return base, PromptInputs.of(base.name, max_length=12, template="good2 {text} bad3")
     source = save_sentence_encoder(folder / "s")
+    if kind == "classification":  # nothing says how its hidden states are pooled
+        source = save_encoder(folder / "e", "bert")
     if kind == "names":
         base = load_base_model(str(with_label_names(source, folder / "b")))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             base = base.with_labels(labels, descriptions={"good": "good1 good2"})
-    elif kind == "pooled":
-        base = load_base_model(str(with_pooled_head(source, labels, folder / "b")))
     else:
         base = load_base_model(str(with_task_head(source, labels, folder / "b")))
     return base, TextInputs.of(base.name, max_length=12)

@@ -18,7 +18,7 @@ import fedcert
 from fedcert.adapters import AdapterSpace, Task, write_peft_adapter
 from fedcert.data import Examples, ImageInputs
 from fedcert.errors import DataError, ModelError
-from fedcert.models import BaseModel, load_base_model, with_label_names, with_pooled_head
+from fedcert.models import BaseModel, load_base_model, with_label_names, with_task_head
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer, exported_wrong
 from models.tiny_encoders import WORDS
@@ -184,12 +184,32 @@ def test_a_missing_text_tower_is_refused_in_one_line(source: Path, tmp_path: Pat
         with_label_names(half, tmp_path / "c")
 
 
-def test_texts_that_do_not_fit_and_trained_heads_are_refused(
-    source: Path, tmp_path: Path
-) -> None:
+def test_descriptions_that_do_not_fit_are_refused(source: Path, tmp_path: Path) -> None:
     base = load_base_model(str(with_label_names(source, tmp_path / "b")))
     long = {"good1": " ".join(["bad1"] * 9)}
     with pytest.raises(DataError, match="takes 10 tokens, but the base model takes 8"):
         base.with_labels(LABELS, descriptions=long)
-    with pytest.raises(ModelError, match="use with_label_names for labels by name"):
-        with_pooled_head(source, LABELS, tmp_path / "c")
+
+
+def test_a_trained_head_reads_the_image_towers_own_embedding(
+    source: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModel
+
+    folder = with_task_head(source, ("no", "yes"), tmp_path / "b")
+    base = load_base_model(str(folder), num_labels=2)
+    assert base.label_names == ("no", "yes")
+    pixels = IMAGES.encode(_images(3).inputs)
+    with torch.no_grad():
+        base.model.task_head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        found = base.model(**pixels).logits
+        made = AutoModel.from_pretrained(source).get_image_features(**pixels)
+        made = getattr(made, "pooler_output", made)
+        expected = normalize(made, dim=-1) @ base.model.task_head.weight.T
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    space = AdapterSpace.of(base, rank=2)
+    vector = keyed_generator("dual").standard_normal(space.dimension)
+    task, few = Task(base, space, IMAGES), Examples(_images(5).inputs, np.arange(5) % 2)
+    many = BatchedScorer(task.model(), margin_tolerance=1e-5).score(vector[None], few)
+    plain = ReferenceScorer(task, margin_tolerance=1e-5).score(vector[None], few)
+    np.testing.assert_allclose(many.losses, plain.losses, atol=1e-4)

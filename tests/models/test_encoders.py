@@ -21,7 +21,7 @@ from fedcert.models import (
     LabelSet,
     load_base_model,
     with_label_names,
-    with_pooled_head,
+    with_task_head,
 )
 from models.tiny_encoders import (
     FAMILIES,
@@ -242,7 +242,7 @@ def test_logits_without_labels_are_refused(tmp_path: Path) -> None:
 
 def test_a_trained_head_has_its_labels_and_keeps_their_order(tmp_path: Path) -> None:
     source = save_sentence_encoder(tmp_path / "s", dense=8)
-    folder = with_pooled_head(source, ("no", "yes"), tmp_path / "b")
+    folder = with_task_head(source, ("no", "yes"), tmp_path / "b")
     base = load_base_model(str(folder), num_labels=2)
     assert base.label_names == ("no", "yes")
     assert base.with_labels(("no", "yes")) is base
@@ -261,7 +261,36 @@ def test_a_trained_head_on_a_labeled_model_keeps_its_order(tmp_path: Path) -> No
     config |= {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
     (source / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="write the task's labels in the order of the model"):
-        with_pooled_head(source, ("yes", "no"), tmp_path / "b")
+        with_task_head(source, ("yes", "no"), tmp_path / "b")
+
+
+def test_a_trained_head_reads_what_the_encoder_states(tmp_path: Path) -> None:
+    """Its logits are linear in the embedding of the sentence encoder, not in BERT's pooler."""
+    source = save_sentence_encoder(tmp_path / "s")
+    base = load_base_model(str(with_task_head(source, ("no", "yes"), tmp_path / "b")))
+    texts = ["good1 bad2", "bad0", "good3 about good1"]
+    spec = TextInputs.of(base.name, max_length=12).bound_to(base)
+    with torch.no_grad():
+        base.model.task_head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        found = base.model(**spec.encode(np.array(texts, dtype=object))).logits
+        expected = normalize(embed_by_hand(source, texts, "mean"), dim=-1)
+        expected = expected @ base.model.task_head.weight.T
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("first", ["names", "trained"])
+def test_a_base_model_of_fedcert_states_how_it_is_read(first: str, tmp_path: Path) -> None:
+    source = save_sentence_encoder(tmp_path / "s", dense=8, normalize=False)
+    made = (
+        with_label_names(source, tmp_path / "a")
+        if first == "names"
+        else with_task_head(source, ("a", "b", "c"), tmp_path / "a")
+    )
+    again = load_base_model(str(with_task_head(made, ("no", "yes"), tmp_path / "again")))
+    fresh = load_base_model(str(with_task_head(source, ("no", "yes"), tmp_path / "fresh")))
+    assert again.digest == fresh.digest
+    with pytest.raises(ModelError, match="does not say how its hidden states become"):
+        with_task_head(save_encoder(tmp_path / "e", "bert"), ("no", "yes"), normalize=True)
 
 
 @pytest.mark.parametrize("damage", ["no dense", "no scale"])
@@ -329,7 +358,7 @@ def test_an_encoder_whose_embeddings_depend_on_the_batch_is_refused(
     LlamaModel(config).save_pretrained(source)
     made = (
         with_label_names(source, tmp_path / "n", pooling=pooling),
-        with_pooled_head(source, ("no", "yes"), tmp_path / "t", pooling=pooling),
+        with_task_head(source, ("no", "yes"), tmp_path / "t", pooling=pooling),
     )
     for folder in made:
         base = load_base_model(str(folder))

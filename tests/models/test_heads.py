@@ -33,7 +33,7 @@ from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.peft_format import foreign_settings
 from fedcert.data import Examples, TextInputs
 from fedcert.errors import AdapterError
-from fedcert.models import BaseModel, load_base_model, with_label_names, with_pooled_head
+from fedcert.models import BaseModel, load_base_model, with_label_names, with_task_head
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer, exported_wrong
 from models.tiny_encoders import (
@@ -63,7 +63,7 @@ def _base(folder: Path, family: str, pooling: str, head: str, **options: Any) ->
         with warnings.catch_warnings():  # tiny models hardly tell their labels apart
             warnings.simplefilter("ignore")
             return load_base_model(str(made)).with_labels(LABELS["names"])
-    made = with_pooled_head(source, LABELS[head], folder / "base", pooling=pooling, **options)
+    made = with_task_head(source, LABELS[head], folder / "base", pooling=pooling, **options)
     return load_base_model(str(made), num_labels=2)
 
 
