@@ -16,7 +16,6 @@ from flwr.app import Context
 from fedcert import __version__
 from fedcert.adapters import AdaptedModel, AdapterSpace, PrefixCache, Task, exported_digest
 from fedcert.bundles import Bundle
-from fedcert.certificates.signing import key_from_seed, read_or_create_key
 from fedcert.clients.node_data import NodeData
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
@@ -25,6 +24,7 @@ from fedcert.models.base import BaseModel, load_base_model
 from fedcert.privacy import PrivacyDemand, UploadPrivacy
 from fedcert.protocol.device import DeviceState
 from fedcert.randomness import derive_seed
+from fedcert.records.signing import key_from_seed, read_or_create_key
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.settings.sections import ScenarioSettings

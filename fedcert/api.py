@@ -132,11 +132,11 @@ def personalize(
         If the examples do not fit, are too few, or are spent; the message says what to do.
     """
     from fedcert.bundles import Bundle
-    from fedcert.certificates.signing import read_or_create_key
     from fedcert.data import read_examples
     from fedcert.data.examples import Examples
     from fedcert.personalization import personalize as run
     from fedcert.protocol.device import DeviceState
+    from fedcert.records.signing import read_or_create_key
 
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     if loaded.takes_labels and labels is None:

@@ -19,7 +19,6 @@ from fedcert.models.base import BaseModel
 from fedcert.pool import Pool
 from fedcert.pool.store import check_labels
 from fedcert.priors import Prior
-from fedcert.protocol.signed import to_text
 from fedcert.protocol.witness import Countersignature
 from fedcert.scenarios import Scenario
 from fedcert.settings import RunSettings
@@ -145,7 +144,7 @@ class Publisher:
         that they name.
         """
         texts = {
-            "witnesses": to_text(witness.to_object()),
+            "witnesses": witness.to_json(),
             "certificates": certificate.to_json(),
         }
         for folder, text in texts.items():

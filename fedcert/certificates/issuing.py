@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,11 @@ from fedcert.certificates.record import (
     encode_vector,
 )
 from fedcert.certificates.sample import Sample
-from fedcert.certificates.signing import ALGORITHM, public_hex, sign
-from fedcert.certificates.strict_json import Fields
 from fedcert.certificates.verification import verify_record
 from fedcert.certificates.wording import assumptions, statement, whole_ledger
 from fedcert.errors import CertificateError
+from fedcert.records import members_of
+from fedcert.records.signing import ALGORITHM, public_hex
 
 __all__ = ["check_client", "check_issuable", "issue"]
 
@@ -68,7 +67,7 @@ def check_issuable(client: str, labels: Sequence[str], recipe: Recipe) -> None:
         else than an adapter.
     """
     check_client(client)
-    Fields({"labels": list(labels)}, "bundle", ("labels",)).texts("labels")
+    members_of({"labels": list(labels)}, "bundle", {"labels": tuple[str, ...]})
     if len(set(labels)) < max(len(labels), 2):
         raise CertificateError("a certificate needs two or more labels, all of them distinct")
     recipe.require_exportable()
@@ -188,12 +187,7 @@ def issue(
         sample=sample,
         label_texts=label_texts,
     )
-    return _checked(_signed(unsigned, key))
-
-
-def _signed(unsigned: Certificate, key: Ed25519PrivateKey) -> Certificate:
-    value = sign(key, unsigned.unsigned_payload())
-    return replace(unsigned, signature=replace(unsigned.signature, value=value))
+    return _checked(unsigned.signed(key))
 
 
 def _checked(certificate: Certificate) -> Certificate:

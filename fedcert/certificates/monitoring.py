@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.certificates.strict_json import Fields
-from fedcert.errors import CertificateError, SettingsError
+from fedcert.errors import SettingsError
+from fedcert.records import Record
 
 __all__ = ["RiskWatch"]
 
@@ -30,7 +29,7 @@ _SLACK = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class RiskWatch:
+class RiskWatch(Record):
     """The state of one watch; `updated` gives the next.
 
     Parameters
@@ -46,6 +45,8 @@ class RiskWatch:
     alarm_at : int or None
         Number of the example at which the wealth first reached 1/alpha (default: None).
     """
+
+    what = "watch"
 
     bound: float
     alpha: float
@@ -102,33 +103,6 @@ class RiskWatch:
                 alarm_at=state.trials if reached and not state.alarmed else state.alarm_at,
             )
         return state
-
-    def to_object(self) -> dict[str, Any]:
-        """Return the JSON object."""
-        return asdict(self)
-
-    @staticmethod
-    def from_object(value: object) -> RiskWatch:
-        """Read what `to_object` gave.
-
-        Raises
-        ------
-        CertificateError
-            If it is malformed.
-        """
-        read = Fields(value, "watch", tuple(field.name for field in fields(RiskWatch)))
-        alarm = None if read.raw("alarm_at") is None else read.integer("alarm_at")
-        try:
-            return RiskWatch(
-                bound=read.number("bound"),
-                alpha=read.number("alpha"),
-                errors=read.integer("errors"),
-                trials=read.integer("trials"),
-                peak=read.number("peak"),
-                alarm_at=alarm,
-            )
-        except SettingsError as error:
-            raise CertificateError(f"the watch is damaged: {error}") from error
 
 
 def _rates(bound: float) -> npt.NDArray[np.float64]:

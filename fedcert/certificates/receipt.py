@@ -6,18 +6,16 @@ too, so anybody can check the server's signature from the record alone.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 from fedcert.canonical import canonical_json
 from fedcert.certificates.attempts import attempt_delta
 from fedcert.certificates.recipes import Recipe
-from fedcert.certificates.signing import verify
-from fedcert.certificates.strict_json import Fields
 from fedcert.errors import CertificateError
+from fedcert.records import Digest, OrAbsent, SignatureText, Signed
 
-__all__ = ["SEED_FORMAT", "SeedReceipt", "seed_payload"]
+__all__ = ["SEED_FORMAT", "IssuedSeed", "SeedReceipt"]
 
 SEED_FORMAT = "fedcert.seed/1"
 """Name and version of what a server signs when it issues a seed."""
@@ -38,36 +36,14 @@ class SeedReceipt:
     server : str
         The server's public key, 64 hexadecimal digits.
     signature : str
-        The server's, over `seed_payload`: 128 hexadecimal digits.
+        The server's, over the payload of `IssuedSeed`: 128 hexadecimal digits.
     """
 
     attempt: int
-    commitment: str
+    commitment: Digest
     granted: float
-    server: str
-    signature: str
-
-    @staticmethod
-    def from_object(value: object, path: str) -> SeedReceipt:
-        """Read a receipt strictly.
-
-        Raises
-        ------
-        CertificateError
-            If a field is unknown, missing, or ill-typed.
-        """
-        read = Fields(value, path, tuple(field.name for field in fields(SeedReceipt)))
-        return SeedReceipt(
-            attempt=read.integer("attempt"),
-            commitment=read.hexadecimal("commitment", 64),
-            granted=read.number("granted"),
-            server=read.hexadecimal("server", 64),
-            signature=read.hexadecimal("signature", 128),
-        )
-
-    def to_object(self) -> dict[str, Any]:
-        """Return the JSON object."""
-        return asdict(self)
+    server: Digest
+    signature: SignatureText
 
     def witness(self, recipe: Recipe) -> str:
         """Name the witness as a certificate does.
@@ -84,42 +60,10 @@ class SeedReceipt:
             f"attempts"
         )
 
-    def problem(self, payload: bytes, recipe: Recipe) -> str | None:
-        """Return what is wrong with the receipt, or None.
 
-        Parameters
-        ----------
-        payload : bytes
-            From `seed_payload`.
-        recipe : Recipe
-            As in the certificate.
-        """
-        try:
-            expected = attempt_delta(self.granted, self.attempt, recipe.first_share)
-        except CertificateError as error:
-            return str(error)
-        if recipe.delta != expected:
-            return (
-                f"attempt {self.attempt} of delta {self.granted} has {expected}, but the "
-                f"record says {recipe.delta}"
-            )
-        if not verify(self.server, payload, self.signature):
-            return f"the seed was not issued for this by the server {self.server}"
-        return None
-
-
-def seed_payload(
-    *,
-    client: str,
-    public_key: str,
-    bundle: str,
-    recipe: Recipe,
-    support_size: int,
-    seed: str,
-    receipt: SeedReceipt,
-    labels: str | None = None,
-) -> bytes:
-    """Return the bytes that a server signs: canonical JSON.
+@dataclass(frozen=True, kw_only=True)
+class IssuedSeed(Signed):
+    """What a server signs when it issues a seed.
 
     Parameters
     ----------
@@ -134,32 +78,47 @@ def seed_payload(
     seed : str
         The issued seed.
     receipt : SeedReceipt
-        The receipt; its signature does not take part.
-    labels : str, optional
-        Digest of the client's own labels, if it committed to some.
-
-    Returns
-    -------
-    bytes
-        Canonical JSON (RFC 8785) in UTF-8.
+        Attempt, commitment, and the server's signature.
+    labels : str or None
+        Digest of the client's own labels, as committed; None, and absent from the JSON form,
+        if the labels are the bundle's.
     """
-    own = {} if labels is None else {"labels": labels}
-    return canonical_json(
-        own
-        | {
-            "format": SEED_FORMAT,
-            "client": client,
-            "public_key": public_key,
-            "bundle": bundle,
-            "recipe": recipe.to_config(),
-            "support_size": support_size,
-            "seed": seed,
-            "attempt": receipt.attempt,
-            "commitment": receipt.commitment,
-            "granted": receipt.granted,
-            "server": receipt.server,
-        }
-    )
+
+    what = "seed"
+    format = SEED_FORMAT
+    signature_at = ("receipt", "signature")
+
+    client: str
+    public_key: Digest
+    bundle: Digest
+    recipe: Recipe
+    support_size: int
+    seed: Digest
+    receipt: SeedReceipt
+    labels: OrAbsent[Digest] = None
+
+    def payload(self) -> bytes:
+        """Return the signed bytes: canonical JSON, the receipt's members among the others."""
+        members = self.to_object()
+        members |= members.pop("receipt")
+        del members["signature"]
+        return canonical_json(members)
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the receipt, or None."""
+        granted, attempt, delta = self.receipt.granted, self.receipt.attempt, self.recipe.delta
+        try:
+            expected = attempt_delta(granted, attempt, self.recipe.first_share)
+        except CertificateError as error:
+            return str(error)
+        if delta != expected:
+            return (
+                f"attempt {attempt} of delta {granted} has {expected}, but the record says "
+                f"{delta}"
+            )
+        if not self.is_signed_by(self.receipt.server):
+            return f"the seed was not issued for this by the server {self.receipt.server}"
+        return None
 
 
 def _plain(value: float) -> str:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
-
-from fedcert.certificates.strict_json import Fields
-from fedcert.errors import CertificateError
+from dataclasses import dataclass
 
 __all__ = ["Sample"]
 
@@ -32,43 +28,18 @@ class Sample:
     duplicates: int = 0
     repeats: int = 0
 
-    def to_object(self) -> dict[str, int]:
-        """Return the JSON object."""
-        return asdict(self)
-
-    @staticmethod
-    def from_object(value: object, path: str, *, errors: int, support_size: int) -> Sample:
-        """Read the member strictly.
+    def fits(self, errors: int, support_size: int) -> bool:
+        """Return whether it says something, and nothing that other counts contradict.
 
         Parameters
         ----------
-        value : object
-            The JSON value.
-        path : str
-            Where it stands in the record, for messages.
         errors : int
             Wrong labels among the certifying examples.
         support_size : int
             Number of all examples, n.
-
-        Returns
-        -------
-        Sample
-            The checked counts.
-
-        Raises
-        ------
-        CertificateError
-            If it is malformed, says nothing, or contradicts the other counts.
         """
-        names = tuple(field.name for field in fields(Sample))
-        read = Fields(value, path, names)
-        counts: dict[str, Any] = {name: read.integer(name) for name in names}
-        sample = Sample(**counts)
-        most = max(sample.duplicates, sample.repeats)
-        if sample == Sample() or sample.unreadable > errors or most > support_size:
-            raise CertificateError(f"{path} does not fit the other counts")
-        return sample
+        most = max(self.duplicates, self.repeats)
+        return self != Sample() and self.unreadable <= errors and most <= support_size
 
     def statements(self) -> tuple[str, ...]:
         """Return what the counts of errors hold, in plain sentences."""

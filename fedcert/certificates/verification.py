@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from fedcert.certificates.record import FORMAT, Certificate
-from fedcert.certificates.signing import verify
 from fedcert.certificates.wording import (
     FIRST_ASSUMPTIONS,
     assumptions,
@@ -141,19 +140,17 @@ def _guarded(
 
 
 def _format(certificate: Certificate) -> _Outcome:
-    certificate.unsigned_payload()
+    certificate.payload()
     if Certificate.from_json(certificate.to_json()) != certificate:
         return False, "the record changes when it is written and read again"
     return True, f"well-formed {FORMAT}"
 
 
 def _signature(certificate: Certificate) -> _Outcome:
-    signature = certificate.signature
-    if not verify(signature.public_key, certificate.unsigned_payload(), signature.value):
-        return False, (
-            f"the record was changed after signing, or not signed by {signature.public_key}"
-        )
-    return True, f"signed by {signature.public_key}"
+    key = certificate.signature.public_key
+    if not certificate.is_signed_by(key):
+        return False, f"the record was changed after signing, or not signed by {key}"
+    return True, f"signed by {key}"
 
 
 def _bound(certificate: Certificate) -> _Outcome:
@@ -199,7 +196,7 @@ def _witness(certificate: Certificate) -> _Outcome:
         return True, "unwitnessed: no server issued the seed"
     if certificate.witness != receipt.witness(certificate.recipe):
         return False, "the witness is not the one that issued the seed"
-    problem = receipt.problem(certificate.receipt_payload(), certificate.recipe)
+    problem = certificate.grant.problem()
     if problem is not None:
         return False, problem
     return True, f"the server {receipt.server} issued the seed of attempt {receipt.attempt}"

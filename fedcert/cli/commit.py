@@ -59,9 +59,9 @@ def commit(
     seed.
     """
     from fedcert.certificates import check_client
-    from fedcert.certificates.signing import read_or_create_key
     from fedcert.personalization import commit_to
     from fedcert.protocol.device import DeviceState
+    from fedcert.records.signing import read_or_create_key
 
     check_client(client)
     place = key_path(key)

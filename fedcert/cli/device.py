@@ -151,11 +151,11 @@ def personalize(
     first, send the commitment to the server, and give its answer as `--seed`.
     """
     from fedcert.certificates import check_client
-    from fedcert.certificates.signing import read_or_create_key
     from fedcert.personalization import personalize as run
     from fedcert.personalization.memory import MemoryPlan
     from fedcert.protocol.device import DeviceState
     from fedcert.protocol.seeds import SeedGrant
+    from fedcert.records.signing import read_or_create_key
     from fedcert.reports.certificate_page import write_certificate_page
 
     check_client(client)

@@ -17,7 +17,7 @@ _Path = Annotated[Path, typer.Argument(help="The key file.")]
 @keys.command()
 def create(path: _Path) -> None:
     """Make an Ed25519 key, readable by you alone, and print its public part."""
-    from fedcert.certificates.signing import generate_key, public_hex, write_key
+    from fedcert.records.signing import generate_key, public_hex, write_key
 
     key = generate_key()
     write_key(path, key)
@@ -27,6 +27,6 @@ def create(path: _Path) -> None:
 @keys.command()
 def show(path: _Path) -> None:
     """Print the public part of a key: what others pass to `verify --public-key`."""
-    from fedcert.certificates.signing import public_hex, read_key
+    from fedcert.records.signing import public_hex, read_key
 
     typer.echo(public_hex(read_key(path)))

@@ -27,7 +27,7 @@ def submit(
     countersignature, which `verify --witness` takes.
     """
     from fedcert.certificates import Certificate
-    from fedcert.certificates.signing import read_key
+    from fedcert.records.signing import read_key
     from fedcert.verification.submissions import Submission
 
     submission = Submission.make(Certificate.read(certificate), read_key(key_path(key)))

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.atomic import write_atomically
 from fedcert.certificates import Certificate, RecipeTable, check_client, verify_record
-from fedcert.certificates.signing import key_from_seed, public_hex, read_or_create_key
 from fedcert.errors import ProtocolError
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.history import Attempt, History
@@ -19,6 +18,7 @@ from fedcert.protocol.log import Entry, ServerLog
 from fedcert.protocol.seeds import SeedGrant, hash_of_nonce
 from fedcert.protocol.witness import Countersignature
 from fedcert.randomness import derive_seed
+from fedcert.records.signing import key_from_seed, public_hex, read_or_create_key
 
 __all__ = ["SeedAuthority"]
 

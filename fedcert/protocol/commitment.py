@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedcert.atomic import write_atomically
 from fedcert.canonical import canonical_json, sha256_hex
 from fedcert.certificates.recipes import Recipe
-from fedcert.certificates.signing import public_hex
-from fedcert.certificates.strict_json import Fields
 from fedcert.data.examples import Examples
-from fedcert.errors import CertificateError, DataError, ProtocolError
+from fedcert.errors import ProtocolError
 from fedcert.label_set import LabelSet
 from fedcert.protocol.merkle import tree_root
-from fedcert.protocol.signed import is_signed_by, read_object, signature_of, to_text
+from fedcert.records import Digest, OrAbsent, Record, SignatureText, Signed
+from fedcert.records.signing import public_hex
 
 __all__ = ["FORMAT", "Commitment", "Opening"]
 
 FORMAT = "fedcert.commitment/1"
 """Name and version of the JSON form."""
 
-_OPENING = "fedcert.opening/1"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Commitment:
+class Commitment(Signed):
     """What a client sends to the server: nothing in it reveals an example.
 
     Parameters
@@ -57,70 +52,30 @@ class Commitment:
         if the labels are the bundle's.
     """
 
+    what = "commitment"
+    format = FORMAT
+
     client: str
-    public_key: str
-    bundle: str
+    public_key: Digest
+    bundle: Digest
     recipe: Recipe
     support_size: int
-    root: str
-    claim: str
-    signature: str
-    labels: LabelSet | None = None
+    root: Digest
+    claim: Digest
+    signature: SignatureText
+    labels: OrAbsent[LabelSet] = None
 
-    def to_object(self) -> dict[str, Any]:
-        """Return the JSON object."""
-        members = {field.name: getattr(self, field.name) for field in fields(self)}
-        del members["labels"]
-        own = {} if self.labels is None else {"labels": self.labels.to_config()}
-        return members | own | {"format": FORMAT, "recipe": self.recipe.to_config()}
-
-    @staticmethod
-    def from_object(value: object) -> Commitment:
-        """Read a commitment strictly, and check its signature.
-
-        Raises
-        ------
-        CertificateError
-            If it is malformed.
-        ProtocolError
-            If somebody else than its client signed it, or it was changed.
-        """
-        names = {field.name for field in fields(Commitment)} - {"labels"}
-        own = isinstance(value, dict) and "labels" in value
-        named = ("labels",) if own else ()
-        read = Fields(value, "commitment", ("format", *names, *named))
-        if read.text("format") != FORMAT:
-            raise CertificateError(f"commitment.format must be {FORMAT!r}")
-        commitment = Commitment(
-            client=read.text("client"),
-            public_key=read.hexadecimal("public_key", 64),
-            bundle=read.hexadecimal("bundle", 64),
-            recipe=Recipe.from_config(read.raw("recipe")),
-            support_size=read.integer("support_size"),
-            root=read.hexadecimal("root", 64),
-            claim=read.hexadecimal("claim", 64),
-            signature=read.hexadecimal("signature", 128),
-            labels=_label_set(read) if own else None,
-        )
-        if not is_signed_by(commitment.to_object(), commitment.public_key):
+    def validate(self, path: str) -> None:
+        """Raise `ProtocolError` if somebody else than its client signed it, or it changed."""
+        if not self.is_signed_by(self.public_key):
             raise ProtocolError(
-                f"the commitment of {commitment.client!r} was changed after signing, or not "
-                f"signed by {commitment.public_key}"
+                f"the {path} of {self.client!r} was changed after signing, or not signed by "
+                f"{self.public_key}"
             )
-        return commitment
-
-    def write(self, path: Path) -> None:
-        """Write the JSON form, in full or not at all."""
-        write_atomically(path, to_text(self.to_object()).encode())
-
-    @staticmethod
-    def read(path: Path) -> Commitment:
-        """Read a file; see `from_object`."""
-        return Commitment.from_object(read_object(path, "commitment"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opening:
+class Opening(Record):
     """A commitment with the salts, which never leave the client.
 
     Parameters
@@ -130,6 +85,9 @@ class Opening:
     salts : tuple of bytes
         One for each example, in `fedcert.data.identity.content_order`.
     """
+
+    what = "opening"
+    format = "fedcert.opening/1"
 
     commitment: Commitment
     salts: tuple[bytes, ...]
@@ -184,8 +142,7 @@ class Opening:
             labels=labels,
         )
         bound = replace(unsigned, root=Opening.root(unsigned, examples, salts))
-        signed = replace(bound, signature=signature_of(bound.to_object(), key))
-        return Opening(commitment=signed, salts=tuple(salts))
+        return Opening(commitment=bound.signed(key), salts=tuple(salts))
 
     @staticmethod
     def root(commitment: Commitment, examples: Examples, salts: Sequence[bytes]) -> str:
@@ -246,35 +203,6 @@ class Opening:
                 "changed since; use the file as it was"
             )
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, *, mode: int = 0o600) -> None:
         """Write commitment and salts, readable by their owner alone."""
-        members = {
-            "format": _OPENING,
-            "commitment": self.commitment.to_object(),
-            "salts": [salt.hex() for salt in self.salts],
-        }
-        write_atomically(path, to_text(members).encode(), mode=0o600)
-
-    @staticmethod
-    def read(path: Path) -> Opening:
-        """Read what `write` wrote.
-
-        Raises
-        ------
-        ProtocolError, CertificateError
-            If it is missing or damaged.
-        """
-        read = Fields(
-            read_object(path, "opening"), "opening", ("format", "commitment", "salts")
-        )
-        return Opening(
-            commitment=Commitment.from_object(read.raw("commitment")),
-            salts=tuple(bytes.fromhex(salt) for salt in read.texts("salts")),
-        )
-
-
-def _label_set(read: Fields) -> LabelSet:
-    try:
-        return LabelSet.from_config(read.raw("labels"))
-    except DataError as error:
-        raise CertificateError(f"{read.path('labels')}: {error}") from error
+        super().write(path, mode=mode)

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedcert.atomic import fsync_path, write_atomically
 from fedcert.canonical import canonical_json
 from fedcert.certificates import Certificate, Recipe
-from fedcert.certificates.signing import public_hex
 from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form, exact_form
 from fedcert.errors import ProtocolError
@@ -22,6 +21,7 @@ from fedcert.protocol.merkle import SALT_BYTES
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.protocol.spent import SpentLedger
 from fedcert.randomness import derive_seed
+from fedcert.records.signing import public_hex
 
 __all__ = ["DeviceState"]
 

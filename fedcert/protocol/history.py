@@ -6,18 +6,20 @@ that breaks one of them is caught by anybody who has its log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from fedcert.certificates.recipes import RecipeTable
-from fedcert.certificates.strict_json import Fields
 from fedcert.errors import FedcertError, ProtocolError
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.log import Entry
 from fedcert.protocol.seeds import hash_of_nonce, seed_of
+from fedcert.records import Digest, members_of
 
 __all__ = ["Attempt", "History", "PublishedBundle"]
+
+# What names an attempt in the entries about it.
+_ATTEMPT = {"client": str, "commitment": Digest, "attempt": int}
 
 
 @dataclass
@@ -118,7 +120,7 @@ class History:
         ProtocolError
             If it breaks a rule.
         """
-        rules: dict[str, Callable[[Mapping[str, Any], Entry], None]] = {
+        rules: dict[str, Callable[[object, Entry], None]] = {
             "opened": self._opened,
             "bundle": self._bundle,
             "enrolled": self._enrolled,
@@ -202,78 +204,70 @@ class History:
                 f"{1 - share:g} of it to later ones: more than all; commit to a newer bundle"
             )
 
-    def _opened(self, body: Mapping[str, Any], entry: Entry) -> None:
-        Fields(body, "body", ("server",)).hexadecimal("server", 64)
+    def _opened(self, body: object, entry: Entry) -> None:
+        members_of(body, "body", {"server": Digest})
         if entry.position != 0:
             raise ProtocolError("only the first entry opens a log")
 
-    def _bundle(self, body: Mapping[str, Any], _entry: Entry) -> None:
-        read = Fields(body, "body", ("bundle", "recipes", "nonce_hash"))
-        digest = read.hexadecimal("bundle", 64)
+    def _bundle(self, body: object, _entry: Entry) -> None:
+        digest, recipes, nonce_hash = members_of(
+            body, "body", {"bundle": Digest, "recipes": RecipeTable, "nonce_hash": Digest}
+        ).values()
         if digest in self.bundles:
             raise ProtocolError("the bundle was published before")
-        self.bundles[digest] = PublishedBundle(
-            RecipeTable.from_config(read.raw("recipes")), read.hexadecimal("nonce_hash", 64)
-        )
+        self.bundles[digest] = PublishedBundle(recipes, nonce_hash)
 
-    def _enrolled(self, body: Mapping[str, Any], _entry: Entry) -> None:
-        read = Fields(body, "body", ("client", "public_key"))
-        client, key = read.text("client"), read.hexadecimal("public_key", 64)
+    def _enrolled(self, body: object, _entry: Entry) -> None:
+        kinds = {"client": str, "public_key": Digest}
+        client, key = members_of(body, "body", kinds).values()
         if client in self.keys or key in self.keys.values():
             raise ProtocolError("the client or its key is enrolled already")
         self.keys[client] = key
 
-    def _commitment(self, body: Mapping[str, Any], _entry: Entry) -> None:
+    def _commitment(self, body: object, _entry: Entry) -> None:
         commitment = Commitment.from_object(body)
         self.check_commitment(commitment)
         if commitment.root in self.commitments:
             raise ProtocolError("the commitment was logged before")
         self.commitments[commitment.root] = commitment
 
-    def _seed(self, body: Mapping[str, Any], _entry: Entry) -> None:
-        read = Fields(body, "body", ("client", "commitment", "attempt", "seed", "relation"))
-        root = read.hexadecimal("commitment", 64)
+    def _seed(self, body: object, _entry: Entry) -> None:
+        kinds = _ATTEMPT | {"seed": Digest, "relation": str}
+        client, root, number, seed, relation = members_of(body, "body", kinds).values()
         commitment = self.commitments[root]
         self.check_commitment(commitment)
-        attempt = Attempt(
-            commitment,
-            read.integer("attempt"),
-            read.hexadecimal("seed", 64),
-            read.text("relation"),
-        )
         if root in self.attempts:
             raise ProtocolError("a second seed for one commitment")
-        if read.text("client") != commitment.client:
+        if client != commitment.client:
             raise ProtocolError("the commitment is another client's")
-        if attempt.number != self.next_attempt(commitment.client):
-            raise ProtocolError(f"attempt {attempt.number} is not the client's next")
-        if attempt.relation != self.relation(commitment):
-            raise ProtocolError(f"the commitment is no {attempt.relation!r} attempt")
-        self.attempts[root] = attempt
+        if number != self.next_attempt(client):
+            raise ProtocolError(f"attempt {number} is not the client's next")
+        if relation != self.relation(commitment):
+            raise ProtocolError(f"the commitment is no {relation!r} attempt")
+        self.attempts[root] = Attempt(commitment, number, seed, relation)
 
-    def _certificate(self, body: Mapping[str, Any], entry: Entry) -> None:
-        read = Fields(body, "body", ("client", "commitment", "attempt", "certificate"))
-        attempt = self.attempts[read.hexadecimal("commitment", 64)]
+    def _certificate(self, body: object, entry: Entry) -> None:
+        kinds = _ATTEMPT | {"certificate": Digest}
+        client, root, number, certificate = members_of(body, "body", kinds).values()
+        attempt = self.attempts[root]
         if attempt.certificate is not None:
             raise ProtocolError("a second certificate from one seed")
-        if (attempt.commitment.client, attempt.number) != (
-            read.text("client"),
-            read.integer("attempt"),
-        ):
+        if (attempt.commitment.client, attempt.number) != (client, number):
             raise ProtocolError("the seed was another client's or another attempt's")
-        attempt.certificate = read.hexadecimal("certificate", 64)
+        attempt.certificate = certificate
         attempt.position = entry.position
 
-    def _aborted(self, body: Mapping[str, Any], _entry: Entry) -> None:
-        read = Fields(body, "body", ("client", "commitment", "attempt", "reason"))
-        attempt = self.attempts[read.hexadecimal("commitment", 64)]
+    def _aborted(self, body: object, _entry: Entry) -> None:
+        kinds = _ATTEMPT | {"reason": str}
+        _client, root, _number, reason = members_of(body, "body", kinds).values()
+        attempt = self.attempts[root]
         if attempt.certificate is not None:
             raise ProtocolError("the attempt has a certificate")
-        attempt.aborted = read.text("reason")
+        attempt.aborted = reason
 
-    def _closed(self, body: Mapping[str, Any], _entry: Entry) -> None:
-        read = Fields(body, "body", ("bundle", "nonce"))
-        digest, nonce = read.hexadecimal("bundle", 64), read.hexadecimal("nonce", 64)
+    def _closed(self, body: object, _entry: Entry) -> None:
+        kinds = {"bundle": Digest, "nonce": Digest}
+        digest, nonce = members_of(body, "body", kinds).values()
         bundle = self.bundles[digest]
         if bundle.nonce is not None or hash_of_nonce(nonce) != bundle.nonce_hash:
             raise ProtocolError("this is not the nonce whose hash was published")

@@ -18,41 +18,55 @@ from typing import IO, Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.atomic import fsync_path, naming, write_atomically
-from fedcert.canonical import canonical_json, digest_json
-from fedcert.certificates.signing import public_hex
-from fedcert.certificates.strict_json import Fields, parse_json
-from fedcert.errors import CertificateError, ProtocolError
-from fedcert.protocol.signed import is_signed_by, signature_of
+from fedcert.canonical import canonical_json
+from fedcert.errors import ProtocolError
+from fedcert.records import Digest, Record, RecordError, SignatureText, Signed, parse_json
+from fedcert.records.signing import public_hex
 
 __all__ = ["FORMAT", "Entry", "ServerLog", "read_log"]
 
 FORMAT = "fedcert.log/1"
 """Name and version of an entry's JSON form."""
 
-_KEYS = ("format", "position", "previous", "kind", "body", "signature")
 _NOTHING = "0" * 64
 
 
-@dataclass(frozen=True)
-class Entry:
+@dataclass(frozen=True, kw_only=True)
+class Entry(Signed):
     """One line of the log.
 
-    Attributes
+    Parameters
     ----------
     position : int
         Its number, from 0 on.
+    previous : str
+        Digest of the whole line before, zeros before the first.
     kind : str
         What happened; `fedcert.protocol.history` knows the kinds.
-    body : Mapping[str, Any]
+    body : dict
         The details.
-    digest : str
-        Digest of the whole line; the next entry holds it.
+    signature : str
+        The server's, over all the rest.
     """
 
+    what = "log entry"
+    format = FORMAT
+
     position: int
+    previous: Digest
     kind: str
-    body: Mapping[str, Any]
-    digest: str
+    body: dict[str, Any]
+    signature: SignatureText
+
+
+@dataclass(frozen=True)
+class _Head(Record):
+    """Which entry is the last."""
+
+    what = "log head"
+
+    position: int
+    digest: Digest
 
 
 def read_log(path: Path, public_key: str) -> list[Entry]:
@@ -119,22 +133,20 @@ class ServerLog:
 
     def append(self, kind: str, body: Mapping[str, Any]) -> Entry:
         """Add an entry; when this returns it is on the disk. Call it within `writing`."""
-        members: dict[str, Any] = {
-            "format": FORMAT,
-            "position": len(self._entries),
-            "previous": self._entries[-1].digest if self._entries else _NOTHING,
-            "kind": kind,
-            "body": dict(body),
-        }
-        members["signature"] = signature_of(members, self._key)
-        line = canonical_json(members) + b"\n"
+        entry = Entry(
+            position=len(self._entries),
+            previous=self._entries[-1].digest if self._entries else _NOTHING,
+            kind=kind,
+            body=dict(body),
+            signature="",
+        ).signed(self._key)
+        line = canonical_json(entry.to_object()) + b"\n"
         with naming(self.path), self.path.open("ab") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
         if not self._entries:
             fsync_path(self.path.parent)  # the log's name is as new as its first entry
-        entry = Entry(members["position"], kind, members["body"], digest_json(members))
         self._entries.append(entry)
         self._size += len(line)
         self._remember()
@@ -158,20 +170,18 @@ class ServerLog:
 
     def _remember(self) -> None:
         last = self._entries[-1]
-        head = {"position": last.position, "digest": last.digest}
+        head = _Head(last.position, last.digest).to_object()
         write_atomically(self._head, json.dumps(head).encode())
 
     def _check_head(self) -> None:
         if not self._head.exists():
             return
-        read = Fields(
-            parse_json(self._head.read_bytes(), "log head"), "head", ("position", "digest")
-        )
-        position, digest = read.integer("position"), read.hexadecimal("digest", 64)
-        if position >= len(self._entries) or self._entries[position].digest != digest:
+        last = _Head.read(self._head)
+        missing = last.position >= len(self._entries)
+        if missing or self._entries[last.position].digest != last.digest:
             raise ProtocolError(
-                f"the log {self.path} was cut short or replaced: entry {position} is not what "
-                f"it was; put the full log back, since attempts that are missing from it "
+                f"the log {self.path} was cut short or replaced: entry {last.position} is not "
+                f"what it was; put the full log back, since attempts that are missing from it "
                 "would count anew"
             )
 
@@ -182,32 +192,22 @@ def _read_entries(
     entries: list[Entry] = []
     previous = before[-1].digest if before else _NOTHING
     for position, line in enumerate(lines, start=len(before)):
-        entry, stated = _read_entry(line, position, public_key, path)
-        if stated != previous:
+        where = f"log entry {position}"
+        try:
+            entry = Entry.from_object(parse_json(line, where), where)
+        except RecordError as error:
+            raise ProtocolError(f"the log {path} was edited: {error}") from error
+        if entry.position != position:
+            raise ProtocolError(f"the log {path} was edited: entry {position} is out of place")
+        if not entry.is_signed_by(public_key):
+            raise ProtocolError(
+                f"the log {path}: entry {position} was changed, or the server {public_key} did "
+                "not sign it"
+            )
+        if entry.previous != previous:
             raise ProtocolError(
                 f"the log {path} was edited: entry {position} does not follow the one before"
             )
         entries.append(entry)
         previous = entry.digest
     return entries
-
-
-def _read_entry(line: bytes, position: int, public_key: str, path: Path) -> tuple[Entry, str]:
-    where = f"log entry {position}"
-    try:
-        members = parse_json(line, where)
-        read = Fields(members, where, _KEYS)
-        stated = read.integer("position")
-        previous, kind = read.hexadecimal("previous", 64), read.text("kind")
-        read.hexadecimal("signature", 128)
-    except CertificateError as error:
-        raise ProtocolError(f"the log {path} was edited: {error}") from error
-    body = members["body"]
-    if members["format"] != FORMAT or not isinstance(body, dict) or stated != position:
-        raise ProtocolError(f"the log {path} was edited: entry {position} is out of place")
-    if not is_signed_by(members, public_key):
-        raise ProtocolError(
-            f"the log {path}: entry {position} was changed, or the server {public_key} did "
-            "not sign it"
-        )
-    return Entry(position, kind, body, digest_json(members)), previous

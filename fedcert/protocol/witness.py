@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedcert.atomic import write_atomically
 from fedcert.certificates import Certificate, Check
-from fedcert.certificates.signing import public_hex
-from fedcert.certificates.strict_json import Fields
 from fedcert.data.examples import Examples
-from fedcert.errors import CertificateError, ProtocolError
+from fedcert.errors import ProtocolError
 from fedcert.protocol.commitment import Opening
 from fedcert.protocol.history import Attempt, History
 from fedcert.protocol.log import Entry
-from fedcert.protocol.signed import is_signed_by, read_object, signature_of, to_text
+from fedcert.records import Digest, SignatureText, Signed
+from fedcert.records.signing import public_hex
 
 __all__ = [
     "FORMAT",
@@ -34,7 +30,7 @@ FORMAT = "fedcert.witness/1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Countersignature:
+class Countersignature(Signed):
     """What a server signs when it has logged a certificate.
 
     Parameters
@@ -53,15 +49,18 @@ class Countersignature:
         Over all the rest.
     """
 
-    certificate: str
+    what = "countersignature"
+    format = FORMAT
+
+    certificate: Digest
     client: str
-    commitment: str
+    commitment: Digest
     attempt: int
-    seed: str
+    seed: Digest
     position: int
-    entry: str
-    server: str
-    signature: str
+    entry: Digest
+    server: Digest
+    signature: SignatureText
 
     @staticmethod
     def make(attempt: Attempt, entry: Entry, key: Ed25519PrivateKey) -> Countersignature:
@@ -81,7 +80,7 @@ class Countersignature:
         Countersignature
             The server's statement, for whoever holds the certificate.
         """
-        unsigned = Countersignature(
+        return Countersignature(
             certificate=str(attempt.certificate),
             client=attempt.commitment.client,
             commitment=attempt.commitment.root,
@@ -91,43 +90,7 @@ class Countersignature:
             entry=entry.digest,
             server=public_hex(key),
             signature="",
-        )
-        return replace(unsigned, signature=signature_of(unsigned.to_object(), key))
-
-    def to_object(self) -> dict[str, Any]:
-        """Return the JSON object."""
-        return asdict(self) | {"format": FORMAT}
-
-    def write(self, path: Path) -> None:
-        """Write the JSON form, in full or not at all."""
-        write_atomically(path, to_text(self.to_object()).encode())
-
-    @staticmethod
-    def read(path: Path) -> Countersignature:
-        """Read a file strictly; `check_witness` is for what it says.
-
-        Raises
-        ------
-        ProtocolError, CertificateError
-            If it is missing or malformed.
-        """
-        names = tuple(field.name for field in fields(Countersignature))
-        read = Fields(
-            read_object(path, "countersignature"), "countersignature", ("format", *names)
-        )
-        if read.text("format") != FORMAT:
-            raise CertificateError(f"countersignature.format must be {FORMAT!r}")
-        return Countersignature(
-            certificate=read.hexadecimal("certificate", 64),
-            client=read.text("client"),
-            commitment=read.hexadecimal("commitment", 64),
-            attempt=read.integer("attempt"),
-            seed=read.hexadecimal("seed", 64),
-            position=read.integer("position"),
-            entry=read.hexadecimal("entry", 64),
-            server=read.hexadecimal("server", 64),
-            signature=read.hexadecimal("signature", 128),
-        )
+        ).signed(key)
 
 
 def check_server(certificate: Certificate, server: str) -> Check:
@@ -160,7 +123,7 @@ def check_witness(certificate: Certificate, witness: Countersignature) -> Check:
         return Check("countersignature", False, "it is for another certificate")
     if witness.server != receipt.server:
         return Check("countersignature", False, "another server signed it than issued the seed")
-    if not is_signed_by(witness.to_object(), witness.server):
+    if not witness.is_signed_by(witness.server):
         return Check("countersignature", False, f"the server {witness.server} did not sign it")
     return Check(
         "countersignature",

@@ -156,7 +156,7 @@ def _server(found: str, named: str) -> Check:
 def _seed(certificate: Certificate, bundle: Bundle) -> Check:
     receipt = certificate.protocol
     if receipt is not None:
-        problem = receipt.problem(certificate.receipt_payload(), certificate.recipe)
+        problem = certificate.grant.problem()
         detail = f"the server {receipt.server} issued the seed for this bundle"
         return Check("seed", problem is None, problem or detail)
     expected = candidate_seed(

@@ -8,21 +8,18 @@ the certificate does not say: no example, no salt, no key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedcert.atomic import write_atomically
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, verify_record
-from fedcert.certificates.signing import public_hex
-from fedcert.certificates.strict_json import Fields
-from fedcert.errors import CertificateError, ProtocolError
+from fedcert.errors import ProtocolError
 from fedcert.protocol.authority import SeedAuthority
-from fedcert.protocol.signed import is_signed_by, read_object, signature_of, to_text
 from fedcert.protocol.witness import Countersignature
+from fedcert.records import Digest, SignatureText, Signed
+from fedcert.records.signing import public_hex
 from fedcert.verification import verify
 
 __all__ = ["FORMAT", "Filed", "Submission", "accept"]
@@ -30,11 +27,9 @@ __all__ = ["FORMAT", "Filed", "Submission", "accept"]
 FORMAT = "fedcert.submission/1"
 """Name and version of the JSON form."""
 
-_KEYS = ("format", "client", "public_key", "certificate", "signature")
-
 
 @dataclass(frozen=True, kw_only=True)
-class Submission:
+class Submission(Signed):
     """A certificate, as its client hands it in.
 
     Parameters
@@ -49,10 +44,13 @@ class Submission:
         The client's, over all the rest.
     """
 
+    what = "submission"
+    format = FORMAT
+
     client: str
-    public_key: str
+    public_key: Digest
     certificate: Certificate
-    signature: str
+    signature: SignatureText
 
     @staticmethod
     def make(certificate: Certificate, key: Ed25519PrivateKey) -> Submission:
@@ -76,57 +74,20 @@ class Submission:
                 "no server issued this certificate's seed, so no server can countersign it; "
                 "for a witnessed one run `fedcert commit` first"
             )
-        unsigned = Submission(
+        return Submission(
             client=certificate.client,
             public_key=public_hex(key),
             certificate=certificate,
             signature="",
-        )
-        return replace(unsigned, signature=signature_of(unsigned.to_object(), key))
+        ).signed(key)
 
-    def to_object(self) -> dict[str, Any]:
-        """Return the JSON object."""
-        return {
-            "format": FORMAT,
-            "client": self.client,
-            "public_key": self.public_key,
-            "certificate": self.certificate.to_object(),
-            "signature": self.signature,
-        }
-
-    def write(self, path: Path) -> None:
-        """Write the JSON form, in full or not at all."""
-        write_atomically(path, to_text(self.to_object()).encode())
-
-    @staticmethod
-    def read(path: Path) -> Submission:
-        """Read a submission strictly, and check who signed it.
-
-        Raises
-        ------
-        CertificateError
-            If it, or its certificate, is malformed.
-        ProtocolError
-            If it is missing, too large, changed, or another client's certificate.
-        """
-        read = Fields(read_object(path, "submission"), "submission", _KEYS)
-        if read.text("format") != FORMAT:
-            raise CertificateError(f"submission.format must be {FORMAT!r}")
-        submission = Submission(
-            client=read.text("client"),
-            public_key=read.hexadecimal("public_key", 64),
-            certificate=Certificate.from_object(read.raw("certificate")),
-            signature=read.hexadecimal("signature", 128),
-        )
-        if not is_signed_by(submission.to_object(), submission.public_key):
+    def validate(self, path: str) -> None:
+        """Raise `ProtocolError` if it was changed, or is another client's certificate."""
+        if not self.is_signed_by(self.public_key):
             raise ProtocolError(
-                f"the submission of {submission.client!r} was changed after signing, or not "
-                f"signed by {submission.public_key}"
+                f"the {path} of {self.client!r} was changed after signing, or not signed by "
+                f"{self.public_key}"
             )
-        submission._check_own()
-        return submission
-
-    def _check_own(self) -> None:
         certified = self.certificate.client, self.certificate.signature.public_key
         if certified != (self.client, self.public_key):
             raise ProtocolError(

@@ -212,7 +212,7 @@ def make_endings(made: Path) -> None:
 
 
 def write_manifest(made: Path, commit: str) -> None:
-    from fedcert.certificates.signing import public_hex, read_key
+    from fedcert.records.signing import public_hex, read_key
     from fedcert.runs.machine import describe_machine, versions
 
     # rglob does not follow the link to the latest bundle.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedcert.certificates import Certificate, Digests, Recipe, UnionRecipe, issue
-from fedcert.certificates.signing import key_from_seed
+from fedcert.records.signing import key_from_seed
 
 KEY = key_from_seed(bytes(range(32)))
 ATTACKER = key_from_seed(bytes(32))

@@ -29,10 +29,10 @@ from fedcert.certificates import (
 from fedcert.certificates.attempts import FIRST_SHARE, attempt_delta
 from fedcert.certificates.counts import Counts, Selection
 from fedcert.certificates.randomized import EVENLY, LEAST, number_of
-from fedcert.certificates.receipt import SeedReceipt, seed_payload
+from fedcert.certificates.receipt import IssuedSeed, SeedReceipt
 from fedcert.certificates.replay import ErrorTable, mean_bound, replay
-from fedcert.certificates.signing import key_from_seed, public_hex, sign
 from fedcert.errors import CertificateError
+from fedcert.records.signing import key_from_seed, public_hex
 from fedcert.simulations.benchmarks.episodes import SIZE, Case, excess, false_certificates
 from fedcert.simulations.benchmarks.recipes import VoteRecipe
 
@@ -63,7 +63,7 @@ def receipt_for(recipe: Recipe, seed: str = SEED) -> SeedReceipt:
         server=public_hex(SERVER),
         signature="",
     )
-    payload = seed_payload(
+    issued = IssuedSeed(
         client="client-7",
         public_key=public_hex(KEY),
         bundle="b0" * 32,
@@ -72,7 +72,7 @@ def receipt_for(recipe: Recipe, seed: str = SEED) -> SeedReceipt:
         seed=seed,
         receipt=unsigned,
     )
-    return replace(unsigned, signature=sign(SERVER, payload))
+    return issued.signed(SERVER).receipt
 
 
 def first_attempt() -> UnionRecipe:
@@ -198,9 +198,7 @@ def test_certificates_of_earlier_versions_verify(make: Issuer) -> None:
     assert verify_record(blessed).passed
     recipe = first_attempt()
     again = make(recipe, protocol=receipt_for(recipe))
-    assert replace(again, library=blessed.library).unsigned_payload() == (
-        blessed.unsigned_payload()
-    )
+    assert replace(again, library=blessed.library).payload() == (blessed.payload())
 
 
 def test_no_server_no_random_number(make: Issuer) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from fedcert.certificates import Certificate, UnionRecipe, verify_record
 from fedcert.certificates.attempts import attempt_delta
-from fedcert.certificates.receipt import SeedReceipt, seed_payload
-from fedcert.certificates.signing import key_from_seed, public_hex, sign
+from fedcert.certificates.receipt import IssuedSeed, SeedReceipt
 from fedcert.errors import CertificateError
+from fedcert.records.signing import key_from_seed, public_hex
 
 from .conftest import ATTACKER, KEY, Issuer
 
@@ -37,7 +37,7 @@ def _receipt(attempt: int = 1, **changes: Any) -> SeedReceipt:
         "seed": "0123456789abcdef" * 4,
         "receipt": unsigned,
     }
-    return replace(unsigned, signature=sign(SERVER, seed_payload(**(arguments | changes))))
+    return IssuedSeed(**(arguments | changes)).signed(SERVER).receipt
 
 
 def _recipe(attempt: int = 1) -> UnionRecipe:

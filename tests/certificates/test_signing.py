@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from fedcert.certificates.signing import (
+from fedcert.errors import CertificateError
+from fedcert.records.signing import (
     generate_key,
     key_from_seed,
     public_hex,
@@ -24,7 +25,6 @@ from fedcert.certificates.signing import (
     verify,
     write_key,
 )
-from fedcert.errors import CertificateError
 
 from .conftest import ATTACKER, KEY
 
@@ -129,5 +129,5 @@ def test_the_key_of_a_faster_process_is_used(
         write_key(path, KEY)
         return ATTACKER
 
-    monkeypatch.setattr("fedcert.certificates.signing.generate_key", slow_generate)
+    monkeypatch.setattr("fedcert.records.signing.generate_key", slow_generate)
     assert public_hex(read_or_create_key(path)) == public_hex(KEY)

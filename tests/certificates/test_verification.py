@@ -20,7 +20,7 @@ from fedcert.certificates import (
     VerificationReport,
     verify_record,
 )
-from fedcert.certificates.signing import public_hex, sign
+from fedcert.records.signing import public_hex, sign
 from fedcert.simulations.benchmarks.recipes import GibbsRecipe, KnownBestRecipe, VoteRecipe
 
 from .conftest import ATTACKER, KEY, Issuer
@@ -30,7 +30,7 @@ def resigned(certificate: Certificate) -> Certificate:
     """Sign a changed record with a key that the forger does have."""
     signature = replace(certificate.signature, public_key=public_hex(ATTACKER))
     changed = replace(certificate, signature=signature)
-    value = sign(ATTACKER, changed.unsigned_payload())
+    value = sign(ATTACKER, changed.payload())
     return replace(changed, signature=replace(signature, value=value))
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from simulations.federation import finished_simulation
 
-from fedcert.certificates.signing import generate_key, write_key
 from fedcert.cli import main
 from fedcert.data import Examples
+from fedcert.records.signing import generate_key, write_key
 from fedcert.scenarios import load_scenario
 from fedcert.simulations.simulating import Simulation
 

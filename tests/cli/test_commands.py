@@ -14,7 +14,7 @@ from cli.conftest import Run, tree
 from fedcert import __version__
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
-from fedcert.certificates.signing import public_hex, read_key
+from fedcert.records.signing import public_hex, read_key
 from fedcert.settings import RunSettings
 from fedcert.simulations.simulating import Simulation
 

@@ -14,7 +14,6 @@ from simulations.federation import CLIENTS, SCENARIO, UPSTREAM, Federation, tiny
 from fedcert import __version__
 from fedcert.adapters import decode
 from fedcert.certificates import Certificate, verify_record
-from fedcert.certificates.signing import public_hex, read_key
 from fedcert.clients import client_app
 from fedcert.clients.client_app import app, make_client_app
 from fedcert.clients.node import Node, node_of
@@ -33,6 +32,7 @@ from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.models.base import weight_digest
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Commitment
+from fedcert.records.signing import public_hex, read_key
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.verification import check_adapter, check_bundle
 

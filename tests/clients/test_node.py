@@ -10,9 +10,9 @@ import pytest
 from flwr.app import Context, RecordDict
 from simulations.federation import CLIENTS, NEW, UPSTREAM, tiny_settings
 
-from fedcert.certificates.signing import generate_key, public_hex, read_key, write_key
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import CertificateError, SettingsError
+from fedcert.records.signing import generate_key, public_hex, read_key, write_key
 from fedcert.settings import RunSettings
 
 TOTAL = UPSTREAM + NEW

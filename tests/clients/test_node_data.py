@@ -14,13 +14,13 @@ from models.tiny_encoders import save_sentence_encoder
 from simulations.federation import tiny_settings
 
 from fedcert.adapters import AdapterSpace
-from fedcert.certificates.signing import public_hex
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import DataError, FedcertError, SettingsError
 from fedcert.messages import PROTOCOL_VERSION, REPLY, TRAIN
 from fedcert.messages.flower import payload_of
 from fedcert.models import load_base_model
+from fedcert.records.signing import public_hex
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 

@@ -151,8 +151,8 @@ def test_a_folders_files_and_names_are_on_the_disk(
 def test_keys_secrets_and_logs_are_there_after_a_power_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedcert.certificates.signing import generate_key, write_key
     from fedcert.protocol.secrets import read_or_create_secret
+    from fedcert.records.signing import generate_key, write_key
 
     key = generate_key()
     steps = _recorded(monkeypatch)

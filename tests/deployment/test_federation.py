@@ -14,12 +14,12 @@ import pytest
 
 from deployment.conftest import SIMULATED, Deployed
 from fedcert.certificates import Certificate
-from fedcert.certificates.signing import public_hex, read_key
 from fedcert.deployment.processes import marked
 from fedcert.models import load_base_model
 from fedcert.pool import Pool
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.log import read_log
+from fedcert.records.signing import public_hex, read_key
 from fedcert.scenarios import load_scenario
 
 pytestmark = pytest.mark.deploy

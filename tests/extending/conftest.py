@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from extending.blocks import blocks, run_commands
-from fedcert.certificates.recipes import registry
+from fedcert.certificates.recipes.registry import _REGISTRY
 from fedcert.data.kinds import INPUT_KINDS
 from fedcert.priors import PRIORS
 
-REGISTRIES = (PRIORS, registry._REGISTRY, INPUT_KINDS)
+REGISTRIES = (PRIORS, _REGISTRY, INPUT_KINDS)
 
 Forget = Callable[[], None]
 

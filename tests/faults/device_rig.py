@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, issue
-from fedcert.certificates.signing import read_key
 from fedcert.data import Examples, ImageInputs
 from fedcert.protocol.device import DeviceState
 from fedcert.randomness import keyed_generator
+from fedcert.records.signing import read_key
 
 __all__ = [
     "CLIENT",

@@ -17,10 +17,9 @@ from faults.device_rig import (
 from faults.fault import Fault, Outcome
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
-from fedcert.certificates.signing import generate_key, public_hex
 from fedcert.errors import FedcertError
 from fedcert.protocol.authority import SeedAuthority
-from fedcert.protocol.signed import signature_of
+from fedcert.records.signing import generate_key, public_hex
 from fedcert.verification.submissions import Submission, accept
 
 __all__ = ["SUBMISSION_FAULTS"]
@@ -65,7 +64,7 @@ def _own(parties: Parties) -> Submission:
 def _signed_by_a_thief(parties: Parties) -> Submission:
     thief = generate_key()
     stolen = replace(_own(parties), client="thief", public_key=public_hex(thief))
-    return replace(stolen, signature=signature_of(stolen.to_object(), thief))
+    return stolen.signed(thief)
 
 
 def _another_adapter(parties: Parties) -> Submission:
@@ -95,7 +94,7 @@ def _with(**changes: str) -> _Given:
             digests = replace(certificate.digests, **changes)
             certificate = replace(certificate, digests=digests)
         changed = replace(own, certificate=certificate)
-        return replace(changed, signature=signature_of(changed.to_object(), parties.key()))
+        return changed.signed(parties.key())
 
     return make
 

@@ -20,12 +20,12 @@ from fedcert.certificates import (
     UnionRecipe,
     issue,
 )
-from fedcert.certificates.signing import key_from_seed
 from fedcert.data import Examples
 from fedcert.data.identity import in_drawn_order
 from fedcert.personalization import Personalization, candidate_seed, personalize
 from fedcert.priors import GaussianPrior
 from fedcert.randomness import keyed_generator
+from fedcert.records.signing import key_from_seed
 from fedcert.search import BatchedScorer, exported_wrong
 
 KEY = key_from_seed(bytes(range(32)))

@@ -12,7 +12,6 @@ from tiny_text import tiny_texts
 from fedcert.adapters import AdapterSpace, Task
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, RecipeTable, UnionRecipe
-from fedcert.certificates.signing import key_from_seed
 from fedcert.data import TextInputs
 from fedcert.models import load_base_model, with_label_names
 from fedcert.personalization import Personalization, commit_to, personalize
@@ -22,6 +21,7 @@ from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.randomness import keyed_generator
+from fedcert.records.signing import key_from_seed
 from fedcert.verification import verify
 
 __all__ = ["KEY", "NAMES", "Client"]

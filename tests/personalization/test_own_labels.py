@@ -14,7 +14,6 @@ from tiny_models import make_family
 from fedcert import load_classifier
 from fedcert.certificates import Certificate, UnionRecipe, verify_record
 from fedcert.certificates.recipes import SplitRecipe
-from fedcert.certificates.signing import sign
 from fedcert.data import Examples
 from fedcert.errors import (
     BundleError,
@@ -28,6 +27,7 @@ from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.log import read_log
 from fedcert.protocol.seeds import SeedGrant
+from fedcert.records.signing import sign
 from fedcert.verification import verify
 
 from .named_client import KEY, NAMES, Client
@@ -42,7 +42,7 @@ def client(tmp_path: Path) -> Client:
 
 def _signed(certificate: Certificate, **changes: Any) -> Certificate:
     changed = replace(certificate, **changes)
-    value = sign(KEY, changed.unsigned_payload())
+    value = sign(KEY, changed.payload())
     return replace(changed, signature=replace(changed.signature, value=value))
 
 

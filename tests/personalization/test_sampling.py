@@ -13,13 +13,13 @@ from tiny_models import Family
 from fedcert.adapters import AdaptedModel
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Sample, verify_record
-from fedcert.certificates.signing import sign
 from fedcert.data import Examples
 from fedcert.data.examples import ALWAYS_WRONG
 from fedcert.data.identity import collapsed_form, in_drawn_order
 from fedcert.errors import CertificateError, DataError, RefusalError
 from fedcert.personalization import Personalization, commit_to, personalize
 from fedcert.protocol.device import DeviceState
+from fedcert.records.signing import sign
 from fedcert.search import BatchedScorer, search
 from fedcert.verification import check_data
 
@@ -149,7 +149,7 @@ def test_a_support_digest_of_before_still_verifies(
         support=examples.multiset_digest(made.certificate.candidate.seed, collapsed_form),
     )
     unsigned = replace(made.certificate, digests=digests)
-    value = sign(KEY, unsigned.unsigned_payload())
+    value = sign(KEY, unsigned.payload())
     older = replace(unsigned, signature=replace(unsigned.signature, value=value))
     assert verify_record(older).passed
     assert not _failed(older, bundle, vit, made.adapter, examples)

@@ -17,13 +17,13 @@ from fedcert.certificates import (
     UnionRecipe,
     issue,
 )
-from fedcert.certificates.signing import key_from_seed
 from fedcert.data import Examples
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.randomness import keyed_generator
+from fedcert.records.signing import key_from_seed
 
 ALICE, MALLORY, SERVER = (key_from_seed(bytes([i]) * 32) for i in (1, 2, 3))
 BUNDLE, OTHER_BUNDLE = "b0" * 32, "b1" * 32

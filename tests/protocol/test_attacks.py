@@ -14,22 +14,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.canonical import canonical_json
 from fedcert.certificates import verify_record
-from fedcert.certificates.signing import public_hex, sign
 from fedcert.data import Examples
 from fedcert.errors import ProtocolError, RefusalError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.history import History
-from fedcert.protocol.log import ServerLog, read_log
+from fedcert.protocol.log import Entry, ServerLog, read_log
 from fedcert.protocol.seeds import SeedGrant
-from fedcert.protocol.signed import signature_of
 from fedcert.protocol.witness import (
     check_log,
     check_opening,
     check_server,
     check_witness,
 )
+from fedcert.records.signing import public_hex, sign
 
 from .conftest import (
     ALICE,
@@ -255,7 +254,7 @@ def test_replaying_another_clients_commitment(
     stolen = replace(made, client="mallory", public_key=public_hex(MALLORY))
     with pytest.raises(ProtocolError, match="changed after signing"):
         server.issue(stolen)
-    resigned = replace(stolen, signature=signature_of(stolen.to_object(), MALLORY))
+    resigned = stolen.signed(MALLORY)
     with pytest.raises(ProtocolError, match="was committed before, with other words"):
         server.issue(resigned)
     mallory = DeviceState(tmp_path / "mallory")
@@ -271,7 +270,7 @@ def test_replaying_the_commitment_of_another_bundle(
     grant = server.issue(made)
     server.publish(OTHER_BUNDLE, RECIPES)
     moved = replace(made, bundle=OTHER_BUNDLE)
-    moved = replace(moved, signature=signature_of(moved.to_object(), ALICE))
+    moved = moved.signed(ALICE)
     with pytest.raises(ProtocolError, match="was committed before, with other words"):
         server.issue(moved)
     with pytest.raises(ProtocolError, match="issued for the bundle"):
@@ -305,7 +304,7 @@ def test_replaying_another_clients_certificate(
     stolen = replace(certificate, client="mallory", signature=replace(
         certificate.signature, public_key=public_hex(MALLORY)))  # fmt: skip
     stolen = replace(stolen, signature=replace(
-        stolen.signature, value=sign(MALLORY, stolen.unsigned_payload())))  # fmt: skip
+        stolen.signature, value=sign(MALLORY, stolen.payload())))  # fmt: skip
     assert [c.name for c in verify_record(stolen).failures] == ["witness"]
     assert not check_witness(stolen, witness).passed
     with pytest.raises(ProtocolError, match="does not verify"):
@@ -390,7 +389,7 @@ def test_an_edited_log(
         entry = json.loads(lines[2])
         entry["body"]["client"] = "mallory"
         if edit == "resigned":  # by the server's own key: the chain still tells
-            entry["signature"] = signature_of(entry, SERVER)
+            entry = Entry.from_object(entry).signed(SERVER).to_object()
         lines[2] = canonical_json(entry) + b"\n"
     path.write_bytes(b"".join(lines))
     with pytest.raises(ProtocolError, match=r"was edited|was changed"):
@@ -483,7 +482,7 @@ def certify_anyway(grant: SeedGrant, **changes: object):  # type: ignore[no-unty
             witness=witness,
         ),
     )
-    value = sign(ALICE, forged.unsigned_payload())
+    value = sign(ALICE, forged.payload())
     return replace(forged, signature=replace(forged.signature, value=value))
 
 

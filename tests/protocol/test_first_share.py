@@ -11,7 +11,6 @@ import pytest
 
 from fedcert.certificates import Certificate, RecipeTable, verify_record
 from fedcert.certificates.attempts import FIRST_SHARE
-from fedcert.certificates.signing import public_hex
 from fedcert.errors import ProtocolError, RefusalError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Commitment
@@ -20,6 +19,7 @@ from fedcert.protocol.history import History
 from fedcert.protocol.log import read_log
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.protocol.witness import Countersignature, check_log, check_witness
+from fedcert.records.signing import public_hex
 
 from .conftest import BUNDLE, OTHER_BUNDLE, RECIPES, SERVER, certify, commit, draw
 from .test_attacks import certify_anyway

@@ -13,11 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from faults.device_rig import Parties, fedcert
 
-from fedcert.certificates.signing import read_key
 from fedcert.errors import FedcertError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Opening
 from fedcert.protocol.device import DeviceState
+from fedcert.records.signing import read_key
 
 SECRET = ("device.key", "device.state", "server.key", "nonces")
 """Files and folders that stay where they are; everything else may be published or sent."""

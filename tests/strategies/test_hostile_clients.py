@@ -25,7 +25,6 @@ from simulations.federation import (
 
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, issue
-from fedcert.certificates.signing import key_from_seed, public_hex, sign
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import node_of
 from fedcert.messages import (
@@ -42,6 +41,7 @@ from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.personalization import candidate_seed, personalize
 from fedcert.protocol.commitment import Commitment
 from fedcert.randomness import derive_seed
+from fedcert.records.signing import key_from_seed, public_hex, sign
 from fedcert.runs.failures import Failure
 from fedcert.strategies.pooled_prior import PooledPrior
 
@@ -362,7 +362,7 @@ def _with_the_seed(certificate: Certificate, **changes: Any) -> str:
 def _signed_by(certificate: Certificate, key: Ed25519PrivateKey) -> str:
     signature = replace(certificate.signature, public_key=public_hex(key))
     changed = replace(certificate, signature=signature)
-    value = sign(key, changed.unsigned_payload())
+    value = sign(key, changed.payload())
     return replace(changed, signature=replace(signature, value=value)).to_json()
 
 

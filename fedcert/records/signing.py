@@ -11,6 +11,7 @@ import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -39,7 +40,7 @@ __all__ = [
     "write_key",
 ]
 
-ALGORITHM = "ed25519"
+ALGORITHM: Final = "ed25519"
 """Name of the only signature algorithm, as certificates spell it."""
 
 
