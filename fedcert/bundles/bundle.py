@@ -29,7 +29,6 @@ from fedcert.label_set import LabelSet
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning.plan import Plan
 from fedcert.priors.base import Prior
-from fedcert.priors.conditioning import Condition, ConditionalPrior
 from fedcert.priors.registry import prior_from_parts
 
 __all__ = ["FORMAT", "Bundle"]
@@ -290,25 +289,6 @@ class Bundle:
             return Task(base, self.space, self.inputs, self.labels)
         return Task(base, self.space, self.inputs, ()).with_labels(
             labels, descriptions=descriptions
-        )
-
-    def given(self, condition: Condition) -> Bundle:
-        """Return the bundle for one client, with the prior that its condition makes.
-
-        The condition is part of its digest, so commitments and seeds are bound to it.
-
-        Raises
-        ------
-        BundleError
-            If the prior takes no conditions.
-        """
-        if not isinstance(self.prior, ConditionalPrior):
-            raise BundleError(f"the bundle's {self.prior.kind} prior takes no conditions")
-        said = {"condition": condition.digest, "condition_source": condition.source}
-        return replace(
-            self,
-            prior=self.prior.given(condition.vector),
-            notes={**self.notes, **said, "conditioned_from": self.digest},
         )
 
     def with_plan(self, plan: Plan) -> Bundle:

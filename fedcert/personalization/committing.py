@@ -11,11 +11,9 @@ from fedcert.label_set import LabelSet
 from fedcert.personalization.requirements import (
     check_duplicates,
     check_size,
-    conditioned,
     names_of,
     recipe_for,
 )
-from fedcert.priors.conditioning import Condition
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import recipe_for_attempt
@@ -61,7 +59,6 @@ def commit_to(
     key: Ed25519PrivateKey,
     state: DeviceState,
     retry: bool = False,
-    condition: Condition | None = None,
     duplicates_are_real: bool = False,
     repeats_are_new: bool = False,
     labels: LabelSet | None = None,
@@ -76,8 +73,6 @@ def commit_to(
         Where the client keeps what it has spent, and its salts.
     retry : bool (default: False)
         Ask for another seed for the same examples, at a smaller delta.
-    condition : Condition, optional
-        As in `personalize`; the commitment is to ``bundle.given(condition)``.
     duplicates_are_real, repeats_are_new : bool (default: False)
         The client's statements, as in `personalize`.
     labels : LabelSet, optional
@@ -97,7 +92,6 @@ def commit_to(
     RefusalError
         If they are too few or already spent.
     """
-    bundle = conditioned(bundle, condition, examples)
     names = names_of(bundle, labels)
     recipe = recipe_for(bundle, examples, names)
     check_size(names, recipe_for_attempt(recipe, 1), len(examples))

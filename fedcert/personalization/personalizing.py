@@ -42,12 +42,10 @@ from fedcert.personalization.memory import MemoryPlan
 from fedcert.personalization.requirements import (
     check_duplicates,
     check_size,
-    conditioned,
     names_of,
     recipe_for,
 )
 from fedcert.priors.base import FloatArray
-from fedcert.priors.conditioning import Condition
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.search import BatchedScorer, choose, exported_wrong
@@ -90,7 +88,6 @@ def personalize(
     memory: MemoryPlan = MemoryPlan(),  # noqa: B008
     state: DeviceState | None = None,
     grant: SeedGrant | None = None,
-    condition: Condition | None = None,
     duplicates_are_real: bool = False,
     repeats_are_new: bool = False,
     on_scored: Callable[[int], None] = lambda _count: None,
@@ -123,9 +120,6 @@ def personalize(
     grant : SeedGrant, optional
         The server's answer to `commit_to`; it needs `state`. Without it the certificate is
         unwitnessed.
-    condition : Condition, optional
-        What is known about the client's task without the support set. The certificate is for
-        ``bundle.given(condition)``, which whoever verifies it needs.
     duplicates_are_real : bool (default: False)
         The client's statement that inputs which occur more than once in the support set were
         drawn more than once, and none was copied. The certificate repeats it.
@@ -149,7 +143,7 @@ def personalize(
         If the examples are empty or of one class, or an input occurs more than once.
     RefusalError
         If there are too few examples for a certificate to say anything, or some of them
-        are already spent, or went into the condition.
+        are already spent.
     ProtocolError
         If the grant is for something else than these examples, this bundle, or this client.
     """
@@ -168,7 +162,6 @@ def personalize(
         )
     labels = model.task.label_set if bundle.takes_labels else None
     names = names_of(bundle, labels)
-    bundle = conditioned(bundle, condition, examples)
     recipe = recipe_for(bundle, examples, names)
     check_issuable(client, names, recipe)
     duplicates, repeats = check_duplicates(examples, duplicates_are_real), 0

@@ -11,32 +11,8 @@ from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, RefusalError
 from fedcert.label_set import LabelSet
-from fedcert.priors.conditioning import Condition
 
-__all__ = ["check_duplicates", "check_size", "conditioned", "names_of", "recipe_for"]
-
-
-def conditioned(bundle: Bundle, condition: Condition | None, examples: Examples) -> Bundle:
-    """Return the bundle given what is known of the client's task, if anything is.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        What the federation published.
-    condition : Condition or None
-        What is known without the support set.
-    examples : Examples
-        The support set, which the condition must not have seen.
-
-    Returns
-    -------
-    Bundle
-        The bundle whose prior is conditioned.
-    """
-    if condition is None:
-        return bundle
-    condition.check(examples)
-    return bundle.given(condition)
+__all__ = ["check_duplicates", "check_size", "names_of", "recipe_for"]
 
 
 def names_of(bundle: Bundle, labels: LabelSet | None) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Priors: generative distributions over the adapter space."""
 
 from fedcert.priors.base import Prior
-from fedcert.priors.conditioning import ConditionalPrior
 from fedcert.priors.diffusion import DiffusionPrior, DiffusionTraining
 from fedcert.priors.gaussian import GaussianPrior
 from fedcert.priors.interpolated import InterpolatedPrior
@@ -19,7 +18,6 @@ from fedcert.priors.storage import load_prior, save_prior
 
 __all__ = [
     "PRIORS",
-    "ConditionalPrior",
     "DiffusionPrior",
     "DiffusionTraining",
     "GaussianPrior",
@@ -41,5 +39,4 @@ __all__ = [
 
 for _fitted in (DiffusionPrior, GaussianPrior, JitterPrior, ResamplingPrior):
     register_prior(_fitted)
-for _derived in (ConditionalPrior, InterpolatedPrior):
-    register_derived(_derived)
+register_derived(InterpolatedPrior)

@@ -16,9 +16,12 @@ import numpy.typing as npt
 
 from fedcert.errors import PriorError
 from fedcert.priors.base import FloatArray, Prior
-from fedcert.priors.nesting import nested_config, nested_prior, nested_tensors
+from fedcert.priors.registry import prior_from_parts
 
 __all__ = ["InterpolatedPrior"]
+
+# What the names of the other prior's arrays begin with.
+_REST = "rest."
 
 
 class InterpolatedPrior(Prior):
@@ -81,19 +84,26 @@ class InterpolatedPrior(Prior):
 
     def config(self) -> dict[str, Any]:
         """Return `keep`, and kind and settings of the other prior."""
-        return {"keep": self._keep} | nested_config(self._rest)
+        rest = {"kind": self._rest.kind, "config": self._rest.config()}
+        return {"keep": self._keep, "rest": rest}
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the global adapter and the other prior's arrays."""
-        return {"center": self._center} | nested_tensors(self._rest)
+        rest = {f"{_REST}{name}": array for name, array in self._rest.tensors().items()}
+        return {"center": self._center} | rest
 
     @classmethod
     def from_parts(
         cls, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
     ) -> Self:
         """Rebuild from `config` and `tensors`."""
+        inner = {
+            name.removeprefix(_REST): array
+            for name, array in tensors.items()
+            if name.startswith(_REST)
+        }
         return cls(
-            nested_prior(config, tensors),
+            prior_from_parts(config["rest"]["kind"], config["rest"]["config"], inner),
             center=tensors["center"],
             keep=config["keep"],
         )

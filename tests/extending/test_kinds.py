@@ -145,7 +145,7 @@ def test_fedcerts_own_kinds_cannot_be_replaced(
     assert disguised.__module__ == UnionRecipe.__module__
     with pytest.raises(ValueError, match="two recipes call themselves 'union'"):
         register(disguised)
-    for kind in ("gaussian", "conditional"):
+    for kind in ("gaussian", "interpolated"):
         impostor = type("Impostor", (GaussianPrior,), {"kind": kind})
         with pytest.raises(ValueError, match=f"two priors call themselves '{kind}'"):
             register_prior(impostor)
