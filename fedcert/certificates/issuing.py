@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from fedcert.certificates.record import (
 )
 from fedcert.certificates.sample import Sample
 from fedcert.certificates.verification import verify_record
-from fedcert.certificates.wording import assumptions, statement, whole_ledger
+from fedcert.certificates.wording import TEMPLATES, whole_ledger
 from fedcert.errors import CertificateError
 from fedcert.records import members_of
 from fedcert.records.signing import ALGORITHM, public_hex
@@ -152,7 +153,6 @@ def issue(
     recipe.check_choice(choice, support_size)
     bound = recipe.bound(errors, certified_on, choice)
     sample = None if sample == Sample() else sample
-    witness = None if protocol is None else protocol.witness(recipe)
     unsigned = Certificate(
         client=client,
         errors=errors,
@@ -165,29 +165,23 @@ def issue(
         labels=tuple(labels),
         candidate=Candidate(index=choice.index, seed=seed, vector=encode_vector(vector)),
         digests=digests,
-        witness=witness,
+        witness=None if protocol is None else protocol.witness(recipe),
         library=f"fedcert {__version__}",
-        statement=statement(
-            recipe,
-            errors=errors,
-            certified_on=certified_on,
-            support_size=support_size,
-            bound=bound,
-            labels=len(labels),
-            witness=witness,
-            sample=sample,
-            number=choice.number,
-        ),
-        assumptions=assumptions(
-            recipe, support_size, sample, own_labels=label_texts is not None
-        ),
+        statement="",
+        assumptions=(),
         signature=Signature(algorithm=ALGORITHM, public_key=public_hex(key), value=""),
         first_stage=first_stage,
         protocol=protocol,
         sample=sample,
         label_texts=label_texts,
     )
-    return _checked(unsigned.signed(key))
+    words = TEMPLATES[0]
+    worded = replace(
+        unsigned,
+        statement=words.statement(unsigned),
+        assumptions=words.assumptions(unsigned),
+    )
+    return _checked(worded.signed(key))
 
 
 def _checked(certificate: Certificate) -> Certificate:

@@ -11,12 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from fedcert.certificates.record import FORMAT, Certificate
-from fedcert.certificates.wording import (
-    FIRST_ASSUMPTIONS,
-    assumptions,
-    statement,
-    whole_ledger,
-)
+from fedcert.certificates.wording import TEMPLATES, Template, whole_ledger
 from fedcert.errors import CertificateError, FedcertError
 
 __all__ = ["Check", "Unchecked", "VerificationReport", "verify_record"]
@@ -203,31 +198,22 @@ def _witness(certificate: Certificate) -> _Outcome:
 
 
 def _statement(certificate: Certificate) -> _Outcome:
-    expected = statement(
-        certificate.recipe,
-        errors=certificate.errors,
-        certified_on=certificate.certified_on,
-        support_size=certificate.support_size,
-        bound=certificate.bound,
-        labels=len(certificate.labels),
-        witness=certificate.witness,
-        sample=certificate.sample,
-        number=certificate.choice.number,
-    )
-    if certificate.statement != expected:
+    if not _worded(certificate):
         return False, "the statement does not say what the numbers say"
     return True, "the statement says what the numbers say"
 
 
 def _assumptions(certificate: Certificate) -> _Outcome:
-    sample, own = certificate.sample, certificate.label_texts is not None
-    if certificate.assumptions == assumptions(
-        certificate.recipe, certificate.support_size, sample, own_labels=own
-    ):
-        return True, "the assumptions are complete"
-    if certificate.assumptions == FIRST_ASSUMPTIONS and sample is None and not own:
-        return True, "the assumptions are complete, in the words of earlier versions"
+    for template in _worded(certificate) or TEMPLATES:
+        if certificate.assumptions == template.assumptions(certificate):
+            earlier = ", in the words of earlier versions" if template != TEMPLATES[0] else ""
+            return True, f"the assumptions are complete{earlier}"
     return False, "the assumptions are not the ones that the bound rests on"
+
+
+def _worded(certificate: Certificate) -> list[Template]:
+    """Return the templates that make the statement of the numbers."""
+    return [t for t in TEMPLATES if t.statement(certificate) == certificate.statement]
 
 
 def _index(certificate: Certificate) -> _Outcome:

@@ -1,20 +1,23 @@
-"""What a certificate says, in plain words, derived from its numbers alone.
+"""What a certificate says, in plain words: versioned templates that its fields fill in.
 
-Verification derives the words again and compares, so nobody can sign true numbers under a
-stronger sentence. Changing a word here breaks every certificate issued before: keep the old
-words beside the new ones, as `FIRST_ASSUMPTIONS` are kept.
+Verification checks the fields, and that the words are what a known template makes of them, so
+nobody can sign true numbers under a stronger sentence. A template that certificates were made
+with never changes: to say something in better words, put a new one at the head of `TEMPLATES`
+and leave the others as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
 
 from fedcert.certificates.bounds import chance_of
 from fedcert.certificates.randomized import LEAST
 from fedcert.certificates.recipes import LedgerEntry, Recipe
-from fedcert.certificates.sample import Sample
+from fedcert.certificates.record import Certificate
 
-__all__ = ["FIRST_ASSUMPTIONS", "assumptions", "statement", "whole_ledger"]
+__all__ = ["FIRST_ASSUMPTIONS", "TEMPLATES", "Template", "whole_ledger"]
 
 FIRST_ASSUMPTIONS = (
     "The support set is an i.i.d. sample of the client's own distribution; in particular "
@@ -58,59 +61,24 @@ _UNWITNESSED = (
 )
 
 
-def statement(
-    recipe: Recipe,
-    *,
-    errors: int,
-    certified_on: int,
-    support_size: int,
-    bound: float,
-    labels: int,
-    witness: str | None,
-    sample: Sample | None = None,
-    number: float = 1.0,
-) -> str:
-    """Say what the certificate claims.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        How the support set was spent.
-    errors : int
-        Wrong labels among the certifying examples.
-    certified_on : int
-        Number of certifying examples.
-    support_size : int
-        Number of all examples, n.
-    bound : float
-        The certified risk, a multiple of 1e-6.
-    labels : int
-        Number of labels, K; guessing is wrong with probability (K - 1)/K.
-    witness : str or None
-        Who saw the commitment before the seed was drawn; None if nobody did.
-    sample : Sample or None
-        What the support set holds out of the ordinary (default: None).
-    number : float
-        What a randomized bound took from the seed (default: 1).
-
-    Returns
-    -------
-    str
-        Plain sentences in English.
-    """
+def _statement(certificate: Certificate) -> str:
+    """Say what the certificate claims, in plain English."""
+    recipe, sample, witness = certificate.recipe, certificate.sample, certificate.witness
     return " ".join(
         (
             f"With probability at least {_confidence(recipe.delta)} over the draw of the "
             f"support set and of the seed, this adapter's probability of a wrong label on a "
-            f"fresh example of the client's own distribution is at most {bound:.6f}.",
-            f"It was wrong on {errors} of the {certified_on} certifying examples.",
+            f"fresh example of the client's own distribution is at most "
+            f"{certificate.bound:.6f}.",
+            f"It was wrong on {certificate.errors} of the {certificate.certified_on} "
+            f"certifying examples.",
             *(() if sample is None else sample.statements()),
-            recipe.statement(support_size),
-            *((_randomized(number),) if recipe.randomized else ()),
+            recipe.statement(certificate.support_size),
+            *((_randomized(certificate.choice.number),) if recipe.randomized else ()),
             f"A prediction whose margin over the runner-up logit is not above "
             f"{Decimal(str(recipe.margin_tolerance)):f} counts as an error, and so does an "
             f"example that fails to evaluate.",
-            _against_chance(bound, labels),
+            _against_chance(certificate.bound, len(certificate.labels)),
             _UNWITNESSED if witness is None else f"Witnessed by: {witness}.",
         )
     )
@@ -126,36 +94,19 @@ def whole_ledger(recipe: Recipe, n: int) -> tuple[LedgerEntry, ...]:
     )
 
 
-def assumptions(
-    recipe: Recipe,
-    support_size: int,
-    sample: Sample | None = None,
-    *,
-    own_labels: bool = False,
-) -> tuple[str, ...]:
-    """Return what must be true for a certificate to mean what it says, a sentence each.
+def _first_assumptions(certificate: Certificate) -> tuple[str, ...]:
+    # They had no words for what came later.
+    later = certificate.sample is not None or certificate.label_texts is not None
+    return () if later else FIRST_ASSUMPTIONS
 
-    Parameters
-    ----------
-    recipe : Recipe
-        How the support set was spent.
-    support_size : int
-        Number of all examples, n.
-    sample : Sample, optional
-        What the support set holds out of the ordinary.
-    own_labels : bool (default: False)
-        Whether the labels are the client's own, and decide by their texts what is predicted.
 
-    Returns
-    -------
-    tuple of str
-        Sentences, in a fixed order.
-    """
+def _assumptions(certificate: Certificate) -> tuple[str, ...]:
+    """Return what must be true for a certificate to mean what it says, a sentence each."""
     before, after = FIRST_ASSUMPTIONS[:4], FIRST_ASSUMPTIONS[5:]
-    word = f"{_WORD}{_also_the_signers_word(recipe, support_size)}."
-    stated = () if sample is None else sample.assumptions()
-    named = (_OWN_LABELS,) if own_labels else ()
-    return (*before, word, *after, _UNCONDITIONAL, _PREDICTOR, *named, *stated)
+    own = _also_the_signers_word(certificate.recipe, certificate.support_size)
+    stated = () if certificate.sample is None else certificate.sample.assumptions()
+    named = () if certificate.label_texts is None else (_OWN_LABELS,)
+    return (*before, f"{_WORD}{own}.", *after, _UNCONDITIONAL, _PREDICTOR, *named, *stated)
 
 
 def _also_the_signers_word(recipe: Recipe, n: int) -> str:
@@ -196,3 +147,29 @@ def _confidence(delta: float) -> str:
     with localcontext() as context:
         context.prec = 400
         return f"{1 - Decimal(str(delta)):f}"
+
+
+@dataclass(frozen=True)
+class Template:
+    """One version of the words.
+
+    Attributes
+    ----------
+    version : int
+        From 1 on.
+    statement : callable
+        What a certificate claims.
+    assumptions : callable
+        What must be true for that, a sentence each, in a fixed order.
+    """
+
+    version: int
+    statement: Callable[[Certificate], str]
+    assumptions: Callable[[Certificate], tuple[str, ...]]
+
+
+TEMPLATES = (
+    Template(2, _statement, _assumptions),
+    Template(1, _statement, _first_assumptions),
+)
+"""The known templates; certificates are issued in the words of the first."""

@@ -20,7 +20,8 @@ from fedcert.certificates import (
     VerificationReport,
     verify_record,
 )
-from fedcert.records.signing import public_hex, sign
+from fedcert.certificates.wording import TEMPLATES, Template
+from fedcert.records.signing import public_hex
 from fedcert.simulations.benchmarks.recipes import GibbsRecipe, KnownBestRecipe, VoteRecipe
 
 from .conftest import ATTACKER, KEY, Issuer
@@ -30,8 +31,7 @@ def resigned(certificate: Certificate) -> Certificate:
     """Sign a changed record with a key that the forger does have."""
     signature = replace(certificate.signature, public_key=public_hex(ATTACKER))
     changed = replace(certificate, signature=signature)
-    value = sign(ATTACKER, changed.payload())
-    return replace(changed, signature=replace(signature, value=value))
+    return changed.signed(ATTACKER)
 
 
 def failed(report: VerificationReport) -> set[str]:
@@ -193,6 +193,28 @@ def test_a_useless_bound_is_true_and_called_useless(make: Issuer) -> None:
     report = verify_record(make(labels=["no", "yes"], errors=40))
     assert report.passed
     assert report.checks[-1].detail == "no better than guessing among 2 labels, 0.500000"
+
+
+def test_better_words_leave_certificates_as_they_are(
+    make: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mended sentence is a new template: both kinds verify, and no mixture of the two."""
+    old = make()
+    newest = Template(
+        3,
+        lambda c: TEMPLATES[0].statement(c).replace("wrong label", "mistaken label"),
+        lambda c: (*TEMPLATES[0].assumptions(c), "Nobody knows the future."),
+    )
+    for module in ("issuing", "verification"):
+        monkeypatch.setattr(f"fedcert.certificates.{module}.TEMPLATES", (newest, *TEMPLATES))
+    new = make()
+    assert "mistaken label" in new.statement
+    assert verify_record(new).passed
+    assert verify_record(old).passed
+    mixed = resigned(replace(old, assumptions=new.assumptions))
+    assert failed(verify_record(mixed)) == {"assumptions"}
+    mixed = resigned(replace(new, assumptions=old.assumptions))
+    assert failed(verify_record(mixed)) == {"assumptions"}
 
 
 def test_other_checks_are_appended(make: Issuer) -> None:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.canonical import canonical_json
 from fedcert.certificates import verify_record
+from fedcert.certificates.wording import TEMPLATES
 from fedcert.data import Examples
 from fedcert.errors import ProtocolError, RefusalError
 from fedcert.protocol.authority import SeedAuthority
@@ -459,8 +460,6 @@ def certify_anyway(grant: SeedGrant, **changes: object):  # type: ignore[no-unty
     recipe = changes.get("recipe", grant.recipe)
     seed = changes.get("seed", grant.seed)
     receipt = changes.get("protocol", grant.receipt)
-    from fedcert.certificates.wording import statement
-
     bound = recipe.bound(honest.errors, honest.certified_on)  # type: ignore[attr-defined]
     witness = receipt.witness(recipe)  # type: ignore[attr-defined]
     forged = replace(
@@ -472,18 +471,8 @@ def certify_anyway(grant: SeedGrant, **changes: object):  # type: ignore[no-unty
         candidate=replace(honest.candidate, seed=seed),  # type: ignore[arg-type]
         witness=witness,
         protocol=receipt,  # type: ignore[arg-type]
-        statement=statement(
-            recipe,  # type: ignore[arg-type]
-            errors=honest.errors,
-            certified_on=honest.certified_on,
-            support_size=honest.support_size,
-            bound=bound,
-            labels=2,
-            witness=witness,
-        ),
     )
-    value = sign(ALICE, forged.payload())
-    return replace(forged, signature=replace(forged.signature, value=value))
+    return replace(forged, statement=TEMPLATES[0].statement(forged)).signed(ALICE)
 
 
 def test_commitments_of_a_stranger_are_read_strictly(device: DeviceState) -> None:
