@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from fedcert.errors import FedcertError, SettingsError
+from fedcert.errors import FedcertError, SettingsError, did_you_mean
 
 __all__ = ["enter", "import_extensions", "unknown_kind"]
 
@@ -101,9 +101,11 @@ def unknown_kind(what: str, kind: object, known: Iterable[str]) -> str:
     str
         A message for an error.
     """
+    listed = list(known)
     return (
-        f"unknown {what} {kind!r}; this version knows {', '.join(known)}, and others once the "
+        f"unknown {what} {kind!r}; this version knows {', '.join(listed)}, and others once the "
         "module that registers them is imported: fedcert --import MODULE, if you trust it"
+        f"{did_you_mean(str(kind), listed)}"
     )
 
 

@@ -11,6 +11,8 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any, ClassVar
 
 from fedcert.data.examples import Examples
@@ -184,18 +186,43 @@ def _find_class(name: str) -> type[Scenario]:
                 f"there is no scenario {name!r}: Python finds no module {error.name!r}; put "
                 "its folder on the import path, with export PYTHONPATH=/path/to/folder"
             ) from error
+        there = _built_in()
         raise SettingsError(
-            f"there is no scenario {name!r}; name a file of {_PACKAGE} "
-            "or give your own as module:Class"
+            f"there is no scenario {name!r}; there is {', '.join(there)}, or your own as "
+            f"module:Class{did_you_mean(name, there)}"
         ) from error
-    found = [
-        value
+    return _class_in(module, attribute, name)
+
+
+def _class_in(module: ModuleType, wanted: str, name: str) -> type[Scenario]:
+    """Return the scenario class of a module with a name, or the only one there is."""
+    found = {
+        key: value
         for key, value in vars(module).items()
         if isinstance(value, type)
         and issubclass(value, Scenario)
         and value.__module__ == module.__name__
-        and (not attribute or key == attribute)
-    ]
-    if len(found) != 1:
-        raise SettingsError(f"{module_name} holds {len(found)} scenario classes; name one")
-    return found[0]
+    }
+    if wanted in found:
+        return found[wanted]
+    if len(found) == 1 and not wanted:
+        return next(iter(found.values()))
+    if not found:
+        raise SettingsError(
+            f"there is no scenario {name!r}: the module {module.__name__} defines no class "
+            "derived from fedcert.scenarios.Scenario"
+        )
+    choice = ", ".join(f"{module.__name__}:{key}" for key in found)
+    if not wanted:
+        raise SettingsError(f"the module {module.__name__} has several; name one of {choice}")
+    raise SettingsError(
+        f"there is no scenario {name!r}; the module has {choice}{did_you_mean(wanted, found)}"
+    )
+
+
+def _built_in() -> list[str]:
+    """Return the names of the scenarios that come with fedcert."""
+    package = importlib.import_module(_PACKAGE)
+    names = (module.name for module in iter_modules(package.__path__))
+    # A helper's name has the one of the scenario that it helps in front.
+    return sorted(name.replace("_", "-") for name in names if not name.endswith("_base"))

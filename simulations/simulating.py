@@ -18,7 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedcert.adapters import PrefixCache
 from fedcert.atomic import write_atomically, write_json
 from fedcert.clients.client_app import make_client_app
-from fedcert.errors import RunError, SettingsError
+from fedcert.errors import RunError, SettingsError, did_you_mean
 from fedcert.fitting import FittedPrior
 from fedcert.planning import Plan, recipe_name
 from fedcert.priors import PRIORS, LatentSpace
@@ -95,7 +95,10 @@ def simulate(
     """
     output = output.resolve()
     if runner not in RUNNERS:
-        raise SettingsError(f"there is no runner {runner!r}; choose {' or '.join(RUNNERS)}")
+        raise SettingsError(
+            f"there is no runner {runner!r}; choose {' or '.join(RUNNERS)}"
+            f"{did_you_mean(runner, RUNNERS)}"
+        )
     # Once, here: workers have other working directories.
     settings = settings.with_absolute_paths()
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)

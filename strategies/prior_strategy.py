@@ -162,6 +162,8 @@ class PriorStrategy(Strategy):
                 first, kept = self._latest is None, self.source.kept
                 self._registration.wait(grid, self._events, pooled=kept, must_fit=first)
             rounds = self.rounds_needed(grid) if num_rounds is None else num_rounds
+            if num_rounds is None and self._latest is None:
+                self.source.check_clients(self.roster(grid), self.failures)
             self._events.record("round", number=0, total=rounds)
             if not isinstance(grid, ObservedGrid):
                 grid = cast(Grid, ObservedGrid(grid, self.receive))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from logging import INFO
 from typing import Any
@@ -14,12 +14,13 @@ from flwr.common.logger import log
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
-from fedcert.errors import FedcertError
+from fedcert.errors import FedcertError, RunError
 from fedcert.messages import TRAIN, UPSTREAM, AdapterReply, AdapterRequest
 from fedcert.messages.flower import arrays_of
 from fedcert.pool import Pool
 from fedcert.pool.validation import largest_upload
 from fedcert.priors.base import FloatArray
+from fedcert.runs.failures import Failure, causes_of
 from fedcert.strategies.correspondence import Request
 from fedcert.strategies.phases import Phase
 from fedcert.strategies.planning import Planning
@@ -130,6 +131,26 @@ class PriorSource(ABC):
     @abstractmethod
     def metrics(self) -> dict[str, int]:
         """Count what a round brought."""
+
+    def check_clients(self, roster: Roster, failures: Sequence[Failure]) -> None:
+        """Raise `RunError`, before anybody works, if no prior can come of who is there.
+
+        Parameters
+        ----------
+        roster : Roster
+            Who is there.
+        failures : sequence of Failure
+            Why others are not.
+        """
+        failed = {failure.client for failure in failures}
+        there = len(self.clients(roster) | {*self.pending(roster, failed=failed)})
+        if there < self.min_pool:
+            causes = causes_of(failures)
+            raise RunError(
+                f"setting 'server.min_pool': {there} clients train, or are in the pool, and a "
+                f"prior takes {self.min_pool} adapters; start more upstream nodes, or lower "
+                f"it{': ' + causes if causes else ''}"
+            )
 
     def enough(self) -> bool:
         """Whether there is enough for a fit, once nobody is left to ask."""

@@ -48,6 +48,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
+    suggest_commands=False,  # click does already
     help=(
         "Certified few-shot personalization for federated learning.\n\n"
         "Clients fine-tune adapters of a frozen model, a server pools them and fits a prior "

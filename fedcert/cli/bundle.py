@@ -13,7 +13,10 @@ from fedcert.errors import SettingsError
 __all__ = ["bundle"]
 
 bundle = typer.Typer(
-    name="bundle", no_args_is_help=True, help="Pack a bundle into one file, and unpack it."
+    name="bundle",
+    no_args_is_help=True,
+    suggest_commands=False,
+    help="Pack a bundle into one file, and unpack it.",
 )
 
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write it.")]

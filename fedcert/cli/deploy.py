@@ -26,6 +26,7 @@ __all__ = ["deploy"]
 deploy = typer.Typer(
     name="deploy",
     no_args_is_help=True,
+    suggest_commands=False,
     help="Bring up SuperLink and SuperNodes on this machine, and make keys for other machines.",
 )
 

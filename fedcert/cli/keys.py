@@ -9,7 +9,12 @@ import typer
 
 __all__ = ["keys"]
 
-keys = typer.Typer(name="keys", no_args_is_help=True, help="Make and show signing keys.")
+keys = typer.Typer(
+    name="keys",
+    no_args_is_help=True,
+    suggest_commands=False,
+    help="Make and show signing keys.",
+)
 
 _Path = Annotated[Path, typer.Argument(help="The key file.")]
 

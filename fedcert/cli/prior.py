@@ -23,7 +23,12 @@ from fedcert.cli.device import (
 
 __all__ = ["inspect", "prior", "profile"]
 
-prior = typer.Typer(name="prior", no_args_is_help=True, help="Look into a bundle's prior.")
+prior = typer.Typer(
+    name="prior",
+    no_args_is_help=True,
+    suggest_commands=False,
+    help="Look into a bundle's prior.",
+)
 
 
 @prior.command()

@@ -21,6 +21,7 @@ __all__ = ["server"]
 server = typer.Typer(
     name="server",
     no_args_is_help=True,
+    suggest_commands=False,
     help="Issue seeds for commitments, keep the log of them, and countersign certificates.",
 )
 

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from fedcert.cli.console import console, say
-from fedcert.errors import RunError, SettingsError
+from fedcert.errors import RunError
 from fedcert.reports.formats import decimal_up
 from fedcert.runs.failures import failed_line
 
@@ -51,14 +51,11 @@ def simulate(
     from fedcert.settings import RunSettings
 
     try:
-        from fedcert.simulations.runners import RUNNERS
         from fedcert.simulations.simulating import simulate as run
     except ModuleNotFoundError as error:
         raise RunError(
             f"simulations need the package {error.name!r}: pip install 'fedcert[simulation]'"
         ) from error
-    if runner not in RUNNERS:
-        raise SettingsError(f"there is no runner {runner!r}; choose {' or '.join(RUNNERS)}")
     overrides = [*([f'scenario.name="{scenario}"'] if scenario else []), *(override or [])]
     resolved = RunSettings.read(settings, overrides)
     _quiet()

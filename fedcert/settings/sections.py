@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from fedcert.errors import did_you_mean
 from fedcert.models.layout import ATTENTION_PROJECTIONS
 from fedcert.priors import PRIORS
 
@@ -113,7 +114,7 @@ class PriorSettings(Section):
         if kind not in PRIORS:
             raise ValueError(
                 f"there is no such prior; choose {', '.join(PRIORS)}, or name the module that "
-                "registers yours in the setting imports"
+                f"registers yours in the setting imports{did_you_mean(kind, PRIORS)}"
             )
         return kind
 

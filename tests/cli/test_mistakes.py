@@ -327,7 +327,7 @@ def test_verify_asks_for_what_it_needs(run: Run, finished: Simulation, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["nowhere"], "there is no scenario 'nowhere'; name a file of"),
+        (["nowhere"], "there is no scenario 'nowhere'; there is characters, digits, "),
         (["no_such_module:Class"], "there is no scenario 'no_such_module:Class'"),
         (["--set", "trainig.steps=3"], "setting 'trainig': there is no such setting"),
         (["--set", "training.steps=0"], r"setting 'training\.steps': .*\(got 0\)"),
@@ -335,6 +335,9 @@ def test_verify_asks_for_what_it_needs(run: Run, finished: Simulation, tmp_path:
         (["--set", "scenario.options.color=red"], "does not take these options.*'color'"),
         (["--settings", "none.toml"], r"none\.toml: cannot be read \(No such file"),
         (["--runner", "threads"], "there is no runner 'threads'; choose ray or inprocess"),
+        (["--runner", "inproces"], "inprocess; did you mean 'inprocess'"),
+        (["--set", "prior.kind=gausian"], "no such prior; .*; did you mean 'gaussian'"),
+        (["--set", "certificate.recipe=stel"], "this version knows .*; did you mean 'steel'"),
     ],
     ids=str,
 )
@@ -345,6 +348,13 @@ def test_a_simulation_that_cannot_begin_leaves_nothing_behind(
     output = tmp_path / "run"
     _check(run("simulate", *scenario, *arguments, "-o", output, "--json"), text)
     assert not output.exists()
+
+
+@pytest.mark.parametrize("words", [["simulat"], ["deploy", "locl"], ["keys", "shwo"]])
+def test_a_command_that_is_none_names_its_neighbor_once(run: Run, words: list[str]) -> None:
+    shown = run(*words)
+    assert shown.code == 2
+    assert " ".join(shown.err.split()).count("Did you mean") == 1, shown.err
 
 
 def test_a_folder_with_another_run(run: Run, finished: Simulation) -> None:

@@ -146,11 +146,19 @@ def test_bad_options_are_refused(options: dict[str, Any], text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("letters", "there is no scenario 'letters'; name a file of fedcert.simulations"),
+        ("letters", "there is no scenario 'letters'; there is characters, digits, intents"),
         ("no_module:Scenario", "Python finds no module 'no_module'; .*PYTHONPATH"),
-        ("json:JSONDecoder", "json holds 0 scenario classes; name one"),
-        ("digits_base", "digits_base holds 0 scenario classes; name one"),
-        ("fedcert.simulations.scenarios.digits:Letters", "holds 0 scenario classes"),
+        ("json:JSONDecoder", "the module json defines no class derived from"),
+        (
+            "digits_base",
+            "the module fedcert.simulations.scenarios.digits_base defines no class",
+        ),
+        (
+            "fedcert.simulations.scenarios.digits:Digit",
+            r"the module has fedcert\.simulations\..*digits:Digits; did you mean 'Digits'",
+        ),
+        ("digit", "topics, or your own as module:Class; did you mean 'digits'"),
+        ("named_intent", "did you mean 'named-intents'"),
         ("", "there is no scenario ''"),
     ],
 )

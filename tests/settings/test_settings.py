@@ -286,7 +286,7 @@ def test_a_recommendation_does_not_hide_a_mistake() -> None:
 
 @pytest.mark.parametrize("name", ["nowhere", "no_module:Class", "", "json:Nothing"])
 def test_a_scenario_that_is_not_there(name: str) -> None:
-    with pytest.raises(SettingsError, match=r"there is no scenario|holds 0 scenario classes"):
+    with pytest.raises(SettingsError, match=r"there is no scenario"):
         RunSettings.from_mapping({"scenario": {"name": name}})
 
 

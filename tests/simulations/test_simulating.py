@@ -285,7 +285,7 @@ def test_a_folder_with_other_settings_is_refused(finished: Simulation) -> None:
     ("changes", "runner", "text"),
     [
         ({"scenario__name": "nowhere"}, "inprocess", "there is no scenario 'nowhere'"),
-        ({"scenario__name": "json:Nothing"}, "inprocess", "json holds 0 scenario classes"),
+        ({"scenario__name": "json:Nothing"}, "inprocess", "json defines no class derived"),
         ({"scenario__options__color": 1}, "inprocess", "does not take these options.*color"),
         ({}, "thread", "there is no runner 'thread'; choose ray or inprocess"),
     ],

@@ -98,6 +98,17 @@ def test_too_small_a_pool_names_every_cause_once(federation: Federation) -> None
     assert again.clients.count()[TRAIN] == 6
 
 
+def test_too_few_clients_for_a_prior_are_told_before_anybody_trains(tmp_path: Path) -> None:
+    federation = Federation(tmp_path / "run", tiny_settings(server__min_pool=UPSTREAM + 1))
+    message = (
+        rf"^setting 'server\.min_pool': {UPSTREAM} clients train, or are in the pool, and a "
+        rf"prior takes {UPSTREAM + 1} adapters; start more upstream nodes, or lower it$"
+    )
+    with pytest.raises(RunError, match=message):
+        federation.serve()
+    assert federation.clients.count()[TRAIN] == 0
+
+
 def test_a_pool_just_large_enough_is_fitted(tmp_path: Path) -> None:
     # The audit holds some adapters back: the fit itself gets fewer than the pool has.
     settings = tiny_settings(prior__kind="diffusion", server__min_pool=11)
