@@ -100,7 +100,7 @@ def _projected(
     vector = projection.vector.astype(np.float32)
     prepared = model.prepare(model.task.encode(examples))
     with torch.no_grad():
-        logits = model.logits(prepared, torch.from_numpy(vector)[None])[0]
+        logits = model.logits(prepared, torch.from_numpy(vector)[None])[0].cpu()
     measured = {
         "num-examples": len(examples),
         # Of what is uploaded, not of what was trained.

@@ -13,6 +13,7 @@ import torch
 from fedcert.adapters.classifier_file import ClassifierFile, read_classifier
 from fedcert.adapters.exported_model import exported_model
 from fedcert.data import InputSpec, input_spec_from_config
+from fedcert.devices import moved
 from fedcert.errors import AdapterError, BundleError
 from fedcert.models import BaseModel, LabelSet, load_base_model
 
@@ -56,10 +57,12 @@ class Classifier:
         if not isinstance(raw, np.ndarray):
             raw = np.array(raw, dtype=object if any(isinstance(i, str) for i in raw) else None)
         known = self._inputs.normalize(raw)
+        device = next(self._model.parameters()).device
         logits = torch.empty(len(known), len(self.labels))
         for start in range(0, len(known), _BATCH):
             rows = slice(start, start + _BATCH)
-            logits[rows] = self._model(**self._inputs.encode(known[rows])).logits
+            encoded = moved(self._inputs.encode(known[rows]), device)
+            logits[rows] = self._model(**encoded).logits.cpu()
         return logits
 
 

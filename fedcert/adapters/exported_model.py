@@ -35,15 +35,16 @@ def exported_model(base: BaseModel, folder: Path) -> Any:
     """
     from peft import PeftModel
 
+    # The file is read on the CPU, whatever there is here; its values go where the copy is.
     model: Any = copy.deepcopy(base.model)
     if not isinstance(model, EncoderClassifier):
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        return PeftModel.from_pretrained(model, str(folder), torch_device="cpu").eval()
     stored = read_head(folder)
     if stored is None:
         raise AdapterError(f"{folder}: no {HEAD_FILE}; export the adapter again")
     check_label_embeddings(folder, stored, base)
     # PEFT puts its layers into the encoder, whose parts the classifier shares.
-    PeftModel.from_pretrained(model.stock, str(folder))
+    PeftModel.from_pretrained(model.stock, str(folder), torch_device="cpu")
     load_head(model, stored.tensors)
     return model.eval()
 

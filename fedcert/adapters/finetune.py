@@ -98,11 +98,12 @@ def finetune(
     DataError
         If there are no examples, or they are all of one class.
     """
-    vector = torch.zeros(1, model.space.dimension, requires_grad=True)
+    size = (1, model.space.dimension)
+    vector = torch.zeros(size, device=model.device, requires_grad=True)
     outcome = descend(model, examples, [vector], lambda: vector, seed=seed, settings=settings)
     loss, error = outcome.fit()
     return FinetuneResult(
-        vector=vector.detach()[0].numpy(),
+        vector=vector.detach()[0].cpu().numpy(),
         loss=loss,
         error=error,
         examples=len(examples),
@@ -186,7 +187,7 @@ def descend(
             "an adapter needs at least two classes to learn from"
         )
     started = time.perf_counter()
-    labels = torch.from_numpy(examples.labels)
+    labels = torch.from_numpy(examples.labels).to(model.device)
     known = model.prepare(model.task.encode(examples)) if prepared is None else prepared
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)
@@ -194,7 +195,7 @@ def descend(
     for _ in range(settings.steps):
         batch = _draw_batch(len(examples), settings.batch_size, generator)
         part = known if batch is None else known.take(batch)
-        wanted = labels if batch is None else labels[batch]
+        wanted = labels if batch is None else labels[batch.to(labels.device)]
         loss = cross_entropy(model.logits(part, vector())[0], wanted)
         optimizer.zero_grad()
         squares = torch.stack([parameter.square().sum() for parameter in parameters]).sum()

@@ -45,6 +45,7 @@ from fedcert.adapters.prefix_cache import PrefixCache
 from fedcert.adapters.prepared import PreparedInputs
 from fedcert.adapters.self_check import never_ran, not_adaptable, problem_of
 from fedcert.adapters.stacked_heads import head_hooks, linear_heads
+from fedcert.devices import exact_float32, moved
 
 if TYPE_CHECKING:
     from fedcert.adapters.task import Task
@@ -73,6 +74,8 @@ class AdaptedModel:
 
     Attributes
     ----------
+    device : torch.device
+        Where the base model was when this was made, and everything is computed.
     note : str
         Why this was not possible; empty if it is, or may be.
     """
@@ -86,9 +89,10 @@ class AdaptedModel:
     ) -> None:
         base, space = task.base, task.space
         self.task, self.base, self.space, self.note = task, base, space, ""
-        self._dtype = next(base.model.parameters()).dtype
+        self._dtype, self.device = next(base.model.parameters()).dtype, base.device
         self._basis = {
-            name: torch.from_numpy(array).to(self._dtype) for name, array in space.basis.items()
+            name: torch.from_numpy(array).to(self.device, self._dtype)
+            for name, array in space.basis.items()
         }
         self._layers = cast(nn.ModuleList, base.model.get_submodule(base.layout.layers))
         prefix = len(base.layout.layers) + 1
@@ -132,8 +136,9 @@ class AdaptedModel:
             return f"nothing is compiled: {self.note or 'it was not asked for'}"
         return self._compiled.note
 
+    @exact_float32()
     def prepare(self, inputs: dict[str, torch.Tensor]) -> PreparedInputs:
-        """Run the frozen part below the first adapted layer once."""
+        """Run the frozen part below the first adapted layer once, on inputs from the CPU."""
         try:
             with torch.no_grad():
                 self._learn_returns(inputs)
@@ -155,7 +160,7 @@ class AdaptedModel:
         prepared : PreparedInputs
             From `prepare`, n examples.
         vectors : torch.Tensor
-            Adapters of shape ``(C, d)``; gradients flow to it.
+            Adapters of shape ``(C, d)``, on any device; gradients flow to it.
 
         Returns
         -------
@@ -163,7 +168,7 @@ class AdaptedModel:
             Shape ``(C, n, labels)``.
         """
         self._learn_returns(prepared.inputs)
-        parts = self.space.split(vectors.to(self._dtype))
+        parts = self.space.split(vectors.to(self.device, self._dtype))
         run = self._full if prepared.first is None else self._reduced
         output = run(prepared, parts, len(vectors))
         return output.float().unflatten(0, (len(vectors), len(prepared)))  # type: ignore[no-any-return, no-untyped-call]
@@ -253,7 +258,8 @@ class AdaptedModel:
             until_done(self.base.model, inputs)
         return captured[0]
 
-    def _run_prefix(self, inputs: dict[str, torch.Tensor]) -> PreparedInputs:
+    def _run_prefix(self, encoded: dict[str, torch.Tensor]) -> PreparedInputs:
+        inputs = moved(encoded, self.device)
         read = read_positions(self.base.model, inputs)
         hidden: list[torch.Tensor] = []
         captured: list[CapturedAttention] = []
@@ -267,7 +273,7 @@ class AdaptedModel:
             raise FirstLayerReached
 
         with ExitStack() as stack:
-            self._enter_known(stack, inputs)
+            self._enter_known(stack, encoded)
             self._stop_at_first(stack, stop)
             until_done(self.base.model, inputs)
         if not hidden:
@@ -282,7 +288,7 @@ class AdaptedModel:
         """Let the first adapted layer be called with what the cache has, if there is one."""
         if self.prefix_cache is None or getattr(self.base.model, "several", False):
             return  # label phrases of several tokens follow each text
-        cut = f"{self.base.digest}/{self._dtype}/{self._first}"
+        cut = f"{self.base.digest}/{self._dtype}/{self._first}/{self.device}"
         hidden = self.prefix_cache.hidden(cut, inputs, self._below_first)
         if hidden is not None:
             enter_with(stack, self._layers[self._first], hidden)
@@ -291,13 +297,14 @@ class AdaptedModel:
     @torch.no_grad()
     def _learn_returns(self, inputs: dict[str, torch.Tensor]) -> None:
         if self._in_tuples is None:
-            self._in_tuples = returns_tuples(self.base.model, self._layers[0], inputs)
+            few = {name: tensor[:1].to(self.device) for name, tensor in inputs.items()}
+            self._in_tuples = returns_tuples(self.base.model, self._layers[0], few)
 
     def _skipping(self, count: int) -> AbstractContextManager[None]:
         return skipping(self._layers, count, in_tuples=bool(self._in_tuples))
 
     def _below_first(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Run the frozen layers only."""
+        """Run the frozen layers only, on inputs from the CPU."""
         hidden: list[torch.Tensor] = []
 
         def stop(_module: nn.Module, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
@@ -306,7 +313,7 @@ class AdaptedModel:
 
         with ExitStack() as stack:
             self._stop_at_first(stack, stop)
-            until_done(self.base.model, inputs)
+            until_done(self.base.model, moved(inputs, self.device))
         if not hidden:
             raise never_ran(self.base.model, self._first)
         return hidden[0]
@@ -346,7 +353,7 @@ class AdaptedModel:
         few = prepared.take(shortest(prepared.inputs)[:4])
         generator = torch.Generator().manual_seed(0)
         vectors = 0.5 * torch.randn(2, self.space.dimension, generator=generator)
-        parts = self.space.split(vectors.to(self._dtype))
+        parts = self.space.split(vectors.to(self.device, self._dtype))
         with ExitStack() as stack:
             self._install(stack, parts)
             inputs = {name: repeat(value, 2) for name, value in few.inputs.items()}

@@ -72,7 +72,7 @@ def write_head(
         about["names"] = json.dumps(list(base.label_names))
         head = base.model.task_head
         if isinstance(head, NamesHead):
-            stored[_EMBEDDINGS] = head.get_buffer(_EMBEDDINGS).numpy()
+            stored[_EMBEDDINGS] = head.get_buffer(_EMBEDDINGS).cpu().numpy()
             about["scale"] = repr(head.scale)
     save_file(stored, folder / HEAD_FILE, metadata=about)
 
@@ -125,7 +125,7 @@ def check_label_embeddings(folder: Path, stored: HeadFile, base: BaseModel) -> N
     head = getattr(base.model, TASK_HEAD)
     if stored.label_embeddings is None or not isinstance(head, NamesHead):
         return
-    own = head.get_buffer(_EMBEDDINGS).numpy()
+    own = head.get_buffer(_EMBEDDINGS).cpu().numpy()
     same = stored.label_embeddings.shape == own.shape
     difference = np.abs(stored.label_embeddings - own).max() if same else np.inf
     dtype = next(base.model.parameters()).dtype

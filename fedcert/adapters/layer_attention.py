@@ -296,7 +296,7 @@ class LayerAttention:
         if mask is None:
             if not self._causal:
                 return None
-            places = torch.arange(tokens)
+            places = torch.arange(tokens, device=inputs.device)
             mask = (places[None] <= places[:, None])[None, None]
         rows = mask[:, 0, :, :tokens].expand(size, -1, -1)
         if rows.shape[1] > 1:
@@ -306,12 +306,15 @@ class LayerAttention:
         lowest = torch.finfo(inputs.dtype).min
         if rows.dtype != torch.bool:
             return rows.to(inputs.dtype).clamp(min=lowest)
-        return torch.zeros(rows.shape, dtype=inputs.dtype).masked_fill(~rows, lowest)
+        zeros = torch.zeros(rows.shape, dtype=inputs.dtype, device=inputs.device)
+        return zeros.masked_fill(~rows, lowest)
 
 
 def _at(states: torch.Tensor, read: torch.Tensor | None) -> torch.Tensor:
     """Pick one position of each sequence, ``(B, 1, width)``, or all."""
-    return states if read is None else states[torch.arange(len(read)), read][:, None]
+    if read is None:
+        return states
+    return states[torch.arange(len(read), device=read.device), read][:, None]
 
 
 def _find(layer: nn.Module, names: tuple[str, ...]) -> str:

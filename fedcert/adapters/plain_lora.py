@@ -8,6 +8,7 @@ identities for a basis the "core" of a target is Delta W itself.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,8 +89,9 @@ def finetune_lora(
         If there are no examples, or they are all of one class.
     """
     space, scaling = model.space, ALPHA / rank
-    factors = _factors(space, rank, seed)
-    head = [torch.zeros(tensor.shape, requires_grad=True) for tensor in space.head]
+    factors = _factors(space, rank, seed, model.device)
+    place: dict[str, Any] = {"device": model.device, "requires_grad": True}
+    head = [torch.zeros(tensor.shape, **place) for tensor in space.head]
     everything = _everything(space)
 
     def vector() -> torch.Tensor:
@@ -112,16 +114,19 @@ def finetune_lora(
     )
     update = LoraUpdate(
         {
-            name: (down.detach().numpy(), up.detach().numpy(), scaling)
+            name: (down.detach().cpu().numpy(), up.detach().cpu().numpy(), scaling)
             for name, (down, up) in factors.items()
         },
-        {t.name: values.detach().numpy() for t, values in zip(space.head, head, strict=True)},
+        {
+            t.name: values.detach().cpu().numpy()
+            for t, values in zip(space.head, head, strict=True)
+        },
     )
     return LoraResult(update, *outcome.fit(), outcome.seconds)
 
 
 def _factors(
-    space: AdapterSpace, rank: int, seed: int
+    space: AdapterSpace, rank: int, seed: int, device: torch.device
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Return A and B by target, ready to be trained."""
     generator = keyed_generator("plain lora", seed)
@@ -134,10 +139,10 @@ def _factors(
             )
         width = target.in_features**-0.5
         start = generator.uniform(-width, width, (rank, target.in_features))
-        down = torch.from_numpy(start.astype(np.float32)).requires_grad_()
+        down = torch.from_numpy(start.astype(np.float32)).to(device).requires_grad_()
         factors[target.name] = (
             down,
-            torch.zeros(target.out_features, rank, requires_grad=True),
+            torch.zeros(target.out_features, rank, device=device, requires_grad=True),
         )
     return factors
 

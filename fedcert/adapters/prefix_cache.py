@@ -55,9 +55,9 @@ class PrefixCache:
         Parameters
         ----------
         model : str
-            Identity of the frozen layers and of where they end.
+            Identity of the frozen layers, of where they end, and of the device they run on.
         inputs : dict
-            A model's keyword arguments, batch size n.
+            A model's keyword arguments, batch size n, on the CPU.
         layers : callable
             Runs the frozen layers on such inputs.
 
@@ -83,7 +83,8 @@ class PrefixCache:
         for key in dict.fromkeys(keys):
             self._keep(key, found[key])
         first = found[keys[0]]
-        batch = torch.zeros(*tokens.shape, first.shape[-1], dtype=first.dtype)
+        size = (*tokens.shape, first.shape[-1])
+        batch = torch.zeros(size, dtype=first.dtype, device=first.device)
         for row, key in enumerate(keys):
             batch[row, : lengths[row]] = found[key]
         return batch

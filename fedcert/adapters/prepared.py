@@ -48,6 +48,7 @@ class PreparedInputs:
 
     def take(self, rows: torch.Tensor) -> PreparedInputs:
         """Return the examples at `rows`."""
+        rows = rows.to(self.hidden.device)
         return PreparedInputs(
             {name: tensor[rows] for name, tensor in self.inputs.items()},
             self.hidden[rows],

@@ -229,7 +229,7 @@ def _leading_directions(
     weight: torch.Tensor, rank: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return U_r S_r and V_r^T, each direction's sign fixed by `SIGN_RULE`."""
-    U, S, Vh = torch.linalg.svd(weight.detach().double(), full_matrices=False)
+    U, S, Vh = torch.linalg.svd(weight.detach().cpu().double(), full_matrices=False)
     U, S, Vh = U[:, :rank], S[:rank], Vh[:rank]
     peak = U.abs().argmax(dim=0)
     sign = U.gather(0, peak[None]).sign()[0]

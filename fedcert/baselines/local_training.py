@@ -61,7 +61,7 @@ def train_from(
         If there are no examples, or they are all of one class.
     """
     decay = settings.weight_decay + proximal_mu
-    whole = torch.from_numpy(np.array(start, dtype=np.float32))[None]
+    whole = torch.from_numpy(np.array(start, dtype=np.float32))[None].to(model.device)
     center = whole * (proximal_mu / decay if decay else 0.0)
     low, high, _ = part.indices(whole.shape[1])
     offset = (whole - center)[:, low:high].clone().requires_grad_()
@@ -79,7 +79,7 @@ def train_from(
         settings=replace(settings, weight_decay=decay),
         prepared=prepared,
     )
-    return vector().detach()[0].numpy()
+    return vector().detach()[0].cpu().numpy()
 
 
 @dataclass(frozen=True, kw_only=True)

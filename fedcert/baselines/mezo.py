@@ -81,7 +81,7 @@ class MeZO(SplitMethod):
             pair = np.stack(
                 [vector + self.epsilon * direction, vector - self.epsilon * direction]
             )
-            logits = model.logits(prepared, torch.from_numpy(pair))
+            logits = model.logits(prepared, torch.from_numpy(pair)).cpu()
             above, below = (
                 float(cross_entropy(each, labels))
                 + self.weight_decay / 2 * float((row.astype(np.float64) ** 2).sum())

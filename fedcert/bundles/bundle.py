@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -228,13 +229,22 @@ class Bundle:
             raise BundleError(f"the bundle is damaged: {error}") from error
         return bundle
 
-    def load_base(self, name: str | None = None) -> BaseModel:
+    def load_base(
+        self, name: str | None = None, *, device: torch.device | None = None
+    ) -> BaseModel:
         """Load the base model that the bundle was made for.
 
         Parameters
         ----------
         name : str, optional
             A folder or hub id, if not the bundle's own.
+        device : torch.device, optional
+            Where it goes; by default it stays on the CPU.
+
+        Returns
+        -------
+        BaseModel
+            The model, known by its digest.
         """
         revision = None if name or self.base_revision == "local" else self.base_revision
         return load_base_model(
@@ -242,6 +252,7 @@ class Bundle:
             num_labels=len(self.labels),
             revision=revision,
             digest=self.base_digest,
+            device=device,
         )
 
     @property

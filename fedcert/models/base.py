@@ -81,6 +81,16 @@ class BaseModel:
             return self.model.task_head.kind == "names"
         return isinstance(self.model, LabelScorer) and self.model.takes_labels
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and with them all that is computed."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device) -> BaseModel:
+        """Move the weights to a device, in place; the digest stays as it is."""
+        self.model.to(device)
+        return self
+
     def with_labels(
         self,
         labels: LabelSet | Sequence[str],
@@ -136,6 +146,7 @@ def load_base_model(
     digest: str | None = None,
     dtype: str = "float32",
     quantization: str | None = None,
+    device: torch.device | None = None,
 ) -> BaseModel:
     """Load a sequence or image classification model from a folder or the hub.
 
@@ -161,6 +172,9 @@ def load_base_model(
         ``"none"``, or ``"int8"`` for weights in eight bits (`fedcert.models.int8`); by
         default what the folder was made for. It is part of the digest: adapters, bundle and
         certificate then speak of the quantized model.
+    device : torch.device, optional
+        Where the weights go once they are known by their digest
+        (`fedcert.devices.resolve_device`); by default they stay on the CPU.
 
     Returns
     -------
@@ -202,7 +216,7 @@ def load_base_model(
             f"this was made for (digest {base.digest[:12]} instead of {digest[:12]}); use the "
             "folder, or the revision, that the bundle was made with"
         )
-    return base
+    return base if device is None else base.to(device)
 
 
 def made_for(config: Any) -> dict[str, Any]:

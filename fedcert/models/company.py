@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from fedcert.devices import exact_float32
 from fedcert.errors import ModelError
 from fedcert.models.base import BaseModel
 from fedcert.models.encoder import EncoderClassifier
@@ -88,8 +89,10 @@ def _reason(base: BaseModel) -> str:
 
 
 @torch.no_grad()
+@exact_float32()
 def _read(base: BaseModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return what the head reads: a new head gives zeros whatever it reads."""
+    ids, mask = ids.to(base.device), mask.to(base.device)
     if isinstance(base.model, EncoderClassifier):
         return base.model.embed(input_ids=ids, attention_mask=mask)
     if isinstance(base.model, LabelScorer) and not base.num_labels:

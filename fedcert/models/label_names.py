@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import normalize
 
+from fedcert.devices import exact_float32, moved
 from fedcert.errors import DataError, ModelError
 from fedcert.label_set import LabelSet
 from fedcert.models.encoder import EncoderClassifier
@@ -98,7 +99,7 @@ def _with_names(base: BaseModel, labels: LabelSet) -> BaseModel:
             "the model will hardly tell them apart; give them descriptions",
             stacklevel=4,
         )
-    own = NamesHead(head.scale, embeddings)
+    own = NamesHead(head.scale, embeddings).to(base.device)
     own.load_state_dict(head.state_dict())
     return replace(base, model=base.model.with_head(own.eval(), labels))
 
@@ -128,6 +129,7 @@ def _checked(
 
 
 @torch.no_grad()
+@exact_float32()
 def embed_labels(base: BaseModel, labels: LabelSet) -> torch.Tensor:
     """Embed a label set with a frozen base model: unit vectors, float32, ``(K, width)``.
 
@@ -163,7 +165,9 @@ def _embedded(base: BaseModel, text: str, *, label: str) -> torch.Tensor:
             f"the description of the label {label!r} takes {count} tokens, but the base model "
             f"takes {longest}; shorten it"
         )
-    return base.model.embed(**inputs)[0] if tower is None else tower.embed(inputs)
+    if tower is not None:
+        return tower.embed(inputs).to(base.device)
+    return base.model.embed(**moved(inputs, base.device))[0]
 
 
 def _longest(base: BaseModel, tokenizer: Any) -> int:

@@ -62,6 +62,9 @@ class LabelScorer(nn.Module):
     label_tokens: torch.Tensor
     label_reads: torch.Tensor
     label_weights: torch.Tensor
+    _within: torch.Tensor
+    _tail: torch.Tensor
+    _offset: torch.Tensor
 
     def __init__(
         self,
@@ -88,7 +91,8 @@ class LabelScorer(nn.Module):
                 "token; score labels with a decoder such as Llama or Qwen2"
             )
         self._embeddings = names[0]
-        self._place(phrases, average)
+        with next(lm.parameters()).device:
+            self._place(phrases, average)
         if phrases:
             self._check(lm, phrases, average)
 
@@ -115,9 +119,12 @@ class LabelScorer(nn.Module):
         stacked = torch.stack(weights) if weights else torch.zeros(0, 0)
         self.register_buffer("label_weights", stacked, persistent=kept)
         same = torch.tensor(owner)[:, None] == torch.tensor(owner)[None]
-        self._within = same.tril()
-        self._tail = torch.tensor(tail, dtype=torch.long)
-        self._offset = torch.tensor(offset, dtype=torch.long)
+        # Buffers, so that they go where the weights go; they follow from the phrases.
+        self.register_buffer("_within", same.tril(), persistent=False)
+        self.register_buffer("_tail", torch.tensor(tail, dtype=torch.long), persistent=False)
+        self.register_buffer(
+            "_offset", torch.tensor(offset, dtype=torch.long), persistent=False
+        )
 
     @property
     def stock(self) -> Any:
@@ -150,8 +157,8 @@ class LabelScorer(nn.Module):
         mask = inputs.get("attention_mask")
         ids = inputs["input_ids"]
         if mask is None:
-            return torch.full((len(ids),), ids.shape[1] - 1)
-        return (torch.arange(ids.shape[1]) * mask).argmax(dim=1)
+            return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
+        return (torch.arange(ids.shape[1], device=ids.device) * mask).argmax(dim=1)
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
@@ -174,12 +181,12 @@ class LabelScorer(nn.Module):
         if attention_mask is not None:
             inputs["attention_mask"] = attention_mask
         last = self.last_tokens(inputs)
-        tail = input_ids.shape[1] + torch.arange(self.appended)
+        tail = input_ids.shape[1] + torch.arange(self.appended, device=last.device)
         reads = torch.cat([last[:, None], tail.expand(len(last), -1)], dim=1)
         if self.several:
             inputs = self._with_phrases(inputs, last + 1)
         hidden = self.get_submodule(self._backbone)(**inputs, use_cache=False)[0]
-        at = hidden[torch.arange(len(last))[:, None], reads]
+        at = hidden[torch.arange(len(last), device=last.device)[:, None], reads]
         return LabelScores(self._scores(at))
 
     def _scores(self, at: torch.Tensor) -> torch.Tensor:
@@ -201,13 +208,13 @@ class LabelScorer(nn.Module):
         count, width = ids.shape
         total = width + self.appended
         self._check_window(total)
-        places = torch.arange(width)
-        visible = torch.zeros(count, total, total, dtype=torch.bool)
+        places = torch.arange(width, device=ids.device)
+        visible = torch.zeros(count, total, total, dtype=torch.bool, device=ids.device)
         visible[:, :, :width] = (places < lengths[:, None])[:, None]
         visible[:, :width, :width] &= places <= places[:, None]
         visible[:, width:, width:] = self._within
         dtype = next(self.parameters()).dtype
-        hidden = torch.zeros(visible.shape, dtype=dtype)
+        hidden = torch.zeros(visible.shape, dtype=dtype, device=ids.device)
         hidden = hidden.masked_fill(~visible, torch.finfo(dtype).min)
         return {
             "input_ids": torch.cat([ids, self._tail.expand(count, -1)], dim=1),
@@ -230,10 +237,12 @@ class LabelScorer(nn.Module):
         """Compare with the language model, one phrase at a time, on two short prompts."""
         training = lm.training
         lm.eval()
-        prompts = torch.tensor([[phrases[0][0], phrases[-1][0]], [phrases[-1][-1]] * 2])
+        place = next(self.parameters()).device
+        short = [[phrases[0][0], phrases[-1][0]], [phrases[-1][-1]] * 2]
+        prompts = torch.tensor(short, device=place)
         expected = []
         for phrase in phrases:
-            appended = torch.tensor(phrase).expand(2, -1)
+            appended = torch.tensor(phrase, device=place).expand(2, -1)
             logits = lm(torch.cat([prompts, appended], dim=1), use_cache=False).logits
             logs = logits[:, 1:-1].float().log_softmax(dim=-1)
             values = logs.gather(-1, appended[..., None])[..., 0]

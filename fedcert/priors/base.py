@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ import numpy.typing as npt
 from fedcert.canonical import digest_json, digest_tensors
 from fedcert.errors import PriorError
 from fedcert.randomness import candidate_noise, derive_seed
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["FloatArray", "Prior", "check_pool"]
 
@@ -102,6 +105,13 @@ class Prior(ABC):
         """Return a prior with a coarse sampler: nearby candidates from the same noise, cheaply.
 
         Chains over a posterior walk on it (`fedcert.search.refinement`).
+        """
+        return self
+
+    def on(self, device: torch.device) -> Prior:
+        """Return the prior with its sampler on a device: the same candidates up to rounding.
+
+        Noise is drawn on the CPU in any case. By default samplers stay there too.
         """
         return self
 

@@ -127,7 +127,7 @@ class Denoiser(nn.Module):
         """Average the networks' predictions at one time, ``(count, q)`` in and out."""
         copied = noisy.expand(self.copies, *noisy.shape)
         # One time for all: what depends on it alone is computed once.
-        steps = torch.full((self.copies, 1), step, dtype=torch.long)
+        steps = torch.full((self.copies, 1), step, dtype=torch.long, device=noisy.device)
         predicted: torch.Tensor = self(copied, steps)
         return predicted.mean(dim=0)
 

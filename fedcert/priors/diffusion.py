@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fedcert.devices import takes_float64
 from fedcert.errors import PriorError
 from fedcert.priors.base import FloatArray, Prior, check_pool
 from fedcert.priors.components import independent_directions
@@ -28,6 +30,8 @@ _MOST_JUDGED = 4096
 
 # Steps of the coarse sampler, an eighth of the default.
 _COARSE_STEPS = 5
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ class DiffusionPrior(Prior):
         seed: int,
         training: DiffusionTraining = DiffusionTraining(),
         on_step: Callable[[int, int], None] = lambda _done, _all: None,
+        device: torch.device = _CPU,
     ) -> Self:
         """Fit to a pool ``(N, d)``.
 
@@ -132,6 +137,9 @@ class DiffusionPrior(Prior):
             Settings of the training.
         on_step : callable
             Called now and then with steps done and steps at most.
+        device : torch.device
+            Where the networks are trained, by default on the CPU; noise is drawn there in any
+            case.
 
         Returns
         -------
@@ -142,7 +150,8 @@ class DiffusionPrior(Prior):
         latent = LatentSpace.of(pool)
         # One thread: the products are small, and more threads only wait for each other.
         with torch_threads(1):
-            run = _Training(latent.encode(pool), cls.schedule, training, seed)
+            place = device if takes_float64(device) else _CPU
+            run = _Training(latent.encode(pool), cls.schedule, training, seed, place)
             arrays, report = run.best(on_step)
         return cls(latent, Denoiser.from_arrays(arrays, schedule=cls.schedule), report=report)
 
@@ -166,11 +175,11 @@ class DiffusionPrior(Prior):
         with torch.no_grad():
             latents = solve(
                 self._denoiser.mean_prediction,
-                torch.from_numpy(noise),
+                torch.from_numpy(noise).to(self._denoiser.directions.device),
                 schedule=self.schedule,
                 steps=self._sampling_steps,
             )
-        return self._latent.decode(latents.numpy())
+        return self._latent.decode(latents.cpu().numpy())
 
     def center(self) -> FloatArray:
         """Return the pool's mean: where zero noise leads depends on the networks' last bits."""
@@ -181,6 +190,17 @@ class DiffusionPrior(Prior):
         steps = min(_COARSE_STEPS, self._sampling_steps)
         return DiffusionPrior(
             self._latent, self._denoiser, sampling_steps=steps, report=self.report
+        )
+
+    def on(self, device: torch.device) -> DiffusionPrior:
+        """Return the same diffusion with its networks on a device that knows float64."""
+        if device == self._denoiser.directions.device or not takes_float64(device):
+            return self
+        return DiffusionPrior(
+            self._latent,
+            deepcopy(self._denoiser).to(device),
+            sampling_steps=self._sampling_steps,
+            report=self.report,
         )
 
     def config(self) -> dict[str, Any]:
@@ -225,6 +245,7 @@ class _Training:
         schedule: NoiseSchedule,
         settings: DiffusionTraining,
         seed: int,
+        device: torch.device,
     ) -> None:
         self.settings = settings
         self.alphas_cumprod = torch.from_numpy(schedule.alphas_cumprod).float()
@@ -254,7 +275,11 @@ class _Training:
             torch.from_numpy(np.stack(directions)).float(),
             schedule=schedule,
             generator=self.generator,
-        )
+        ).to(device)
+        # What no random number comes from goes along; noise is drawn on the CPU.
+        self.kept = self.kept.to(device)
+        noisy, steps, truth = self.held_out
+        self.held_out = noisy.to(device), steps.to(device), truth.to(device)
         self.average = {k: p.detach().clone() for k, p in self.network.named_parameters()}
 
     def best(
@@ -288,16 +313,18 @@ class _Training:
         """Add noise at random times; return noisy latents, times and the true v."""
         shape = clean.shape[:2]
         steps = torch.randint(len(self.alphas_cumprod), shape, generator=self.generator)
-        noise = torch.randn(clean.shape, generator=self.generator)
-        alpha_bar = self.alphas_cumprod[steps][..., None]
+        noise = torch.randn(clean.shape, generator=self.generator).to(clean.device)
+        alpha_bar = self.alphas_cumprod[steps][..., None].to(clean.device)
         noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
-        return noisy, steps, alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
+        truth = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
+        return noisy, steps.to(clean.device), truth
 
     def _update(self, optimizer: torch.optim.Optimizer) -> None:
         copies, count, _ = self.kept.shape
         shape = (copies, self.settings.batch_size)
-        rows = torch.randint(count, shape, generator=self.generator)
-        noisy, steps, truth = self._corrupt(self.kept[torch.arange(copies)[:, None], rows])
+        rows = torch.randint(count, shape, generator=self.generator).to(self.kept.device)
+        network = torch.arange(copies, device=rows.device)[:, None]
+        noisy, steps, truth = self._corrupt(self.kept[network, rows])
         # A sum over networks: each one gets the gradient that it would get alone.
         loss = (self.network(noisy, steps) - truth).square().mean(dim=(1, 2)).sum()
         optimizer.zero_grad()
@@ -313,4 +340,4 @@ class _Training:
         return float((predicted - truth).square().mean())
 
     def _averaged_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {f"denoiser.{name}": t.numpy().copy() for name, t in self.average.items()}
+        return {f"denoiser.{name}": t.cpu().numpy().copy() for name, t in self.average.items()}

@@ -9,7 +9,7 @@ candidates, whatever they are made of.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ import numpy.typing as npt
 from fedcert.errors import PriorError
 from fedcert.priors.base import FloatArray, Prior
 from fedcert.priors.registry import prior_from_parts
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["InterpolatedPrior"]
 
@@ -81,6 +84,10 @@ class InterpolatedPrior(Prior):
     def coarse(self) -> Prior:
         """Mix with the other prior's coarse sampler."""
         return type(self)(self._rest.coarse(), center=self._center, keep=self._keep)
+
+    def on(self, device: torch.device) -> Prior:
+        """Put the other prior's sampler on a device."""
+        return type(self)(self._rest.on(device), center=self._center, keep=self._keep)
 
     def config(self) -> dict[str, Any]:
         """Return `keep`, and kind and settings of the other prior."""

@@ -11,6 +11,7 @@ import torch
 
 from fedcert.adapters.forward import AdaptedModel, PreparedInputs
 from fedcert.data.examples import Examples
+from fedcert.devices import exact_float32, spare_bytes
 from fedcert.errors import SettingsError
 from fedcert.search.grouping import length_groups
 from fedcert.search.scores import Scorer, Scores, margins_and_losses
@@ -47,7 +48,7 @@ class BatchedScorer(Scorer):
     margin_tolerance : float
         See `Scorer`.
     memory_mib : float (default: 64)
-        For activations; decides how many candidates run at once, not the result.
+        For activations on the CPU; decides how many candidates run at once, not the result.
     precision : str (default: "float32")
         ``"float32"`` is the precision that the model was loaded in. ``"bfloat16"`` ranks
         candidates with a copy of the model in bfloat16, which is faster where the processor
@@ -82,6 +83,11 @@ class BatchedScorer(Scorer):
         self._memory = memory_mib * 2**20
         self._known: dict[int, tuple[npt.NDArray[Any], _Groups]] = {}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
     def score(
         self,
         vectors: npt.NDArray[np.float64],
@@ -113,18 +119,26 @@ class BatchedScorer(Scorer):
         self, vectors: npt.NDArray[np.float64], inputs: npt.NDArray[Any]
     ) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield blocks of candidates with their logits ``(block, n, K)``."""
-        with torch.inference_mode():
-            groups = self._prepared(inputs)
-            for start in range(0, len(vectors), _BLOCK):
-                block = torch.from_numpy(vectors[start : start + _BLOCK]).float()
-                logits = torch.empty(len(block), len(inputs), self.model.base.num_labels)
-                for rows, prepared in groups:
-                    chunk = self._chunk(prepared)
-                    for first in range(0, len(block), chunk):
-                        part = slice(first, first + chunk)
-                        logits[part, rows] = self.model.logits(prepared, block[part])
-                yield slice(start, start + len(block)), logits
+        groups = self._prepared(inputs)
+        for start in range(0, len(vectors), _BLOCK):
+            block = torch.from_numpy(vectors[start : start + _BLOCK]).float()
+            yield slice(start, start + len(block)), self._block(block, groups, len(inputs))
 
+    @torch.inference_mode()
+    @exact_float32()
+    def _block(self, block: torch.Tensor, groups: _Groups, examples: int) -> torch.Tensor:
+        """Return the logits of some candidates, ``(block, n, K)``, on the CPU."""
+        model, device = self.model, self.model.device
+        block = block.to(device)
+        logits = torch.empty(len(block), examples, model.base.num_labels, device=device)
+        for rows, prepared in groups:
+            chunk, places = self._chunk(prepared), rows.to(device)
+            for first in range(0, len(block), chunk):
+                part = slice(first, first + chunk)
+                logits[part, places] = model.logits(prepared, block[part])
+        return logits.cpu()
+
+    @torch.inference_mode()
     def _prepared(self, inputs: npt.NDArray[Any]) -> _Groups:
         """Run the frozen layers, once for all calls with the same inputs."""
         key = id(inputs)
@@ -146,15 +160,19 @@ class BatchedScorer(Scorer):
     ) -> list[Examples]:
         """Split examples into parts; the frozen layers are not run again for them."""
         found = super().split(examples, parts)
+        groups = self._prepared(examples.inputs)
         with torch.inference_mode():
-            groups = self._prepared(examples.inputs)
             for rows, part in zip(parts, found, strict=True):
                 self._known[id(part.inputs)] = (part.inputs, _taken(groups, rows))
         return found
 
     def _chunk(self, prepared: PreparedInputs) -> int:
-        """Return how many candidates to run at once: within the budget and the cache."""
-        budget = min(self._memory, _CACHE_FRIENDLY)
+        """Return how many candidates to run at once: within the budget and the cache.
+
+        An accelerator has memory of its own, and is faster the more there is to do.
+        """
+        spare = spare_bytes(self.model.device)
+        budget = min(self._memory, _CACHE_FRIENDLY) if spare is None else spare
         return max(1, int(budget // (4 * self.model.floats_per_adapter(prepared))))
 
 

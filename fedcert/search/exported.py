@@ -11,6 +11,7 @@ import torch
 from fedcert.adapters.exported_model import exported_model
 from fedcert.adapters.task import Task
 from fedcert.data.examples import Examples
+from fedcert.devices import exact_float32, moved
 from fedcert.search.grouping import length_groups
 from fedcert.search.scores import margins_and_losses
 
@@ -21,6 +22,7 @@ _BATCH = 64
 
 
 @torch.inference_mode()
+@exact_float32()
 def exported_wrong(
     task: Task,
     adapter: Path,
@@ -29,6 +31,9 @@ def exported_wrong(
     margin_tolerance: float,
 ) -> npt.NDArray[np.bool_]:
     """Load an adapter folder with stock PEFT and say which predictions count as errors.
+
+    Where the base model is; float32 is computed in full (`fedcert.devices.exact_float32`), so
+    that a count does not depend on the device.
 
     Parameters
     ----------
@@ -55,6 +60,7 @@ def exported_wrong(
         # Texts of one length together: nothing is padded, so that no text has a say in what
         # another one becomes.
         for members, inputs in length_groups(task.encode(part), step=1):
-            margins, _ = margins_and_losses(model(**inputs).logits, labels[members])
+            logits = model(**moved(inputs, task.base.device)).logits.cpu()
+            margins, _ = margins_and_losses(logits, labels[members])
             wrong[start + members.numpy()] = (margins <= margin_tolerance).numpy()
     return wrong

@@ -68,7 +68,7 @@ def finetuned(
     batched, usable = _trainable(scorer), examples.usable
     if len(np.unique(usable.labels)) < 2:
         return center
-    start = torch.from_numpy(center).float()[None]
+    start = torch.from_numpy(center).float()[None].to(batched.model.device)
     shift = torch.zeros_like(start, requires_grad=True)
     with torch_threads(1):
         descend(
@@ -84,7 +84,7 @@ def finetuned(
                 weight_decay=pull,
             ),
         )
-    moved = shift.detach()[0].double().numpy()
+    moved = shift.detach()[0].cpu().double().numpy()
     return np.asarray(center + moved, dtype=np.float64)
 
 

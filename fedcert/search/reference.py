@@ -19,6 +19,7 @@ from fedcert.adapters.peft_format import adapter_and_head
 from fedcert.adapters.space import AdapterSpace
 from fedcert.adapters.task import Task
 from fedcert.data.examples import Examples
+from fedcert.devices import exact_float32, moved
 from fedcert.errors import AdapterError
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.search.scores import Scorer, Scores, margins_and_losses
@@ -47,6 +48,7 @@ class ReferenceScorer(Scorer):
         self._classifier: Any = own.eval() if beside else self._model
 
     @torch.inference_mode()
+    @exact_float32()
     def score(
         self,
         vectors: npt.NDArray[np.float64],
@@ -55,11 +57,13 @@ class ReferenceScorer(Scorer):
         on_scored: Callable[[int], None] = lambda _count: None,
     ) -> Scores:
         """Score candidates one by one."""
-        inputs, labels = self._task.encode(examples), torch.from_numpy(examples.labels)
+        inputs = moved(self._task.encode(examples), self._task.base.device)
+        labels = torch.from_numpy(examples.labels)
         wrong, losses = [], []
         for vector in vectors:
             self._load(vector)
-            margins, loss = margins_and_losses(self._classifier(**inputs).logits, labels)
+            logits = self._classifier(**inputs).logits.cpu()
+            margins, loss = margins_and_losses(logits, labels)
             wrong.append((margins <= self.margin_tolerance).numpy())
             losses.append(loss.numpy())
             on_scored(1)

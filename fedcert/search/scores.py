@@ -88,6 +88,11 @@ class Scorer(ABC):
             Errors and losses of every candidate on every example.
         """
 
+    @property
+    def device(self) -> torch.device:
+        """Where candidates are scored."""
+        return torch.device("cpu")
+
     def split(
         self, examples: Examples, parts: Sequence[npt.NDArray[np.int64]]
     ) -> list[Examples]:

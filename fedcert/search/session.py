@@ -64,6 +64,7 @@ class SupportSession(Session):
         on_scored: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self._recipe, self._prior, self._scorer = recipe, prior, scorer
+        self._sampler = prior.on(scorer.device)
         self._ordered, self._seed = ordered, seed
         self._constants = constants
         self._fixed = fixed_candidates(recipe, prior, constants)
@@ -73,7 +74,9 @@ class SupportSession(Session):
 
     def draw(self, *, start: int, count: int) -> FloatArray:
         """Return candidates, those that are fixed first."""
-        drawn = self._prior.sample(self._seed, start=start, count=count)
+        # One candidate alone is what may be signed: it is the same whatever the device.
+        prior = self._prior if count == 1 else self._sampler
+        drawn = prior.sample(self._seed, start=start, count=count)
         return led_by(self._fixed, drawn, start=start)
 
     def center(self) -> FloatArray:
@@ -97,7 +100,7 @@ class SupportSession(Session):
         depends on its last digits, and no finalist has to be a candidate of the seed.
         """
         return posterior_means(
-            self._prior.coarse(),
+            self._sampler.coarse(),
             self._scorer,
             self._ordered,
             seed=self._seed,
@@ -148,7 +151,7 @@ class SupportSession(Session):
     def best(self, span: Span) -> Chosen:
         """Race the candidates: who cannot win any more is dropped early."""
         winner = search(
-            self._prior,
+            self._sampler,
             self._scorer,
             self._taken(span),
             seed=self._seed,

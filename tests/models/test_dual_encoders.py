@@ -45,13 +45,17 @@ _IMAGE: dict[str, Any] = {"image_size": 8, "patch_size": 4}
 
 @pytest.fixture(scope="module", params=["clip", "siglip"])
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_towers(tmp_path_factory.mktemp("towers") / request.param)
+
+
+def save_towers(folder: Path) -> Path:
+    """Save a tiny model of two towers, of the family that the folder is named after."""
     import transformers as t
 
-    folder = tmp_path_factory.mktemp("towers") / request.param
     text, image = {**_SIZE, **_TEXT}, {**_SIZE, **_IMAGE}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        if request.param == "clip":
+        if folder.name == "clip":
             both = {"projection_dim": 8}
             config = t.CLIPConfig(text_config=text | both, vision_config=image | both, **both)
             model: Any = t.CLIPModel(config)
