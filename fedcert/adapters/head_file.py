@@ -2,8 +2,9 @@
 
 ``head.safetensors`` holds what an adapter learned of its head (``log_scale``, or ``weight`` and
 ``bias``) and, for a head of names, ``label_embeddings`` of shape ``(K, width)``, in unit
-length, and names and scale as metadata. Then logits are ``scale * exp(log_scale) * cosine``.
-fedcert makes the label embeddings again from the base model, and refuses others.
+length, and names and scale as metadata. Then logits are ``scale * exp(log_scale) * cosine``,
+and those of a trained head ``weight @ (scale * embedding) + bias``, with scale 1 where none is
+named. fedcert makes the label embeddings again from the base model, and refuses others.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def write_head(
         head = base.model.task_head
         if isinstance(head, NamesHead):
             stored[_EMBEDDINGS] = head.get_buffer(_EMBEDDINGS).cpu().numpy()
-            about["scale"] = repr(head.scale)
+        scale = getattr(head, "scale", None)
+        if scale is not None:
+            about["scale"] = repr(scale)
     save_file(stored, folder / HEAD_FILE, metadata=about)
 
 

@@ -14,7 +14,7 @@ from fedcert.errors import ModelError
 from fedcert.label_set import check_template
 from fedcert.models.dual_encoder import TextTower, is_dual, load_text_tower, read_dual
 from fedcert.models.encoder import EncoderClassifier
-from fedcert.models.heads import SCALE, Head, NamesHead, TrainedHead
+from fedcert.models.heads import SCALE, UNIT_SCALE, Head, NamesHead, TrainedHead
 from fedcert.models.pooling import check_pooling
 from fedcert.models.sentence_folder import SentenceFolder, read_sentence_folder
 
@@ -171,6 +171,8 @@ def save_encoder(
     stated = _stated(name, revision)
     options = options | _reading(name, stated, pooling, normalize, max_length)
     options |= {"quantization": quantization}
+    if labels is not None and options["normalize"]:
+        options["scale"] = UNIT_SCALE
     source = str(Path(name) / stated.transformer) if stated and stated.transformer else name
     if folder is None:
         known = None if stated is None or stated.dense is None else weight_digest(stated.dense)
@@ -231,7 +233,7 @@ def _save_dual(
             return folder
     image, text, scale = read_dual(name, revision, dtype=dtype)
     image.config.update({} if labels is None else _named(labels))
-    image.config.fedcert = options | ({"scale": scale} if labels is None else {})
+    image.config.fedcert = options | {"scale": scale if labels is None else UNIT_SCALE}
     with replaced_folder(folder) as staging:
         image.save_pretrained(staging)
         if labels is None:
@@ -335,7 +337,7 @@ def _wrapped(
         behind = [dense, getattr(model, "visual_projection", None)]
         weights = [p for part in behind if part for p in part.parameters() if p.dim() == 2]
         widths = [model.config.hidden_size, *(weight.shape[0] for weight in weights)]
-        head = TrainedHead(widths[-1], labels)
+        head = TrainedHead(widths[-1], labels, options.get("scale"))
     return EncoderClassifier(
         model,
         head,
@@ -346,7 +348,7 @@ def _wrapped(
     )
 
 
-def _load_dense(folder: str, activations: Sequence[str]) -> nn.Module | None:
+def _load_dense(folder: str, activations: Sequence[str]) -> nn.Sequential | None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -16,10 +16,14 @@ from torch.nn.functional import normalize
 
 from fedcert.errors import ModelError
 
-__all__ = ["SCALE", "Head", "NamesHead", "TrainedHead"]
+__all__ = ["SCALE", "UNIT_SCALE", "Head", "NamesHead", "TrainedHead"]
 
 SCALE = 20.0
 """What a cosine is multiplied with, as sentence encoders are trained (1 / .05)."""
+
+UNIT_SCALE = 8.0
+"""What a trained head multiplies embeddings of unit length with: their numbers are so small
+that a penalty on the weights, such as the settings' default, would leave hardly any logits."""
 
 # Beyond e^10 a logit says nothing more; an infinite one would not be a number times zero.
 _LARGEST = 10.0
@@ -110,12 +114,15 @@ class TrainedHead(Head):
         Width of an embedding.
     labels : int
         K, the number of labels.
+    scale : float, optional
+        What embeddings of unit length are multiplied with, see `UNIT_SCALE`.
     """
 
     kind = "trained"
 
-    def __init__(self, width: int, labels: int) -> None:
+    def __init__(self, width: int, labels: int, scale: float | None = None) -> None:
         super().__init__()
+        self.scale = scale
         self.weight = nn.Parameter(torch.zeros(labels, width), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(labels), requires_grad=False)
 
@@ -129,6 +136,7 @@ class TrainedHead(Head):
     ) -> torch.Tensor:
         """Multiply by each adapter's own weights."""
         weight, bias = tensors["weight"].float(), tensors["bias"].float()
-        grouped = embeddings.float().reshape(len(weight), -1, weight.shape[-1])
+        scaled = embeddings.float() * (1.0 if self.scale is None else self.scale)
+        grouped = scaled.reshape(len(weight), -1, weight.shape[-1])
         logits = torch.baddbmm(bias[:, None], grouped, weight.transpose(1, 2))
         return logits.flatten(0, 1)

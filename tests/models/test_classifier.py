@@ -11,8 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
+from safetensors import safe_open
 from tiny_models import Family
 from tiny_text import save_tiny_backbone, tiny_texts, tiny_tokenizer
+from torch.nn.functional import normalize
+from transformers import AutoModel, AutoTokenizer
 
 import fedcert
 from fedcert.adapters import AdapterSpace, Task, write_peft_adapter
@@ -89,6 +93,24 @@ def test_it_predicts_as_the_adapter_does(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(again, found[:5], atol=1e-5)
     with pytest.raises(DataError, match="example 2 is an empty text"):
         classifier.predict(["good1", " "])
+
+
+def test_a_trained_head_is_read_from_its_file_by_anybody(tmp_path: Path) -> None:
+    """Stock PEFT on the stock encoder, pooling, and what head.safetensors says of itself."""
+    _exported("pooled", tmp_path)
+    texts = ["good1 bad2", "bad0", "good3"]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "b")
+    encoder = AutoModel.from_pretrained(tmp_path / "b")
+    adapted = PeftModel.from_pretrained(encoder, str(tmp_path / "a")).eval()
+    with safe_open(tmp_path / "a" / "head.safetensors", "pt") as head, torch.no_grad():
+        logits = []
+        for text in texts:
+            hidden = adapted(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+            embedding = normalize(hidden.mean(dim=0), dim=-1)
+            scaled = float(head.metadata()["scale"]) * embedding
+            logits.append(head.get_tensor("weight") @ scaled + head.get_tensor("bias"))
+    found = fedcert.load_classifier(tmp_path / "a", tmp_path / "b").predict_proba(texts)
+    np.testing.assert_allclose(torch.stack(logits).softmax(-1).numpy(), found, atol=1e-4)
 
 
 def test_images_are_predicted_too(vit: Family, tmp_path: Path) -> None:

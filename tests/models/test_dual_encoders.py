@@ -209,7 +209,7 @@ def test_a_trained_head_reads_the_image_towers_own_embedding(
         found = base.model(**pixels).logits
         made = AutoModel.from_pretrained(source).get_image_features(**pixels)
         made = getattr(made, "pooler_output", made)
-        expected = normalize(made, dim=-1) @ base.model.task_head.weight.T
+        expected = 8 * normalize(made, dim=-1) @ base.model.task_head.weight.T
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     space = AdapterSpace.of(base, rank=2)
     vector = keyed_generator("dual").standard_normal(space.dimension)
