@@ -132,7 +132,7 @@ class Node:
 
     def base_model(self) -> BaseModel:
         """Load the base model once per process; all virtual clients there share it."""
-        return _shared_base(str(self.scenario.base_model()), len(self.scenario.labels))
+        return _shared_base(str(self.scenario.base_model()), tuple(self.scenario.labels))
 
     def task(self, space: AdapterSpace) -> Task:
         """Return the run's task in an adapter space, with this client's labels."""
@@ -373,5 +373,5 @@ def _shared_cache(budget_mib: float) -> PrefixCache:
 
 
 @lru_cache(maxsize=2)
-def _shared_base(folder: str, num_labels: int) -> BaseModel:
-    return load_base_model(folder, num_labels=num_labels)
+def _shared_base(folder: str, labels: tuple[str, ...]) -> BaseModel:
+    return load_base_model(folder, num_labels=len(labels), labels=labels)

@@ -142,7 +142,7 @@ def _labeled(
             f"{folder}: the adapter was exported without labels, for any; pass labels=[...]"
         )
     if stored and labels is not None:
-        own = tuple(stored.names) if isinstance(stored, LabelSet) else stored
+        own = about.names if about is not None else ()
         asked = tuple(labels.names) if isinstance(labels, LabelSet) else tuple(labels)
         if own != asked:
             raise AdapterError(

@@ -128,8 +128,11 @@ class Run:
         self, settings: RunSettings, output: Path, scenario: Scenario, events: Events
     ) -> None:
         self._settings, self._events, self.scenario = settings, events, scenario
+        labels = scenario.labels
         self.base = load_base_model(
-            str(scenario.base_model(on_step=events.note)), num_labels=len(scenario.labels)
+            str(scenario.base_model(on_step=events.note)),
+            num_labels=len(labels),
+            labels=labels,
         )
         scenario.inputs.bound_to(self.base)  # what does not fit costs no client any work
         self._pool, self.space = _pool_of(

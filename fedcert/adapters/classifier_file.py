@@ -50,6 +50,16 @@ class ClassifierFile:
     labels: tuple[str, ...] | LabelSet
     inputs: dict[str, Any] | None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the labels by index."""
+        return self.labels.names if isinstance(self.labels, LabelSet) else self.labels
+
+    @property
+    def texts(self) -> tuple[tuple[str, ...], ...] | None:
+        """The texts that stand for each label; None if the head does not follow from them."""
+        return self.labels.texts if isinstance(self.labels, LabelSet) else None
+
     @classmethod
     def of(
         cls, base: BaseModel, *, labels: Sequence[str] | None, inputs: dict[str, Any] | None

@@ -46,11 +46,14 @@ class HeadFile:
         Shape ``(K, width)``, for a head of names that was exported with labels.
     names : tuple of str or None
         The labels by index, where the file names them.
+    scale : float or None
+        What cosines or embeddings are multiplied with, where the file says so.
     """
 
     tensors: Mapping[str, npt.NDArray[Any]]
     label_embeddings: npt.NDArray[Any] | None
     names: tuple[str, ...] | None
+    scale: float | None
 
 
 def write_head(
@@ -98,6 +101,7 @@ def read_head(folder: Path) -> HeadFile | None:
         names = json.loads(about["names"]) if "names" in about else None
         if names is not None and not all(isinstance(name, str) for name in names):
             raise ValueError("a label's name is no text")
+        scale = float(about["scale"]) if "scale" in about else None
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise AdapterError(f"{path}: damaged ({error})") from error
     embeddings = tensors.pop(_EMBEDDINGS, None)
@@ -105,11 +109,12 @@ def read_head(folder: Path) -> HeadFile | None:
         {f"{TASK_HEAD}.{name}": array for name, array in tensors.items()},
         embeddings,
         None if names is None else tuple(names),
+        scale,
     )
 
 
 def check_label_embeddings(folder: Path, stored: HeadFile, base: BaseModel) -> None:
-    """Raise `AdapterError` unless stored labels and embeddings are those of a base model.
+    """Raise `AdapterError` unless stored labels, embeddings, and scale are a base model's.
 
     Parameters
     ----------
@@ -126,6 +131,11 @@ def check_label_embeddings(folder: Path, stored: HeadFile, base: BaseModel) -> N
             f"not for {_listed(base.label_names)}"
         )
     head = getattr(base.model, TASK_HEAD)
+    if stored.scale not in {None, head.scale}:
+        raise AdapterError(
+            f"{folder / HEAD_FILE}: the scale is {stored.scale:g}, and that of the base model "
+            f"{head.scale or 1:g}; export the adapter again"
+        )
     if stored.label_embeddings is None or not isinstance(head, NamesHead):
         return
     own = head.get_buffer(_EMBEDDINGS).cpu().numpy()

@@ -23,7 +23,14 @@ from fedcert.models.layout import ModelLayout, find_layout
 if TYPE_CHECKING:
     from fedcert.label_set import LabelSet
 
-__all__ = ["BaseModel", "freeze", "load_base_model", "pretrained", "weight_digest"]
+__all__ = [
+    "BaseModel",
+    "check_order",
+    "freeze",
+    "load_base_model",
+    "pretrained",
+    "weight_digest",
+]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -142,6 +149,7 @@ def load_base_model(
     name: str,
     *,
     num_labels: int | None = None,
+    labels: Sequence[str] = (),
     revision: str | None = None,
     digest: str | None = None,
     dtype: str = "float32",
@@ -160,6 +168,9 @@ def load_base_model(
         How many classes the task has; the saved head must agree. A model that classifies by
         the names of labels (`fedcert.models.with_label_names`) has none of its own: give it
         some with `BaseModel.with_labels`.
+    labels : Sequence[str], optional
+        Names of the task's classes by index; a model that has the same ones in another order
+        is refused.
     revision : str, optional
         Hub revision (a commit, for reproducibility).
     digest : str, optional
@@ -198,8 +209,8 @@ def load_base_model(
     if "phrases" in options:
         model = LabelScorer(model, options["phrases"], average=options["average"])
     elif options.get("head") in ENCODER_HEADS:
-        labels = int(model.config.num_labels)
-        model = encoder_classifier(model, options, name, labels=labels)
+        count = int(model.config.num_labels)
+        model = encoder_classifier(model, options, name, labels=count)
     quantization = quantization or options.get("quantization", "none")
     check_quantization(quantization)
     if quantization == "int8":
@@ -210,6 +221,8 @@ def load_base_model(
             f"the base model {name!r} has {base.num_labels} labels, but the task has "
             f"{num_labels}; save it with num_labels={num_labels} first"
         )
+    if not base.takes_labels:
+        check_order(name, base.label_names, labels)
     if digest is not None and not base.goes_by(digest):
         raise ModelError(
             f"the base model {name!r} has other weights or another configuration than the one "
@@ -217,6 +230,26 @@ def load_base_model(
             "folder, or the revision, that the bundle was made with"
         )
     return base if device is None else base.to(device)
+
+
+def check_order(name: str, own: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise `ModelError` if a model's own labels are those of a task in another order.
+
+    Whoever goes by the names in the model's configuration, as stock pipelines do, would read
+    the labels swapped.
+
+    Parameters
+    ----------
+    name : str
+        The model, for the message.
+    own, labels : Sequence[str]
+        The model's labels and the task's, by index.
+    """
+    if list(own) != list(labels) and sorted(map(str, own)) == sorted(labels):
+        raise ModelError(
+            f"the base model {name!r} has the labels {', '.join(own)}, in this order, and the "
+            f"task has {', '.join(labels)}: write the task's labels in the order of the model"
+        )
 
 
 def made_for(config: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from fedcert.atomic import replaced_folder
 from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
 from fedcert.errors import ModelError
-from fedcert.models.base import pretrained
+from fedcert.models.base import check_order, pretrained
 from fedcert.models.encoder_base import save_encoder, states_pooling
 from fedcert.models.families import check_family
 from fedcert.models.heads import TrainedHead
@@ -155,11 +155,7 @@ def check_label_order(name: str, labels: Sequence[str], *, revision: str | None)
         own = [config.id2label[index] for index in range(len(config.id2label))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return  # loading the model says what is wrong with it, if anything
-    if own != list(labels) and sorted(map(str, own)) == sorted(labels):
-        raise ModelError(
-            f"the base model {name!r} has the labels {', '.join(own)}, in this order, and the "
-            f"task has {', '.join(labels)}: write the task's labels in the order of the model"
-        )
+    check_order(name, own, labels)
 
 
 def save_base(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fedcert.adapters.classifier_file import CLASSIFIER_FILE, read_classifier
 from fedcert.adapters.constants import constant_adapters
+from fedcert.adapters.head_file import HEAD_FILE, read_head
 from fedcert.adapters.peft_format import (
     adapter_tensors,
     exported_digest,
@@ -82,7 +84,8 @@ def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> li
     Returns
     -------
     list of Check
-        One check for the tensors and one for the configuration.
+        One check each for the tensors, for the configuration, and for what the folder says of
+        labels and inputs.
     """
     coordinates = len(certificate.adapter_vector)
     if coordinates != bundle.space.dimension:
@@ -114,6 +117,7 @@ def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> li
             if not foreign
             else f"the adapter folder's configuration changes {', '.join(foreign)}",
         ),
+        *_description(certificate, bundle, adapter),
         Check(
             "export",
             export,
@@ -122,6 +126,34 @@ def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> li
             else "the certified tensors are not those of the candidate's vector",
         ),
     ]
+
+
+def _description(certificate: Certificate, bundle: Bundle, adapter: Path) -> list[Check]:
+    """Check what a folder says of itself, which whoever predicts with it goes by.
+
+    Folders from before say nothing, and one that was exported for any labels names none.
+    """
+    about, head = read_classifier(adapter), read_head(adapter)
+    named = [] if about is None else [(CLASSIFIER_FILE, about.names)]
+    if head is not None:
+        named.append((HEAD_FILE, head.names or ()))
+    wrong = [file for file, names in named if names and names != certificate.labels]
+    detail = "the adapter folder has the certified labels, in their order"
+    if wrong:
+        listed = ", ".join(dict(named)[wrong[0]])
+        certified = ", ".join(certificate.labels)
+        detail = f"{wrong[0]} has the labels {listed}, the certificate {certified}"
+    elif about is not None and about.texts not in {None, certificate.label_texts}:
+        wrong = [CLASSIFIER_FILE]
+        detail = f"{CLASSIFIER_FILE} describes the labels otherwise than the certificate"
+    checks = [Check("adapter labels", not wrong, detail)] if named else []
+    if about is not None and about.inputs is not None:
+        same = about.inputs == bundle.inputs.to_config()
+        detail = "the adapter folder encodes inputs as the bundle does"
+        if not same:
+            detail = f"{CLASSIFIER_FILE} encodes inputs otherwise than the bundle"
+        checks.append(Check("adapter inputs", same, detail))
+    return checks
 
 
 def _recipe(certificate: Certificate, bundle: Bundle) -> Check:

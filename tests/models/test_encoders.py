@@ -262,6 +262,11 @@ def test_a_trained_head_on_a_labeled_model_keeps_its_order(tmp_path: Path) -> No
     (source / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="write the task's labels in the order of the model"):
         with_task_head(source, ("yes", "no"), tmp_path / "b")
+    # Neither is it taken as it is, by a node whose own folder it is.
+    folder = str(with_task_head(source, ("no", "yes"), tmp_path / "b"))
+    with pytest.raises(ModelError, match="has the labels no, yes, in this order, and the task"):
+        load_base_model(folder, num_labels=2, labels=("yes", "no"))
+    load_base_model(folder, num_labels=2, labels=("bad", "good"))
 
 
 def test_a_trained_head_reads_what_the_encoder_states(tmp_path: Path) -> None:

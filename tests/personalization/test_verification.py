@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,36 @@ def test_another_bundle_is_found(served: Served, vit: Family) -> None:
 def _export(served: Served, folder: Path, vector: np.ndarray) -> Path:
     write_peft_adapter(served.bundle.space, vector, folder / "adapter", base_name="vit")
     return folder / "adapter"
+
+
+def _described(served: Served, folder: Path, **changes: Any) -> Path:
+    """Copy the adapter folder, and change what it says of itself."""
+    shutil.copytree(served.result.adapter, folder)
+    about = json.loads((folder / "classifier.json").read_text()) | changes
+    (folder / "classifier.json").write_text(json.dumps(about))
+    return folder
+
+
+@pytest.mark.parametrize("labels", [["mine", "other"], ["other", "yours"], ["other"]])
+def test_other_labels_beside_the_adapter_are_found(
+    served: Served, labels: list[str], tmp_path: Path
+) -> None:
+    """With swapped names the certified tensors predict what they were never certified for."""
+    folder = _described(served, tmp_path / "a", labels=labels)
+    checks = check_adapter(served.certificate, served.bundle, folder)
+    assert _failed(checks) == {"adapter labels"}
+    assert f"has the labels {', '.join(labels)}, the certificate other, mine" in _named(
+        checks, "adapter labels"
+    )
+
+
+def test_inputs_that_the_folder_encodes_otherwise_are_found(
+    served: Served, tmp_path: Path
+) -> None:
+    inputs = served.bundle.inputs.to_config() | {"high": 255.0}
+    folder = _described(served, tmp_path / "a", inputs=inputs)
+    checks = check_adapter(served.certificate, served.bundle, folder)
+    assert _failed(checks) == {"adapter inputs"}
 
 
 def test_another_adapter_is_found(served: Served, tmp_path: Path) -> None:
