@@ -27,7 +27,7 @@ from fedcert.models import (
     load_base_model,
     with_label_names,
     with_label_phrases,
-    with_pooled_head,
+    with_task_head,
 )
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer, exported_wrong
@@ -66,7 +66,7 @@ def _names(folder: Path, family: str, **options: Any) -> tuple[Load, InputSpec, 
 
 def _trained(folder: Path, **options: Any) -> tuple[Load, InputSpec, Examples]:
     source = save_sentence_encoder(folder / "source", dense=8)
-    made = with_pooled_head(source, LABELS, folder / "base", **options)
+    made = with_task_head(source, LABELS, folder / "base", **options)
 
     def load(device: torch.device | None) -> BaseModel:
         return load_base_model(str(made), device=device)
