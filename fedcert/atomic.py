@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fsync_path", "naming", "replaced_folder", "write_atomically", "write_json"]
+__all__ = [
+    "fsync_path",
+    "naming",
+    "replaced_folder",
+    "write_atomically",
+    "write_json",
+    "write_once",
+]
 
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP}
 
@@ -51,6 +58,29 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_once(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, in full or not at all, and never over another.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something at `path` already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # mkstemp makes the file with mode 600. A hard link, unlike a rename, fails when the name
+    # is taken, so that of two processes that start together only one makes the file.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with naming(path), os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)
+        fsync_path(path.parent)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -88,6 +87,7 @@ class Opening(Record):
 
     what = "opening"
     format = "fedcert.opening/1"
+    mode = 0o600
 
     commitment: Commitment
     salts: tuple[bytes, ...]
@@ -202,7 +202,3 @@ class Opening(Record):
                 "these are not the examples that were committed to: an input or a label has "
                 "changed since; use the file as it was"
             )
-
-    def write(self, path: Path, *, mode: int = 0o600) -> None:
-        """Write commitment and salts, readable by their owner alone."""
-        super().write(path, mode=mode)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedcert.atomic import fsync_path, write_atomically
+from fedcert.atomic import write_once
 from fedcert.canonical import canonical_json
 from fedcert.certificates import Certificate, Recipe
 from fedcert.data.examples import Examples
@@ -258,18 +258,14 @@ class DeviceState:
         """
         self._certificates.mkdir(parents=True, exist_ok=True, mode=0o700)
         support = certificate.digests.support
-        aside = self._certificates / f".{os.urandom(8).hex()}"
-        write_atomically(aside, certificate.to_json().encode(), mode=0o600)
+        path = self._certificates / f"{support}.json"
         try:
-            # A hard link, unlike a rename, replaces nothing.
-            os.link(aside, self._certificates / f"{support}.json")
+            write_once(path, certificate.to_json().encode())
         except FileExistsError:
             if self.certificate(support) != certificate:
                 raise ProtocolError(
                     "this seed has given another certificate meanwhile; run again to get it"
                 ) from None
-        finally:
-            aside.unlink()
 
     def opening(self, root: str) -> Opening | None:
         """Return the opening of a commitment; None if it was not made here."""
@@ -282,20 +278,13 @@ class DeviceState:
     def _keep(self, opening: Opening, *, number: int) -> None:
         """Write an opening under the next free number; the folder may have other users."""
         self._openings.mkdir(parents=True, exist_ok=True, mode=0o700)
-        aside = self._openings / f".{os.urandom(8).hex()}"
-        opening.write(aside)
-        try:
-            while True:
-                try:
-                    # A hard link, unlike a rename, replaces nothing.
-                    os.link(aside, self._openings / f"{number:06d}.json")
-                except FileExistsError:
-                    number += 1
-                else:
-                    fsync_path(self._openings)
-                    return
-        finally:
-            aside.unlink()
+        while True:
+            try:
+                return write_once(
+                    self._openings / f"{number:06d}.json", opening.to_json().encode()
+                )
+            except FileExistsError:
+                number += 1
 
     def _witnessed_claim(
         self,

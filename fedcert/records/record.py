@@ -41,6 +41,8 @@ class Record:
     """What messages call it."""
     format: ClassVar[str | None] = None
     """Name and version of the JSON form; None if it is only a part of others."""
+    mode: ClassVar[int] = 0o644
+    """Permissions of the files that hold one."""
 
     def to_object(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -104,9 +106,9 @@ class Record:
         """Read JSON text strictly; see `from_object` and `parse_json`."""
         return cls.from_object(parse_json(content, cls.what))
 
-    def write(self, path: Path, *, mode: int = 0o644) -> None:
+    def write(self, path: Path) -> None:
         """Write `to_json` to a file, in full or not at all."""
-        write_atomically(path, self.to_json().encode(), mode=mode)
+        write_atomically(path, self.to_json().encode(), mode=self.mode)
 
     @classmethod
     def read(cls, path: Path) -> Self:

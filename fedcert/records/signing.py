@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,8 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from fedcert.atomic import fsync_path
+from fedcert.atomic import write_once
 from fedcert.errors import CertificateError
+from fedcert.records.strict import RecordError
 
 __all__ = [
     "ALGORITHM",
@@ -35,6 +35,7 @@ __all__ = [
     "public_hex",
     "read_key",
     "read_or_create_key",
+    "read_private",
     "sign",
     "verify",
     "write_key",
@@ -107,24 +108,42 @@ def write_key(path: Path, key: Ed25519PrivateKey) -> None:
     CertificateError
         If there is something at `path` already: a lost key cannot be had back.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    # mkstemp makes the file with mode 600. A hard link, unlike a rename, fails when the
-    # name is taken, so that of two processes that start together only one creates a key.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(name, path)
-        fsync_path(path.parent)
+        write_once(path, pem)
     except FileExistsError:
         raise CertificateError(
             f"there is a file at {path} already; keys are never overwritten, move it away first"
         ) from None
-    finally:
-        Path(name).unlink(missing_ok=True)
+
+
+def read_private(path: Path, what: str) -> bytes:
+    """Read a file that only its owner may read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    what : str
+        What it is, for messages.
+
+    Raises
+    ------
+    RecordError
+        If it is missing, or open to group or others.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            content = file.read()
+    except OSError as error:
+        raise RecordError(f"cannot read the {what} {path}: {error.strerror}") from error
+    if mode & 0o077:
+        raise RecordError(
+            f"the {what} {path} is open to other users (mode {mode:03o}); "
+            f"run: chmod 600 {shlex.quote(str(path))}"
+        )
+    return content
 
 
 def read_key(path: Path) -> Ed25519PrivateKey:
@@ -135,18 +154,7 @@ def read_key(path: Path) -> Ed25519PrivateKey:
     CertificateError
         If the file is missing, open to group or others, or not such a key.
     """
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            pem = file.read()
-    except OSError as error:
-        raise CertificateError(f"cannot read the key {path}: {error.strerror}") from error
-    if mode & 0o077:
-        raise CertificateError(
-            f"the private key {path} is open to other users (mode {mode:03o}); "
-            f"run: chmod 600 {shlex.quote(str(path))}"
-        )
-    return _decoded(pem, path)
+    return _decoded(read_private(path, "key"), path)
 
 
 def read_or_create_key(path: Path) -> Ed25519PrivateKey:

@@ -83,8 +83,7 @@ def test_a_key_that_others_can_reach_is_refused(tmp_path: Path, mode: int) -> No
     with pytest.raises(CertificateError) as caught:
         read_key(path)
     assert str(caught.value) == (
-        f"the private key {path} is open to other users (mode {mode:o}); "
-        f"run: chmod 600 '{path}'"
+        f"the key {path} is open to other users (mode {mode:o}); run: chmod 600 '{path}'"
     )
 
 
