@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Classifier:
     """
 
     def __init__(self, model: Any, inputs: InputSpec, labels: Sequence[str]) -> None:
-        self._model, self._inputs, self.labels = model, inputs, tuple(labels)
+        self._model, self.inputs, self.labels = model, inputs, tuple(labels)
 
     def predict(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> list[str]:
         """Return the name of the most probable label of each input."""
@@ -56,12 +56,12 @@ class Classifier:
         raw = inputs
         if not isinstance(raw, np.ndarray):
             raw = np.array(raw, dtype=object if any(isinstance(i, str) for i in raw) else None)
-        known = self._inputs.normalize(raw)
+        known = self.inputs.normalize(raw)
         device = next(self._model.parameters()).device
         logits = torch.empty(len(known), len(self.labels))
         for start in range(0, len(known), _BATCH):
             rows = slice(start, start + _BATCH)
-            encoded = moved(self._inputs.encode(known[rows]), device)
+            encoded = moved(self.inputs.encode(known[rows]), device)
             logits[rows] = self._model(**encoded).logits.cpu()
         return logits
 
@@ -71,6 +71,7 @@ def load_classifier(
     base: BaseModel | str | Path,
     *,
     labels: LabelSet | Sequence[str] | None = None,
+    descriptions: Mapping[str, str] | None = None,
     inputs: InputSpec | None = None,
 ) -> Classifier:
     """Load an exported adapter for prediction.
@@ -84,6 +85,8 @@ def load_classifier(
         names.
     labels : LabelSet or Sequence[str], optional
         The labels, where the adapter was exported for labels that each user brings.
+    descriptions : Mapping[str, str], optional
+        Texts that stand for some of these labels or all, by name.
     inputs : InputSpec, optional
         How inputs are encoded, where the folder does not say.
 
@@ -100,6 +103,8 @@ def load_classifier(
     folder = Path(folder)
     if not folder.is_dir():
         raise AdapterError(f"{folder}: there is no such folder")
+    if not (folder / "adapter_config.json").is_file():
+        raise AdapterError(f"{folder}: no adapter_config.json; this is not an adapter folder")
     about = read_classifier(folder)
     loaded = base if isinstance(base, BaseModel) else _loaded(str(base), about)
     if about is not None and not loaded.goes_by(about.base_digest):
@@ -109,7 +114,7 @@ def load_classifier(
         )
     if about is not None and not isinstance(about.labels, LabelSet):
         _check_order(folder, about.labels, loaded)
-    loaded = _labeled(folder, loaded, about, labels)
+    loaded = _labeled(folder, loaded, about, labels, descriptions)
     spec = inputs or _inputs(folder, about)
     names = loaded.label_names
     if about is not None and about.labels and not isinstance(about.labels, LabelSet):
@@ -134,6 +139,7 @@ def _labeled(
     base: BaseModel,
     about: ClassifierFile | None,
     labels: LabelSet | Sequence[str] | None,
+    descriptions: Mapping[str, str] | None,
 ) -> BaseModel:
     """Give the base model its labels: those of the folder, or else the user's."""
     stored = about.labels if about is not None else ()
@@ -149,9 +155,16 @@ def _labeled(
                 f"{folder}: the adapter was exported for the labels {', '.join(own)}, and not "
                 f"for {', '.join(asked)}"
             )
+    if stored and descriptions:
+        raise AdapterError(
+            f"{folder}: the adapter has texts of its own for its labels; leave out the "
+            "descriptions"
+        )
     if stored and base.takes_labels:
         return base.with_labels(stored)
-    return base if labels is None or stored else base.with_labels(labels)
+    if labels is None or stored:
+        return base
+    return base.with_labels(labels, descriptions=descriptions or None)
 
 
 def _check_order(folder: Path, stored: tuple[str, ...], base: BaseModel) -> None:
@@ -168,8 +181,8 @@ def _check_order(folder: Path, stored: tuple[str, ...], base: BaseModel) -> None
 def _inputs(folder: Path, about: ClassifierFile | None) -> InputSpec:
     if about is None or about.inputs is None:
         raise AdapterError(
-            f"{folder}: the adapter does not say how inputs are encoded; pass inputs=, as the "
-            "bundle has it"
+            f"{folder}: the adapter does not say how inputs are encoded; export it again, or "
+            "pass inputs= in Python, as the bundle has it"
         )
     try:
         return input_spec_from_config(about.inputs)

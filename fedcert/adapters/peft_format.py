@@ -28,7 +28,6 @@ from fedcert.atomic import replaced_folder
 from fedcert.canonical import digest_tensors
 from fedcert.errors import AdapterError
 from fedcert.models.base import BaseModel
-from fedcert.models.encoder import EncoderClassifier
 
 __all__ = [
     "adapter_and_head",
@@ -53,6 +52,8 @@ _NOT_PLAIN = (
     "layer_replication",
 )
 _MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+# What PEFT takes for the head of a model of texts.
+_WRAPPED = ("classifier", "score")
 # What PEFT does with the tensors does not depend on these.
 _FREE = {"base_model_name_or_path", "peft_version", "revision"}
 
@@ -126,7 +127,7 @@ def write_peft_adapter(
     with replaced_folder(folder) as staging:
         config = _lora_config(space, public_name(base_name))
         if base is not None:
-            config.task_type = _task_type(base)
+            config.task_type = _task_type(space, base)
             known = None if inputs is None else dict(inputs)
             ClassifierFile.of(base, labels=labels, inputs=known).write(staging)
         config.save_pretrained(str(staging))
@@ -136,10 +137,21 @@ def write_peft_adapter(
     return digest_tensors(adapter_tensors(space, vector))
 
 
-def _task_type(base: BaseModel) -> str | None:
-    """Return PEFT's word for an encoder of texts; its class for these takes no images."""
+def _task_type(space: AdapterSpace, base: BaseModel) -> str | None:
+    """Return PEFT's word for a model of texts; its classes for these take no images."""
     texts = getattr(base.model, "main_input_name", "") == "input_ids"
-    return "FEATURE_EXTRACTION" if isinstance(base.model, EncoderClassifier) and texts else None
+    return _task_types(space)[-1] if texts else None
+
+
+def _task_types(space: AdapterSpace) -> tuple[str | None, ...]:
+    """Return the task types with which PEFT does no other than without one.
+
+    Of a classifier it would wrap these modules as a whole, and so it may where they are what
+    was trained; of an encoder it would look for them in vain.
+    """
+    if space.head_beside:
+        return None, "FEATURE_EXTRACTION"
+    return (None, "SEQ_CLS") if space.head_module in _WRAPPED else (None,)
 
 
 def exported_digest(folder: Path) -> str:
@@ -165,8 +177,8 @@ def foreign_settings(space: AdapterSpace, folder: Path) -> list[str]:
     """
     stored, ours = _load_config(folder), _lora_config(space, "").to_dict()
     free = set(_FREE)
-    if space.head_beside and stored.get("task_type") == "FEATURE_EXTRACTION":
-        free.add("task_type")  # the others would let PEFT look for a head in the encoder
+    if stored.get("task_type") in _task_types(space):
+        free.add("task_type")
     names = (stored.keys() | ours.keys()) - free
     # A setting that another PEFT version lacks has its default there.
     return sorted(

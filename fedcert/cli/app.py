@@ -25,6 +25,7 @@ from fedcert.cli.keys import keys
 from fedcert.cli.monitor import monitor
 from fedcert.cli.new import new
 from fedcert.cli.plan import plan
+from fedcert.cli.predict import predict
 from fedcert.cli.prior import prior
 from fedcert.cli.report import report
 from fedcert.cli.server import server
@@ -38,7 +39,7 @@ __all__ = ["app", "main"]
 # What `fedcert --help` shows under which heading, in this order, groups of commands last.
 _HEADINGS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Run a federation": (new, simulate, status, report, server, deploy),
-    "On a device": (plan, commit, personalize, submit, monitor),
+    "On a device": (plan, commit, personalize, predict, submit, monitor),
     "For everybody": (certify, verify, bundle, prior, keys),
 }
 

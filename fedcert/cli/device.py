@@ -29,6 +29,7 @@ __all__ = [
     "InputColumn",
     "Key",
     "LabelColumn",
+    "Labels",
     "RepeatsAreNew",
     "ServerKey",
     "State",

@@ -5,17 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fedcert.data.cells import numbers_if_all
 from fedcert.data.examples import ALWAYS_WRONG, Examples
-from fedcert.data.inputs import InputSpec
+from fedcert.data.inputs import ImageInputs, InputSpec
 from fedcert.data.labels import encode_labels
 from fedcert.data.tables import Columns, read_columns
 from fedcert.errors import DataError
 
-__all__ = ["read_examples"]
+__all__ = ["read_examples", "read_inputs"]
 
 # Examples that a warning names.
 _MOST_SHOWN = 10
@@ -70,6 +72,44 @@ def read_examples(
     for remark in (*_errors(table, examples), *spec.remarks(inputs, examples.inputs)):
         warn(f"{path}: {remark}")
     return examples
+
+
+def read_inputs(
+    path: Path, *, spec: InputSpec, input_column: str = "input", label_column: str = "label"
+) -> npt.NDArray[Any]:
+    """Read inputs without labels, and check that a model takes them.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `fedcert.data.tables.read_columns` takes. A CSV file of images may have one
+        number of an image per column, row by row.
+    spec : InputSpec
+        What an input must look like.
+    input_column : str (default: "input")
+        Name of the column.
+    label_column : str (default: "label")
+        A column that is none of an image's numbers, if the file has it.
+
+    Returns
+    -------
+    numpy.ndarray
+        As many inputs as the file has rows, in their order, as `spec` keeps them.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, or malformed, or an input does not fit. The message
+        names the line.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    if isinstance(spec, ImageInputs):
+        table = read_columns(str(path), [], rest=input_column, without=[label_column])
+    else:
+        table = read_columns(str(path), [input_column])
+    with table.located():
+        return spec.normalize(numbers_if_all(table[input_column]))
 
 
 def _errors(table: Columns, examples: Examples) -> list[str]:

@@ -77,7 +77,12 @@ class Columns:
 
 
 def read_columns(
-    source: str, columns: Sequence[str], *, split: str = "train", rest: str = ""
+    source: str,
+    columns: Sequence[str],
+    *,
+    split: str = "train",
+    rest: str = "",
+    without: Sequence[str] = (),
 ) -> Columns:
     """Read some columns of a table.
 
@@ -94,6 +99,8 @@ def read_columns(
     rest : str (default: "")
         A column that a CSV file may lack; its cells are then lists of what stands in all the
         columns that are not asked for.
+    without : Sequence[str], optional
+        Columns that do not belong to `rest` either, if the file has them.
 
     Returns
     -------
@@ -106,7 +113,7 @@ def read_columns(
         If it cannot be read, is empty, or lacks a column.
     """
     wanted = list(dict.fromkeys([*columns, *filter(None, [rest])]))
-    read = _reader(Path(source), split, rest)
+    read = _reader(Path(source), split, rest, without)
     try:
         table = read(source, wanted)
     except UnicodeDecodeError as error:
@@ -168,12 +175,12 @@ def require_columns(
 _Reader = Callable[[str, list[str]], Columns]
 
 
-def _reader(path: Path, split: str, rest: str) -> _Reader:
+def _reader(path: Path, split: str, rest: str, without: Sequence[str]) -> _Reader:
     if path.is_dir():
         return partial(_saved, split=split)
     kind = Path(path.name.removesuffix(".gz")).suffix.lower()
     if path.is_file() and kind in (".csv", ".tsv"):
-        return partial(_csv, rest=rest)
+        return partial(_csv, rest=rest, without=without)
     if path.is_file() and kind in _READERS:
         return _READERS[kind]
     if path.is_file():
@@ -192,7 +199,7 @@ def _lines(source: str) -> str:
         return file.read()
 
 
-def _csv(source: str, columns: list[str], *, rest: str) -> Columns:
+def _csv(source: str, columns: list[str], *, rest: str, without: Sequence[str]) -> Columns:
     text = _lines(source)
     needed = [name for name in columns if name != rest]
     rows = _records(text, _delimiter(text, columns))
@@ -211,7 +218,8 @@ def _csv(source: str, columns: list[str], *, rest: str) -> Columns:
     places = {name: header.index(name) for name in (needed if spread else columns)}
     values = {name: _objects([row[at] for row in table]) for name, at in places.items()}
     if spread:
-        others = [at for at, name in enumerate(header) if name not in needed]
+        taken = {*needed, *without}
+        others = [at for at, name in enumerate(header) if name not in taken]
         cells = [[row[at] for at in others] for row in table]
         if table and not any(map(_are_numbers, cells)):
             hint = f"nor are the other columns numbers: line {numbers[0]} has {table[0]}"

@@ -1,0 +1,131 @@
+"""``fedcert predict``: labels for a file of inputs, by an adapter that somebody exported."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedcert.cli.console import say
+from fedcert.cli.device import InputColumn, LabelColumn, Labels
+from fedcert.errors import SettingsError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from fedcert.adapters.classifier_file import ClassifierFile
+
+__all__ = ["predict"]
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_LINES = ".jsonl"
+# How far above an adapter folder a base model is looked for: as far as in a run's folder.
+_LEVELS = 3
+
+
+Adapter = Annotated[Path, typer.Argument(help="An adapter folder, as `personalize` made it.")]
+Data = Annotated[Path, typer.Argument(help="Inputs: .csv, .tsv, .jsonl, .npz, or .parquet.")]
+
+
+def predict(
+    adapter: Adapter,
+    data: Data,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            "--base-model",
+            help="Folder or hub id of the base model; by default a `base-model` beside the "
+            "adapter or in a folder above, or the hub id that the adapter names.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A file .csv, .tsv, or .jsonl; by default CSV is printed."
+        ),
+    ] = None,
+    input_column: InputColumn = "input",
+    label_column: LabelColumn = "label",
+    labels: Labels = None,
+) -> None:
+    """Predict the label of each input, and how probable the model finds every label.
+
+    Needs no bundle and no certificate: the adapter folder names its base model, labels, and
+    inputs. The rows come out in the order of the file. Labels in the file are not looked at.
+    """
+    from fedcert.adapters.classifier_file import read_classifier
+    from fedcert.atomic import write_atomically
+    from fedcert.classifier import load_classifier
+    from fedcert.data.readers import read_inputs
+    from fedcert.label_set import read_labels
+
+    kind = ".csv" if output is None else output.suffix.lower()
+    if kind not in {*_DELIMITERS, _LINES}:
+        raise SettingsError(f"--output must end in .csv, .tsv, or .jsonl, not {output}")
+    names, descriptions = (None, {}) if labels is None else read_labels(labels)
+    about = read_classifier(adapter) if adapter.is_dir() else None
+    classifier = load_classifier(
+        adapter,
+        base_model or _base_of(adapter, about),
+        labels=names,
+        descriptions=descriptions,
+    )
+    inputs = read_inputs(
+        data, spec=classifier.inputs, input_column=input_column, label_column=label_column
+    )
+    rows = _rows(inputs, classifier.predict_proba(inputs), classifier.labels)
+    text = _lines(rows) if kind == _LINES else _table(rows, _DELIMITERS[kind])
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    write_atomically(output, text.encode())
+    say(f"{len(inputs)} predictions: {output}")
+
+
+def _base_of(adapter: Path, about: ClassifierFile | None) -> str:
+    """Find the base model of an adapter that nobody named one for."""
+    for folder in adapter.resolve().parents[:_LEVELS]:
+        if (folder / "base-model").is_dir():
+            return str(folder / "base-model")
+    if about is not None and about.base_revision != "local":
+        return about.base_name
+    made_for = (
+        "" if about is None else f" {about.base_name!r} (digest {about.base_digest[:12]})"
+    )
+    raise SettingsError(
+        f"{adapter}: the adapter needs the base model{made_for} that it was made for; name its "
+        "folder with --base-model"
+    )
+
+
+def _rows(
+    inputs: npt.NDArray[Any], probabilities: npt.NDArray[Any], labels: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield what is said of each input; an image is not written again."""
+    for value, row in zip(inputs, probabilities.tolist(), strict=True):
+        said = {"input": value} if isinstance(value, str) else {}
+        best = row.index(max(row))
+        each = dict(zip(labels, row, strict=True))
+        yield said | {"label": labels[best], "probability": row[best], "probabilities": each}
+
+
+def _lines(rows: Iterator[dict[str, Any]]) -> str:
+    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+
+
+def _table(rows: Iterator[dict[str, Any]], delimiter: str) -> str:
+    """Write a header and a row for each input, with a column of its own for every label."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    for place, row in enumerate(rows):
+        each = row.pop("probabilities")
+        if not place:
+            writer.writerow([*row, *(f"probability of {label}" for label in each)])
+        shown = [f"{value:.6f}" for value in (row["probability"], *each.values())]
+        writer.writerow([*list(row.values())[:-1], *shown])
+    return text.getvalue()
