@@ -27,7 +27,7 @@ from fedcert.simulations.simulating import simulate
 
 __all__ = ["main"]
 
-NAMES = ("digits", "intents", "politeness", "topics", "characters")
+NAMES = ("digits", "intents", "politeness", "topics")
 PRIORS = ("diffusion", "gaussian", "jitter", "pool")
 
 

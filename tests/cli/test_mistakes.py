@@ -327,7 +327,7 @@ def test_verify_asks_for_what_it_needs(run: Run, finished: Simulation, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["nowhere"], "there is no scenario 'nowhere'; there is characters, digits, "),
+        (["nowhere"], "there is no scenario 'nowhere'; there is digits, "),
         (["no_such_module:Class"], "there is no scenario 'no_such_module:Class'"),
         (["--set", "trainig.steps=3"], "setting 'trainig': there is no such setting"),
         (["--set", "training.steps=0"], r"setting 'training\.steps': .*\(got 0\)"),

@@ -146,7 +146,7 @@ def test_bad_options_are_refused(options: dict[str, Any], text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("letters", "there is no scenario 'letters'; there is characters, digits, intents"),
+        ("letters", "there is no scenario 'letters'; there is digits, intents"),
         ("no_module:Scenario", "Python finds no module 'no_module'; .*PYTHONPATH"),
         ("json:JSONDecoder", "the module json defines no class derived from"),
         (

@@ -1,4 +1,4 @@
-"""Scenarios `politeness`, `topics` and `characters`, on tiny files of the same form."""
+"""Scenarios `politeness` and `topics`, on tiny files of the same form."""
 
 from __future__ import annotations
 
@@ -93,35 +93,11 @@ def test_topics(tmp_path: Path, backbone: str) -> None:
         _ = load_scenario("topics", options | {"held_out": "fra"}).new_clients
 
 
-def test_characters(tmp_path: Path) -> None:
-    generator = keyed_generator("tests/characters")
-    alphabet, character = np.repeat(np.arange(4), 220), np.tile(np.repeat(np.arange(11), 20), 4)
-    np.savez(
-        tmp_path / "omniglot28.npz",
-        images=generator.integers(0, 256, (880, 28, 28)).astype(np.uint8),
-        alphabet=alphabet,
-        character=character,
-        evaluation=(alphabet >= 3).astype(np.uint8),
-    )
-    scenario = load_scenario(
-        "characters", {"data": str(tmp_path), "pretraining": 1, "ideas": 2}
-    )
-    assert len(scenario.upstream_clients) == 4
-    assert scenario.new_clients == ("new-03-0-0",)
-    assert _disjoint(_sides(scenario, 64))
-    support = scenario.support_examples("new-03-0-0", 64)
-    assert support.inputs.shape == (64, 1, 28, 28)
-    assert 15 < support.labels.sum() < 49
-    with pytest.raises(SettingsError, match="pretraining must be 1 to 29"):
-        load_scenario("characters", {"pretraining": 30})
-
-
 @pytest.mark.parametrize(
     ("name", "file"),
     [
         ("politeness", "politeness.csv.gz"),
         ("topics", "masakhanews.csv.gz"),
-        ("characters", "omniglot28.npz"),
     ],
 )
 def test_default_sizes_fit_the_real_data(name: str, file: str) -> None:
