@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from fedcert.adapters.forward import AdaptedModel
 from fedcert.canonical import digest_tensors
 from fedcert.certificates import Recipe, SplitRecipe, SteelRecipe, UnionRecipe
 from fedcert.data.examples import Examples
+from fedcert.errors import PriorError
 from fedcert.personalization import candidate_seed
 from fedcert.planning import ClientReplay
 from fedcert.priors import PRIORS, Prior, best_of
@@ -40,14 +42,15 @@ def fit_baselines(prior: Prior, fitted_on: FloatArray, *, seed: int) -> dict[str
     Returns
     -------
     dict
-        Priors by kind, the given one included.
+        Priors by kind, the given one first; without those that take more adapters.
     """
-    others = {
-        kind: variant.fit(fitted_on, seed=small_seed("prior", seed))
-        for kind, variant in PRIORS.items()
-        if kind != prior.kind
-    }
-    return {prior.kind: prior} | others
+    found = {prior.kind: prior}
+    for kind, variant in PRIORS.items():
+        if kind != prior.kind:
+            # Some kinds take more adapters than a small federation has.
+            with suppress(PriorError):
+                found[kind] = variant.fit(fitted_on, seed=small_seed("prior", seed))
+    return found
 
 
 def risk_curves(

@@ -18,7 +18,10 @@ from fedcert.messages import CLIENT_ID
 from fedcert.randomness import keyed_generator, small_seed
 from fedcert.scenarios import Scenario
 
-__all__ = ["NaturalScenario", "Rows", "text_items"]
+__all__ = ["NaturalScenario", "Rows", "client_id", "text_items"]
+
+
+_MOST_NEW = 20
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class NaturalScenario(Scenario):
         Most upstream clients; 0 for all.
     new : int
         Most new clients, drawn by `seed` unless `_is_new` names them; 0 for all that it
-        names.
+        names, or a fifth of the clients, at least one and at most 20.
     smallest : int
         Clients with fewer rows take no part.
     smallest_new : int
@@ -191,7 +194,7 @@ class NaturalScenario(Scenario):
             elif len(np.unique(table.labels[kept])) < 2:
                 of_one_label += 1
             else:
-                upstream[_client_id(name)] = kept[: self._training_size or None]
+                upstream[client_id(name)] = kept[: self._training_size or None]
         self._note(
             crowded_out,
             f"clients do not train: without the items that new clients have, fewer than "
@@ -205,7 +208,7 @@ class NaturalScenario(Scenario):
                 f"upstream and {len(names)} new ones; lower `smallest`, `smallest_new` or `new`"
                 + "".join(f"; {note}" for note in self._left_out)
             )
-        return upstream, {_client_id(name): rows for name, rows in new.items()}
+        return upstream, {client_id(name): rows for name, rows in new.items()}
 
     def _enough(self, upstream: dict[str, npt.NDArray[np.int64]]) -> bool:
         return bool(self._most_upstream) and len(upstream) >= self._most_upstream
@@ -248,7 +251,8 @@ class NaturalScenario(Scenario):
         named = [name for name in names if self._is_new(name)]
         if named or any(self._is_new(name) is False for name in names):
             return named[: self._most_new or None]
-        return names[: self._most_new]
+        fifth = max(1, min(_MOST_NEW, len(names) // 5))
+        return names[: self._most_new or fifth]
 
 
 def text_items(texts: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -258,6 +262,6 @@ def text_items(texts: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return items
 
 
-def _client_id(name: str) -> str:
+def client_id(name: str) -> str:
     """Return a client's name, or its digest if that cannot be the name of a folder."""
     return name if CLIENT_ID.fullmatch(name) else f"client-{sha256_hex(name.encode())[:16]}"

@@ -158,14 +158,21 @@ def _are_in(path: Path, settings: RunSettings) -> bool:
 
 def _check_clients(scenario: Scenario, settings: RunSettings) -> None:
     """Refuse a federation that is too small for its prior, before anybody trains."""
-    training, needed = len(scenario.upstream_clients), settings.server.min_pool
+    training = len(scenario.upstream_clients)
+    needed = settings.fewest_adapters(training)
     if training >= needed:
         return
-    lower = "lower it, or " if training >= SMALLEST_FIT else ""
+    advice = "let more clients train"
+    if needed == settings.server.min_pool and training >= SMALLEST_FIT:
+        advice = f"lower it, or {advice}"
+    elif not settings.server.min_pool:
+        advice += (
+            ", or do without them: fedcert certify bounds the errors of a model of your own"
+        )
     raise SettingsError(
         f"setting 'server.min_pool': {training} upstream clients of the scenario "
-        f"{scenario.name} would train, and a prior takes {needed} adapters; {lower}let more "
-        f"clients train{''.join(f'; {note}' for note in scenario.notes)}"
+        f"{scenario.name} would train, and a prior takes {needed} adapters; {advice}"
+        f"{''.join(f'; {note}' for note in scenario.notes)}"
     )
 
 

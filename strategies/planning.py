@@ -32,12 +32,20 @@ class Planning:
         What is tried.
     seed : int
         Chooses the planning clients.
+    most : int (default: 0)
+        Most clients that plan; 0 for no limit.
     """
 
     def __init__(
-        self, *, share: float, sizes: Sequence[int], recipes: Sequence[Recipe], seed: int
+        self,
+        *,
+        share: float,
+        sizes: Sequence[int],
+        recipes: Sequence[Recipe],
+        seed: int,
+        most: int = 0,
     ) -> None:
-        self._share, self._seed = share, seed
+        self._share, self._seed, self._most = share, seed, most
         self._sizes, self._recipes = tuple(sizes), tuple(recipes)
         self._replays: dict[str, list[Replayed]] = {}
         self._draft: Bundle | None = None
@@ -75,6 +83,7 @@ class Planning:
         known = {*known} - {*pooled}
         everyone = {*upstream} | {*pooled} | known
         count = min(round(self._share * len(everyone)), len(everyone) - must_train)
+        count = min(count, self._most or count)
         free = sorted(
             {*upstream} - {*pooled} - known,
             key=lambda client: derive_seed("planning client", self._seed, client),

@@ -224,7 +224,7 @@ class Run:
         return {
             "training": self._settings.finetune_settings(),
             "seed": self._settings.seed,
-            "min_pool": self._settings.server.min_pool,
+            "min_pool": self._fewest,
         }
 
     def _common(self) -> dict[str, Any]:
@@ -238,10 +238,18 @@ class Run:
             "registration": Registration(
                 nodes=settings.server.nodes or expected,
                 patience=settings.server.registration_timeout,
-                needed=settings.server.min_pool,
+                needed=self._fewest,
             ),
             "events": self._events,
         }
+
+    @property
+    def _fewest(self) -> int:
+        """Adapters that a prior takes here; nodes that nobody knows may all be upstream."""
+        settings = self._settings
+        return settings.fewest_adapters(
+            len(self.scenario.upstream_clients) or settings.server.nodes
+        )
 
     def _fit(self, pool: FloatArray) -> Bundle:
         self.fitted = fit_prior(pool, settings=self._settings.prior, seed=self._settings.seed)
@@ -293,6 +301,7 @@ def _planning(
     certificate = settings.certificate
     return Planning(
         share=settings.planning.clients,
+        most=settings.planning.most,
         sizes=settings.planning_sizes(),
         recipes=menu(
             candidates=certificate.candidates,

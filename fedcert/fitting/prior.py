@@ -22,7 +22,7 @@ from fedcert.priors import (
 from fedcert.priors.base import FloatArray
 from fedcert.priors.membership import MembershipAudit, audit_membership
 from fedcert.randomness import derive_seed, keyed_generator, small_seed
-from fedcert.settings.sections import PriorSettings
+from fedcert.settings.sections import SMALLEST_FIT, PriorSettings
 
 __all__ = [
     "FittedPrior",
@@ -54,6 +54,8 @@ class FittedPrior:
         Which uploads neither fit nor audits used, by row of the pool.
     instead_of : FittedPrior or None
         The prior that was asked for and did not pass.
+    asked : str
+        The kind that was asked for and takes more adapters than there are; else empty.
     """
 
     prior: Prior
@@ -63,6 +65,7 @@ class FittedPrior:
     membership: MembershipAudit
     screening: Screening
     instead_of: FittedPrior | None = None
+    asked: str = ""
 
     @property
     def complaints(self) -> tuple[str, ...]:
@@ -104,6 +107,8 @@ class FittedPrior:
         """Say in a sentence what was chosen and why."""
         count, width = len(self.fitted_on), self.prior.noise_width
         text = f"{self.prior.kind} prior on {count} adapters"
+        if self.asked:
+            text += f", since the {self.asked} prior takes {SMALLEST_FIT}"
         if self.instead_of is not None:
             kind = self.instead_of.prior.kind
             return f"{text}, since the {kind} prior does not pass: " + _listed(
@@ -176,6 +181,8 @@ def fit_prior(
         prior = _fit(kind, fitted_on, seed=small_seed("prior", seed), on_step=on_step)
         return _audited(prior, fitted_on, held_out, screening, settings, seed)
 
+    if len(fitted_on) < SMALLEST_FIT and settings.kind == DiffusionPrior.kind:
+        return replace(fitted(GaussianPrior.kind), asked=settings.kind)
     chosen = fitted(settings.kind)
     if settings.on_memorization == "fail":
         _require_passed(chosen)

@@ -30,7 +30,7 @@ class GaussianPrior(Prior):
     @classmethod
     def fit(cls, pool: FloatArray, *, seed: int) -> Self:
         """Fit by moments; the seed plays no part."""
-        return cls(LatentSpace.of(check_pool(pool, at_least=4)))
+        return cls(LatentSpace.of(check_pool(pool, at_least=3)))
 
     @property
     def dimension(self) -> int:

@@ -193,6 +193,11 @@ class RunSettings(Section):
         """Whether upstream clients plan the recipe table."""
         return self.certificate.recipe == PLANNED
 
+    def fewest_adapters(self, upstream: int) -> int:
+        """Return the fewest adapters for a prior, with so many upstream clients; 0: unknown."""
+        # Sums over few clients would say much about each of them.
+        return self.server.fewest(0 if self.prior.training == "federated" else upstream)
+
     def planning_sizes(self) -> tuple[int, ...]:
         """Return the sizes of support sets to plan for, in increasing order."""
         return tuple(int(size) for size in self.planning.sizes.split(","))
@@ -213,6 +218,8 @@ class RunSettings(Section):
     def _check_min_pool(self) -> None:
         """Raise `SettingsError` if the audit can leave too few adapters for the fit."""
         smallest = self.server.min_pool
+        if not smallest:  # then the Gaussian takes the place of a prior that needs more
+            return
         held = self.prior.held_out(smallest)
         if self.prior.kind == "diffusion" and smallest - held < SMALLEST_FIT:
             raise SettingsError(

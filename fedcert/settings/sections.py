@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from fedcert.priors import PRIORS
 
 __all__ = [
     "PLANNED",
+    "SMALLEST_FEDERATION",
     "SMALLEST_FIT",
     "AdapterSettings",
     "CertificateSettings",
@@ -31,6 +33,9 @@ __all__ = [
 
 SMALLEST_FIT = 10
 """Adapters that the diffusion prior needs."""
+SMALLEST_FEDERATION = 4
+"""Upstream clients without which there is no prior of any kind; one is for the audit."""
+_USUAL_POOL, _USUAL_SHARE = 20, 0.75
 PLANNED = "planned"
 """What stands for a recipe in the settings if upstream clients are to find it out."""
 
@@ -155,6 +160,9 @@ class PlanningSettings(Section):
     clients: float = Field(default=0.15, gt=0, lt=1)
     """Share of the upstream clients that plan instead of training an adapter. At least
     ``server.min_pool`` clients train in any case."""
+    most: int = Field(default=0, ge=0)
+    """Most clients that plan; 0 for no limit. Each replays every recipe, which takes longer
+    than training, and a mean over few says enough."""
     sizes: str = "16,32,64,128,256"
     """Sizes of support sets to plan for, separated by commas."""
 
@@ -191,8 +199,9 @@ class ServerSettings(Section):
 
     clients_per_round: int = Field(default=64, ge=1)
     """Upstream clients asked at once; the pool is safe on disk after each of them."""
-    min_pool: int = Field(default=20, ge=SMALLEST_FIT)
-    """Fewest accepted adapters with which a prior is fitted."""
+    min_pool: int = Field(default=0, ge=0)
+    """Fewest accepted adapters with which a prior is fitted. 0: 20, or in a federation with
+    fewer upstream clients three quarters of them, but not below 4."""
     refit_after: float = Field(default=0.25, ge=0)
     """New adapters after which the prior is fitted again: a number from 1 on, or below 1 the
     share of those behind the latest bundle. Until then that bundle serves as it is."""
@@ -206,6 +215,26 @@ class ServerSettings(Section):
     """Folder of the server's key, nonces, and log, an absolute path; it must outlive runs.
     Without it key and nonces follow from the run's seed, as in a simulation."""
 
+    @field_validator("min_pool")
+    @classmethod
+    def _enough(cls, min_pool: int) -> int:
+        if 0 < min_pool < SMALLEST_FIT:
+            raise ValueError(
+                f"input should be greater than or equal to {SMALLEST_FIT}, or 0 for what suits "
+                "the federation"
+            )
+        return min_pool
+
+    def fewest(self, upstream: int) -> int:
+        """Return the fewest adapters for a prior in a federation of so many upstream clients.
+
+        Where nobody knows how many there are, 0 stands for many.
+        """
+        if self.min_pool:
+            return self.min_pool
+        share = math.ceil(_USUAL_SHARE * upstream) if upstream else _USUAL_POOL
+        return min(_USUAL_POOL, max(SMALLEST_FEDERATION, share))
+
 
 class EvaluationSettings(Section):
     """What a simulation measures beyond the protocol, on test examples."""
@@ -213,6 +242,9 @@ class EvaluationSettings(Section):
     baselines: bool = True
     """Compare the prior with Gaussian, jitter and pool resampling at equal M."""
     candidates: int = Field(default=1000, ge=1)
+    clients: int = Field(default=20, ge=1)
+    """Most new clients on whose examples recipes are replayed and priors compared. What all of
+    them are certified for, and would be without the federation, is measured in any case."""
 
 
 def _are_sizes(text: str) -> bool:

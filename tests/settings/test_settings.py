@@ -326,3 +326,13 @@ def test_projections_are_separated_by_commas() -> None:
 def test_the_training_section_is_the_librarys_own_type() -> None:
     read = RunSettings.from_mapping({"training": {"steps": 3, "batch_size": 4}})
     assert (read.finetune_settings().steps, read.finetune_settings().batch_size) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "fewest"), [(0, 20), (128, 20), (26, 20), (20, 15), (6, 5), (5, 4), (2, 4)]
+)
+def test_a_small_federation_needs_fewer_adapters(upstream: int, fewest: int) -> None:
+    assert RunSettings().fewest_adapters(upstream) == fewest
+    assert RunSettings.from_flat({"server.min_pool": 12}).fewest_adapters(upstream) == 12
+    federated = RunSettings.from_flat({"prior.training": "federated"})
+    assert federated.fewest_adapters(upstream) == 20

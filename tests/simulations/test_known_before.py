@@ -15,6 +15,7 @@ from fedcert.errors import DataError, RunError, SettingsError
 from fedcert.runs.events import EVENTS_FILE
 from fedcert.runs.status import holds_work
 from fedcert.settings import RunSettings
+from fedcert.settings.sections import ServerSettings
 from fedcert.simulations.simulating import simulate
 from simulations.federation import tiny_settings
 
@@ -45,6 +46,35 @@ def test_fewer_than_any_prior_takes(tmp_path: Path) -> None:
         simulate(settings, output=tmp_path / "run", runner="inprocess")
 
 
+@pytest.mark.usefixtures("nobody_trains")
+def test_too_few_for_any_prior(tmp_path: Path) -> None:
+    settings = tiny_settings(scenario__options__upstream=3, server__min_pool=0)
+    message = (
+        r"3 upstream clients of the scenario tiny would train, and a prior takes 4 adapters; let "
+        r"more clients train, or do without them: fedcert certify bounds the errors of a model"
+    )
+    with pytest.raises(SettingsError, match=message):
+        simulate(settings, output=tmp_path / "run", runner="inprocess")
+
+
+@pytest.mark.parametrize("upstream", [4, 7])
+def test_a_small_federation_takes_the_gaussian(upstream: int, tmp_path: Path) -> None:
+    settings = tiny_settings(
+        scenario__options__upstream=upstream,
+        server__min_pool=0,
+        prior__kind="diffusion",
+        certificate__recipe="planned",
+        planning__sizes="16,32",
+    )
+    simulation = simulate(settings, output=tmp_path / "run", runner="inprocess")
+    assert simulation.summary["new_clients"] == 2
+    assert all(row["verified"] for row in simulation.results["clients"])
+    prior = simulation.results["prior"]
+    assert prior["kind"] == "gaussian"
+    assert "since the diffusion prior takes 10" in prior["choice"]
+    assert len(simulation.results["plan"]) == (0 if upstream == 4 else 2)
+
+
 def _table(folder: Path, **options: Any) -> RunSettings:
     rows = [
         {
@@ -67,6 +97,7 @@ def test_clients_of_one_label_are_counted(tmp_path: Path) -> None:
         r"20 adapters; .*; table: 7 clients do not train: all their rows have the same label"
     )
     settings = _table(tmp_path, held_out="client=23")
+    settings = settings.model_copy(update={"server": ServerSettings(min_pool=20)})
     with pytest.raises(SettingsError, match=message):
         simulate(settings, output=tmp_path / "run", runner="inprocess")
 
