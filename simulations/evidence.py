@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -11,13 +12,14 @@ from fedcert.bundles.versions import BundleVersions
 from fedcert.errors import RunError
 from fedcert.fitting import FittedPrior, audit_again, audit_prior
 from fedcert.pool import Pool
-from fedcert.priors import Prior
+from fedcert.priors import LatentSpace, Prior
 from fedcert.priors.base import FloatArray
+from fedcert.randomness import derive_seed
 from fedcert.settings import RunSettings
 from fedcert.strategies.federated_prior import FederatedSource
 from fedcert.strategies.serving import Outcome
 
-__all__ = ["describe_prior", "evidence_of"]
+__all__ = ["describe_prior", "evidence_of", "prior_section"]
 
 
 def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> FittedPrior:
@@ -94,6 +96,49 @@ def describe_prior(outcome: Outcome, evidence: FittedPrior) -> str:
         f"LoRA adapters, which lost {bundle.notes['residual_mean']:.1%} of their squared norm "
         f"on average and {bundle.notes['residual_worst']:.1%} at worst"
     )
+
+
+def prior_section(
+    outcome: Outcome, fitted: FittedPrior, settings: RunSettings
+) -> dict[str, Any]:
+    """Return what a report shows of the prior.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        What the server's side of the run returned.
+    fitted : FittedPrior
+        The prior, with its audits.
+    settings : RunSettings
+        Settings of the run.
+
+    Returns
+    -------
+    dict
+        A JSON object.
+    """
+    plane = LatentSpace.of(fitted.fitted_on, size=2)
+    samples = fitted.prior.sample(derive_seed("report", settings.seed), count=200)
+    audit = fitted.audit
+    return {
+        "kind": fitted.prior.kind,
+        "adapter_dimension": fitted.prior.dimension,
+        "latent_dimension": fitted.prior.noise_width,
+        "pool_size": len(fitted.fitted_on) + len(fitted.held_out),
+        "choice": describe_prior(outcome, fitted),
+        "projection": {
+            "pool": plane.encode(fitted.fitted_on).tolist(),
+            "held_out": plane.encode(fitted.held_out).tolist(),
+            "samples": plane.encode(samples).tolist(),
+        },
+        "nearest": {
+            "samples": list(audit.samples),
+            "held_out": list(audit.held_out),
+            "ratio": audit.ratio,
+            "threshold": audit.threshold,
+            "passed": audit.passed,
+        },
+    }
 
 
 def _kept_adapters(outcome: Outcome, output: Path) -> dict[str, FloatArray]:

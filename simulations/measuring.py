@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +21,7 @@ from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.scenarios import Scenario
 from fedcert.search import BatchedScorer
+from fedcert.simulations.local_learner import scorers
 
 __all__ = ["bounds_by_size", "client_risks", "fit_baselines", "inputs_digest", "risk_curves"]
 
@@ -60,6 +61,7 @@ def risk_curves(
     *,
     candidates: int,
     seed: int,
+    most: int = 0,
     on_step: Callable[[int], None] = lambda _count: None,
 ) -> list[dict[str, Any]]:
     """Measure best-of-M risk on the new clients' tasks, for each prior at equal M.
@@ -78,6 +80,8 @@ def risk_curves(
         The largest M.
     seed : int
         Draws the candidates.
+    most : int (default: 0)
+        How many of the new clients; 0 for all.
     on_step : callable, optional
         Called with the number of steps that were done since the last call.
 
@@ -91,7 +95,7 @@ def risk_curves(
     curves = []
     for kind, prior in priors.items():
         vectors = prior.sample(derive_seed("risk profile", seed), count=candidates)
-        risks = client_risks(model, scenario, vectors, counts)
+        risks = client_risks(model, scenario, vectors, counts, most=most)
         if not len(risks):
             return []
         error = (
@@ -109,7 +113,12 @@ def risk_curves(
 
 
 def client_risks(
-    model: AdaptedModel, scenario: Scenario, vectors: FloatArray, counts: list[int]
+    model: AdaptedModel,
+    scenario: Scenario,
+    vectors: FloatArray,
+    counts: list[int],
+    *,
+    most: int = 0,
 ) -> FloatArray:
     """Estimate the risk of the best of the first M candidates for each new client.
 
@@ -123,6 +132,8 @@ def client_risks(
         Candidates, shape ``(M, d)``.
     counts : list of int
         Values of M, at most ``len(vectors)``.
+    most : int (default: 0)
+        How many of the new clients; 0 for all.
 
     Returns
     -------
@@ -131,7 +142,7 @@ def client_risks(
     """
     shared: dict[tuple[str, tuple[str, ...]], npt.NDArray[np.int64]] = {}
     risks = []
-    for client, scorer in _scorers(model, scenario, margin_tolerance=0.0):
+    for client, scorer in scorers(model, scenario, margin_tolerance=0.0, most=most):
         examples = scenario.test_examples(client)
         if examples is None:
             continue
@@ -141,23 +152,6 @@ def client_risks(
             shared[key] = scorer.predict(vectors, examples.inputs)
         risks.append(best_of(shared[key] != examples.labels, counts))
     return np.array(risks).reshape(-1, len(counts))
-
-
-def _scorers(
-    model: AdaptedModel, scenario: Scenario, *, margin_tolerance: float
-) -> Iterator[tuple[str, BatchedScorer]]:
-    """Yield the new clients with their scorers: one, or one each where labels are their own.
-
-    A scorer keeps what it prepared of inputs that clients share.
-    """
-    common = BatchedScorer(model, margin_tolerance=margin_tolerance)
-    for client in scenario.new_clients:
-        if scenario.labels:
-            yield client, common
-            continue
-        task = model.task.with_labels(scenario.labels_of(client))
-        own = task.model(prefix_cache=model.prefix_cache)
-        yield client, BatchedScorer(own, margin_tolerance=margin_tolerance)
 
 
 def inputs_digest(inputs: npt.NDArray[Any]) -> str:
@@ -174,6 +168,7 @@ def bounds_by_size(
     candidates: int,
     delta: float,
     largest: int,
+    most: int = 0,
     on_step: Callable[[int], None] = lambda _count: None,
 ) -> list[dict[str, Any]]:
     """Replay the recipes on growing parts of the support sets.
@@ -198,6 +193,8 @@ def bounds_by_size(
         Delta of each recipe.
     largest : int
         The largest n.
+    most : int (default: 0)
+        How many of the new clients; 0 for all.
     on_step : callable, optional
         Called with the number of steps that were done since the last call.
 
@@ -213,7 +210,7 @@ def bounds_by_size(
     sizes = [n for n in SIZES if n <= largest]
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
     tolerance = recipes[0].margin_tolerance
-    for client, scorer in _scorers(model, scenario, margin_tolerance=tolerance):
+    for client, scorer in scorers(model, scenario, margin_tolerance=tolerance, most=most):
         replays = ClientReplay(
             prior,
             scorer,

@@ -19,11 +19,11 @@ from fedcert.adapters import PrefixCache
 from fedcert.atomic import write_atomically, write_json
 from fedcert.clients.client_app import make_client_app
 from fedcert.errors import RunError, SettingsError, did_you_mean
-from fedcert.fitting import FittedPrior
 from fedcert.planning import Plan, recipe_name
-from fedcert.priors import PRIORS, LatentSpace
-from fedcert.randomness import derive_seed
+from fedcert.priors import PRIORS
 from fedcert.reports import RESULTS_FORMAT, write_report
+from fedcert.reports.results import read_results
+from fedcert.reports.summary import headline
 from fedcert.runs.events import Events, Listener, logged_run
 from fedcert.runs.failures import failure_rows
 from fedcert.runs.machine import PeakMemory, describe_machine, versions
@@ -32,7 +32,8 @@ from fedcert.runs.status import holds_work
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.settings.sections import SMALLEST_FIT
-from fedcert.simulations.evidence import describe_prior, evidence_of
+from fedcert.simulations.evidence import evidence_of, prior_section
+from fedcert.simulations.local_learner import alone
 from fedcert.simulations.measuring import bounds_by_size, fit_baselines, risk_curves
 from fedcert.simulations.runners import RUNNERS
 from fedcert.strategies.serving import Outcome, serve
@@ -237,15 +238,26 @@ def _measure(
     model = bundle.task(outcome.base).model(prefix_cache=cache)
     evidence = evidence_of(outcome, settings, output)
     clients = [_client_row(outcome, client, output) for client in sorted(strategy.certificates)]
-    events.phase("replay the recipes", len(scenario.new_clients))
+    certificate, most = settings.certificate, settings.evaluation.clients
+    events.phase("certify without the federation", len(scenario.new_clients))
+    local = alone(
+        model,
+        scenario,
+        size=certificate.support_size,
+        delta=certificate.delta,
+        on_step=events.advance,
+    )
+    clients = [row | local.get(row["client"], {}) for row in clients]
+    events.phase("replay the recipes", min(most, len(scenario.new_clients)))
     by_size = bounds_by_size(
         evidence.prior,
         model,
         scenario,
         bundle_digest=bundle.digest,
-        candidates=settings.certificate.candidates,
-        delta=settings.certificate.delta,
-        largest=settings.certificate.support_size,
+        candidates=certificate.candidates,
+        delta=certificate.delta,
+        largest=certificate.support_size,
+        most=most,
         on_step=events.advance,
     )
     curves: list[dict[str, Any]] = []
@@ -258,6 +270,7 @@ def _measure(
             scenario,
             candidates=settings.evaluation.candidates,
             seed=settings.seed,
+            most=most,
             on_step=events.advance,
         )
     example = next(iter(strategy.certificates.values()))
@@ -276,7 +289,7 @@ def _measure(
         "clients": clients,
         "bound_by_n": by_size,
         "plan": _plan_rows(bundle.plan),
-        "prior": _prior_section(outcome, evidence, settings),
+        "prior": prior_section(outcome, evidence, settings),
         "profiles": curves,
         "communication": _communication(outcome),
         "failures": failure_rows(strategy.failures),
@@ -330,33 +343,6 @@ def _plan_rows(plan: Plan | None) -> list[dict[str, Any]]:
     ]
 
 
-def _prior_section(
-    outcome: Outcome, fitted: FittedPrior, settings: RunSettings
-) -> dict[str, Any]:
-    plane = LatentSpace.of(fitted.fitted_on, size=2)
-    samples = fitted.prior.sample(derive_seed("report", settings.seed), count=200)
-    audit = fitted.audit
-    return {
-        "kind": fitted.prior.kind,
-        "adapter_dimension": fitted.prior.dimension,
-        "latent_dimension": fitted.prior.noise_width,
-        "pool_size": len(fitted.fitted_on) + len(fitted.held_out),
-        "choice": describe_prior(outcome, fitted),
-        "projection": {
-            "pool": plane.encode(fitted.fitted_on).tolist(),
-            "held_out": plane.encode(fitted.held_out).tolist(),
-            "samples": plane.encode(samples).tolist(),
-        },
-        "nearest": {
-            "samples": list(audit.samples),
-            "held_out": list(audit.held_out),
-            "ratio": audit.ratio,
-            "threshold": audit.threshold,
-            "passed": audit.passed,
-        },
-    }
-
-
 def _communication(outcome: Outcome) -> dict[str, Any]:
     traffic = outcome.strategy.traffic
     upstream = outcome.scenario.upstream_clients
@@ -375,11 +361,13 @@ def _mean_of(counts: Counter[str], clients: tuple[str, ...]) -> int:
 
 
 def _summary(results: dict[str, Any]) -> dict[str, Any]:
-    errors = [c["test_error"] for c in results["clients"] if c["test_error"] is not None]
+    figures = headline(read_results(results))
     return {
-        "new_clients": len(results["clients"]),
-        "mean_certificate": float(np.mean([c["bound"] for c in results["clients"]])),
-        "mean_test_error": float(np.mean(errors)) if errors else None,
+        "new_clients": figures.clients,
+        "mean_certificate": figures.mean_bound,
+        "mean_test_error": figures.mean_error,
+        "local_certificate": figures.local_bound,
+        "local_test_error": figures.local_error,
         "best_of_1000": {
             curve["prior"]: point["risk"]
             for curve in results["profiles"]

@@ -81,6 +81,10 @@ def _quiet() -> None:
 
 
 def _print_results(output: Path, results: dict[str, Any], summary: dict[str, Any]) -> None:
+    from fedcert.reports.results import read_results
+    from fedcert.reports.summary import headline
+    from fedcert.reports.verdict import verdict
+
     table = Table(title="New clients", show_footer=True)
     table.add_column("client", footer="mean", overflow="fold")
     table.add_column("n", justify="right")
@@ -105,6 +109,9 @@ def _print_results(output: Path, results: dict[str, Any], summary: dict[str, Any
             "yes" if row["verified"] else "NO",
         )
     console.print(table)
+    checked = read_results(results)
+    for sentence in verdict(checked, headline(checked)):
+        say(sentence)
     say(f"prior: {results['prior']['choice']}")
     for kind, risk in summary["best_of_1000"].items():
         say(f"  best of 1000 candidates, {kind:<10} risk {risk:.3f}")

@@ -16,6 +16,7 @@ from fedcert.reports.results import Communication, Nearest, Results, read_result
 from fedcert.reports.summary import alerts, headline
 from fedcert.reports.svg import COLORS, NARROW, WIDE
 from fedcert.reports.templates import environment
+from fedcert.reports.verdict import verdict
 
 __all__ = ["environment", "render_report", "write_report"]
 
@@ -49,6 +50,7 @@ def render_report(results: Mapping[str, Any]) -> str:
         results=checked,
         facts=facts,
         alerts=alerts(checked, facts),
+        verdict=verdict(checked, facts),
         figures={name: Markup(svg) for name, svg in _draw_all(checked).items()},  # noqa: S704
         colors=COLORS,
         thinned=len(checked.clients) > figures.MOST_ROWS,

@@ -74,6 +74,8 @@ class Client(_Record):
     seconds: Amount | None = None
     certificate: Text | None = None
     verified: bool | None = None
+    local_bound: Share | None = None
+    local_error: Share | None = None
 
 
 class BoundByN(_Record):

@@ -21,6 +21,8 @@ class Headline:
         New clients that got a certificate.
     mean_bound, mean_error
         Means over clients; the error over the `measured` clients that have test data.
+    local_bound, local_error
+        The same of a head that each client would have trained without the federation.
     nonvacuous
         Clients whose certificate is below chance.
     above
@@ -36,6 +38,8 @@ class Headline:
     clients: int
     mean_bound: float | None
     mean_error: float | None
+    local_bound: float | None
+    local_error: float | None
     nonvacuous: int | None
     measured: int
     above: int
@@ -54,6 +58,8 @@ def headline(results: Results) -> Headline:
         clients=len(clients),
         mean_bound=_mean(client.bound for client in clients),
         mean_error=_mean(error for _, error in measured),
+        local_bound=_mean(c.local_bound for c in clients if c.local_bound is not None),
+        local_error=_mean(c.local_error for c in clients if c.local_error is not None),
         nonvacuous=None if chance is None else sum(c.bound < chance for c in clients),
         measured=len(measured),
         above=sum(error > bound for bound, error in measured),

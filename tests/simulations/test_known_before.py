@@ -50,8 +50,8 @@ def test_fewer_than_any_prior_takes(tmp_path: Path) -> None:
 def test_too_few_for_any_prior(tmp_path: Path) -> None:
     settings = tiny_settings(scenario__options__upstream=3, server__min_pool=0)
     message = (
-        r"3 upstream clients of the scenario tiny would train, and a prior takes 4 adapters; let "
-        r"more clients train, or do without them: fedcert certify bounds the errors of a model"
+        "3 upstream clients of the scenario tiny would train, and a prior takes 4 "
+        "adapters; let more clients train, or do without them: fedcert certify bounds "
     )
     with pytest.raises(SettingsError, match=message):
         simulate(settings, output=tmp_path / "run", runner="inprocess")

@@ -93,7 +93,9 @@ def test_the_results_hold_every_section(finished: Simulation) -> None:
     assert sent["upload_bytes"] > UPSTREAM * 4 * 42
     assert sent["download_bytes"] > NEW * sent["download_bytes_per_new_client"] > 0
     assert results["digests"]["bundle"] == Bundle.load(finished.output / "bundle").digest
-    assert len({phase["phase"] for phase in results["timings"]}) == len(results["timings"]) == 9
+    assert (
+        len({phase["phase"] for phase in results["timings"]}) == len(results["timings"]) == 10
+    )
     assert results["peak_rss_mib"] > 100
     for row in results["clients"]:
         certificate = Certificate.read(finished.output / row["certificate"])
@@ -108,11 +110,14 @@ def test_the_summary_has_the_figures_that_are_compared_over_time(finished: Simul
         "new_clients",
         "mean_certificate",
         "mean_test_error",
+        "local_certificate",
+        "local_test_error",
         "best_of_1000",
         "seconds",
         "peak_rss_mib",
     ]
     assert summary["new_clients"] == NEW
+    assert 0 < summary["local_test_error"] < summary["local_certificate"] <= 1
     assert set(summary["best_of_1000"]) == {"diffusion", "gaussian", "jitter", "pool"}
     assert all(0 <= risk < 0.5 for risk in summary["best_of_1000"].values())
     assert 0 <= summary["mean_test_error"] < summary["mean_certificate"] < 0.5
