@@ -13,7 +13,8 @@ import torch
 from fedcert.adapters.head_file import HEAD_FILE, check_label_embeddings, read_head
 from fedcert.errors import AdapterError
 from fedcert.models.base import BaseModel
-from fedcert.models.encoder import TASK_HEAD, EncoderClassifier
+from fedcert.models.encoder import LABEL_MOVES, TASK_HEAD, EncoderClassifier
+from fedcert.models.heads import NamesHead
 
 __all__ = ["exported_model", "load_head"]
 
@@ -57,6 +58,8 @@ def load_head(model: EncoderClassifier, tensors: Mapping[str, npt.NDArray[Any]])
     AdapterError
         If the tensors are not those of the head.
     """
+    if isinstance(model.task_head, NamesHead):
+        model.task_head.take_moves(LABEL_MOVES in tensors)
     own = {f"{TASK_HEAD}.{n}": p for n, p in model.task_head.named_parameters()}
     given = {name: array.shape for name, array in tensors.items()}
     if given != {name: tuple(parameter.shape) for name, parameter in own.items()}:

@@ -160,7 +160,7 @@ class AdaptedModel:
         prepared : PreparedInputs
             From `prepare`, n examples.
         vectors : torch.Tensor
-            Adapters of shape ``(C, d)``, on any device; gradients flow to it.
+            ``(C, d)``, or as `AdapterSpace.holding` says, on any device; gradients flow to it.
 
         Returns
         -------
@@ -168,7 +168,8 @@ class AdaptedModel:
             Shape ``(C, n, labels)``.
         """
         self._learn_returns(prepared.inputs)
-        parts = self.space.split(vectors.to(self.device, self._dtype))
+        space = self.space.holding(vectors.shape[-1], labels=self.base.num_labels)
+        parts = space.split(vectors.to(self.device, self._dtype))
         run = self._full if prepared.first is None else self._reduced
         output = run(prepared, parts, len(vectors))
         return output.float().unflatten(0, (len(vectors), len(prepared)))  # type: ignore[no-any-return, no-untyped-call]

@@ -4,7 +4,9 @@
 ``bias``) and, for a head of names, ``label_embeddings`` of shape ``(K, width)``, in unit
 length, and names and scale as metadata. Then logits are ``scale * exp(log_scale) * cosine``,
 and those of a trained head ``weight @ (scale * embedding) + bias``, with scale 1 where none is
-named. fedcert makes the label embeddings again from the base model, and refuses others.
+named. An adapter that moves its labels has ``label_moves`` of the same shape, which are added
+to the embeddings before the product with the input's unit embedding, and not brought to length
+1. fedcert makes the label embeddings again from the base model, and refuses others.
 """
 
 from __future__ import annotations

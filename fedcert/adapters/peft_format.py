@@ -104,7 +104,7 @@ def write_peft_adapter(
     space : AdapterSpace
         The adapter's coordinates.
     vector : numpy.ndarray
-        Shape ``(d,)``.
+        Shape ``(d,)``, or as `AdapterSpace.holding` says, with a base model that has labels.
     folder : Path
         Replaced as a whole, or left as it was on any error.
     base_name : str
@@ -123,6 +123,8 @@ def write_peft_adapter(
     str
         The digest of the tensors that were written, 64 hexadecimal digits.
     """
+    if base is not None:
+        space = space.holding(len(vector), labels=base.num_labels)
     tensors, head = adapter_and_head(space, vector)
     with replaced_folder(folder) as staging:
         config = _lora_config(space, public_name(base_name))

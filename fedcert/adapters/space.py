@@ -10,7 +10,7 @@ vectors mean equal adapters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from torch import nn
 from fedcert.canonical import digest_json
 from fedcert.errors import AdapterError, BundleError
 from fedcert.models.base import BaseModel
-from fedcert.models.encoder import TASK_HEAD, EncoderClassifier
+from fedcert.models.encoder import LABEL_MOVES, TASK_HEAD, EncoderClassifier
 from fedcert.models.layout import ATTENTION_PROJECTIONS
 
 __all__ = ["AdapterSpace", "HeadTensor", "Target"]
@@ -144,6 +144,45 @@ class AdapterSpace:
     def head_beside(self) -> bool:
         """Whether the head is no part of the model that PEFT adapts, but stands beside it."""
         return bool(self.head) and not self.head_module
+
+    @property
+    def names_head(self) -> bool:
+        """Whether logits follow from the labels' names, and the head holds a scale alone."""
+        return [tensor.name for tensor in self.head] == [f"{TASK_HEAD}.log_scale"]
+
+    def holding(self, coordinates: int, *, labels: int) -> AdapterSpace:
+        """Return the space that vectors of some length are in.
+
+        Where logits follow from the labels' names, a client may move its labels' embeddings.
+        How far stands behind an adapter's coordinates, label by label, and concerns nobody
+        with other labels: no prior has it, and no digest of the space.
+
+        Parameters
+        ----------
+        coordinates : int
+            The vectors' length.
+        labels : int
+            K, how many labels the client has.
+
+        Returns
+        -------
+        AdapterSpace
+            This space, or the same with the tensor of the moves in its head.
+
+        Raises
+        ------
+        AdapterError
+            If such vectors are in neither.
+        """
+        more = coordinates - self.dimension
+        if more == 0:
+            return self
+        if more < 0 or labels < 1 or more % labels or not self.names_head:
+            raise AdapterError(
+                f"a vector of {coordinates} numbers is not in this space of {self.dimension}"
+            )
+        moves = HeadTensor(LABEL_MOVES, (labels, more // labels))
+        return replace(self, head=(*self.head, moves))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name the tensors of an adapter in these coordinates, with their shapes."""

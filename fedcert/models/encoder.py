@@ -14,10 +14,13 @@ from fedcert.models.dual_encoder import TextTower
 from fedcert.models.heads import Head
 from fedcert.models.pooling import check_pooling, pool, read_positions
 
-__all__ = ["TASK_HEAD", "EncoderClassifier", "EncoderLogits"]
+__all__ = ["LABEL_MOVES", "TASK_HEAD", "EncoderClassifier", "EncoderLogits"]
 
 TASK_HEAD = "task_head"
 """Name of the head among an `EncoderClassifier`'s modules; no encoder has a module of it."""
+
+LABEL_MOVES = f"{TASK_HEAD}.label_moves"
+"""Name of the tensor that says how far an adapter moves its labels' embeddings."""
 
 
 class EncoderLogits(NamedTuple):

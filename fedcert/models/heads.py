@@ -64,7 +64,9 @@ class NamesHead(Head):
 
     An adapter holds the scale's logarithm, relative to the scale that the base model starts
     with, and nothing that depends on the labels. So clients with different labels share one
-    adapter space.
+    adapter space. An adapter that was trained for certain labels may also move their
+    embeddings; the moved ones are of any length, and their inner product with the input's
+    unit embedding is what is scaled.
 
     Parameters
     ----------
@@ -82,12 +84,20 @@ class NamesHead(Head):
         self.scale = scale
         self.log_scale = nn.Parameter(torch.zeros(1), requires_grad=False)
         self.register_buffer("label_embeddings", label_embeddings, persistent=False)
+        # Part of few adapters only, see `AdapterSpace.holding`.
+        self.register_parameter("label_moves", None)
 
     @property
     def num_labels(self) -> int:
         """K, how many labels it tells apart; 0 as long as it has none."""
         labels = self._buffers["label_embeddings"]
         return 0 if labels is None else len(labels)
+
+    def take_moves(self, moves: bool) -> None:
+        """Make room for how far an adapter moves the labels' embeddings, or take it away."""
+        labels = self._buffers["label_embeddings"]
+        empty = torch.zeros_like(labels) if moves and labels is not None else None
+        self.label_moves = None if empty is None else nn.Parameter(empty, requires_grad=False)
 
     def stacked(
         self, embeddings: torch.Tensor, tensors: Mapping[str, torch.Tensor]
@@ -99,9 +109,14 @@ class NamesHead(Head):
                 "this base model has no labels yet: its logits follow from their names; call "
                 "base.with_labels(names) first"
             )
-        cosines = normalize(embeddings.float(), dim=-1) @ labels.T
+        units = normalize(embeddings.float(), dim=-1)
+        cosines = units @ labels.T
         factors = tensors["log_scale"].float().clamp(-_LARGEST, _LARGEST).exp() * self.scale
         grouped = cosines.reshape(len(factors), -1, len(labels))
+        if "label_moves" in tensors:
+            moves = tensors["label_moves"].float()
+            inputs = units.reshape(len(factors), -1, units.shape[-1])
+            grouped = torch.baddbmm(grouped, inputs, moves.transpose(1, 2))
         return (grouped * factors[:, None]).reshape(cosines.shape)
 
 

@@ -22,6 +22,7 @@ _HYBRIDS = (0.25, 0.5)
 _POSTERIOR_SPLITS = (0.25, 0.375, 0.5)
 # What is trained from the default adapter, on which shares.
 _TUNED = (0.25, 0.5)
+_TUNED_HEADS = (0.25, 0.375, 0.5)
 # Unions of fewer candidates, which cost less where one of them is about as good. A union of one
 # draw is left out: the default is one of the center.
 _SMALL_UNIONS = (10, 100)
@@ -55,7 +56,7 @@ def menu(
     constants : int (default: 0)
         K, how many constant predictors there are; 0 leaves out the recipes that need them.
     local_head : bool (default: False)
-        Whether the base model can have a head of a client's own
+        Whether a head can be trained alone, on the center or on the base model
         (`fedcert.search.learning.has_linear_head`).
     randomized : bool (default: False)
         Whether their bounds take a number from the seed.
@@ -102,6 +103,10 @@ def _trained(terms: dict[str, Any], *, local_head: bool) -> list[Recipe]:
         for share in _TUNED
     ]
     if local_head:
+        recipes += [
+            PosteriorSplitRecipe(**alone, refinement="tuned_head", choose_fraction=share)
+            for share in _TUNED_HEADS
+        ]
         recipes.append(PosteriorSplitRecipe(**alone, refinement="local_head"))
     if terms["candidates"] > 1:
         both = "posterior_mean+finetune"

@@ -5,6 +5,7 @@ Both repeat themselves up to rounding: all examples in each step, and no random 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -19,13 +20,13 @@ from fedcert.data.examples import Examples
 from fedcert.errors import CertificateError
 from fedcert.priors.base import FloatArray
 from fedcert.search.batched import BatchedScorer
+from fedcert.search.linear_head import LinearHead
 from fedcert.search.scores import Scorer
 from fedcert.threads import torch_threads
 
-__all__ = ["finetuned", "has_linear_head", "local_head"]
+__all__ = ["finetuned", "has_linear_head", "local_head", "tuned_head"]
 
-# Part of what "local_head" means: certificates are repeated by it.
-_PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
+# Part of what "local_head" and "tuned_head" mean: certificates are repeated by it.
 _FOLDS = 4
 
 
@@ -89,16 +90,20 @@ def finetuned(
 
 
 def has_linear_head(space: AdapterSpace) -> bool:
-    """Return whether a model's logits are one linear map of its features, trained in full."""
+    """Return whether a model's logits are one linear map of its features.
+
+    It is trained in full, or starts at the embeddings of the labels' names.
+    """
     shapes = [tensor.shape for tensor in space.head]
-    return len(shapes) == 2 and len(shapes[0]) == 2 and shapes[1] == shapes[0][:1]
+    trained = len(shapes) == 2 and len(shapes[0]) == 2 and shapes[1] == shapes[0][:1]
+    return trained or space.names_head
 
 
 def local_head(scorer: Scorer, examples: Examples) -> FloatArray:
-    """Train a logistic regression on the features of the frozen base model.
+    """Train a head on the features of the frozen base model, with nothing of a prior in it.
 
-    Features and weights are in the adapter space: R = 0 of every target, and the head. The
-    penalty is chosen by the loss on held-out folds of the same examples.
+    It is `tuned_head` of the adapter that changes nothing: where the head is trained a logistic
+    regression, and where it is made from names, one that starts at these.
 
     Parameters
     ----------
@@ -110,7 +115,38 @@ def local_head(scorer: Scorer, examples: Examples) -> FloatArray:
     Returns
     -------
     numpy.ndarray
-        Float64, shape ``(d,)``.
+        Float64, as of `tuned_head`.
+
+    Raises
+    ------
+    CertificateError
+        If the scorer has no such model, or the model no such head.
+    """
+    space = _trainable(scorer).model.space
+    return tuned_head(scorer, examples, np.zeros(space.dimension))
+
+
+def tuned_head(scorer: Scorer, examples: Examples, start: FloatArray) -> FloatArray:
+    """Train an adapter's head alone, pulled to what it is at the start.
+
+    The loss is that of a logistic regression with half the squared distance to the start's
+    head, times a penalty that has the lowest loss on held-out folds of the same examples. So
+    few examples leave the head near its start, and with many it is the regression's.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        Its model's features are taken.
+    examples : Examples
+        The choosing examples; none that certifies may be among them.
+    start : numpy.ndarray
+        The adapter, shape ``(d,)``. It says how features are made, too.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64, shape ``(d,)``; where the head is made from names longer, as
+        `AdapterSpace.holding` says.
 
     Raises
     ------
@@ -118,25 +154,23 @@ def local_head(scorer: Scorer, examples: Examples) -> FloatArray:
         If the scorer has no such model, or the model no such head.
     """
     batched, usable = _trainable(scorer), examples.usable
-    space = batched.model.space
-    if not has_linear_head(space):
+    if not has_linear_head(batched.model.space):
         raise CertificateError(
-            "a local head needs a base model whose head is one linear layer, with a bias; this "
-            "one has another head"
+            "a head of its own needs a base model whose head is one linear layer, with a bias, "
+            "or made from the labels' names; this one has another head"
         )
-    adapter = np.zeros(space.dimension)
+    head = LinearHead.of(batched.model, start)
     if len(usable) == 0:
-        return adapter
-    features = _features(batched, usable)
-    scale = float(np.sqrt(np.mean(np.sum(features**2, axis=1)))) or 1.0
-    weights = _regression(
-        np.column_stack([features / scale, np.ones(len(features))]),
-        usable.labels,
-        batched.model.base.num_labels,
-    )
-    head = np.concatenate([(weights[:, :-1] / scale).ravel(), weights[:, -1]])
-    adapter[-len(head) :] = head
-    return adapter
+        return head.start
+    [(_, logits)] = batched.logits(start[None], usable.inputs)
+    features = head.features(batched, usable)
+    scale = 1.0
+    if head.trained:
+        scale = float(np.sqrt(np.mean(np.sum(features**2, axis=1)))) or 1.0
+        features = np.column_stack([features / scale, np.ones(len(features))])
+    moves = _regression(features, usable.labels, logits[0].double().numpy(), head.penalties)
+    moves[:, : head.width] /= scale
+    return head.moved(moves)
 
 
 def _trainable(scorer: Scorer) -> BatchedScorer:
@@ -145,49 +179,50 @@ def _trainable(scorer: Scorer) -> BatchedScorer:
     return scorer
 
 
-def _features(scorer: BatchedScorer, examples: Examples) -> FloatArray:
-    """Return what the head reads of each example, shape ``(n, h)``.
-
-    A head whose row k is the unit vector of feature j makes that feature the logit of label k.
-    """
-    labels, width = scorer.model.space.head[0].shape
-    heads = np.zeros((-(-width // labels), labels, width))
-    places = np.arange(width)
-    heads[places // labels, places % labels, places] = 1.0
-    size = labels * width
-    probes = np.zeros((len(heads), scorer.model.space.dimension))
-    probes[:, -(size + labels) : -labels] = heads.reshape(len(heads), size)
-    logits = torch.cat([part for _, part in scorer.logits(probes, examples.inputs)])
-    flat = logits.double().numpy().transpose(1, 0, 2).reshape(len(examples), -1)
-    return np.asarray(flat[:, :width])
-
-
 def _regression(
-    features: FloatArray, labels: npt.NDArray[np.int64], classes: int
+    features: FloatArray,
+    labels: npt.NDArray[np.int64],
+    offsets: FloatArray,
+    penalties: Sequence[float],
 ) -> FloatArray:
-    """Return weights ``(classes, h)``; the penalty has the lowest loss on held-out folds."""
+    """Return weights ``(classes, h)``; the penalty has the lowest loss on held-out folds.
+
+    Logits are ``offsets + features @ weights.T``, the offsets of shape ``(n, classes)``.
+    """
     # Of n examples at most n directions matter.
     left, values, right = np.linalg.svd(features, full_matrices=False)
-    rotated, wanted = left * values, np.eye(classes)[labels]
+    rotated, wanted = left * values, np.eye(offsets.shape[1])[labels]
     folds = np.arange(len(features)) % min(_FOLDS, len(features))
     losses = [
         sum(
-            _loss(_fit(rotated[folds != fold], wanted[folds != fold], penalty), rotated, wanted,
-                  folds == fold)
+            _held_out(rotated, wanted, offsets, penalty, folds == fold)
             for fold in range(folds.max() + 1)
         )
-        for penalty in _PENALTIES
-    ]  # fmt: skip
-    return np.asarray(_fit(rotated, wanted, _PENALTIES[int(np.argmin(losses))]) @ right)
+        for penalty in penalties
+    ]
+    penalty = penalties[int(np.argmin(losses))]
+    return np.asarray(_fit(rotated, wanted, penalty, offsets) @ right)
 
 
-def _loss(
-    weights: FloatArray, features: FloatArray, wanted: FloatArray, rows: npt.NDArray[np.bool_]
+def _held_out(
+    features: FloatArray,
+    wanted: FloatArray,
+    offsets: FloatArray,
+    penalty: float,
+    rows: npt.NDArray[np.bool_],
 ) -> float:
-    return float(-np.sum(wanted[rows] * log_softmax(features[rows] @ weights.T, axis=1)))
+    """Return the loss on some rows of weights that were fitted to the others."""
+    weights = _fit(features[~rows], wanted[~rows], penalty, offsets[~rows])
+    logits = offsets[rows] + features[rows] @ weights.T
+    return float(-np.sum(wanted[rows] * log_softmax(logits, axis=1)))
 
 
-def _fit(features: FloatArray, wanted: FloatArray, penalty: float) -> FloatArray:
+def _fit(
+    features: FloatArray,
+    wanted: FloatArray,
+    penalty: float,
+    offsets: FloatArray,
+) -> FloatArray:
     """Minimize the mean cross-entropy plus ``penalty / 2`` times the squared norm.
 
     It is strictly convex, so that where it ends does not depend on the way there.
@@ -196,7 +231,7 @@ def _fit(features: FloatArray, wanted: FloatArray, penalty: float) -> FloatArray
 
     def objective(flat: FloatArray) -> tuple[float, FloatArray]:
         weights = flat.reshape(shape)
-        logs = log_softmax(features @ weights.T, axis=1)
+        logs = log_softmax(offsets + features @ weights.T, axis=1)
         value = -np.sum(wanted * logs) / max(1, len(features))
         slope = (np.exp(logs) - wanted).T @ features / max(1, len(features))
         return value + penalty / 2 * np.sum(flat**2), slope.ravel() + penalty * flat

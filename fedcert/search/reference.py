@@ -72,7 +72,9 @@ class ReferenceScorer(Scorer):
     def _load(self, vector: npt.NDArray[np.float64]) -> None:
         from peft import set_peft_model_state_dict
 
-        tensors, head = adapter_and_head(self._task.space, vector)
+        labels = self._task.base.num_labels
+        space = self._task.space.holding(len(vector), labels=labels)
+        tensors, head = adapter_and_head(space, vector)
         if head:
             load_head(self._classifier, head)
         state = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}

@@ -12,7 +12,7 @@ from fedcert.certificates import Chosen, Recipe, Session, Span
 from fedcert.data.examples import Examples
 from fedcert.priors.base import FloatArray, Prior
 from fedcert.search.drawing import NO_CONSTANTS, fixed_candidates, led_by
-from fedcert.search.learning import finetuned, local_head
+from fedcert.search.learning import finetuned, local_head, tuned_head
 from fedcert.search.refinement import posterior_means
 from fedcert.search.scores import Scorer
 from fedcert.search.search import search
@@ -125,6 +125,10 @@ class SupportSession(Session):
     def local_head(self) -> FloatArray:
         """Train a head on the frozen base model on all examples of this session."""
         return local_head(self._scorer, self._ordered)
+
+    def tuned_head(self) -> FloatArray:
+        """Train the head of the prior's center on all examples of this session."""
+        return tuned_head(self._scorer, self._ordered, self._prior.center())
 
     def only(self, span: Span) -> SupportSession:
         """Return a session over some of the examples."""

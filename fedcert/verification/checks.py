@@ -17,7 +17,7 @@ from fedcert.adapters.peft_format import (
 from fedcert.bundles import Bundle
 from fedcert.canonical import digest_tensors
 from fedcert.certificates import Certificate, Check
-from fedcert.errors import CertificateError
+from fedcert.errors import AdapterError, CertificateError
 from fedcert.personalization import candidate_seed
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.search import draw
@@ -88,7 +88,9 @@ def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> li
         labels and inputs.
     """
     coordinates = len(certificate.adapter_vector)
-    if coordinates != bundle.space.dimension:
+    try:
+        space = bundle.space.holding(coordinates, labels=len(certificate.labels))
+    except AdapterError:
         return [
             Check(
                 "adapter",
@@ -98,7 +100,7 @@ def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> li
             )
         ]
     found = exported_digest(adapter)
-    stated = digest_tensors(adapter_tensors(bundle.space, certificate.adapter_vector))
+    stated = digest_tensors(adapter_tensors(space, certificate.adapter_vector))
     same = found == certificate.digests.adapter
     export = stated == certificate.digests.adapter
     foreign = foreign_settings(bundle.space, adapter)

@@ -174,7 +174,11 @@ def _refined(
         if again.choice != choice:
             return Check("choice", False, "the recipe chooses another hypothesis")
         made = again.vector
-    distance = float(np.max(np.abs(made - certificate.adapter_vector)))
+    stated = certificate.adapter_vector
+    if made.shape != stated.shape:
+        detail = "the recipe makes an adapter of another length from these examples"
+        return Check("choice", False, detail)
+    distance = float(np.max(np.abs(made - stated)))
     if distance > REFINEMENT_TOLERANCE:
         return Check(
             "choice",

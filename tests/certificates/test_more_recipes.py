@@ -129,6 +129,11 @@ class TestTrainedFinalists(WeightSuite):
             made.tolist()
         )
 
+    def test_finalists_of_another_length_move_no_labels(self) -> None:
+        both = PosteriorSplitRecipe(**TERMS, finalists=2, refinement="finetune+tuned_head")
+        assert both.refine(Making()).tolist() == [[0.03, 0.0], [8.0, 9.0]]
+        assert "with its head alone trained" in both.statement(80)
+
     def test_what_is_made_depends_on_what_is_said_alone(self) -> None:
         tuned = PosteriorSplitRecipe(**TERMS, refinement="finetune")
         assert tuned.refinement_config() == {
@@ -163,7 +168,7 @@ class TestTrainedFinalists(WeightSuite):
 
     def test_a_table_has_nothing_to_train(self) -> None:
         session = TableSession(random_table(9, 32, seed=0), candidates=9, n=32)
-        for name in ("finetune", "local_head"):
+        for name in ("finetune", "local_head", "tuned_head"):
             alone = PosteriorSplitRecipe(**FEW, refinement=name)
             with pytest.raises(CertificateError, match="no model that an adapter could be"):
                 alone.refine(session)
@@ -183,6 +188,9 @@ class Making(TableSession):
 
     def local_head(self) -> Any:
         return np.array([7.0])
+
+    def tuned_head(self) -> Any:
+        return np.array([8.0, 9.0])  # longer: it moves the embeddings of its labels
 
 
 class TestHybrid(WeightSuite):

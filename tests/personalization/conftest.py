@@ -158,7 +158,9 @@ def issued(
     """Sign what a cheating client would, with the right errors of its adapter."""
     adapter = folder / "forged"
     adapter.mkdir(exist_ok=True)
-    digest = write_peft_adapter(bundle.space, vector, adapter, base_name=model.base.name)
+    digest = write_peft_adapter(
+        bundle.space, vector, adapter, base_name=model.base.name, base=model.base
+    )
     ordered = in_drawn_order(examples, honest.candidate.seed)
     span = honest.recipe.certifying(len(examples)).as_slice()
     wrong = exported_wrong(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tiny_text import tiny_texts
 from fedcert.adapters import AdapterSpace, Task
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, RecipeTable, UnionRecipe
+from fedcert.certificates.verification import VerificationReport
 from fedcert.data import TextInputs
 from fedcert.models import load_base_model, with_label_names
 from fedcert.personalization import Personalization, commit_to, personalize
@@ -21,10 +23,12 @@ from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.randomness import keyed_generator
-from fedcert.records.signing import key_from_seed
+from fedcert.records.signing import key_from_seed, sign
 from fedcert.verification import verify
 
-__all__ = ["KEY", "NAMES", "Client"]
+from .conftest import issued
+
+__all__ = ["KEY", "NAMES", "Client", "signed"]
 
 NAMES = ("bad0 bad1", "good3", "bad7 good2")  # the third is in no support set
 KEY = key_from_seed(bytes(32))
@@ -80,12 +84,36 @@ class Client:
             **self.options,
         )
 
-    def failed(self, certificate: Certificate) -> list[str]:
-        report = verify(
+    def forge(self, certificate: Certificate, vector: Any) -> Certificate:
+        """Sign another adapter, with the right count of its errors."""
+        return issued(
+            self.bundle,
+            self.task(certificate.labels).model(),
+            self.examples,
+            certificate,
+            vector,
+            self.folder,
+            labels=certificate.labels,
+            label_texts=certificate.label_texts,
+        )
+
+    def verify(
+        self, certificate: Certificate, *, data: bool = True, folder: str = "out/adapter"
+    ) -> VerificationReport:
+        return verify(
             certificate,
             bundle=self.bundle,
-            adapter=self.folder / "out" / "adapter",
-            data=self.examples,
+            adapter=self.folder / folder,
+            data=self.examples if data else None,
             base=self.base,
         )
+
+    def failed(self, certificate: Certificate, folder: str = "out/adapter") -> list[str]:
+        report = self.verify(certificate, folder=folder)
         return [check.name for check in report.failures]
+
+
+def signed(certificate: Certificate, **changes: Any) -> Certificate:
+    changed = replace(certificate, **changes)
+    value = sign(KEY, changed.payload())
+    return replace(changed, signature=replace(changed.signature, value=value))

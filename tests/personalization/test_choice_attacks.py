@@ -153,7 +153,9 @@ def test_a_first_stage_that_was_made_up(
     assert open_ends(blind) >= {"first stage", "data"}
 
 
-@pytest.mark.parametrize("refinement", ["posterior_mean", "finetune", "local_head"])
+@pytest.mark.parametrize(
+    "refinement", ["posterior_mean", "finetune", "local_head", "tuned_head"]
+)
 def test_a_finalist_that_learned_from_all_examples(
     vit: Family, model: AdaptedModel, refinement: str, tmp_path: Path
 ) -> None:

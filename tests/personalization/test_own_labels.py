@@ -27,10 +27,9 @@ from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.log import read_log
 from fedcert.protocol.seeds import SeedGrant
-from fedcert.records.signing import sign
 from fedcert.verification import verify
 
-from .named_client import KEY, NAMES, Client
+from .named_client import NAMES, Client, signed
 
 pytestmark = pytest.mark.filterwarnings("ignore:the labels")
 
@@ -38,12 +37,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:the labels")
 @pytest.fixture
 def client(tmp_path: Path) -> Client:
     return Client(tmp_path)
-
-
-def _signed(certificate: Certificate, **changes: Any) -> Certificate:
-    changed = replace(certificate, **changes)
-    value = sign(KEY, changed.payload())
-    return replace(changed, signature=replace(changed.signature, value=value))
 
 
 @pytest.mark.parametrize("kind", [UnionRecipe, SplitRecipe])
@@ -111,12 +104,12 @@ def test_a_certificate_cannot_say_other_words_than_the_server_saw(client: Client
     certificate = client.personalize(client.server.issue(client.commit())).certificate
     texts = (("about something else",), *(certificate.label_texts or ())[1:])
     for changes in ({"label_texts": texts}, {"labels": NAMES[::-1]}):
-        forged = _signed(certificate, **changes)
+        forged = signed(certificate, **changes)
         names = {check.name for check in verify_record(forged).failures}
         assert names == {"witness"}  # from the record alone
         with pytest.raises(ProtocolError, match="does not verify"):
             client.server.countersign(forged)
-    silent = _signed(certificate, label_texts=None)
+    silent = signed(certificate, label_texts=None)
     assert {"assumptions", "witness"} <= {c.name for c in verify_record(silent).failures}
     assert "labels" in client.failed(silent)
 
@@ -124,7 +117,7 @@ def test_a_certificate_cannot_say_other_words_than_the_server_saw(client: Client
 def test_unwitnessed_words_are_bound_to_the_seed(client: Client) -> None:
     certificate = client.personalize(None).certificate
     texts = (("about something else",), *(certificate.label_texts or ())[1:])
-    forged = _signed(certificate, label_texts=texts)
+    forged = signed(certificate, label_texts=texts)
     assert verify_record(forged).passed
     assert "seed" in client.failed(forged)
 

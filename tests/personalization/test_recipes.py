@@ -44,12 +44,13 @@ RECIPES = {
     "posterior_split": {"chains": 8, "steps": 10},
     "tuned": {"kind": "posterior_split", "refinement": "finetune"},
     "local head": {"kind": "posterior_split", "refinement": "local_head"},
+    "tuned head": {"kind": "posterior_split", "refinement": "tuned_head"},
     "all kinds": {
         "kind": "posterior_split",
         "chains": 8,
         "steps": 10,
-        "finalists": 3,
-        "refinement": "posterior_mean+finetune+local_head",
+        "finalists": 4,
+        "refinement": "posterior_mean+finetune+local_head+tuned_head",
     },
     "two finalists": {"kind": "posterior_split", "chains": 8, "steps": 10, "finalists": 2},
 }

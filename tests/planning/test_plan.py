@@ -255,6 +255,9 @@ def test_a_menu_has_what_needs_no_candidate_and_what_needs_few() -> None:
         "union of 100": 100,
         "finetune 0.25": 1,
         "finetune 0.5": 1,
+        "tuned_head 0.25": 1,
+        "tuned_head 0.375": 1,
+        "tuned_head 0.5": 1,
         "local_head 0.5": 1,
     }
     assert recipe_name(WHOLE[0]) == "union"

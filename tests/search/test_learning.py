@@ -12,7 +12,15 @@ from fedcert.data import Examples
 from fedcert.data.examples import ALWAYS_WRONG
 from fedcert.errors import CertificateError
 from fedcert.search import BatchedScorer, ReferenceScorer
-from fedcert.search.learning import _fit, _regression, finetuned, has_linear_head, local_head
+from fedcert.search.learning import (
+    _fit,
+    _regression,
+    finetuned,
+    has_linear_head,
+    local_head,
+    tuned_head,
+)
+from fedcert.search.linear_head import LinearHead
 
 TRAINING = {"steps": 30, "learning_rate": 0.03, "pull": 0.01}
 
@@ -84,13 +92,29 @@ def test_a_local_head_learns_on_the_frozen_model_alone(
     np.testing.assert_allclose(local_head(scorer, examples), vector, atol=1e-7)
 
 
+def test_a_tuned_head_stands_on_the_center(
+    scorer: BatchedScorer, examples: Examples, center: np.ndarray
+) -> None:
+    vector = tuned_head(scorer, examples, center)
+    space = scorer.model.space
+    body = len(space.targets) * space.rank**2
+    np.testing.assert_array_equal(vector[:body], center[:body])
+    assert _loss(scorer, vector, examples) < _loss(scorer, center, examples)
+    none = Examples(examples.inputs, np.full(len(examples), ALWAYS_WRONG))
+    np.testing.assert_array_equal(tuned_head(scorer, none, center), center)
+    np.testing.assert_allclose(
+        tuned_head(scorer, examples, np.zeros(len(center))), local_head(scorer, examples)
+    )
+    # Pulled to the center's head, and not to zero: few examples leave it nearer there.
+    few = tuned_head(scorer, examples.take(slice(0, 4)), 10 * center)
+    assert np.linalg.norm(few - 10 * center) < np.linalg.norm(few[body:])
+
+
 def test_its_logits_are_those_of_the_regression(
     scorer: BatchedScorer, examples: Examples
 ) -> None:
-    from fedcert.search.learning import _features
-
-    features = _features(scorer, examples)
     space = scorer.model.space
+    features = LinearHead.of(scorer.model, np.zeros(space.dimension)).features(scorer, examples)
     labels, width = space.head[0].shape
     rng = np.random.default_rng(1)
     weight, bias = rng.normal(size=(labels, width)), rng.normal(size=labels)
@@ -117,7 +141,7 @@ def test_examples_that_cannot_be_read_teach_nothing(
 def test_a_regression_needs_few_examples(count: int) -> None:
     rng = np.random.default_rng(count)
     features, labels = rng.normal(size=(count, 5)), rng.integers(0, 3, count)
-    weights = _regression(features, labels, 3)
+    weights = _regression(features, labels, np.zeros((count, 3)), (1e-1, 1e-4))
     assert weights.shape == (3, 5)
     assert np.isfinite(weights).all()
 
@@ -126,8 +150,9 @@ def test_the_regression_is_at_its_minimum() -> None:
     rng = np.random.default_rng(0)
     features, wanted = rng.normal(size=(20, 4)), np.eye(3)[rng.integers(0, 3, 20)]
     for penalty in (1e-1, 1e-4):
-        weights = _fit(features, wanted, penalty)
-        logits = features @ weights.T
+        offsets = rng.normal(size=(20, 3))
+        weights = _fit(features, wanted, penalty, offsets)
+        logits = offsets + features @ weights.T
         shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         slope = (shares - wanted).T @ features / 20 + penalty * weights
         assert np.abs(slope).max() < 1e-6

@@ -25,13 +25,14 @@ from fedcert.errors import CertificateError
 
 __all__ = ["REFINEMENTS", "PosteriorSplitRecipe"]
 
-REFINEMENTS = ("posterior_mean", "finetune", "local_head")
+REFINEMENTS = ("posterior_mean", "finetune", "local_head", "tuned_head")
 """Names of the algorithms that may make finalists from the choosing examples."""
 
 _WORDS = {
     "posterior_mean": "the mean of the posterior given {candidates} candidates",
     "finetune": "the center of the prior, fine-tuned",
     "local_head": "a head of its own on the frozen base model",
+    "tuned_head": "the center of the prior, with its head alone trained",
 }
 
 
@@ -52,9 +53,10 @@ class PosteriorSplitRecipe(SplitRecipe):
     refinement : str
         The algorithms that make the finalists: names of `REFINEMENTS` in that order, joined
         by "+" (default: ``"posterior_mean"``). ``"finetune"`` trains an adapter from the
-        prior's center, and ``"local_head"`` a logistic regression on the frozen base model, its
-        penalty chosen on the same examples; they make one finalist each. All others are means
-        of the posterior, each over its own share of the chains.
+        prior's center. ``"tuned_head"`` trains the center's head alone, pulled to what it is
+        there, and ``"local_head"`` a head on the frozen base model in the same way; how strong
+        the pull is they choose on the same examples. These make one finalist each. All others
+        are means of the posterior, each over its own share of the chains.
     chains : int
         How many chains run side by side, at least as many as there are means (default: 32).
     steps : int
@@ -134,12 +136,21 @@ class PosteriorSplitRecipe(SplitRecipe):
         return self.finalists
 
     def refine(self, session: Session) -> npt.NDArray[np.float64]:
-        """Return the finalists: the posterior's means, then what was trained."""
-        return np.concatenate([self._made(name, session) for name in self.refinements])
+        """Return the finalists: the posterior's means, then what was trained.
+
+        Beside a head that moves its labels' embeddings the others have zeros there.
+        """
+        made = [self._made(name, session) for name in self.refinements]
+        longest = max(part.shape[1] for part in made)
+        return np.concatenate(
+            [np.pad(part, ((0, 0), (0, longest - part.shape[1]))) for part in made]
+        )
 
     def _made(self, name: str, session: Session) -> npt.NDArray[np.float64]:
         if name == "local_head":
             return session.local_head()[None]
+        if name == "tuned_head":
+            return session.tuned_head()[None]
         if name == "finetune":
             return session.finetuned(
                 steps=self.tuning_steps, learning_rate=self.learning_rate, pull=self.pull
@@ -164,7 +175,7 @@ class PosteriorSplitRecipe(SplitRecipe):
 
     def refinement_config(self) -> dict[str, Any]:
         """Return all of the recipe that the finalists depend on, besides the examples."""
-        if self.refinement == "local_head":
+        if self.refinement in {"local_head", "tuned_head"}:
             return {"refinement": self.refinement}
         tuned = {
             "tuning_steps": self.tuning_steps,

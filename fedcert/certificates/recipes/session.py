@@ -118,6 +118,13 @@ class Session(ABC):
         """
         raise _no_model()
 
+    def tuned_head(self) -> FloatArray:
+        """Return the center with a head that was trained on all examples of this session.
+
+        Shape ``(d,)``, or longer where the head moves the embeddings of its labels.
+        """
+        raise _no_model()
+
     @abstractmethod
     def only(self, span: Span) -> Session:
         """Return a session that has these examples alone: the others cannot be read."""

@@ -1,0 +1,106 @@
+"""A head whose logits are linear in features: where it is in an adapter, and what it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.data.examples import Examples
+from fedcert.priors.base import FloatArray
+from fedcert.search.batched import BatchedScorer
+
+__all__ = ["LinearHead"]
+
+# Part of what "local_head" and "tuned_head" mean: certificates are repeated by it. The first
+# are for features of length 1, the second for moves of embeddings of length 1. Names say so
+# much that held-out examples, of labels that the few others may lack, would ask for a stronger
+# pull than is good.
+_TRAINED = (1e-1, 1e-2, 1e-3, 1e-4)
+_FROM_NAMES = (0.3, 0.03, 0.003)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearHead:
+    """The linear head of one adapter.
+
+    Attributes
+    ----------
+    start : numpy.ndarray
+        The adapter, with the coordinates of all that the head can learn.
+    weight : numpy.ndarray
+        What its features are multiplied with, shape ``(K, width)``.
+    at : int
+        Where weights, or how far they are moved, begin in the adapter.
+    trained : bool
+        Whether weights are the adapter's own, and a bias for each label follows after them;
+        else how far they are from the embeddings of the labels' names is.
+    """
+
+    start: FloatArray
+    weight: FloatArray
+    at: int
+    trained: bool
+
+    @classmethod
+    def of(cls, model: AdaptedModel, start: FloatArray) -> LinearHead:
+        """Find the head of an adapter.
+
+        Parameters
+        ----------
+        model : AdaptedModel
+            A model whose head is linear: `fedcert.search.learning.has_linear_head`.
+        start : numpy.ndarray
+            The adapter, shape ``(d,)``.
+        """
+        space = model.space
+        if space.names_head:
+            names: Any = model.base.model.get_submodule("task_head")
+            weight = names.get_buffer("label_embeddings").double().cpu().numpy()
+            padded = np.concatenate([start, np.zeros(weight.size)])
+            return cls(padded, weight, len(start), trained=False)
+        labels, width = space.head[0].shape
+        at = space.dimension - labels * width - labels
+        weight = start[at : at + labels * width].reshape(labels, width)
+        return cls(start.copy(), weight, at, trained=True)
+
+    @property
+    def penalties(self) -> tuple[float, ...]:
+        """Strengths of the pull to the start, among which the choosing examples choose."""
+        return _TRAINED if self.trained else _FROM_NAMES
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return int(self.weight.shape[1])
+
+    def moved(self, moves: FloatArray) -> FloatArray:
+        """Return the adapter with weights and biases moved, ``(K, width)`` or one more."""
+        adapter = self.start.copy()
+        size = self.weight.size
+        adapter[self.at : self.at + size] += moves[:, : self.width].ravel()
+        if self.trained:
+            adapter[self.at + size :] += moves[:, -1]
+        return adapter
+
+    def features(self, scorer: BatchedScorer, examples: Examples) -> FloatArray:
+        """Return what the head multiplies with its weights, shape ``(n, width)``.
+
+        Where row k of the weights is the unit vector of feature j, that feature is the logit of
+        label k.
+        """
+        labels, width = self.weight.shape
+        units = np.zeros((-(-width // labels), labels, width))
+        places = np.arange(width)
+        units[places // labels, places % labels, places] = 1.0
+        probes = np.tile(self.start, (len(units), 1))
+        size = self.weight.size
+        probes[:, self.at : self.at + size] += (units - self.weight).reshape(len(units), size)
+        if self.trained:
+            probes[:, self.at + size :] = 0.0
+        logits = torch.cat([part for _, part in scorer.logits(probes, examples.inputs)])
+        flat = logits.double().numpy().transpose(1, 0, 2).reshape(len(examples), -1)
+        return np.asarray(flat[:, :width])
