@@ -12,12 +12,20 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.grouping import length_groups
 from fedcert.adapters.prepared import PreparedInputs
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError
 from fedcert.randomness import keyed_generator
 
 __all__ = ["Descent", "FinetuneResult", "FinetuneSettings", "descend", "finetune"]
+
+
+# Examples by their row numbers, which are None where all of them stand in one group.
+_Groups = list[tuple[torch.Tensor | None, PreparedInputs]]
+
+# Small groups run slower for each text than large ones, which have more padding.
+_LENGTH_STEP = 4
 
 
 @dataclass(frozen=True)
@@ -188,15 +196,14 @@ def descend(
         )
     started = time.perf_counter()
     labels = torch.from_numpy(examples.labels).to(model.device)
-    known = model.prepare(model.task.encode(examples)) if prepared is None else prepared
+    groups = _prepared(model, examples) if prepared is None else [(None, prepared)]
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)
     generator = keyed_generator("finetune", seed)
     for _ in range(settings.steps):
         batch = _draw_batch(len(examples), settings.batch_size, generator)
-        part = known if batch is None else known.take(batch)
         wanted = labels if batch is None else labels[batch.to(labels.device)]
-        loss = cross_entropy(model.logits(part, vector())[0], wanted)
+        loss = cross_entropy(_logits(model, groups, vector(), batch), wanted)
         optimizer.zero_grad()
         squares = torch.stack([parameter.square().sum() for parameter in parameters]).sum()
         total = loss + settings.weight_decay / 2 * squares
@@ -204,7 +211,41 @@ def descend(
         optimizer.step()
         decay.step()
     seconds = time.perf_counter() - started
-    return Descent(lambda: model.logits(known, vector())[0], labels, seconds)
+    return Descent(lambda: _logits(model, groups, vector(), None), labels, seconds)
+
+
+def _prepared(model: AdaptedModel, examples: Examples) -> _Groups:
+    """Run the frozen layers once; where all tokens are read, texts of a length together.
+
+    Otherwise each step would compute the padding of the longest text in it.
+    """
+    encoded = model.task.encode(examples)
+    if model.top_only:
+        return [(None, model.prepare(encoded))]
+    grouped = length_groups(encoded, step=_LENGTH_STEP)
+    return [(rows, model.prepare(part)) for rows, part in grouped]
+
+
+def _logits(
+    model: AdaptedModel, groups: _Groups, vector: torch.Tensor, batch: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the logits of a batch, or of all examples, ``(n, K)``."""
+    rows, whole = groups[0]
+    if rows is None:
+        return model.logits(whole if batch is None else whole.take(batch), vector)[0]
+    if batch is None:
+        batch = torch.arange(sum(len(prepared) for _, prepared in groups))
+    place = torch.full((int(batch.max()) + 1,), -1)
+    place[batch] = torch.arange(len(batch))
+    found, order = [], []
+    for rows, prepared in groups:
+        assert rows is not None
+        known = torch.nonzero(rows < len(place))[:, 0]
+        inside = known[place[rows[known]] >= 0]
+        if len(inside):
+            found.append(model.logits(prepared.take(inside), vector)[0])
+            order.append(place[rows[inside]])
+    return torch.cat(found)[torch.cat(order).argsort().to(found[0].device)]
 
 
 def _draw_batch(

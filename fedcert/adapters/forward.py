@@ -360,11 +360,11 @@ class AdaptedModel:
             inputs = {name: repeat(value, 2) for name, value in few.inputs.items()}
             whole = self.base.model(**inputs).logits
         if self._attention is not None:
-            problem = problem_of(lambda: self._reduced(few, parts, 2), whole)
+            problem = problem_of(lambda: self._reduced(few, parts, 2), whole, self._dtype)
             if not problem:
                 return
             self._attention, self.note = None, f"the top layer runs in full: reduced {problem}"
-        problem = problem_of(lambda: self._full(few, parts, 2), whole)
+        problem = problem_of(lambda: self._full(few, parts, 2), whole, self._dtype)
         if problem:
             raise not_adaptable(self.base.model, f"with its lower layers skipped {problem}")
 

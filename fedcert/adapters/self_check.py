@@ -16,13 +16,25 @@ __all__ = ["never_ran", "not_adaptable", "problem_of"]
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
-def problem_of(run: Callable[[], torch.Tensor], whole: torch.Tensor) -> str:
-    """Say how logits differ from those of the whole model; empty if they do not."""
+def problem_of(
+    run: Callable[[], torch.Tensor], whole: torch.Tensor, precision: torch.dtype
+) -> str:
+    """Say how logits differ from those of the whole model; empty if they do not.
+
+    Parameters
+    ----------
+    run : callable
+        Returns the logits of a model that runs in parts.
+    whole : torch.Tensor
+        Those of the whole model.
+    precision : torch.dtype
+        What the layers compute in. A head may give logits in float32 all the same.
+    """
     try:
         difference = float((whole - run()).abs().max() / whole.abs().max().clamp(min=1.0))
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         return f"it fails: {error}"
-    if difference <= _TOLERANCE[whole.dtype]:  # NaN is a difference too
+    if difference <= _TOLERANCE[precision]:  # NaN is a difference too
         return ""
     return f"it differs by {difference:.1e}"
 

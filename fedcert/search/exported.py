@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 
 from fedcert.adapters.exported_model import exported_model
+from fedcert.adapters.grouping import length_groups
 from fedcert.adapters.task import Task
 from fedcert.data.examples import Examples
 from fedcert.devices import exact_float32, moved
-from fedcert.search.grouping import length_groups
 from fedcert.search.scores import margins_and_losses
 
 __all__ = ["exported_wrong"]
