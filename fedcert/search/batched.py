@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 
 from fedcert.adapters.forward import AdaptedModel, PreparedInputs
+from fedcert.adapters.grouping import length_groups
 from fedcert.data.examples import Examples
 from fedcert.devices import exact_float32, spare_bytes
 from fedcert.errors import SettingsError
-from fedcert.adapters.grouping import length_groups
 from fedcert.search.scores import Scorer, Scores, margins_and_losses
 
 __all__ = ["PRECISIONS", "BatchedScorer", "check_precision"]

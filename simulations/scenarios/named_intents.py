@@ -29,6 +29,9 @@ __all__ = ["NamedIntents"]
 WAYS = {"mixed": 5, "domain": 10}
 # Of the intents (mixed), or of the domains, those that only new clients have: one third.
 UNSEEN = 1 / 3
+# Better than the name alone, in both settings, on upstream clients of a seed that nothing else
+# is measured on.
+TEMPLATE = "a request about {label}"
 # Share of a new client's texts that support sets are drawn from; the rest is for tests.
 SUPPORT = 0.6
 
@@ -50,7 +53,7 @@ class NamedIntents(OnTextBase, Scenario):
         Texts that an upstream client trains on.
     test_size : int (default: 400)
         Most texts that measure a new client's true error.
-    template : str (default: "{label}")
+    template : str (default: "a request about {label}")
         The text that is embedded for an intent.
     data : str (default: "")
         Folder of ``clinc150.csv.gz``; by default ``$FEDCERT_DATA``.
@@ -64,7 +67,8 @@ class NamedIntents(OnTextBase, Scenario):
     description = "Which of my own intents, known by their names, is this request? (CLINC150)"
     labels = ()  # each client has its own
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "training": {"learning_rate": 0.01, "weight_decay": 0.01}
+        # As good as 60 steps of 128 texts at .01, in a third of the time (also found upstream).
+        "training": {"steps": 24, "batch_size": 64, "learning_rate": 0.1, "weight_decay": 0.01}
     }
 
     def __init__(
@@ -76,7 +80,7 @@ class NamedIntents(OnTextBase, Scenario):
         new: int = 40,
         training_size: int = 200,
         test_size: int = 400,
-        template: str = "{label}",
+        template: str = TEMPLATE,
         data: str = "",
         base: str = "",
         seed: int = 0,

@@ -1,0 +1,263 @@
+"""``make bench-named``: labels of clients' own, and encoders as they were trained.
+
+What is measured is kept in the cache by client, so that a run which stopped goes on. Rows are
+written when a scenario, setting and seed is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedcert.certificates.bounds import chance_of
+from fedcert.errors import FedcertError, SettingsError
+from fedcert.planning import recipe_name
+from fedcert.runs.machine import describe_machine, versions
+from fedcert.simulations.benchmarks.federations import NotMeasuredError, only_remembered
+from fedcert.simulations.benchmarks.named_methods import PLANNED, learned_on_all, measured
+from fedcert.simulations.benchmarks.named_page import named_page
+from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Site
+from fedcert.simulations.benchmarks.named_steel import SHOTS, steel_rows
+from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.recipes import limit
+from fedcert.threads import torch_threads
+
+__all__ = ["CELLS", "SEEDS", "main", "measure"]
+
+SEEDS = (0, 1, 2)
+# Of `intents`, whose own settings take long on an encoder that is read at all tokens.
+_TRAINING = {"steps": 24, "batch_size": 64, "learning_rate": 0.1}
+CELLS = (
+    Cell(scenario="named-intents", setting="mixed"),
+    Cell(scenario="named-intents", setting="domain"),
+    Cell(scenario="intents", sizes=(64, 256), planning_size=256, training=_TRAINING),
+)
+QUICK: dict[str, Any] = {
+    "sizes": (8, 16), "new": 2, "some": 1, "fitted": 10, "planners": 2, "candidates": 8,
+    "planning_size": 24,
+}  # fmt: skip
+"""A size that only shows that all parts run."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and render; a part of the benchmark goes to a folder of its own."""
+    options = _options(arguments)
+    cells = [cell for cell in CELLS if not options.cell or cell.name in options.cell]
+    if options.quick:
+        cells = [replace(cell, **QUICK) for cell in cells]
+    try:
+        with torch_threads(1), only_remembered() if options.finished else nullcontext():
+            for record in _growing(cells, options.seeds):
+                publish(
+                    "named", record, {"named.md": named_page(record)}, folder=options.output
+                )
+    except FedcertError as error:
+        sys.exit(f"error: {error}")
+
+
+def measure(cells: Sequence[Cell], seeds: Sequence[int]) -> dict[str, Any]:
+    """Return the record of every cell with every seed.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        What is measured.
+    seeds : sequence of int
+        Seeds of the federations.
+
+    Returns
+    -------
+    dict
+        The benchmark's record, a JSON object.
+    """
+    *_, record = _growing(cells, seeds)
+    return record
+
+
+def _growing(cells: Sequence[Cell], seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield the record each time that a cell and seed is done."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    missing: dict[str, str] = {}
+    for seed in seeds:
+        for cell in cells:
+            _say(f"{cell.name}, seed {seed}: ")
+            try:
+                parts = _measured(Site(cell, seed))
+            except SettingsError as error:  # data or base model are not on this machine
+                missing[cell.name] = str(error)
+                _say(f"left out: {error}\n")
+                continue
+            except NotMeasuredError:
+                _say("not finished\n")
+                continue
+            _say(" done\n")
+            for key, rows in parts.items():
+                found[key] += rows
+            yield _record(cells, seeds, found, missing)
+    yield _record(cells, seeds, found, missing)
+
+
+def _record(
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    found: dict[str, list[dict[str, Any]]],
+    missing: dict[str, str],
+) -> dict[str, Any]:
+    return {
+        "command": "make bench-named",
+        "seeds": list(seeds),
+        "delta": DELTA,
+        "shots": SHOTS,
+        "cells": [
+            {
+                "scenario": cell.scenario, "setting": cell.setting, "new": cell.new,
+                "some": cell.some, "fitted": cell.fitted, "planners": cell.planners,
+                "candidates": cell.candidates,
+            }
+            for cell in cells
+        ],
+        "machine": describe_machine(),
+        "versions": versions(),
+        "missing": dict(missing),
+        "table": list(found["table"]),
+        "training": list(found["training"]),
+        "plans": list(found["plans"]),
+        "steel": list(found["steel"]),
+    }  # fmt: skip
+
+
+def _measured(site: Site) -> dict[str, list[dict[str, Any]]]:
+    """Return rows of a cell and seed: the table's, the plan's, and those of STEEL's setting."""
+    cell = site.cell
+    about = {"scenario": cell.scenario, "setting": cell.setting, "seed": site.seed}
+    outcomes: dict[tuple[str, int], dict[str, dict[str, Any]]] = defaultdict(dict)
+    learned: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    steel: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    ways = {name: len(site.scenario.labels_of(name)) for name in site.measured}
+    for place, name in enumerate(site.measured):
+        some, client = place < cell.some, site.client(name)
+        for row in measured(client, some=some):
+            outcomes[row["method"], row["n"]][name] = row
+        for n in cell.sizes:
+            for method, error in learned_on_all(client, n).items():
+                learned[n][method].append(error)
+        if some and cell.setting == "mixed":
+            for row in steel_rows(client):
+                steel[row["method"]].append(row)
+        _say(".")
+    table = [
+        about | _row(method, n, rows, outcomes, learned[n], ways)
+        for (method, n), rows in outcomes.items()
+    ]
+    plans = [
+        about | {"n": row.n, "recipe": recipe_name(row.recipe), "expected": row.mean}
+        for row in site.plan.rows
+    ]
+    training = [about | asdict(site.settings.finetune_settings())]
+    steel_table = _against_sgd(about, steel, ways)
+    return {"table": table, "plans": plans, "steel": steel_table, "training": training}
+
+
+def _row(
+    method: str,
+    n: int,
+    rows: dict[str, dict[str, Any]],
+    outcomes: Mapping[tuple[str, int], dict[str, dict[str, Any]]],
+    learned: dict[str, list[float]],
+    ways: dict[str, int],
+) -> dict[str, Any]:
+    """Average over the clients of one seed, and compare with the plan on the same clients."""
+    bounds = np.array([row["certificate"] for row in rows.values()])
+    errors = np.array([row["error"] for row in rows.values()])
+    chances = np.array([chance_of(ways[name]) for name in rows])
+    best = min(learned, key=lambda name: float(np.mean(learned[name])))
+    planned, default = (
+        np.array([outcomes[other, n][name]["certificate"] for name in rows])
+        for other in (PLANNED, "default")
+    )
+    return {
+        "method": method,
+        "ways": max(ways.values()),
+        "n": n,
+        "error": float(errors.mean()),
+        "certificate": float(bounds.mean()),
+        "se": _standard_error(bounds),
+        "nonvacuous": float((bounds < chances).mean()),
+        "limit": limit(np.array(learned[best]), n, DELTA),
+        "limit_method": best,
+        "client_seconds": float(np.mean([row["seconds"] for row in rows.values()])),
+        "clients": len(bounds),
+        "violations": int((errors > bounds).sum()),
+        "planned": float(planned.mean()),
+        "above_planned": float((bounds - planned).mean()),
+        "above_planned_se": _standard_error(bounds - planned),
+        "above_default": float((bounds - default).mean()),
+    }
+
+
+def _against_sgd(
+    about: dict[str, Any], found: dict[str, list[dict[str, Any]]], ways: dict[str, int]
+) -> list[dict[str, Any]]:
+    """Return STEEL's table: share of non-vacuous bounds, and how far accuracy is behind SGD."""
+    chance = chance_of(max(ways.values()))
+    sgd = [row["error"] for row in found.get("SGD", [])]
+    return [
+        about
+        | {
+            "method": method,
+            "ways": max(ways.values()),
+            "n": rows[0]["n"],
+            "clients": len(rows),
+            "certificate": float(np.mean([row["certificate"] for row in rows])),
+            "error": float(np.mean([row["error"] for row in rows])),
+            "nonvacuous": float(np.mean([row["certificate"] < chance for row in rows])),
+            "accuracy_gap": float(np.mean([row["error"] for row in rows]) - np.mean(sgd)),
+        }
+        for method, rows in found.items()
+    ]
+
+
+def _standard_error(values: Any) -> float | None:
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="named", description=__doc__)
+    parser.add_argument(
+        "--cell",
+        action="append",
+        choices=[cell.name for cell in CELLS],
+        help="measure this one alone; may come several times",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--quick", action="store_true", help="a size that shows that it runs")
+    parser.add_argument(
+        "--finished",
+        action="store_true",
+        help="measure nothing: render what earlier runs have finished",
+    )
+    parser.add_argument("--output", type=Path, help="folder for the record and the page")
+    options = parser.parse_args(arguments)
+    part = options.cell or options.quick or options.seeds != list(SEEDS)
+    if part and options.output is None:
+        parser.error(
+            "a part of the benchmark does not go into docs/: name a folder by --output"
+        )
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""Renders docs/named.md from what ``make bench-named`` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fedcert.simulations.benchmarks.pages import left_out, machine_line
+
+__all__ = ["named_page"]
+
+_PLANNED, _REGRESSION = "planned", "embeddings + logistic regression"
+# Mean certificates that were asked for beforehand, by scenario, setting and n.
+_GOALS = {
+    ("named-intents", "mixed"): {16: 0.23, 32: 0.145, 80: 0.085},
+    ("named-intents", "domain"): {16: 0.36, 32: 0.27, 80: 0.18, 128: 0.14},
+    ("intents", ""): {64: 0.33, 256: 0.19},
+}
+# What needs no federation.
+_BASELINES = ("zero-shot", _REGRESSION)
+_MEANS = ("certificate", "error", "nonvacuous", "limit", "client_seconds", "planned",
+          "above_planned", "above_default")  # fmt: skip
+
+Row = dict[str, Any]
+
+
+def named_page(record: dict[str, Any]) -> str:
+    """Return the page as Markdown."""
+    parts = [*_intro(record), *left_out(record)]
+    for scenario, setting in _settings(record):
+        rows = [r for r in record["table"] if (r["scenario"], r["setting"]) ==
+                (scenario, setting)]  # fmt: skip
+        means = _means(rows)
+        title = f"`{scenario}`, {setting}" if setting else f"`{scenario}`"
+        seeds = sorted({row["seed"] for row in rows})
+        parts += [f"## {title}, {rows[0]['ways']} ways", ""]
+        parts += [f"Seeds {', '.join(map(str, seeds))}. {_planned_recipes(record, rows)}", ""]
+        parts += [*_table(means), "", *_goals(means, scenario, setting), ""]
+        parts += [*_worth_of_the_prior(means), ""]
+    parts += _steel(record)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _intro(record: dict[str, Any]) -> list[str]:
+    cells = {(cell["scenario"], cell["setting"]): cell for cell in record["cells"]}
+    cell = next(iter(cells.values()))
+    training = record["training"][0] if record["training"] else None
+    trained = (
+        f"{training['steps']} steps on {training['batch_size']} texts each"
+        if training
+        else "not at all yet"
+    )
+    return [
+        "<!-- Rendered by `make bench-named`; do not edit. -->",
+        "# Labels of a client's own, with names",
+        "",
+        "New clients bring their own labels, none of which anybody upstream had. Logits are "
+        "scaled cosines between the embeddings of text and label name, on MiniLM "
+        "([architecture.md](architecture.md)); `intents` has a trained head on the same mean "
+        "pooling.",
+        "",
+        f"Per seed {cell['new']} new clients; the prior is fitted to {cell['fitted']} upstream "
+        f"adapters (trained for {trained}), and {cell['planners']} other upstream clients "
+        f"plan. M = {cell['candidates']}, delta = {record['delta']:g}. Methods that take long "
+        f"ran on the first {cell['some']} new clients of each seed. The planner's menu is "
+        "without posterior means and fine-tuning, which take minutes for each planning client "
+        "here; they are measured apart. All settings were chosen on upstream clients of a seed "
+        "that is not measured.",
+        "",
+        "* *certificate*: mean bound over clients and seeds, ± its standard error over "
+        "clients; *below chance*: share of clients whose bound beats 1 - 1/K of their own K "
+        "labels.",
+        "* *error*: on the client's texts that nothing else used.",
+        "* *limit*: what the certificate would be if the best of the default, the logistic "
+        "regression and the head from names, each learned from all n, came for free.",
+        "* *against the plan*: mean difference to the planned certificate on the same clients, "
+        "± its standard error; above 0 the plan is better.",
+        "* *false*: certificates below the true error, of how many; each may be one with "
+        f"probability {record['delta']:g}.",
+        "* *seconds*: processor time of a new client with one thread, its texts' way through "
+        "the frozen layers left out.",
+        "",
+        machine_line(record),
+        "",
+    ]
+
+
+def _settings(record: dict[str, Any]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((row["scenario"], row["setting"]) for row in record["table"]))
+
+
+def _means(rows: Sequence[Row]) -> dict[tuple[str, int], Row]:
+    """Average over seeds, weighted by clients."""
+    found: dict[tuple[str, int], Row] = {}
+    for method, n in dict.fromkeys((row["method"], row["n"]) for row in rows):
+        group = [row for row in rows if (row["method"], row["n"]) == (method, n)]
+        weights = np.array([row["clients"] for row in group], dtype=float)
+        mean = {
+            key: float(np.average([row[key] for row in group], weights=weights))
+            for key in _MEANS
+        }
+        found[method, n] = {
+            **mean,
+            "method": method,
+            "n": n,
+            "clients": int(weights.sum()),
+            "violations": sum(row["violations"] for row in group),
+            "se": _pooled(group, "se", weights),
+            "above_planned_se": _pooled(group, "above_planned_se", weights),
+        }
+    return found
+
+
+def _pooled(group: Sequence[Row], key: str, weights: Any) -> float:
+    """Return the standard error of a weighted mean of seeds' means."""
+    errors = np.array([row[key] or 0.0 for row in group])
+    return float(np.sqrt((weights**2 * errors**2).sum()) / weights.sum())
+
+
+def _table(means: dict[tuple[str, int], Row]) -> Iterator[str]:
+    yield (
+        "| n | method | certificate | below chance | error | limit | against the plan | false "
+        "| clients | seconds |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for n in sorted({n for _, n in means}):
+        rows = sorted(
+            (row for (_, size), row in means.items() if size == n),
+            key=lambda row: (row["method"] != _PLANNED, row["above_planned"]),
+        )
+        for row in rows:
+            name = f"**{row['method']}**" if row["method"] == _PLANNED else row["method"]
+            against = (
+                "" if row["method"] == _PLANNED
+                else f"{row['above_planned']:+.3f} ± {row['above_planned_se']:.3f}"
+            )  # fmt: skip
+            yield (
+                f"| {n} | {name} | {row['certificate']:.3f} ± {row['se']:.3f} "
+                f"| {row['nonvacuous']:.0%} | {row['error']:.3f} | {row['limit']:.3f} "
+                f"| {against} | {row['violations']} of {row['clients']} | {row['clients']} "
+                f"| {row['client_seconds']:.2f} |"
+            )
+
+
+def _planned_recipes(record: dict[str, Any], rows: Sequence[Row]) -> str:
+    key = (rows[0]["scenario"], rows[0]["setting"])
+    plans = [p for p in record["plans"] if (p["scenario"], p["setting"]) == key]
+    chosen = []
+    for n in sorted({plan["n"] for plan in plans}):
+        names = list(dict.fromkeys(plan["recipe"] for plan in plans if plan["n"] == n))
+        chosen.append(f"n = {n}: {', '.join(f'`{name}`' for name in names)}")
+    return f"Planned over the seeds: {'; '.join(chosen)}."
+
+
+def _goals(means: dict[tuple[str, int], Row], scenario: str, setting: str) -> Iterator[str]:
+    """Say of each goal whether it is met."""
+    for n, goal in _GOALS.get((scenario, setting), {}).items():
+        if (_PLANNED, n) in means:
+            bound = means[_PLANNED, n]["certificate"]
+            yield f"* Goal at n = {n}, a planned certificate of at most {goal:g}: " + _verdict(
+                bound <= goal, f"{bound:.3f}"
+            )
+    sizes = sorted({n for _, n in means})
+    if all((_PLANNED, n) in means for n in sizes):
+        shares = [means[_PLANNED, n]["nonvacuous"] for n in sizes]
+        yield "* Goal, below chance for every client at every n: " + _verdict(
+            min(shares) == 1.0, ", ".join(f"{share:.0%}" for share in shares)
+        )
+    yield from _never_behind(means, sizes)
+    if setting == "domain" and (_REGRESSION, 32) in means:
+        learner = _learner(means, 32)
+        error, other = learner["error"], means[_REGRESSION, 32]["error"]
+        yield (
+            "* Goal at n = 32, an error of the best learner of at most a third of logistic "
+            "regression's: "
+            + _verdict(error <= other / 3, f"{error:.3f} ({learner['method']}) and {other:.3f}")
+        )
+
+
+def _never_behind(means: dict[tuple[str, int], Row], sizes: Sequence[int]) -> Iterator[str]:
+    behind = []
+    for n in sizes:
+        for method in _BASELINES:
+            row = means.get((method, n))
+            if row and -row["above_planned"] > row["above_planned_se"]:
+                behind.append(f"n = {n}: {method} by {-row['above_planned']:.3f}")
+    yield "* Goal, at no n behind the best baseline by more than the standard error: " + (
+        _verdict(not behind, "; ".join(behind) if behind else "at none")
+    )
+
+
+def _learner(means: dict[tuple[str, int], Row], n: int) -> Row:
+    """Return the row of lowest error among those that learn from a part of the examples."""
+    learners = [
+        row for (method, size), row in means.items()
+        if size == n and (method.startswith("head from") or method.startswith("fine-tuned"))
+    ]  # fmt: skip
+    return min(learners or [means["default", n]], key=lambda row: float(row["error"]))
+
+
+def _worth_of_the_prior(means: dict[tuple[str, int], Row]) -> Iterator[str]:
+    """Say what the federation adds to names, and a search of the prior to its center."""
+    yield (
+        "What the prior adds, as differences of mean certificates on the same clients (below 0 "
+        "it helps):"
+    )
+    yield ""
+    for n in sorted({n for _, n in means}):
+        default = means.get(("default", n))
+        if default is None:
+            continue
+        said = []
+        for method in [name for name, size in means if size == n]:
+            row = means[method, n]
+            if method == "zero-shot":
+                said.append(
+                    "the default against names alone "
+                    f"{default['certificate'] - row['certificate']:+.3f}"
+                )
+            elif method.startswith("union") or method == "posterior mean":
+                said.append(f"{method} against the default {row['above_default']:+.3f}")
+        if said:
+            yield f"* n = {n}: {'; '.join(said)}."
+
+
+def _verdict(met: bool, figures: str) -> str:
+    return f"{'met' if met else '**missed**'} ({figures})."
+
+
+def _steel(record: dict[str, Any]) -> list[str]:
+    rows = record["steel"]
+    if not rows:
+        return []
+    parts = [
+        "## STEEL in its own setting",
+        "",
+        f"5 ways, {record['shots']} shots of each, so n = {rows[0]['n']}; the prior is the "
+        "pool's, and Hoeffding's inequality bounds the best of M on the same examples. SGD "
+        "trains on all of them, and its training-set bound pays for every adapter that three "
+        "bits for each coordinate can name. A balanced draw is no i.i.d. sample, so these are "
+        "what the formulas give, and not certificates.",
+        "",
+        "| method | bound below chance | mean bound | error | accuracy behind SGD | clients |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        group = [row for row in rows if row["method"] == method]
+        weights = [row["clients"] for row in group]
+        mean = {
+            key: float(np.average([row[key] for row in group], weights=weights))
+            for key in ("nonvacuous", "certificate", "error", "accuracy_gap")
+        }
+        parts.append(
+            f"| {method} | {mean['nonvacuous']:.0%} | {mean['certificate']:.3f} "
+            f"| {mean['error']:.3f} | {mean['accuracy_gap']:+.3f} | {sum(weights)} |"
+        )
+    return parts
