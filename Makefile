@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling test test-slow test-deploy test-all test-portability test-flower-newest lint format wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling bench-named test test-slow test-deploy test-all test-portability test-flower-newest lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,6 +46,9 @@ bench-sampling: $(INSTALLED) ## play out what dropping or copying rows does to c
 
 bench-methods: $(INSTALLED) ## compare with every baseline and render docs/benchmarks.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.methods
+
+bench-named: $(INSTALLED) ## measure clients' own labels, with names, and render docs/named.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.named
 
 bench-sweeps: $(INSTALLED) ## vary M, d, pool and shift one at a time and render docs/sweeps.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.sweeps

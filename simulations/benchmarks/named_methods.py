@@ -43,7 +43,7 @@ _POSTERIOR_SIZES = (32,)
 _PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _FOLDS = 4
 
-LIMIT = ("default", REGRESSION, "head from names")
+LIMIT = ("default", REGRESSION, "head from names", "head from names of the default")
 """Whose errors after learning from all n the limit is the best of."""
 
 _TERMS: dict[str, Any] = {"candidates": 1, "delta": DELTA}
@@ -91,7 +91,9 @@ def _spoken(name: str, site: Site) -> str:
     """Say what a trained head is: where labels have names it starts there."""
     kind, _, share = name.partition(" ")
     if not site.base.takes_labels:
-        return name.replace("local_head", REGRESSION) if kind == "local_head" else name
+        if kind != "local_head":
+            return name
+        return REGRESSION if share == "0.5" else f"{REGRESSION} {share}"
     start = "" if kind == "local_head" else " of the default"
     return f"head from names{start} {share}"
 
@@ -173,13 +175,15 @@ def _learned_on_all(client: Client, n: int) -> dict[str, float]:
         classes = len(site.scenario.labels_of(client.name))
         weights = _fitted(client.embeddings(examples), examples.labels, classes)
         errors[REGRESSION] = _test_error(client, weights)
-    heads = [r for r in site.menu if recipe_name(r).split()[0] in {"local_head", "tuned_head"}]
-    for recipe in {recipe_name(r).split()[0]: r for r in heads}.values():
+    for recipe in site.menu:
+        name = recipe_name(recipe)
+        if name not in {"local_head 0.5", "tuned_head 0.5"}:
+            continue
         session = SupportSession(
             recipe, site.prior, client.scorer, examples, seed=site.candidate_seed
         )
         (vector,) = recipe.refine(session)
-        errors[_spoken(recipe_name(recipe), site).rpartition(" ")[0]] = client.error(vector)
+        errors[_spoken(name, site).removesuffix(" 0.5")] = client.error(vector)
     return errors
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import os
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from models.tiny_encoders import save_sentence_encoder
-from tiny_text import BAD, GOOD
+from tiny_intents import write_requests
 
 from fedcert.errors import DataError, SettingsError
 from fedcert.models import load_base_model
-from fedcert.randomness import keyed_generator
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.simulations.clinc import FILE
 from fedcert.simulations.scenarios.named_intents import NamedIntents
@@ -25,18 +22,7 @@ SMALL: dict[str, Any] = {"upstream": 6, "new": 4, "training_size": 20, "test_siz
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write 6 domains of 4 intents, 12 texts each, and some texts outside all domains."""
-    path = tmp_path_factory.mktemp("data") / FILE
-    generator = keyed_generator("tests/named intents")
-    with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["text", "label", "client", "split"])
-        for index in range(6 * 4 * 12):
-            words = " ".join(generator.choice(GOOD + BAD, 5))
-            intent = index % 24
-            rows.writerow([words, f"good{intent % 12}_{intent}", f"d{intent % 6}", "train"])
-        rows.writerow(["good0 beyond", "oos", "oos", "oos_train"])
-    return path.parent
+    return write_requests(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +32,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _scenario(folder: Path, encoder: Path, **options: Any) -> NamedIntents:
     given = SMALL | {"ways": 3, "data": str(folder), "base": str(encoder)} | options
-    found = load_scenario("named-intents", given)
+    found = load_scenario("tiny_intents:TinyNamedIntents", given)
     assert isinstance(found, NamedIntents)
-    found._base._max_length = 8  # the tiny model takes no longer texts
     return found
 
 
