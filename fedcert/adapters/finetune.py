@@ -196,7 +196,7 @@ def descend(
         )
     started = time.perf_counter()
     labels = torch.from_numpy(examples.labels).to(model.device)
-    groups = _prepared(model, examples) if prepared is None else [(None, prepared)]
+    groups: _Groups = [(None, prepared)] if prepared is not None else _prepared(model, examples)
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)
     generator = keyed_generator("finetune", seed)

@@ -36,9 +36,13 @@ ZERO_SHOT = "zero-shot"
 REGRESSION = "embeddings + logistic regression"
 FINETUNED = "fine-tuned from the default"
 # On tuning clients as good as the recipe's usual 60 steps, in a third of the time.
-_FINETUNE = {"refinement": "finetune", "tuning_steps": 20, "choose_fraction": 0.5}
+_FINETUNE: dict[str, Any] = {
+    "refinement": "finetune",
+    "tuning_steps": 20,
+    "choose_fraction": 0.5,
+}
 # Chains that say what a posterior mean is about worth; a client's own would be longer.
-_POSTERIOR = {"chains": 8, "steps": 30, "choose_fraction": 0.5}
+_POSTERIOR: dict[str, Any] = {"chains": 8, "steps": 30, "choose_fraction": 0.5}
 _POSTERIOR_SIZES = (32,)
 _PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _FOLDS = 4

@@ -101,5 +101,5 @@ def test_impossible_watches(change: dict[str, float]) -> None:
     with pytest.raises(SettingsError):
         RiskWatch(**({"bound": 0.1, "alpha": 0.05} | change))  # type: ignore[arg-type]
     whole = RiskWatch(bound=0.1, alpha=0.05).to_object()
-    with pytest.raises(CertificateError, match="^watch: "):
+    with pytest.raises(CertificateError, match=r"^watch: "):
         RiskWatch.from_object(whole | change)
