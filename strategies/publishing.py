@@ -108,7 +108,7 @@ class Publisher:
         bundle, provenance = found
         return LatestBundle(
             bundle,
-            provenance.clients,
+            frozenset(provenance.clients),
             self._refit_after,
             outdated=provenance.settings != self._fingerprint,
         )

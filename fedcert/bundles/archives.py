@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from fedcert.atomic import replaced_folder, write_atomically
+from fedcert.atomic import write_atomically
 from fedcert.errors import BundleError
 
-__all__ = ["ArchiveLimits", "pack", "read_archive", "unpack"]
+__all__ = ["ArchiveLimits", "pack", "read_archive"]
 
 # Letters, digits, and `._-` inside: no path, no drive, no control or invisible character, and
 # nothing that Windows would shorten.
@@ -91,32 +91,6 @@ def read_archive(archive: Path, limits: ArchiveLimits = ArchiveLimits()) -> dict
     """
     with _opened(archive, limits) as (source, members):
         return {m.filename: b"".join(_content(archive, source, m)) for m in members}
-
-
-def unpack(archive: Path, folder: Path, limits: ArchiveLimits = ArchiveLimits()) -> None:
-    """Unpack an archive into a folder, which then holds its files and nothing else.
-
-    A folder that stood there is replaced on success, and untouched on any failure.
-
-    Parameters
-    ----------
-    archive : Path
-        A zip file.
-    folder : Path
-        Receives the files.
-    limits : ArchiveLimits, optional
-        Most members and bytes that are taken.
-
-    Raises
-    ------
-    BundleError
-        As in `read_archive`.
-    """
-    with _opened(archive, limits) as (source, members), replaced_folder(folder) as staging:
-        for member in members:
-            with (staging / member.filename).open("xb") as file:
-                for part in _content(archive, source, member):
-                    file.write(part)
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,11 +29,29 @@ from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning.plan import Plan
 from fedcert.priors.base import Prior
 from fedcert.priors.registry import prior_from_parts
+from fedcert.records import Digest, OrAbsent, Record, parse_json
 
 __all__ = ["FORMAT", "Bundle"]
 
 FORMAT = "fedcert.bundle/1"
 _MANIFEST, _TENSORS, _SUMS = "bundle.json", "bundle.safetensors", "bundle.sha256"
+
+
+@dataclass(frozen=True)
+class _Manifest(Record):
+    what = "bundle"
+    format = FORMAT
+
+    base_model: dict[str, Any]
+    space: dict[str, Any]
+    prior: dict[str, Any]
+    inputs: dict[str, Any]
+    labels: tuple[str, ...]
+    recipes: RecipeTable
+    notes: dict[str, Any]
+    tensors: Digest
+    plan: OrAbsent[Plan] = None
+    server: OrAbsent[Digest] = None
 
 
 @dataclass(frozen=True)
@@ -190,30 +206,30 @@ class Bundle:
             If it is damaged or of another version.
         """
         try:
-            content = json.loads(manifest)
-            if content["format"] != FORMAT:
+            content = parse_json(manifest, "manifest")
+            if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
                 raise BundleError(
                     f"the bundle has the format {content['format']!r}; "
                     f"this version reads {FORMAT!r}"
                 )
-            if digest_tensors(tensors) != content["tensors"]:
+            found = _Manifest.from_object(content)
+            if digest_tensors(tensors) != found.tensors:
                 raise BundleError("the bundle is damaged: its arrays do not match its manifest")
+            base, prior = found.base_model, found.prior
             bundle = cls(
-                base_name=content["base_model"]["name"],
-                base_revision=content["base_model"]["revision"],
-                base_digest=content["base_model"]["digest"],
-                space=AdapterSpace.from_config(content["space"], _part(tensors, "space.")),
+                base_name=base["name"],
+                base_revision=base["revision"],
+                base_digest=base["digest"],
+                space=AdapterSpace.from_config(found.space, _part(tensors, "space.")),
                 prior=prior_from_parts(
-                    content["prior"]["kind"],
-                    content["prior"]["config"],
-                    _part(tensors, "prior."),
+                    prior["kind"], prior["config"], _part(tensors, "prior.")
                 ),
-                inputs=input_spec_from_config(content["inputs"]),
-                labels=_names(content["labels"]),
-                recipes=RecipeTable.from_config(content["recipes"]),
-                notes=dict(content["notes"]),
-                plan=Plan.from_config(content["plan"]) if "plan" in content else None,
-                server=_key(content["server"]) if "server" in content else None,
+                inputs=input_spec_from_config(found.inputs),
+                labels=found.labels,
+                recipes=found.recipes,
+                notes=found.notes,
+                plan=found.plan,
+                server=found.server,
             )
             bundle._check_whole()
             if bundle.digest != digest_json(content):
@@ -346,18 +362,6 @@ def _check_sums(path: Path, files: Mapping[str, bytes]) -> None:
                 f"{path}: the bundle is damaged: {name} is not the file that {_SUMS} lists; "
                 "one of the two is broken or of another version. Get the bundle again"
             )
-
-
-def _names(labels: object) -> tuple[str, ...]:
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ValueError("its labels are not a list of names")
-    return tuple(labels)
-
-
-def _key(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
-        raise ValueError("its server is not a public key of 64 hexadecimal digits")
-    return value
 
 
 def _part(tensors: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:

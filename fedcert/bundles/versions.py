@@ -12,7 +12,6 @@ from the folders, so a crash anywhere in between leaves either version whole.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -20,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedcert.atomic import write_atomically
 from fedcert.bundles.bundle import Bundle
-from fedcert.canonical import canonical_json
 from fedcert.errors import BundleError
+from fedcert.records import Record, RecordError
 
 __all__ = ["LATEST", "VERSIONS", "BundleVersions", "Provenance", "find_bundle"]
 
@@ -34,7 +32,7 @@ _NAME = re.compile(r"\d{4,}")
 
 
 @dataclass(frozen=True)
-class Provenance:
+class Provenance(Record):
     """What a version was made from.
 
     Attributes
@@ -47,39 +45,17 @@ class Provenance:
         Digest of the version before.
     settings : str
         Digest of what a fit depends on beside the adapters.
-    clients : frozenset of str
+    clients : tuple of str
         Whose adapters the prior was fitted to; for a federated prior, who was asked.
     """
+
+    what = "provenance"
 
     version: int
     bundle: str
     parent: str | None
     settings: str
-    clients: frozenset[str]
-
-    def to_json(self) -> bytes:
-        """Write it as canonical JSON."""
-        return canonical_json({**vars(self), "clients": sorted(self.clients)})
-
-    @staticmethod
-    def read(path: Path) -> Provenance:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        BundleError
-            If the file is missing or damaged.
-        """
-        try:
-            words: dict[str, Any] = json.loads(path.read_bytes())
-            clients = frozenset(str(client) for client in words.pop("clients"))
-            return Provenance(**words, clients=clients)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise BundleError(
-                f"{path}: cannot be read ({error}). It says what the version was made from: "
-                "put it back, or move the folder of that version away, and the prior is fitted "
-                "again"
-            ) from error
+    clients: tuple[str, ...]
 
 
 class BundleVersions:
@@ -119,7 +95,13 @@ class BundleVersions:
             return None
         folder = self.folder(number)
         bundle = Bundle.load(folder)
-        provenance = Provenance.read(self._provenance / f"{folder.name}.json")
+        try:
+            provenance = Provenance.read(self._provenance / f"{folder.name}.json")
+        except RecordError as error:
+            raise BundleError(
+                f"{error}. It says what the version was made from: put it back, or move the "
+                "folder of that version away, and the prior is fitted again"
+            ) from error
         if provenance.bundle != bundle.digest:
             raise BundleError(
                 f"{folder}: this is not the bundle that was published as version {number}; put "
@@ -146,9 +128,11 @@ class BundleVersions:
             See `Provenance`.
         """
         number, parent = int(bundle.notes["version"]), bundle.notes.get("parent")
-        provenance = Provenance(number, bundle.digest, parent, settings, frozenset(clients))
+        provenance = Provenance(
+            number, bundle.digest, parent, settings, tuple(sorted(set(clients)))
+        )
         folder = self.folder(number)
-        write_atomically(self._provenance / f"{folder.name}.json", provenance.to_json())
+        provenance.write(self._provenance / f"{folder.name}.json")
         bundle.save(folder)
         self.restore()
 

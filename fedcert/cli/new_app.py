@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import keyword
 import re
 import shlex
@@ -13,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedcert.atomic import replaced_folder
 from fedcert.errors import SettingsError
+from fedcert.settings.toml import toml_of
 
 __all__ = ["UPSTREAM_AND_NEW", "make_app", "package_of"]
 
@@ -119,7 +119,7 @@ def _rendered(folder: Path, name: str, package: str) -> dict[str, str]:
         "new": new,
         "nodes": upstream + new,
         "folder": shlex.quote(str(folder)),
-        "output": _toml_text(str(folder / "runs" / "flwr")),
+        "output": toml_of(str(folder / "runs" / "flwr")),
     }
     places = {
         "pyproject.toml": "pyproject.toml",
@@ -142,8 +142,3 @@ def _rendered(folder: Path, name: str, package: str) -> dict[str, str]:
         place: templates.get_template(f"{source}.jinja").render(values)
         for place, source in places.items()
     }
-
-
-def _toml_text(text: str) -> str:
-    """Write a basic string of TOML, which has every escape that JSON uses."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

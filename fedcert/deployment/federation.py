@@ -19,8 +19,8 @@ from fedcert.deployment.credentials import make_node_key, make_tls
 from fedcert.deployment.nodes import NodeSetup
 from fedcert.deployment.processes import Service, free_ports, kill_marked, marked
 from fedcert.deployment.runs import FinishedRun, Submission
-from fedcert.deployment.toml import flat_toml
 from fedcert.errors import RunError, SettingsError
+from fedcert.settings.toml import flat_toml
 
 __all__ = ["CONNECTION", "Deployment", "fedcert_app"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedcert.atomic import write_atomically
-from fedcert.deployment.toml import flat_toml
+from fedcert.settings.toml import flat_toml
 
 __all__ = ["NodeSetup"]
 

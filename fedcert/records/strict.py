@@ -25,7 +25,7 @@ from typing import (
 )
 
 from fedcert.canonical import canonical_json
-from fedcert.errors import CertificateError, FedcertError, ProtocolError
+from fedcert.errors import CertificateError, FedcertError, ProtocolError, UnknownKindError
 
 __all__ = ["Digest", "OrAbsent", "RecordError", "SignatureText", "members_of", "parse_json"]
 
@@ -190,6 +190,8 @@ def _annotated(value: object, kind: Any, path: str) -> Any:
 def _configured(value: Any, kind: Any, path: str) -> Any:
     try:
         found = kind.from_config(value)
+    except UnknownKindError as error:
+        raise type(error)(f"{path}: {error}") from error
     except FedcertError as error:
         raise RecordError(f"{path}: {error}") from error
     if found.to_config() != value:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from datetime import date, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +32,7 @@ from fedcert.settings.sections import (
     ServerSettings,
     TrainingSettings,
 )
+from fedcert.settings.toml import toml_key, toml_of
 
 if TYPE_CHECKING:
     from fedcert.models.base import BaseModel
@@ -148,14 +146,14 @@ class RunSettings(Section):
     def to_toml(self) -> str:
         """Write all settings, defaults included, as TOML that `read` takes back."""
         content = self.model_dump()
-        lines = [f"{name} = {_toml(content.pop(name))}" for name in ("seed", "imports")]
+        lines = [f"{name} = {toml_of(content.pop(name))}" for name in ("seed", "imports")]
         for section, values in content.items():
             lines += ["", f"[{section}]"]
             tables = {k: v for k, v in values.items() if isinstance(v, dict)}
-            lines += [f"{k} = {_toml(v)}" for k, v in values.items() if k not in tables]
+            lines += [f"{k} = {toml_of(v)}" for k, v in values.items() if k not in tables]
             for name, table in tables.items():
                 lines += ["", f"[{section}.{name}]"]
-                lines += [f"{_toml_key(k)} = {_toml(v)}" for k, v in table.items()]
+                lines += [f"{toml_key(k)} = {toml_of(v)}" for k, v in table.items()]
         return "\n".join(lines) + "\n"
 
     def import_extensions(self) -> None:
@@ -311,28 +309,6 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        # TOML knows every escape that JSON uses.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, Mapping):
-        pairs = (f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items())
-        return f"{{{', '.join(pairs)}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, int | float):
-        return repr(value)
-    raise SettingsError(f"the setting {value!r} cannot be written as TOML")
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
 
 
 def _reason(error: Any) -> str:

@@ -30,8 +30,8 @@ from fedcert.deployment.credentials import (
 )
 from fedcert.deployment.processes import Service, free_ports, marked
 from fedcert.deployment.runs import Submission
-from fedcert.deployment.toml import flat_toml
 from fedcert.errors import RunError, SettingsError
+from fedcert.settings.toml import flat_toml
 from fedcert.simulations.deployed_example import digits_on_nodes, grow_pool
 
 # Keys
