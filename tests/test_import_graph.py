@@ -114,3 +114,18 @@ def test_no_package_imports_itself_by_way_of_others() -> None:
             del left[name]
     circles = {name: sorted(above & left.keys()) for name, above in left.items()}
     assert circles == {}
+
+
+def test_the_architecture_draws_every_package_above_what_it_imports() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawing = next(part for part in text.split("```") if part.startswith("\ncli\n"))
+    rows = [line.split() for line in drawing.strip().splitlines()]
+    row = {f"fedcert.{name}": place for place, names in enumerate(rows) for name in names}
+    imported = _packages_imported()
+    assert row.keys() == imported.keys()
+    assert {
+        (name, other)
+        for name, others in imported.items()
+        for other in others & imported.keys()
+        if row[name] >= row[other]
+    } == set()
