@@ -19,15 +19,19 @@ import torch
 from fedcert.data.cells import shape_of, stack_numbers
 from fedcert.data.examples import ALWAYS_WRONG, Examples
 from fedcert.data.identity import raw_form
-from fedcert.errors import DataError, RowError
+from fedcert.errors import DataError, ModelError, RowError
 
 if TYPE_CHECKING:
     from fedcert.models.base import BaseModel
 
-__all__ = ["CHANNELS", "ImageInputs", "InputSpec"]
+__all__ = ["CHANNELS", "LAYOUTS", "ImageInputs", "InputSpec"]
 
+LAYOUTS = ("CHW", "HWC")
+"""How the axes of an image may stand: channels, height, and width."""
 CHANNELS = (1, 3, 4)
 """How many channels images have: gray, red-green-blue, and that with transparency."""
+# Families whose position embeddings are for images of one size.
+_ONE_SIZE = {"clip_vision_model", "deit", "siglip_vision_model", "vit"}
 # Images in [0, 1] where [0, 16] or [0, 255] was declared fill less of the range.
 _SMALL_PART = 0.1
 
@@ -117,7 +121,13 @@ class ImageInputs(InputSpec):
     channels, height, width : int
         The size of an image.
     low, high : float
-        The range of raw values; it is mapped linearly onto [-1, 1].
+        The range of raw values; it is mapped linearly onto [-1, 1], or onto [0, 1] and then
+        normalized.
+    mean, std : tuple of float, optional
+        What is subtracted from each channel of [0, 1], and what it is divided by then.
+    layout : str, optional
+        How raw images come: ``"CHW"`` (channels, height, width) or ``"HWC"``, and nothing
+        else is taken. By default it is seen from their shapes.
     """
 
     channels: int
@@ -125,8 +135,74 @@ class ImageInputs(InputSpec):
     width: int
     low: float
     high: float
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    layout: str | None = None
 
     kind: ClassVar[str] = "image"
+
+    def __post_init__(self) -> None:
+        if self.layout not in {None, *LAYOUTS}:
+            raise DataError(
+                f"there is no layout {self.layout!r}; choose {' or '.join(LAYOUTS)}"
+            )
+        for name in ("mean", "std"):
+            numbers = getattr(self, name)
+            if numbers is None:
+                continue
+            if len(numbers) != self.channels:
+                raise DataError(
+                    f"{name} has {len(numbers)} numbers for {self.channels} channels"
+                )
+            numbers = tuple(map(float, numbers))
+            if not np.isfinite(numbers).all() or (name == "std" and min(numbers) <= 0):
+                raise DataError(f"{name} of images must be finite, and std positive: {numbers}")
+            object.__setattr__(self, name, numbers)
+        if (self.mean is None) != (self.std is None):
+            raise DataError("mean and std of images are given together, or neither")
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        *,
+        channels: int,
+        height: int,
+        width: int,
+        low: float = 0.0,
+        high: float = 255.0,
+        layout: str | None = None,
+        revision: str | None = None,
+    ) -> Self:
+        """Describe images for a model, normalized as its image processor does.
+
+        Parameters
+        ----------
+        name : str
+            Folder or hub id of the model. Without ``preprocessor_config.json`` pixels are
+            mapped onto [-1, 1].
+        channels, height, width, low, high, layout
+            As in the constructor.
+        revision : str, optional
+            Hub revision.
+
+        Returns
+        -------
+        ImageInputs
+            The description, with mean and deviation of the image processor.
+
+        Raises
+        ------
+        ModelError
+            If the image processor does not fit the images.
+        """
+        from fedcert.models.image_processor import pixel_statistics
+
+        found = pixel_statistics(name, channels=channels, revision=revision)
+        if found == ((0.5,) * channels, (0.5,) * channels):
+            found = None  # this is [-1, 1], which needs no words
+        mean, std = found or (None, None)
+        return cls(channels, height, width, low, high, mean, std, layout)
 
     def normalize(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Bring images into shape ``(n, channels, height, width)``, float32.
@@ -141,7 +217,13 @@ class ImageInputs(InputSpec):
     def remarks(self, raw: npt.NDArray[Any], inputs: npt.NDArray[Any]) -> tuple[str, ...]:
         """Say if channels stood last, or if values fill a small part of their range."""
         found = []
-        if any(self._has_channels_last(shape_of(image)) for image in raw):
+        shapes = [shape_of(image) for image in raw] if self.layout is None else []
+        if self.channels > 1 and any(len(shape) == 1 for shape in shapes):
+            found.append(
+                "the images are rows of numbers, which were read in the order channels, "
+                "height, width; state the layout"
+            )
+        if any(map(self._has_channels_last, shapes)):
             found.append(
                 "the images have their channels last, as "
                 f"{(self.height, self.width, self.channels)}, and were transposed to "
@@ -174,6 +256,8 @@ class ImageInputs(InputSpec):
                 f"an image has {prod(shape)} values, but this model takes {self.channels} x "
                 f"{self.height} x {self.width} = {size}; resize the images first"
             )
+        if self.layout is not None:
+            return self._as_stated(values)
         if self._has_channels_last(shape):
             return np.moveaxis(values, -1, 1)
         if len(shape) < 2 or shape[-3:] == self._shape[-len(shape) :]:
@@ -182,6 +266,20 @@ class ImageInputs(InputSpec):
             f"the images have the shape {shape}, and this model takes {self._shape}: channels, "
             "height, width; transpose them first"
         )
+
+    def _as_stated(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return images of the stated layout, whole, as rows of numbers, or gray."""
+        last = self.layout == "HWC"
+        size = (self.height, self.width)
+        stated = (*size, self.channels) if last else (self.channels, *size)
+        gray = [size] if self.channels == 1 else []
+        if values.shape[1:] not in [stated, (prod(stated),), *gray]:
+            raise DataError(
+                f"the images have the shape {values.shape[1:]}, and {stated} was stated "
+                f"({self.layout}); transpose them, or state the layout that they have"
+            )
+        images = values.reshape(len(values), *stated)
+        return np.moveaxis(images, -1, 1) if last else images
 
     def _check_values(self, flat: npt.NDArray[np.float64]) -> None:
         finite = np.isfinite(flat).all(axis=1)
@@ -196,14 +294,37 @@ class ImageInputs(InputSpec):
                 noun="image",
             )
 
+    def bound_to(self, base: BaseModel) -> Self:
+        """Make sure that images are of the base model's size, where it takes one size alone."""
+        config: Any = base.model.config
+        side = getattr(config, "image_size", None)
+        size = (side, side) if isinstance(side, int) else tuple(side or ())
+        channels = getattr(config, "num_channels", None)
+        if config.model_type in _ONE_SIZE and len(size) == 2:
+            wanted = (channels or self.channels, *size)
+            if self._shape != wanted:
+                own, theirs = (" x ".join(map(str, shape)) for shape in (self._shape, wanted))
+                raise ModelError(
+                    f"images of {own} (channels x height x width) do not fit the base model "
+                    f"{base.name!r}, which takes {theirs}; resize the images first"
+                )
+        return self
+
     def encode(self, inputs: npt.NDArray[Any]) -> dict[str, torch.Tensor]:
-        """Map raw values onto [-1, 1]."""
-        scaled = (inputs - self.low) * (2.0 / (self.high - self.low)) - 1.0
+        """Map raw values onto [-1, 1], or normalize them with mean and deviation."""
+        if self.mean is None or self.std is None:
+            scaled = (inputs - self.low) * (2.0 / (self.high - self.low)) - 1.0
+        else:
+            unit = (inputs - self.low) / (self.high - self.low)
+            mean, std = (np.reshape(each, (-1, 1, 1)) for each in (self.mean, self.std))
+            scaled = (unit - mean) / std
         return {"pixel_values": torch.from_numpy(np.ascontiguousarray(scaled, np.float32))}
 
     def to_config(self) -> dict[str, Any]:
         """Return the constructor arguments with ``kind``."""
-        return {"kind": self.kind, **asdict(self)}
+        stated = {name: value for name, value in asdict(self).items() if value is not None}
+        lists = {n: list(stated[n]) for n in ("mean", "std") if n in stated}
+        return {"kind": self.kind, **stated, **lists}
 
 
 def _of_format(error: DataError, unread: int, count: int) -> DataError:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from fedcert.data.inputs import ImageInputs, InputSpec
 from fedcert.data.prompts import PromptInputs
 from fedcert.data.text import TextInputs
-from fedcert.errors import BundleError
+from fedcert.errors import BundleError, DataError
 from fedcert.extensions import enter, unknown_kind
 
 __all__ = ["INPUT_KINDS", "input_spec_from_config", "register_inputs"]
@@ -49,5 +49,5 @@ def input_spec_from_config(config: dict[str, Any]) -> InputSpec:
         raise BundleError(unknown_kind("input kind", kind, sorted(INPUT_KINDS)))
     try:
         return INPUT_KINDS[kind](**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, DataError) as error:
         raise BundleError(f"the input specification is damaged: {error}") from error

@@ -15,6 +15,7 @@ from fedcert.label_set import check_template
 from fedcert.models.dual_encoder import TextTower, is_dual, load_text_tower, read_dual
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.heads import SCALE, UNIT_SCALE, Head, NamesHead, TrainedHead
+from fedcert.models.image_processor import PROCESSOR_FILE, read_image_processor
 from fedcert.models.pooling import check_pooling
 from fedcert.models.sentence_folder import SentenceFolder, read_sentence_folder
 
@@ -222,7 +223,7 @@ def _save_dual(
     quantization: str,
 ) -> Path:
     """Save the image tower of a model of two towers; for names of labels the text tower too."""
-    from fedcert.atomic import replaced_folder
+    from fedcert.atomic import replaced_folder, write_json
     from fedcert.models.task_head import cached_base
 
     options = options | {"pooling": "own", "normalize": True, "max_length": None, "dense": []}
@@ -234,8 +235,11 @@ def _save_dual(
     image, text, scale = read_dual(name, revision, dtype=dtype)
     image.config.update({} if labels is None else _named(labels))
     image.config.fedcert = options | {"scale": scale if labels is None else UNIT_SCALE}
+    processor = read_image_processor(name, revision)
     with replaced_folder(folder) as staging:
         image.save_pretrained(staging)
+        if processor is not None:
+            write_json(staging / PROCESSOR_FILE, processor)
         if labels is None:
             text.save(staging)
     return folder

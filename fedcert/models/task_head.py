@@ -1,4 +1,4 @@
-"""Making a base model for a task: any pretrained model, a zero head, its tokenizer."""
+"""Making a base model for a task: any pretrained model, a zero head, and its inputs' reader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from fedcert.atomic import replaced_folder
+from fedcert.atomic import replaced_folder, write_json
 from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
 from fedcert.errors import ModelError
@@ -18,6 +18,7 @@ from fedcert.models.base import check_order, pretrained
 from fedcert.models.encoder_base import save_encoder, states_pooling
 from fedcert.models.families import check_family
 from fedcert.models.heads import TrainedHead
+from fedcert.models.image_processor import PROCESSOR_FILE, read_image_processor
 from fedcert.models.int8 import check_quantization
 from fedcert.models.layout import find_layout
 from fedcert.models.tokenizer import read_tokenizer
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 # Part of the cache's key: change it when the same source gives another base model.
-_VERSION = 1
+_VERSION = 2
 
 
 def with_task_head(
@@ -46,11 +47,12 @@ def with_task_head(
     dtype: str = "float32",
     quantization: str = "none",
 ) -> Path:
-    """Save a pretrained model with a zero head for a task, and its tokenizer.
+    """Save a pretrained model with a zero head for a task.
 
-    An encoder that states a pooling, as a sentence-transformers folder does, is read through
-    it, and the head stands on its embeddings. Any other model is read as `transformers`
-    classifies with its family, unless a pooling is named here.
+    Its tokenizer or image processor is saved beside it. An encoder that states a pooling, as
+    a sentence-transformers folder does, is read through it, and the head stands on its
+    embeddings. Any other model is read as `transformers` classifies with its family, unless a
+    pooling is named here.
 
     Parameters
     ----------
@@ -124,11 +126,11 @@ def with_task_head(
             label2id={label: index for index, label in enumerate(labels)},
         )
     _zero_head(model, missing)
-    tokenizer = (
-        padding_tokenizer(name, revision) if model.main_input_name == "input_ids" else None
-    )
+    texts = model.main_input_name == "input_ids"
+    tokenizer = padding_tokenizer(name, revision) if texts else None
+    processor = None if texts else read_image_processor(name, revision)
     model.config.fedcert = {"quantization": quantization}
-    save_base(model, tokenizer, folder)
+    save_base(model, tokenizer, folder, processor=processor)
     return folder
 
 
@@ -158,8 +160,10 @@ def check_label_order(name: str, labels: Sequence[str], *, revision: str | None)
     check_order(name, own, labels)
 
 
-def save_base(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save a base model and its tokenizer, if it has one, in full or not at all.
+def save_base(
+    model: Any, tokenizer: Any, folder: Path, *, processor: dict[str, Any] | None = None
+) -> None:
+    """Save a base model with its tokenizer or image processor, in full or not at all.
 
     Parameters
     ----------
@@ -169,6 +173,8 @@ def save_base(model: Any, tokenizer: Any, folder: Path) -> None:
         Its tokenizer, or None.
     folder : Path
         Replaced in one step.
+    processor : dict, optional
+        What `fedcert.models.image_processor.read_image_processor` returned.
     """
     if tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
@@ -176,6 +182,8 @@ def save_base(model: Any, tokenizer: Any, folder: Path) -> None:
         model.save_pretrained(staging)
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
+        if processor is not None:
+            write_json(staging / PROCESSOR_FILE, processor)
 
 
 def _zero_head(model: Any, missing: Sequence[str]) -> None:

@@ -35,6 +35,9 @@ class OwnData(Scenario):
         size. By default they are texts.
     low, high : float (default: 0, 255)
         Range of the values of images.
+    layout : str (default: "")
+        How the axes of an image stand: ``"CHW"`` (channels, height, width) or ``"HWC"``. By
+        default it is seen from their shapes.
     max_length : int (default: 128)
         Tokens of the longest text.
     template, phrases, quantization
@@ -55,6 +58,7 @@ class OwnData(Scenario):
         image: str = "",
         low: float = 0.0,
         high: float = 255.0,
+        layout: str = "",
         max_length: int = 128,
         template: str = "",
         phrases: Mapping[str, str] | None = None,
@@ -78,7 +82,11 @@ class OwnData(Scenario):
             )
         if image and not base:
             raise SettingsError("own-data: images need the option `base`, an image model")
-        self._images = _image_inputs(image, float(low), float(high)) if image else None
+        if layout and not image:
+            raise SettingsError("own-data: a layout is one of images; give their size in image")
+        self._images = (
+            _image_inputs(base, image, float(low), float(high), layout) if image else None
+        )
         self._base, self._quantization = base, quantization
         self._max_length, self._template, self._phrases = max_length, template, phrases
 
@@ -134,7 +142,7 @@ class OwnData(Scenario):
         )
 
 
-def _image_inputs(size: str, low: float, high: float) -> ImageInputs:
+def _image_inputs(base: str, size: str, low: float, high: float, layout: str) -> ImageInputs:
     found = re.fullmatch(r"\s*(\d+)\s*x\s*(\d+)\s*x\s*(\d+)\s*", size)
     if found is None or low >= high:
         raise SettingsError(
@@ -142,7 +150,15 @@ def _image_inputs(size: str, low: float, high: float) -> ImageInputs:
             f"be less than high (got image = {size!r}, low = {low:g}, high = {high:g})"
         )
     channels, height, width = (int(part) for part in found.groups())
-    return ImageInputs(channels, height, width, low, high)
+    return ImageInputs.of(
+        base,
+        channels=channels,
+        height=height,
+        width=width,
+        low=low,
+        high=high,
+        layout=layout or None,
+    )
 
 
 def _no_examples(client: str) -> DataError:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fedcert.canonical import digest_tensors
 from fedcert.data.cells import check_texts, missing_cells, stack_numbers, words
 from fedcert.data.examples import Examples
-from fedcert.data.inputs import CHANNELS, ImageInputs, InputSpec
+from fedcert.data.inputs import CHANNELS, LAYOUTS, ImageInputs, InputSpec
 from fedcert.data.labels import alike_labels, class_names, label_words
 from fedcert.data.tables import Columns, read_columns
 from fedcert.errors import DataError, SettingsError
@@ -67,6 +67,9 @@ class Table(NaturalScenario):
         The text that stands for a label of a client's own: "a request about {label}".
     low, high : float (default: 0, 255)
         Range of the values of images.
+    layout : str (default: "")
+        How the axes of an image stand: ``"CHW"`` (channels, height, width) or ``"HWC"``. By
+        default it is seen from their shapes.
     upstream, new, smallest, smallest_new, training_size, new_size, support_share, seed
         See `NaturalScenario`.
     """
@@ -102,6 +105,7 @@ class Table(NaturalScenario):
         label_template: str = "{label}",
         low: float = 0.0,
         high: float = 255.0,
+        layout: str = "",
         upstream: int = 0,
         new: int = 0,
         smallest: int = 100,
@@ -154,7 +158,12 @@ class Table(NaturalScenario):
         self._held_column, _, self._held_value = held_out.partition("=")
         self._template, self._phrases = template, phrases
         self._quantization = quantization
+        if layout not in {"", *LAYOUTS}:
+            raise SettingsError(
+                f"table: there is no layout {layout!r}; choose {' or '.join(LAYOUTS)}"
+            )
         self._max_length, self._low, self._high = max_length, float(low), float(high)
+        self._layout = layout
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -272,15 +281,26 @@ class Table(NaturalScenario):
                 f"(height, width) or (channels, height, width), but shape {shape}"
             )
         channels, height, width = (1, *shape)[-3:]
-        if width in CHANNELS and len(shape) == 3:
+        if self._layout:
+            if self._layout == "HWC" and len(shape) == 3:
+                height, width, channels = shape
+        elif width in CHANNELS and len(shape) == 3:
             if channels in CHANNELS[1:]:
                 raise DataError(
                     f"{self._source}: images of shape {shape} may have their channels first or "
-                    "last; make them larger than their number of channels"
+                    "last; say which, with the option layout"
                 )
             if channels != 1:
                 channels, height, width = width, channels, height
-        return ImageInputs(channels, height, width, self._low, self._high)
+        return ImageInputs.of(
+            self._base,
+            channels=channels,
+            height=height,
+            width=width,
+            low=self._low,
+            high=self._high,
+            layout=self._layout or None,
+        )
 
     def _image_remarks(self) -> list[str]:
         images = self._image_array

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcert.data import ImageInputs, read_examples
-from fedcert.errors import DataError
+from fedcert.data import ImageInputs, input_spec_from_config, read_examples
+from fedcert.errors import BundleError, DataError, SettingsError
 from fedcert.scenarios import load_scenario
 
 RGB = ImageInputs(channels=3, height=8, width=8, low=0.0, high=255.0)
@@ -25,11 +25,13 @@ def _read(folder: Path, images: Any, spec: ImageInputs = RGB) -> tuple[Any, list
     return examples.inputs, said
 
 
-@pytest.mark.parametrize("images", [IMAGES, IMAGES.reshape(4, -1)], ids=["as declared", "flat"])
-def test_shapes_that_say_what_they_are(tmp_path: Path, images: Any) -> None:
-    inputs, said = _read(tmp_path, images)
+def test_shapes_that_say_what_they_are(tmp_path: Path) -> None:
+    inputs, said = _read(tmp_path, IMAGES)
     np.testing.assert_array_equal(inputs, IMAGES)
     assert said == []
+    inputs, said = _read(tmp_path, IMAGES.reshape(4, -1))
+    np.testing.assert_array_equal(inputs, IMAGES)
+    assert ["state the layout" in text for text in said] == [True]
 
 
 def test_channels_that_stand_last_are_transposed_aloud(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_each_image_has_its_own_layout(tmp_path: Path) -> None:
     path = _jsonl(tmp_path, [IMAGES[0], LAST[1], IMAGES[2].ravel()])
     found = read_examples(path, spec=RGB, labels=("a", "b"), warn=said.append)
     np.testing.assert_array_equal(found.inputs, IMAGES[:3])
-    assert ["channels last" in text for text in said] == [True]
+    assert ["channels last" in text for text in said] == [False, True]
 
 
 def _jsonl(folder: Path, images: list[Any]) -> Path:
@@ -157,3 +159,51 @@ def test_a_table_says_that_its_values_are_small(tmp_path: Path) -> None:
     images = np.random.default_rng(0).random((60, 8, 8))
     assert any("small part of the range" in note for note in _table(tmp_path, images).notes)
     assert _table(tmp_path, images, high=1.0).notes == ()
+
+
+@pytest.mark.parametrize("layout", ["CHW", "HWC"])
+def test_a_stated_layout_is_the_only_one(layout: str) -> None:
+    """Images of 3 x 3 with three channels look alike in both; nothing is guessed."""
+    spec = ImageInputs(3, 3, 3, 0, 255, layout=layout)
+    raw = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 3))
+    wanted = raw if layout == "CHW" else np.moveaxis(raw, -1, 1)
+    np.testing.assert_array_equal(spec.normalize(raw), wanted)
+    np.testing.assert_array_equal(spec.normalize(raw.reshape(2, -1)), wanted)
+    assert spec.remarks(raw, spec.normalize(raw)) == ()
+    assert input_spec_from_config(spec.to_config()) == spec
+    other = ImageInputs(3, 8, 4, 0, 255, layout=layout)
+    shape = (8, 4, 3) if layout == "CHW" else (3, 8, 4)
+    with pytest.raises(DataError, match=rf"was stated \({layout}\); transpose them"):
+        other.normalize(np.zeros((2, *shape)))
+
+
+def test_rows_of_numbers_in_several_channels_are_remarked_on() -> None:
+    flat = np.random.default_rng(0).integers(0, 256, (2, 192))
+    [remark] = RGB.remarks(flat, RGB.normalize(flat))
+    assert "read in the order channels, height, width; state the layout" in remark
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"layout": "WHC"}, "there is no layout 'WHC'; choose CHW or HWC"),
+        ({"mean": [0.5], "std": [0.5]}, "mean has 1 numbers for 3 channels"),
+        ({"mean": [0.5] * 3}, "given together"),
+        ({"mean": [0.5] * 3, "std": [0.0] * 3}, "std positive"),
+    ],
+)
+def test_a_damaged_specification_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        ImageInputs(3, 8, 8, 0, 255, **changes)
+    with pytest.raises(BundleError, match=said):
+        input_spec_from_config(RGB.to_config() | changes)
+
+
+def test_a_table_whose_layout_is_stated(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 3, 9, 3))
+    for layout in ("CHW", "HWC"):
+        scenario = _table(tmp_path, images, layout=layout)
+        height, width = (9, 3) if layout == "CHW" else (3, 9)
+        assert scenario.inputs == ImageInputs(3, height, width, 0.0, 255.0, layout=layout)
+    with pytest.raises(SettingsError, match="there is no layout 'x'"):
+        _table(tmp_path, images, layout="x")

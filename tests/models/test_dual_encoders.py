@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from tiny_text import tiny_tokenizer
@@ -16,7 +18,7 @@ from torch.nn.functional import normalize
 
 import fedcert
 from fedcert.adapters import AdapterSpace, Task, write_peft_adapter
-from fedcert.data import Examples, ImageInputs
+from fedcert.data import Examples, ImageInputs, input_spec_from_config
 from fedcert.errors import DataError, ModelError
 from fedcert.models import BaseModel, load_base_model, with_label_names, with_task_head
 from fedcert.randomness import keyed_generator
@@ -217,3 +219,74 @@ def test_a_trained_head_reads_the_image_towers_own_embedding(
     many = BatchedScorer(task.model(), margin_tolerance=1e-5).score(vector[None], few)
     plain = ReferenceScorer(task, margin_tolerance=1e-5).score(vector[None], few)
     np.testing.assert_allclose(many.losses, plain.losses, atol=1e-4)
+
+
+CLIP = {
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+
+
+@pytest.mark.parametrize("head", ["names", "trained"])
+def test_pixels_are_normalized_as_the_folder_says(
+    source: Path, head: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "s"
+    shutil.copytree(source, folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(CLIP))
+    made = (
+        with_label_names(folder, tmp_path / "b")
+        if head == "names"
+        else with_task_head(folder, ("no", "yes"), tmp_path / "b")
+    )
+    size = {"channels": 3, "height": 8, "width": 8}
+    spec = ImageInputs.of(str(made), **size)
+    assert spec == ImageInputs.of(str(folder), **size)
+    assert input_spec_from_config(json.loads(json.dumps(spec.to_config()))) == spec
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8)).astype(np.uint8)
+    processor = transformers.CLIPImageProcessor(
+        **CLIP, do_resize=False, do_center_crop=False, do_convert_rgb=False
+    )
+    stock = processor(list(pixels), input_data_format="channels_first", return_tensors="pt")
+    found = spec.bound_to(load_base_model(str(made))).encode(spec.normalize(pixels))
+    torch.testing.assert_close(found["pixel_values"], stock["pixel_values"], atol=1e-5, rtol=0)
+    with pytest.raises(
+        ModelError, match=r"3 x 16 x 8 .* do not fit .* takes 3 x 8 x 8; resize"
+    ):
+        ImageInputs(3, 16, 8, 0, 255).bound_to(load_base_model(str(made)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rescale_factor": 1 / 127.5}, "does not rescale pixels from"),
+        ({"do_rescale": False}, "does not rescale pixels from"),
+        ({"image_mean": [0.5]}, "is for 1 channels, and the images have 3"),
+        ({"image_std": [0.5, 0.5, 0.0]}, "has no usable image_std"),
+        ({"image_std": None}, "has no usable image_std"),
+    ],
+)
+def test_an_image_processor_that_does_something_else_is_refused(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(CLIP | changes))
+    with pytest.raises(ModelError, match=said):
+        ImageInputs.of(str(tmp_path), channels=3, height=8, width=8)
+
+
+def test_without_an_image_processor_pixels_lie_between_minus_one_and_one(
+    tmp_path: Path,
+) -> None:
+    plain = ImageInputs(3, 8, 8, 0.0, 255.0)
+    assert ImageInputs.of(str(tmp_path), channels=3, height=8, width=8) == plain
+    assert ImageInputs.of("", channels=3, height=8, width=8) == plain
+    half = CLIP | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(half))
+    assert ImageInputs.of(str(tmp_path), channels=3, height=8, width=8) == plain
+    assert set(plain.to_config()) == {"kind", "channels", "height", "width", "low", "high"}
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(ModelError, match="is damaged"):
+        ImageInputs.of(str(tmp_path), channels=3, height=8, width=8)
