@@ -20,7 +20,7 @@ from fedcert.cli.commit import commit
 from fedcert.cli.console import say
 from fedcert.cli.deploy import deploy
 from fedcert.cli.device import personalize
-from fedcert.cli.endings import in_one_line
+from fedcert.cli.endings import in_one_line, show_warning
 from fedcert.cli.keys import keys
 from fedcert.cli.monitor import monitor
 from fedcert.cli.new import new
@@ -93,6 +93,7 @@ def main() -> None:
         # What is planned for the libraries below concerns nobody at a terminal.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", module="peft")
+        warnings.showwarning = show_warning
     with in_one_line(interrupted="what was finished is kept, and the same command goes on"):
         app(prog_name="fedcert")
 

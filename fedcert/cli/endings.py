@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from rich.console import Console
 
 from fedcert.errors import FedcertError
 from fedcert.reports.formats import clean_text
 
-__all__ = ["in_one_line", "print_line"]
+__all__ = ["in_one_line", "print_line", "show_warning"]
 
 # Which extra brings a package that the core does without.
 _EXTRAS = {
@@ -76,6 +76,25 @@ def print_line(
     """
     shown = clean_text(text)
     to.print(shown, style=style, markup=False, highlight=False, soft_wrap=soft_wrap)
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning on one line of standard error, without the code that it came from.
+
+    Parameters
+    ----------
+    message, category, filename, lineno, file, line
+        As Python calls `warnings.showwarning`; only the message is shown.
+    """
+    del category, filename, lineno, file, line
+    print_line(Console(stderr=True), f"WARNING: {message}")
 
 
 def _reason_of(error: OSError) -> str:

@@ -324,7 +324,7 @@ class ImageInputs(InputSpec):
         """Return the constructor arguments with ``kind``."""
         stated = {name: value for name, value in asdict(self).items() if value is not None}
         lists = {n: list(stated[n]) for n in ("mean", "std") if n in stated}
-        return {"kind": self.kind, **stated, **lists}
+        return {"kind": self.kind} | stated | lists
 
 
 def _of_format(error: DataError, unread: int, count: int) -> DataError:

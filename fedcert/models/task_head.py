@@ -89,8 +89,7 @@ def with_task_head(
         tokenizer, or has the same labels in another order.
     """
     name = str(name)
-    if len(labels) < 2:
-        raise ModelError(f"a task needs at least two labels, not {len(labels)}")
+    _check_names(labels)
     reading: dict[str, Any] = {
         "pooling": pooling,
         "normalize": normalize,
@@ -132,6 +131,17 @@ def with_task_head(
     model.config.fedcert = {"quantization": quantization}
     save_base(model, tokenizer, folder, processor=processor)
     return folder
+
+
+def _check_names(labels: Sequence[str]) -> None:
+    """Raise `ModelError` unless there are two labels or more, each with a name of its own."""
+    if len(labels) < 2:
+        raise ModelError(f"a task needs at least two labels, not {len(labels)}")
+    for place, label in enumerate(labels, start=1):
+        if not isinstance(label, str) or not label.strip():
+            raise ModelError(f"label {place} has no name; give every label a name")
+        if label in labels[: place - 1]:
+            raise ModelError(f"the label {label!r} stands in the list twice; name each once")
 
 
 def check_label_order(name: str, labels: Sequence[str], *, revision: str | None) -> None:

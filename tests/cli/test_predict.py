@@ -26,7 +26,6 @@ from fedcert.randomness import keyed_generator
 
 from .conftest import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:the labels")
 TEXTS = ["good1 bad2", "bad0, good3", "good4\ngood5"]
 
 
@@ -167,6 +166,40 @@ def test_what_does_not_fit_is_refused_in_one_line(
     shown = run("predict", adapter, data)
     assert "needs the base model 'base-model' (digest " in shown.err
     assert "name its folder with --base-model" in shown.err
+
+
+def test_labels_that_embed_alike_are_said_in_one_line(tmp_path: Path, run: Run) -> None:
+    source = save_sentence_encoder(tmp_path / "s")
+    base = load_base_model(str(with_label_names(source, tmp_path / "base-model")))
+    adapter = _export(base, tmp_path / "adapter")
+    (tmp_path / "labels.txt").write_text("zzz\nyyy\n")  # words that nobody knows
+    data = _write(tmp_path, "t.csv")
+    shown = run("predict", adapter, data, "--labels", tmp_path / "labels.txt")
+    assert shown.code == 0
+    [line] = shown.err.splitlines()
+    assert line.startswith("WARNING: the labels 'zzz' and 'yyy' embed almost alike (cosine 1")
+
+
+def test_data_of_another_kind_are_refused_in_one_line(
+    adapter: Path, vit: Family, tmp_path: Path, run: Run
+) -> None:
+    """Images for a model of texts, and texts for one of images."""
+    np.savez(tmp_path / "images.npz", input=np.zeros((2, 1, 8, 8)))
+    shown = run("predict", adapter, tmp_path / "images.npz")
+    assert (shown.code, shown.out) == (1, "")
+    assert "images.npz: row 1 is not a text but " in shown.err
+    assert shown.err.count("\n") == 1
+    space = vit.space()
+    vector = np.zeros(space.dimension)
+    known = {"labels": ("low", "high"), "inputs": vit.inputs.to_config()}
+    write_peft_adapter(space, vector, tmp_path / "a", base_name="vit", base=vit.base, **known)
+    words = (tmp_path / "a", _write(tmp_path, "t.csv"), "--base-model", vit.folder)
+    shown = run("predict", *words)
+    assert (shown.code, shown.out) == (1, "")
+    assert "t.csv: line 2 holds something else than numbers" in shown.err
+    assert shown.err.count("\n") == 1
+    shown = run("predict", *words[:3], tmp_path / "base-model")
+    assert "has other weights or another configuration" in shown.err
 
 
 # The pages

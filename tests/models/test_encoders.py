@@ -283,6 +283,23 @@ def test_a_trained_head_reads_what_the_encoder_states(tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("no", " "), "label 2 has no name"),
+        (("no", 1), "label 2 has no name"),
+        (("no", "yes", "no"), "'no' stands in the list twice"),
+        (("no",), "at least two labels, not 1"),
+    ],
+)
+def test_labels_of_a_trained_head_have_names(
+    labels: tuple[Any, ...], said: str, tmp_path: Path
+) -> None:
+    source = save_sentence_encoder(tmp_path / "s")
+    with pytest.raises(ModelError, match=said):
+        with_task_head(source, labels, tmp_path / "b")
+
+
 @pytest.mark.parametrize("first", ["names", "trained"])
 def test_a_base_model_of_fedcert_states_how_it_is_read(first: str, tmp_path: Path) -> None:
     source = save_sentence_encoder(tmp_path / "s", dense=8, normalize=False)
