@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling bench-named test test-slow test-deploy test-all test-portability test-flower-newest lint format wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling bench-named test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,10 +57,13 @@ bench-deployment: $(INSTALLED) ## bring every fault about, measure scale, and re
 	$(BIN)/python -m fedcert.simulations.benchmarks.deployment
 
 test: $(INSTALLED) ## run the tests that do not take minutes
-	$(PYTEST) -m "not slow and not deploy"
+	$(PYTEST) -m "not slow and not deploy and not gpu"
 
 test-slow: $(INSTALLED) ## run the tests that take minutes
-	$(PYTEST) -m "slow and not deploy"
+	$(PYTEST) -m "slow and not deploy and not gpu"
+
+test-gpu: $(INSTALLED) ## run every hot path on a GPU; without one they are skipped
+	$(PYTEST) -m gpu
 
 test-deploy: $(INSTALLED) ## run the tests with a real SuperLink and SuperNodes, TLS on
 	$(PYTEST) -m deploy

@@ -18,6 +18,7 @@ from fedcert.adapters import AdaptedModel, AdapterSpace, PrefixCache, Task, expo
 from fedcert.bundles import Bundle
 from fedcert.clients.node_data import NodeData
 from fedcert.data.examples import Examples
+from fedcert.devices import AUTO, check_device, describe_device, resolve_device
 from fedcert.errors import SettingsError
 from fedcert.messages import CLIENT_ID, NEW, PROTOCOL_VERSION, UPSTREAM, HelloReply
 from fedcert.models.base import BaseModel, load_base_model
@@ -37,7 +38,7 @@ _KEYS = (
     *("client-id", "role", "data-path", "input-column", "label-column"),
     *("output", "key-path", "state-path", "base-model", "adapter-path"),
     *("privacy-epsilon", "privacy-delta", "privacy-clip", "privacy-budget"),
-    *("duplicates-are-real", "labels-path"),
+    *("duplicates-are-real", "labels-path", "device"),
 )
 # Alike enough to be meant: a letter too many, or an underscore for a dash.
 _ALIKE = 0.85
@@ -71,6 +72,8 @@ class Node:
     duplicates_are_real : bool
         Whether inputs that occur more than once in its support set were drawn more than once:
         its owner's statement, or that of the scenario which draws them.
+    device : str
+        Where it computes; by default where the run's settings say.
     """
 
     client: str
@@ -83,6 +86,7 @@ class Node:
     adapter_path: Path | None = None
     demand: PrivacyDemand | None = None
     duplicates_are_real: bool = False
+    device: str = AUTO
 
     def training_examples(self) -> Examples:
         """Return what it trains on: without what cannot be read, and telling so."""
@@ -132,7 +136,8 @@ class Node:
 
     def base_model(self) -> BaseModel:
         """Load the base model once per process; all virtual clients there share it."""
-        return _shared_base(str(self.scenario.base_model()), tuple(self.scenario.labels))
+        folder, labels = str(self.scenario.base_model()), tuple(self.scenario.labels)
+        return _shared_base(folder, labels, self.device)
 
     def task(self, space: AdapterSpace) -> Task:
         """Return the run's task in an adapter space, with this client's labels."""
@@ -185,8 +190,8 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
     it reads that file alone, and keeps key, state, and what it makes under ``output``.
     Otherwise it is simulated: ``partition-id`` names the client of the run's scenario,
     upstream clients first, then the new ones. Either way ``key-path``, ``state-path``,
-    ``adapter-path``, and ``output`` may name places, and ``base-model`` a folder or hub id
-    that takes the place of the scenario's option ``base``.
+    ``adapter-path``, and ``output`` may name places, ``base-model`` a folder or hub id
+    that takes the place of the scenario's option ``base``, and ``device`` where it computes.
 
     Parameters
     ----------
@@ -244,6 +249,7 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
         demand=demand,
         duplicates_are_real=_flag(config, "duplicates-are-real")
         or scenario.duplicates_are_real,
+        device=check_device(str(config.get("device") or settings.device)),
     )
 
 
@@ -373,5 +379,8 @@ def _shared_cache(budget_mib: float) -> PrefixCache:
 
 
 @lru_cache(maxsize=2)
-def _shared_base(folder: str, labels: tuple[str, ...]) -> BaseModel:
-    return load_base_model(folder, num_labels=len(labels), labels=labels)
+def _shared_base(folder: str, labels: tuple[str, ...], device: str) -> BaseModel:
+    place = resolve_device(device)
+    if place.type != "cpu":
+        print(f"computing on {describe_device(place)}", file=sys.stderr, flush=True)
+    return load_base_model(folder, num_labels=len(labels), labels=labels, device=place)

@@ -94,6 +94,7 @@ def personalize(
     base_model: str | None = None,
     duplicates_are_real: bool = False,
     labels: Sequence[str] | None = None,
+    device: str = "auto",
 ) -> Personalization:
     """Turn labeled examples into an adapter and an unwitnessed certificate.
 
@@ -120,6 +121,8 @@ def personalize(
         Your statement that inputs which occur more than once were drawn more than once.
     labels : Sequence[str], optional
         Your own labels, where the bundle leaves them to you: all that can occur, by index.
+    device : str (default: "auto")
+        Where to compute (`fedcert.devices.resolve_device`).
 
     Returns
     -------
@@ -134,6 +137,7 @@ def personalize(
     from fedcert.bundles import Bundle
     from fedcert.data import read_examples
     from fedcert.data.examples import Examples
+    from fedcert.devices import resolve_device
     from fedcert.personalization import personalize as run
     from fedcert.protocol.device import DeviceState
     from fedcert.records.signing import read_or_create_key
@@ -147,13 +151,14 @@ def personalize(
         examples = read_examples(
             Path(examples), spec=loaded.inputs, labels=labels or loaded.labels
         )
+    base = loaded.load_base(base_model, device=resolve_device(device))
     state = None
     if isinstance(key, str | Path):
         state = DeviceState(Path(key).with_suffix(".state"))
         key = read_or_create_key(Path(key))
     return run(
         loaded,
-        loaded.task(loaded.load_base(base_model), labels=labels).model(),
+        loaded.task(base, labels=labels).model(),
         examples,
         client=client,
         key=key,

@@ -94,7 +94,7 @@ def resolve_device(name: str = AUTO) -> torch.device:
 def _lacking_cuda(count: int) -> str:
     if count:
         return f"torch sees {count} GPU{'s' * (count > 1)}, from cuda:0 on; choose one of these"
-    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+    if torch.version.cuda is None and torch.version.hip is None:
         return (
             f"this torch ({torch.__version__}) was built without CUDA; install a build with "
             "it, or choose cpu or auto"

@@ -18,6 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedcert.adapters import PrefixCache
 from fedcert.atomic import write_atomically, write_json
 from fedcert.clients.client_app import make_client_app
+from fedcert.devices import resolve_device
 from fedcert.errors import RunError, SettingsError, did_you_mean
 from fedcert.planning import Plan, recipe_name
 from fedcert.priors import PRIORS
@@ -36,6 +37,7 @@ from fedcert.simulations.evidence import evidence_of, prior_section
 from fedcert.simulations.local_learner import alone
 from fedcert.simulations.measuring import bounds_by_size, fit_baselines, risk_curves
 from fedcert.simulations.runners import RUNNERS
+from fedcert.simulations.runners.gpu_shares import gpu_share, weights_mib
 from fedcert.strategies.serving import Outcome, serve
 from fedcert.verification import verify
 
@@ -152,7 +154,11 @@ def _claim_folder(output: Path, settings: RunSettings) -> None:
 def _are_in(path: Path, settings: RunSettings) -> bool:
     """Whether a file has these settings; what an earlier version did not write is as it was."""
     try:
-        return RunSettings.read(path) == settings
+        before = RunSettings.read(path)
+        # A run may go on elsewhere: where it computes changes nothing that it means.
+        client = before.client.model_copy(update={"gpus": settings.client.gpus})
+        own = {"device": settings.device, "client": client}
+        return before.model_copy(update=own) == settings
     except SettingsError:
         return False
 
@@ -204,6 +210,7 @@ def _federate(
     scenario.base_model(on_step=events.note)
     _check_support(scenario, settings, events)
     events.phase(f"start the {runner} runner")
+    settings, gpus = _placed(settings, scenario, runner)
     outcomes: list[Outcome] = []
     server_app = ServerApp()
 
@@ -216,10 +223,24 @@ def _federate(
         server_app,
         make_client_app(settings, output),
         nodes=len(scenario.upstream_clients) + len(scenario.new_clients),
+        gpus=gpus,
     )
     if not outcomes:
         raise RunError("the server stopped before its work was done")
     return outcomes[0]
+
+
+def _placed(
+    settings: RunSettings, scenario: Scenario, runner: str
+) -> tuple[RunSettings, float]:
+    """Return the settings with the device that there is, and a process's share of a GPU."""
+    device, gpus = resolve_device(settings.device), 0.0
+    if runner == "ray":
+        weights = weights_mib(Path(scenario.base_model()))
+        gpus = gpu_share(settings.device, device, settings.client.gpus, weights=weights)
+    # Ray numbers the GPUs of each process from 0 on.
+    name = device.type if runner == "ray" else str(device)
+    return settings.model_copy(update={"device": name}), gpus
 
 
 def _measure(

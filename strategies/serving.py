@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
+from fedcert.devices import describe_device, resolve_device
 from fedcert.errors import PoolError, SettingsError
 from fedcert.fitting import FittedPrior, fit_prior
 from fedcert.models.base import BaseModel, load_base_model
@@ -128,11 +129,13 @@ class Run:
         self, settings: RunSettings, output: Path, scenario: Scenario, events: Events
     ) -> None:
         self._settings, self._events, self.scenario = settings, events, scenario
-        labels = scenario.labels
+        labels, self._device = scenario.labels, resolve_device(settings.device)
+        events.note(f"the server computes on {describe_device(self._device)}")
         self.base = load_base_model(
             str(scenario.base_model(on_step=events.note)),
             num_labels=len(labels),
             labels=labels,
+            device=self._device,
         )
         scenario.inputs.bound_to(self.base)  # what does not fit costs no client any work
         self._pool, self.space = _pool_of(
@@ -252,7 +255,10 @@ class Run:
         )
 
     def _fit(self, pool: FloatArray) -> Bundle:
-        self.fitted = fit_prior(pool, settings=self._settings.prior, seed=self._settings.seed)
+        settings = self._settings
+        self.fitted = fit_prior(
+            pool, settings=settings.prior, seed=settings.seed, device=self._device
+        )
         for warning in self.fitted.warnings:
             self._events.note(warning)
         return self._publisher.from_pool(self.fitted)

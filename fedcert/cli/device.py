@@ -25,6 +25,7 @@ __all__ = [
     "BundleDigest",
     "BundlePath",
     "DataPath",
+    "Device",
     "DuplicatesAreReal",
     "InputColumn",
     "Key",
@@ -49,6 +50,12 @@ Base = Annotated[
         "--base-model",
         help="Folder or hub id of the base model; by default `base-model` beside the bundle, "
         "if it is there, or the bundle's own hub id.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where to compute: auto (a GPU, if there is one), cpu, cuda, cuda:1, or mps."
     ),
 ]
 State = Annotated[
@@ -124,6 +131,7 @@ def personalize(
     server_key: ServerKey = None,
     state: State = None,
     base_model: Base = None,
+    device: Device = "auto",
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
     labels: Labels = None,
@@ -152,6 +160,7 @@ def personalize(
     first, send the commitment to the server, and give its answer as `--seed`.
     """
     from fedcert.certificates import check_client
+    from fedcert.devices import describe_device, resolve_device
     from fedcert.personalization import personalize as run
     from fedcert.personalization.memory import MemoryPlan
     from fedcert.protocol.device import DeviceState
@@ -167,13 +176,14 @@ def personalize(
     if server_key is not None and (grant is None or grant.receipt.server != server_key.lower()):
         issuer = "nobody: give --seed" if grant is None else grant.receipt.server
         raise ProtocolError(f"the seed is from {issuer}; you expect the server {server_key}")
-    base = loaded.load_base(base_name(bundle, base_model))
+    place = resolve_device(device)
+    base = loaded.load_base(base_name(bundle, base_model), device=place)
     if note := base.note_on(loaded.base_digest):
         say(f"note: {note}", wrap=True)
     model = loaded.task(base, labels=names, descriptions=descriptions).model()
     plan = MemoryPlan() if memory is None else _divided(memory, loaded, base)
-    place = key_path(key)
-    signer = read_or_create_key(place)
+    file = key_path(key)
+    signer = read_or_create_key(file)
     result = run(
         loaded,
         model,
@@ -181,7 +191,7 @@ def personalize(
         client=client,
         key=signer,
         folder=output,
-        state=DeviceState(state or default_state(place)),
+        state=DeviceState(state or default_state(file)),
         grant=grant,
         precision=precision,
         memory=plan,
@@ -196,6 +206,7 @@ def personalize(
         return
     say(certificate.statement, wrap=True)
     say(f"bound:       {decimal_up(certificate.bound, 4)} (delta {certificate.delta:g})")
+    say(f"device:      {describe_device(place)}")
     say(f"adapter:     {result.adapter}")
     say(f"certificate: {output / 'certificate.json'}")
     say(f"to read:     {page}")

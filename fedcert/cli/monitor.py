@@ -12,6 +12,7 @@ from fedcert.cli.checks import show
 from fedcert.cli.console import say
 from fedcert.cli.device import (
     Base,
+    Device,
     InputColumn,
     Key,
     LabelColumn,
@@ -66,6 +67,7 @@ def monitor(
     key: Key = None,
     state: State = None,
     base_model: Base = None,
+    device: Device = "auto",
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
     as_json: Annotated[bool, typer.Option("--json", help="Print the state as JSON.")] = False,
@@ -78,6 +80,7 @@ def monitor(
     """
     from fedcert.bundles import Bundle
     from fedcert.certificates import Certificate
+    from fedcert.devices import describe_device, resolve_device
     from fedcert.protocol.spent import SpentLedger
     from fedcert.protocol.watching import watch_examples
     from fedcert.search import exported_wrong
@@ -92,7 +95,8 @@ def monitor(
             f"this certificate does not hold to begin with: {report.reasons}"
         )
     examples = read_labeled(data, loaded, input_column, label_column, labels=record.labels)
-    base = loaded.load_base(base_name(bundle, base_model))
+    place = resolve_device(device)
+    base = loaded.load_base(base_name(bundle, base_model), device=place)
     task = loaded.task(base, labels=record.label_set)
 
     def wrong(chosen: Examples) -> npt.NDArray[np.bool_]:
@@ -118,6 +122,7 @@ def monitor(
         typer.echo(json.dumps(watch.to_object() | told | {"alarm": watch.alarmed}))
     else:
         say(f"counted {found.counted} new examples; {watch.errors} errors on {watch.trials}")
+        say(f"device: {describe_device(place)}")
         if found.seen:
             say(f"left out: {found.seen} that were counted before, by their ids")
         if found.restarted:

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from fedcert.cli.console import console, say
 from fedcert.cli.device import (
     Base,
+    Device,
     InputColumn,
     LabelColumn,
     Labels,
@@ -72,6 +73,7 @@ def profile(
     data: Annotated[Path, typer.Argument(help="Labeled examples of an unseen task.")],
     bundle: Annotated[Path, typer.Option("--bundle", "-b", help="The federation's bundle.")],
     base_model: Base = None,
+    device: Device = "auto",
     candidates: Annotated[int, typer.Option(min=1, help="M, how many to draw.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the candidates.")] = 0,
     input_column: InputColumn = "input",
@@ -87,6 +89,7 @@ def profile(
     import numpy as np
 
     from fedcert.bundles import Bundle
+    from fedcert.devices import describe_device, resolve_device
     from fedcert.priors import best_of, risk_profile
     from fedcert.randomness import derive_seed
     from fedcert.search import BatchedScorer
@@ -94,10 +97,12 @@ def profile(
     loaded = Bundle.load(bundle)
     names, descriptions = own_labels(loaded, labels)
     examples = read_labeled(data, loaded, input_column, label_column, labels=names)
-    base = loaded.load_base(base_name(bundle, base_model))
+    place = resolve_device(device)
+    base = loaded.load_base(base_name(bundle, base_model), device=place)
     task = loaded.task(base, labels=names, descriptions=descriptions)
     scorer = BatchedScorer(task.model(), margin_tolerance=0.0)
-    vectors = loaded.prior.sample(derive_seed("risk profile", seed), count=candidates)
+    prior = loaded.prior.on(scorer.device)
+    vectors = prior.sample(derive_seed("risk profile", seed), count=candidates)
     wrong = scorer.score(vectors, examples).wrong
     thresholds = np.linspace(0.05, 0.5, 10)
     counts = sorted({m for m in (1, 10, 100, 1000, 10000) if m < candidates} | {candidates})
@@ -125,4 +130,5 @@ def profile(
     for m, risk in zip(counts, best_of(wrong, counts), strict=True):
         table.add_row(f"{m:,}", f"{risk:.4f}")
     console.print(table)
+    say(f"device: {describe_device(place)}")
     say(f"measured on {len(examples)} examples; do not certify on them afterwards", wrap=True)

@@ -37,6 +37,13 @@ def simulate(
         str,
         typer.Option(help="`ray`: all cores; `inprocess`: this process, opens no port."),
     ] = "ray",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to compute: auto (a GPU, if there is one), cpu, cuda, or mps; short "
+            "for `--set device=...`."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
     ] = False,
@@ -57,6 +64,8 @@ def simulate(
             f"simulations need the package {error.name!r}: pip install 'fedcert[simulation]'"
         ) from error
     overrides = [*([f'scenario.name="{scenario}"'] if scenario else []), *(override or [])]
+    if device is not None:
+        overrides.append(f"device={json.dumps(device)}")
     resolved = RunSettings.read(settings, overrides)
     _quiet()
     if as_json:

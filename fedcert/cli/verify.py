@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedcert.cli.checks import show
+from fedcert.cli.console import say
 from fedcert.cli.device import (
     Base,
+    Device,
     InputColumn,
     LabelColumn,
     ServerKey,
@@ -61,6 +63,7 @@ def verify(
         Path | None,
         typer.Option(help="The client's salts, from its state folder; needs --data."),
     ] = None,
+    device: Device = "auto",
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
@@ -75,6 +78,7 @@ def verify(
     recomputation proves the claim.
     """
     from fedcert.certificates import Certificate
+    from fedcert.devices import describe_device, resolve_device
     from fedcert.verification import verify as check
 
     record = Certificate.read(certificate)
@@ -84,12 +88,13 @@ def verify(
     if data is not None and folder is None:
         raise SettingsError("--data needs the adapter folder: give --adapter")
     loaded, at = _bundle_for(record, bundle)
-    examples = base = None
+    examples = base = place = None
     # Another federation's bundle says how to read other data: the table shows that it is one.
     fits = loaded is not None and loaded.digest == record.digests.bundle
     if data is not None and loaded is not None and at is not None and fits:
         examples = read_labeled(data, loaded, input_column, label_column, labels=record.labels)
-        base = loaded.load_base(base_name(at, base_model))
+        place = resolve_device(device)
+        base = loaded.load_base(base_name(at, base_model), device=place)
     report = check(
         record,
         bundle=loaded,
@@ -101,6 +106,8 @@ def verify(
         server_key=server_key,
         **_from_the_server(record, loaded, server_key, witness, log),
     )
+    if place is not None and not as_json:
+        say(f"counted on {describe_device(place)}")
     show(record, report, as_json=as_json)
     raise typer.Exit(0 if report.passed else 1)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from fedcert.errors import PriorError
 from fedcert.pool.robustness import Screening, screen_pool
@@ -151,6 +152,7 @@ def fit_prior(
     settings: PriorSettings,
     seed: int,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
+    device: torch.device | None = None,
 ) -> FittedPrior:
     """Fit the prior that the settings name, and audit it.
 
@@ -164,6 +166,8 @@ def fit_prior(
         Draws the split, the fit, and the audits.
     on_step : callable
         Told (steps done, steps at most) now and then.
+    device : torch.device, optional
+        Where a diffusion prior is trained; by default on the CPU.
 
     Returns
     -------
@@ -178,7 +182,9 @@ def fit_prior(
     fitted_on, held_out, screening = _parts(pool, settings, seed)
 
     def fitted(kind: str) -> FittedPrior:
-        prior = _fit(kind, fitted_on, seed=small_seed("prior", seed), on_step=on_step)
+        prior = _fit(
+            kind, fitted_on, seed=small_seed("prior", seed), on_step=on_step, device=device
+        )
         return _audited(prior, fitted_on, held_out, screening, settings, seed)
 
     if len(fitted_on) < SMALLEST_FIT and settings.kind == DiffusionPrior.kind:
@@ -251,10 +257,15 @@ def _screened(pool: FloatArray, fit: _Rows, held: _Rows) -> tuple[_Rows, _Rows, 
 
 
 def _fit(
-    kind: str, pool: FloatArray, *, seed: int, on_step: Callable[[int, int], None]
+    kind: str,
+    pool: FloatArray,
+    *,
+    seed: int,
+    on_step: Callable[[int, int], None],
+    device: torch.device | None,
 ) -> Prior:
     if kind == DiffusionPrior.kind:
-        return DiffusionPrior.fit(pool, seed=seed, on_step=on_step)
+        return DiffusionPrior.fit(pool, seed=seed, on_step=on_step, device=device)
     return PRIORS[kind].fit(pool, seed=seed)
 
 

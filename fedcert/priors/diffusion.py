@@ -123,7 +123,7 @@ class DiffusionPrior(Prior):
         seed: int,
         training: DiffusionTraining = DiffusionTraining(),
         on_step: Callable[[int, int], None] = lambda _done, _all: None,
-        device: torch.device = _CPU,
+        device: torch.device | None = None,
     ) -> Self:
         """Fit to a pool ``(N, d)``.
 
@@ -137,7 +137,7 @@ class DiffusionPrior(Prior):
             Settings of the training.
         on_step : callable
             Called now and then with steps done and steps at most.
-        device : torch.device
+        device : torch.device, optional
             Where the networks are trained, by default on the CPU; noise is drawn there in any
             case.
 
@@ -150,7 +150,7 @@ class DiffusionPrior(Prior):
         latent = LatentSpace.of(pool)
         # One thread: the products are small, and more threads only wait for each other.
         with torch_threads(1):
-            place = device if takes_float64(device) else _CPU
+            place = _CPU if device is None or not takes_float64(device) else device
             run = _Training(latent.encode(pool), cls.schedule, training, seed, place)
             arrays, report = run.best(on_step)
         return cls(latent, Denoiser.from_arrays(arrays, schedule=cls.schedule), report=report)

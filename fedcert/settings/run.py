@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.certificates import DefaultRecipe, Recipe, RecipeTable
 from fedcert.certificates.attempts import FIRST_SHARE
+from fedcert.devices import AUTO, check_device
 from fedcert.errors import CertificateError, SettingsError, did_you_mean
 from fedcert.extensions import import_extensions
 from fedcert.scenarios import absolute_options, scenario_defaults
@@ -48,6 +49,9 @@ class RunSettings(Section):
     """
 
     seed: int = Field(default=0, ge=0)
+    device: str = AUTO
+    """Where the server, virtual clients, and nodes without a ``device`` of their own compute:
+    ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"mps"``."""
     imports: str = ""
     """Modules of your own, separated by commas, that register priors or recipes. Every process
     of the run imports them."""
@@ -62,6 +66,14 @@ class RunSettings(Section):
     client: ClientSettings = ClientSettings()
     server: ServerSettings = ServerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        try:
+            return check_device(device)
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -146,7 +158,9 @@ class RunSettings(Section):
     def to_toml(self) -> str:
         """Write all settings, defaults included, as TOML that `read` takes back."""
         content = self.model_dump()
-        lines = [f"{name} = {toml_of(content.pop(name))}" for name in ("seed", "imports")]
+        lines = [
+            f"{name} = {toml_of(content.pop(name))}" for name in ("seed", "device", "imports")
+        ]
         for section, values in content.items():
             lines += ["", f"[{section}]"]
             tables = {k: v for k, v in values.items() if isinstance(v, dict)}

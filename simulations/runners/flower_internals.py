@@ -235,7 +235,9 @@ def run_server(server_app: ServerApp, grid: Grid) -> None:
 
 
 @contextmanager
-def ray_backend(client_app: ClientApp, *, actors: int, folder: Path) -> Iterator[Workers]:
+def ray_backend(
+    client_app: ClientApp, *, actors: int, folder: Path, gpus: float = 0.0
+) -> Iterator[Workers]:
     """Start Ray with Flower's simulation backend, and stop it at the end.
 
     If the environment has ``RAY_ADDRESS``, that cluster is used, with an actor on each of its
@@ -250,6 +252,8 @@ def ray_backend(client_app: ClientApp, *, actors: int, folder: Path) -> Iterator
     folder : Path
         Ray's workers run here if Ray is started; it must hold no folder that could shadow a
         package.
+    gpus : float (default: 0)
+        Share of a GPU that each actor asks for.
 
     Yields
     ------
@@ -269,7 +273,7 @@ def ray_backend(client_app: ClientApp, *, actors: int, folder: Path) -> Iterator
     logger.setLevel(logging.CRITICAL)
     os.chdir(folder)
     try:
-        yield _build_backend(client_app, actors)
+        yield _build_backend(client_app, actors, gpus)
     finally:
         if ray.is_initialized():
             ray.shutdown()
@@ -279,7 +283,7 @@ def ray_backend(client_app: ClientApp, *, actors: int, folder: Path) -> Iterator
             _restore(name, value)
 
 
-def _build_backend(client_app: ClientApp, actors: int) -> Workers:
+def _build_backend(client_app: ClientApp, actors: int, gpus: float) -> Workers:
     import ray
     from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
     from flwr.simulation.ray_transport.ray_actor import BasicActorPool, ClientAppActor
@@ -332,7 +336,7 @@ def _build_backend(client_app: ClientApp, actors: int) -> Workers:
     size = {} if os.environ.get("RAY_ADDRESS") else own
     backend = MendingBackend(
         {
-            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            "client_resources": {"num_cpus": 1, "num_gpus": gpus},
             "init_args": {"log_to_driver": False, **size},
         }
     )

@@ -10,7 +10,9 @@ from fedcert.simulations.runners.flower_internals import LocalGrid, run_server
 __all__ = ["run_in_process"]
 
 
-def run_in_process(server_app: ServerApp, client_app: ClientApp, *, nodes: int) -> None:
+def run_in_process(
+    server_app: ServerApp, client_app: ClientApp, *, nodes: int, gpus: float = 0.0
+) -> None:
     """Run both apps here; nothing is started and no port is opened.
 
     Parameters
@@ -21,5 +23,8 @@ def run_in_process(server_app: ServerApp, client_app: ClientApp, *, nodes: int) 
         Flower's ClientApp.
     nodes : int
         Number of virtual nodes.
+    gpus : float (default: 0)
+        Without effect: one process has what there is.
     """
+    del gpus
     run_server(server_app, LocalGrid(client_app, nodes=nodes))

@@ -19,7 +19,9 @@ __all__ = ["run_with_ray"]
 _PATIENCE = 5.0  # seconds
 
 
-def run_with_ray(server_app: ServerApp, client_app: ClientApp, *, nodes: int) -> None:
+def run_with_ray(
+    server_app: ServerApp, client_app: ClientApp, *, nodes: int, gpus: float = 0.0
+) -> None:
     """Run both apps on one-core Ray actors and leave nothing running.
 
     Ray listens on all network interfaces whatever it is told; see docs/privacy.md.
@@ -32,6 +34,9 @@ def run_with_ray(server_app: ServerApp, client_app: ClientApp, *, nodes: int) ->
         Flower's ClientApp.
     nodes : int
         Number of virtual nodes.
+    gpus : float (default: 0)
+        Share of a GPU that each actor asks for; with one there are only as many actors as
+        the GPUs take.
     """
     try:
         import ray  # noqa: F401
@@ -46,7 +51,7 @@ def run_with_ray(server_app: ServerApp, client_app: ClientApp, *, nodes: int) ->
     with tempfile.TemporaryDirectory(prefix="fedcert-ray-") as folder:
         actors = min(os.cpu_count() or 1, nodes)
         with (
-            ray_backend(client_app, actors=actors, folder=Path(folder)) as backend,
+            ray_backend(client_app, actors=actors, gpus=gpus, folder=Path(folder)) as backend,
             RayGrid(backend, nodes=nodes) as grid,
         ):
             run_server(server_app, grid)

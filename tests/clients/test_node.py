@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import Context, RecordDict
 from simulations.federation import CLIENTS, NEW, UPSTREAM, tiny_settings
 
@@ -123,3 +124,18 @@ def test_a_key_that_others_can_read_is_refused(settings: RunSettings, tmp_path: 
     node = _node(settings, partition_id=14, key_path=str(path))
     with pytest.raises(CertificateError, match=r"open to other users \(mode 644\).*chmod 600"):
         node.signing_key()
+
+
+def test_a_node_computes_where_it_says_or_else_where_the_run_says(
+    settings: RunSettings,
+) -> None:
+    assert _node(settings, partition_id=0).device == "auto"
+    elsewhere = settings.model_copy(update={"device": "cpu"})
+    assert _node(elsewhere, partition_id=0).device == "cpu"
+    own = _node(elsewhere, partition_id=0, device="cuda:1")
+    assert own.device == "cuda:1"
+    if not torch.cuda.is_available():
+        with pytest.raises(SettingsError, match="the device 'cuda:1' is not here"):
+            own.base_model()
+    with pytest.raises(SettingsError, match="there is no device 'gpu'"):
+        _node(settings, partition_id=0, device="gpu")
