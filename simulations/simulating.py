@@ -106,6 +106,7 @@ def simulate(
     settings = settings.with_absolute_paths()
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
     _check_clients(scenario, settings)
+    resolve_device(settings.device)  # what is not here is refused before anything is written
     _claim_folder(output, settings)
     watch = Stopwatch()
     told: list[Listener] = [watch, *listeners]
