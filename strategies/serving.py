@@ -314,6 +314,7 @@ def _planning(
             delta=certificate.delta,
             constants=len(constants),
             local_head=local_head,
+            training=settings.finetune_settings(),
             randomized=certificate.randomized,
         ),
         seed=settings.seed,

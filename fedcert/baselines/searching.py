@@ -64,6 +64,7 @@ class Searching(Method):
             delta=upstream.delta,
             constants=len(upstream.constants),
             local_head=has_linear_head(upstream.model.space),
+            training=upstream.training,
         )
         return [cls(upstream=upstream, recipe=each) for each in recipes if cls.takes(each)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.certificates import (
     DefaultRecipe,
     HybridRecipe,
@@ -40,6 +41,7 @@ def menu(
     delta: float,
     constants: int = 0,
     local_head: bool = False,
+    training: FinetuneSettings = FinetuneSettings(),  # noqa: B008
     randomized: bool = False,
 ) -> tuple[Recipe, ...]:
     """Return every recipe that a planner tries.
@@ -58,6 +60,9 @@ def menu(
     local_head : bool (default: False)
         Whether a head can be trained alone, on the center or on the base model
         (`fedcert.search.learning.has_linear_head`).
+    training : FinetuneSettings
+        How upstream clients train. What suits the base model there suits it here, so what is
+        fine-tuned from the center has the same steps, learning rate, and weight decay.
     randomized : bool (default: False)
         Whether their bounds take a number from the seed.
 
@@ -82,7 +87,7 @@ def menu(
             for count in _SMALL_UNIONS
             if count < candidates
         ),
-        *_trained(terms, local_head=local_head),
+        *_trained(terms, training, local_head=local_head),
         *(
             PosteriorSplitRecipe(**terms, choose_fraction=fraction)
             for fraction in _POSTERIOR_SPLITS
@@ -95,11 +100,18 @@ def menu(
     )
 
 
-def _trained(terms: dict[str, Any], *, local_head: bool) -> list[Recipe]:
+def _trained(
+    terms: dict[str, Any], training: FinetuneSettings, *, local_head: bool
+) -> list[Recipe]:
     """Return splits whose finalists are trained: alone, where no candidate has to be drawn."""
     alone: dict[str, Any] = {**terms, "candidates": 1}
+    tuning: dict[str, Any] = {
+        "tuning_steps": training.steps,
+        "learning_rate": training.learning_rate,
+        "pull": training.weight_decay,
+    }
     recipes: list[Recipe] = [
-        PosteriorSplitRecipe(**alone, refinement="finetune", choose_fraction=share)
+        PosteriorSplitRecipe(**alone, **tuning, refinement="finetune", choose_fraction=share)
         for share in _TUNED
     ]
     if local_head:
@@ -109,8 +121,12 @@ def _trained(terms: dict[str, Any], *, local_head: bool) -> list[Recipe]:
         ]
         recipes.append(PosteriorSplitRecipe(**alone, refinement="local_head"))
     if terms["candidates"] > 1:
-        both = "posterior_mean+finetune"
-        recipes.append(PosteriorSplitRecipe(**terms, refinement=both, finalists=2))
+        pair: dict[str, Any] = {**terms, **tuning, "finalists": 2}
+        recipes.append(PosteriorSplitRecipe(**pair, refinement="posterior_mean+finetune"))
+        if local_head:
+            # Neither needs a candidate to be drawn, but finalists are not to outnumber them.
+            pair["candidates"] = 2
+            recipes.append(PosteriorSplitRecipe(**pair, refinement="finetune+tuned_head"))
     return recipes
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.certificates import Recipe
 from fedcert.errors import BundleError, CertificateError, RefusalError
 from fedcert.planning import (
@@ -259,6 +260,7 @@ def test_a_menu_has_what_needs_no_candidate_and_what_needs_few() -> None:
         "tuned_head 0.375": 1,
         "tuned_head 0.5": 1,
         "local_head 0.5": 1,
+        "finetune+tuned_head 0.5": 2,
     }
     assert recipe_name(WHOLE[0]) == "union"
     # No union twice, and nothing that the model cannot do.
@@ -267,6 +269,20 @@ def test_a_menu_has_what_needs_no_candidate_and_what_needs_few() -> None:
         assert sum(name.startswith("union of") for name in names[1:]) == left
         assert not any("local_head" in name for name in names)
     assert all(recipe.candidates == 1 for recipe in menu(candidates=1, delta=0.05))
+
+
+def test_what_is_fine_tuned_trains_as_upstream_clients_do() -> None:
+    training = FinetuneSettings(steps=7, learning_rate=0.002, weight_decay=0.5)
+    recipes = menu(candidates=9, delta=0.05, local_head=True, training=training)
+    tuned = [r for r in recipes if "finetune" in getattr(r, "refinement", "")]
+    assert len(tuned) == 4
+    for recipe in tuned:
+        config = recipe.to_config()
+        said = [config[name] for name in ("tuning_steps", "learning_rate", "pull")]
+        assert said == [7, 0.002, 0.5]
+    # What every federation had before it could say so goes without saying.
+    usual = menu(candidates=9, delta=0.05)
+    assert not any("learning_rate" in recipe.to_config() for recipe in usual)
 
 
 def test_only_a_posterior_of_many_examples_is_left_out() -> None:
