@@ -125,6 +125,37 @@ class BatchedScorer(Scorer):
             yield slice(start, start + len(block)), self._block(block, groups, len(inputs))
 
     @torch.inference_mode()
+    def given_to(
+        self, module: str, vector: npt.NDArray[np.float64], inputs: npt.NDArray[Any]
+    ) -> torch.Tensor | None:
+        """Return what a module of the base model is given by an adapter, ``(n, width)``.
+
+        Parameters
+        ----------
+        module : str
+            Its name.
+        vector : numpy.ndarray
+            The adapter, shape ``(d,)``.
+        inputs : numpy.ndarray
+            The inputs, n.
+
+        Returns
+        -------
+        torch.Tensor or None
+            On the CPU; None if the module is not given one row for each example.
+        """
+        groups, read = self._prepared(inputs), []
+        found = self.model.base.model.get_submodule(module)
+        hook = found.register_forward_pre_hook(lambda _module, given: read.append(given[0]))
+        try:
+            self._block(torch.from_numpy(vector[None]).float(), groups, len(inputs))
+        finally:
+            hook.remove()
+        if [part.shape[:-1] for part in read] != [rows.shape for rows, _ in groups]:
+            return None
+        return torch.cat(read).cpu()[torch.cat([rows for rows, _ in groups]).argsort()]
+
+    @torch.inference_mode()
     @exact_float32()
     def _block(self, block: torch.Tensor, groups: _Groups, examples: int) -> torch.Tensor:
         """Return the logits of some candidates, ``(block, n, K)``, on the CPU."""

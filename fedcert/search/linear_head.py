@@ -10,6 +10,8 @@ import torch
 
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.data.examples import Examples
+from fedcert.devices import exact_float32
+from fedcert.models.encoder import TASK_HEAD
 from fedcert.priors.base import FloatArray
 from fedcert.search.batched import BatchedScorer
 
@@ -90,7 +92,7 @@ class LinearHead:
         """Return what the head multiplies with its weights, shape ``(n, width)``.
 
         Where row k of the weights is the unit vector of feature j, that feature is the logit of
-        label k.
+        label k. What is below the head does not know of its weights, so it runs once.
         """
         labels, width = self.weight.shape
         units = np.zeros((-(-width // labels), labels, width))
@@ -101,6 +103,27 @@ class LinearHead:
         probes[:, self.at : self.at + size] += (units - self.weight).reshape(len(units), size)
         if self.trained:
             probes[:, self.at + size :] = 0.0
-        logits = torch.cat([part for _, part in scorer.logits(probes, examples.inputs)])
+        logits = self._logits(scorer, probes, examples)
         flat = logits.double().numpy().transpose(1, 0, 2).reshape(len(examples), -1)
         return np.asarray(flat[:, :width])
+
+    def _logits(
+        self, scorer: BatchedScorer, probes: FloatArray, examples: Examples
+    ) -> torch.Tensor:
+        """Return the logits of adapters that differ in the head alone, ``(C, n, K)``."""
+        model, start = scorer.model, f"{TASK_HEAD}."
+        if model.space.head[0].name.startswith(start):
+            given = scorer.given_to(TASK_HEAD, self.start, examples.inputs)
+            if given is not None:
+                head: Any = model.base.model.get_submodule(TASK_HEAD)
+                space = model.space.holding(probes.shape[1], labels=model.base.num_labels)
+                tensors = {
+                    name.removeprefix(start): part.to(model.device)
+                    for name, part in space.split(torch.from_numpy(probes).float()).items()
+                    if name.startswith(start)
+                }
+                stacked = given.to(model.device).repeat(len(probes), 1)
+                with torch.inference_mode(), exact_float32():
+                    logits: torch.Tensor = head.stacked(stacked, tensors).cpu()
+                return logits.reshape(len(probes), len(given), -1)
+        return torch.cat([part for _, part in scorer.logits(probes, examples.inputs)])
