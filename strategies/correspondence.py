@@ -108,6 +108,7 @@ class Correspondence:
                 message=message_type,
                 clients=len(clients),
                 bytes_down=size * len(clients),
+                to=clients,
             )
         return messages
 

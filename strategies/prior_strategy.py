@@ -162,8 +162,9 @@ class PriorStrategy(Strategy):
                 first, kept = self._latest is None, self.source.kept
                 self._registration.wait(grid, self._events, pooled=kept, must_fit=first)
             rounds = self.rounds_needed(grid) if num_rounds is None else num_rounds
-            if num_rounds is None and self._latest is None:
-                self.source.check_clients(self.roster(grid), self.failures)
+            if self._registration is not None and self._latest is None:
+                short = self.source.shortage(self.roster(grid), self.failures)
+                self._registration.check(short, self._events)
             self._events.record("round", number=0, total=rounds)
             if not isinstance(grid, ObservedGrid):
                 grid = cast(Grid, ObservedGrid(grid, self.receive))
@@ -196,9 +197,8 @@ class PriorStrategy(Strategy):
         """Return who is there, asking all nodes the first time."""
         if self._roster is None:
             self._events.phase(SHOWN[Phase.ROLL_CALL])
-            self._roster = call_roll(
-                grid, grid.get_node_ids(), timeout=min(_LONGEST_HELLO, self._timeout)
-            )
+            wait, nodes = min(_LONGEST_HELLO, self._timeout), grid.get_node_ids()
+            self._roster = call_roll(grid, nodes, timeout=wait, events=self._events)
             for node, cause in self._roster.failures.items():
                 self._letters.note_failure(f"node {node}", "hello", cause)
             self.source.begin(self._roster)

@@ -28,11 +28,30 @@ class Registration:
         Seconds, after which it goes on with those that are there.
     needed : int
         Adapters that a prior needs.
+    gathers : bool (default: False)
+        Whether a run of too few nodes is worth its while, since others follow in later ones:
+        so it is where a setting says how many nodes to wait for.
     """
 
     nodes: int
     patience: float
     needed: int
+    gathers: bool = False
+
+    def check(self, shortage: str, events: Events) -> None:
+        """Raise `RunError` if there are too few clients, or only say so where runs gather them.
+
+        Parameters
+        ----------
+        shortage : str
+            What is lacking; nothing if nothing is.
+        events : Events
+            Told, if the run goes on.
+        """
+        if shortage and not self.gathers:
+            raise RunError(shortage)
+        if shortage:
+            events.note(f"WARNING: this run can only add to the pool: {shortage}")
 
     def wait(self, grid: Grid, events: Events, *, pooled: int, must_fit: bool) -> None:
         """Wait until the nodes have registered, or patience is over.

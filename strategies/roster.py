@@ -19,6 +19,7 @@ from fedcert.messages import (
     HelloReply,
 )
 from fedcert.messages.flower import failure_cause, reply_of
+from fedcert.runs.events import Events
 from fedcert.strategies.observed_grid import ObservedGrid
 
 __all__ = ["Roster", "call_roll"]
@@ -47,7 +48,9 @@ class Roster:
         return sorted(client for client, own in self.roles.items() if own == role)
 
 
-def call_roll(grid: Grid, node_ids: Iterable[int], *, timeout: float) -> Roster:
+def call_roll(
+    grid: Grid, node_ids: Iterable[int], *, timeout: float, events: Events | None = None
+) -> Roster:
     """Ask every node who it is.
 
     Of several nodes with one client id the first by node id counts; the others are
@@ -61,6 +64,8 @@ def call_roll(grid: Grid, node_ids: Iterable[int], *, timeout: float) -> Roster:
         The nodes to ask.
     timeout : float
         Seconds to wait for answers.
+    events : Events, optional
+        Told which nodes are asked, and which have answered.
 
     Returns
     -------
@@ -74,8 +79,16 @@ def call_roll(grid: Grid, node_ids: Iterable[int], *, timeout: float) -> Roster:
     roles: dict[str, str] = {}
     # A node that does not answer in time sends nothing at all.
     failures = {message.metadata.dst_node_id: "no answer in time" for message in asked}
+    events = events or Events()
+    names = [f"node {message.metadata.dst_node_id}" for message in asked]
+    events.record("sent", message=HELLO, clients=len(asked), bytes_down=0, to=names)
+
+    def heard(reply: Message) -> None:
+        node = f"node {reply.metadata.src_node_id}"
+        events.record("received", message=HELLO, client=node, bytes_up=0)
+
     # Observed: a node that leaves now is not waited for.
-    replies = ObservedGrid(grid).send_and_receive(asked, timeout=timeout)
+    replies = ObservedGrid(grid, heard).send_and_receive(asked, timeout=timeout)
     sent_to = {message.metadata.message_id: message.metadata.dst_node_id for message in asked}
     for reply in sorted(replies, key=lambda r: sent_to[r.metadata.reply_to_message_id]):
         node = sent_to[reply.metadata.reply_to_message_id]

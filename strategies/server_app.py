@@ -9,9 +9,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcert.runs.events import logged_run
 from fedcert.runs.failures import failed_line, failure_rows
-from fedcert.runs.progress import Viewer
+from fedcert.runs.machine import PeakMemory
+from fedcert.runs.progress import Stopwatch, Viewer
 from fedcert.settings import RunSettings
 from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.reporting import results_of, write_results
 from fedcert.strategies.serving import check_absolute, serve, settings_and_output
 
 __all__ = ["app", "make_server_app"]
@@ -52,10 +54,16 @@ def make_server_app(
         check_absolute(folder)
         assert folder is not None  # it is absolute
         # Flower's id of the run, so that `flwr list` and the event log speak of the same one.
+        watch = Stopwatch()
         with logged_run(
-            folder, command="flwr run", run=str(context.run_id), listeners=[_Log()]
+            folder, command="flwr run", run=str(context.run_id), listeners=[watch, _Log()]
         ) as events:
-            outcome = serve(grid, resolved, output=folder, events=events, strategy=strategy)
+            with PeakMemory() as memory:
+                outcome = serve(grid, resolved, output=folder, events=events, strategy=strategy)
+                results = results_of(
+                    outcome, resolved, output=folder, events=events, command="flwr run"
+                )
+            write_results(results, folder, watch=watch, memory=memory, events=events)
         if failures := outcome.strategy.failures:
             log(WARNING, "%s", failed_line(failure_rows(failures)))
 

@@ -242,6 +242,7 @@ class Run:
                 nodes=settings.server.nodes or expected,
                 patience=settings.server.registration_timeout,
                 needed=self._fewest,
+                gathers=settings.server.nodes > 0,
             ),
             "events": self._events,
         }

@@ -14,7 +14,7 @@ from flwr.common.logger import log
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
-from fedcert.errors import FedcertError, RunError
+from fedcert.errors import FedcertError
 from fedcert.messages import TRAIN, UPSTREAM, AdapterReply, AdapterRequest
 from fedcert.messages.flower import arrays_of
 from fedcert.pool import Pool
@@ -132,8 +132,8 @@ class PriorSource(ABC):
     def metrics(self) -> dict[str, int]:
         """Count what a round brought."""
 
-    def check_clients(self, roster: Roster, failures: Sequence[Failure]) -> None:
-        """Raise `RunError`, before anybody works, if no prior can come of who is there.
+    def shortage(self, roster: Roster, failures: Sequence[Failure]) -> str:
+        """Say, before anybody works, if no prior can come of who is there; else nothing.
 
         Parameters
         ----------
@@ -144,13 +144,14 @@ class PriorSource(ABC):
         """
         failed = {failure.client for failure in failures}
         there = len(self.clients(roster) | {*self.pending(roster, failed=failed)})
-        if there < self.min_pool:
-            causes = causes_of(failures)
-            raise RunError(
-                f"setting 'server.min_pool': {there} clients train, or are in the pool, and a "
-                f"prior takes {self.min_pool} adapters; start more upstream nodes, or lower "
-                f"it{': ' + causes if causes else ''}"
-            )
+        if there >= self.min_pool:
+            return ""
+        causes = causes_of(failures)
+        return (
+            f"setting 'server.min_pool': {there} clients train, or are in the pool, and a "
+            f"prior takes {self.min_pool} adapters; start more upstream nodes, or lower "
+            f"it{': ' + causes if causes else ''}"
+        )
 
     def enough(self) -> bool:
         """Whether there is enough for a fit, once nobody is left to ask."""

@@ -37,7 +37,7 @@ def report(
     try:
         results = json.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise FedcertError(f"{run}: no results.json; this is not a finished run") from error
+        raise FedcertError(f"{run}: no results.json; {_why_none(run)}") from error
     except ValueError as error:
         raise FedcertError(f"{source}: damaged, not JSON ({error})") from error
     path = output or run / "report.html"
@@ -45,10 +45,25 @@ def report(
     say(str(path))
 
 
+def _why_none(run: Path) -> str:
+    from fedcert.runs.status import read_status
+
+    try:
+        found = read_status(run)
+    except FedcertError:
+        return "this is no run folder"
+    if found.state != "finished":
+        return f"the run is {found.state}, and fedcert status {run} says how far it came"
+    return (
+        "the run is finished, and its ServerApp wrote none; fedcert's own does, and one of "
+        "yours with results_of and write_results of fedcert.strategies.reporting"
+    )
+
+
 def _certificate(source: Path, output: Path | None) -> None:
     from fedcert.certificates import Certificate
     from fedcert.reports.certificate_page import write_certificate_page
 
     path = output or source.with_suffix(".html")
-    write_certificate_page(Certificate.read(source), path)
+    write_certificate_page(Certificate.read(source), path, record=source)
     say(str(path))

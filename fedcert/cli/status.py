@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["status"]
 
 _UNKNOWN = "unknown"
+_NAMED = 5  # of those who are waited for
 
 
 def status(
@@ -84,6 +85,8 @@ def _rows(found: RunStatus) -> list[tuple[str, str]]:
     rows += [("phase", _phase(found.progress))]
     if found.state == "running":
         rows.append(("phase ends in", _duration(found.progress.seconds_left)))
+    if found.waiting:
+        rows.append(("waiting for", _named(found.waiting)))
     if found.progress.rounds is not None:
         rows.append(("round", f"{found.progress.round} of {found.progress.rounds}"))
     mean = found.mean_certificate
@@ -98,6 +101,12 @@ def _rows(found: RunStatus) -> list[tuple[str, str]]:
         ("failures", f"{failed}" if failed else "none"),
         ("traffic", f"{_mib(found.bytes_up)} up, {_mib(found.bytes_down)} down"),
     ]
+
+
+def _named(clients: list[str]) -> str:
+    more = len(clients) - _NAMED
+    shown = ", ".join(clients[:_NAMED])
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _state(found: RunStatus) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fedcert.atomic import write_atomically
@@ -13,19 +15,65 @@ from fedcert.reports.templates import environment
 __all__ = ["render_certificate", "write_certificate_page"]
 
 
-def render_certificate(certificate: Certificate) -> str:
+def render_certificate(
+    certificate: Certificate, *, record: str = "certificate.json", date: str = ""
+) -> str:
     """Return a certificate as one self-contained HTML page, in the record's own words.
 
     Nothing is checked here: `fedcert.certificates.verify_record` is for that.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        What it shows.
+    record : str (default: "certificate.json")
+        The name of its file, which stands beside the page.
+    date : str (default: "")
+        When its file was written. A record holds no date, and nobody signed this one.
+
+    Returns
+    -------
+    str
+        The page.
     """
     page = (
         environment()
         .get_template("certificate.html.jinja")
-        .render(certificate=certificate, digests=asdict(certificate.digests), colors=COLORS)
+        .render(
+            certificate=certificate,
+            claim=_shortened(certificate.statement),
+            seen_by=_shortened(certificate.witness or ""),
+            digests=asdict(certificate.digests),
+            record=record,
+            date=date,
+            colors=COLORS,
+        )
     )
     return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
 
 
-def write_certificate_page(certificate: Certificate, path: Path) -> None:
-    """Write the page, in full or not at all."""
-    write_atomically(path, render_certificate(certificate).encode())
+def write_certificate_page(
+    certificate: Certificate, path: Path, *, record: Path | None = None
+) -> None:
+    """Write the page, in full or not at all; it is dated as the file of the record is.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        What it shows.
+    path : Path
+        The page.
+    record : Path, optional
+        The certificate's file; by default the one beside the page that ends in ``.json``.
+    """
+    record = record or path.with_suffix(".json")
+    written = datetime.fromtimestamp(record.stat().st_mtime, UTC)
+    page = render_certificate(
+        certificate, record=record.name, date=written.strftime("%Y-%m-%d %H:%M UTC")
+    )
+    write_atomically(path, page.encode())
+
+
+def _shortened(text: str) -> str:
+    """Cut keys and digests, which stand in a table of the page in full."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52,}\b", "\\1\N{HORIZONTAL ELLIPSIS}", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ __all__ = [
     "data_size",
     "decimal_up",
     "duration",
+    "moment",
     "percent",
     "percent_brief",
     "percent_up",
@@ -118,6 +120,23 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def moment(stamp: str) -> str:
+    """Print a time of ISO 8601 as date, hour, and minute of UTC; other text as it is.
+
+    Examples
+    --------
+    >>> moment("2026-11-29T14:05+02:00")
+    '2026-11-29 12:05 UTC'
+    """
+    try:
+        when = datetime.fromisoformat(stamp)
+    except ValueError:
+        return stamp
+    if when.tzinfo is None:
+        return f"{when:%Y-%m-%d %H:%M}"
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def relative_link(path: str | None) -> str | None:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from fedcert.atomic import write_atomically
 from fedcert.reports import figures, formats, plan_figure, prior_figures
+from fedcert.reports.answers import answers
 from fedcert.reports.results import Communication, Nearest, Results, read_results
 from fedcert.reports.summary import alerts, headline
 from fedcert.reports.svg import COLORS, NARROW, WIDE
@@ -51,6 +52,7 @@ def render_report(results: Mapping[str, Any]) -> str:
         facts=facts,
         alerts=alerts(checked, facts),
         verdict=verdict(checked, facts),
+        answers=answers(checked, facts),
         figures={name: Markup(svg) for name, svg in _draw_all(checked).items()},  # noqa: S704
         colors=COLORS,
         thinned=len(checked.clients) > figures.MOST_ROWS,
@@ -98,11 +100,7 @@ def _two_width_drawings(results: Results) -> dict[str, _Drawing]:
     if results.clients:
         rows = [figures.ClientBar(c.client, c.bound, c.test_error) for c in results.clients]
         drawings["clients"] = partial(figures.certificates_by_client, rows, chance=chance)
-    if results.bound_by_n:
-        series: dict[str, list[figures.SizeAndBound]] = {}
-        for row in results.bound_by_n:
-            point = figures.SizeAndBound(row.n, row.bound, row.test_error)
-            series.setdefault(row.recipe, []).append(point)
+    if series := _sizes(results):
         drawings["sizes"] = partial(figures.bound_by_size, series, chance=chance)
     if results.plan:
         rows_by_n = [
@@ -118,6 +116,25 @@ def _two_width_drawings(results: Results) -> dict[str, _Drawing]:
     if curves:
         drawings["profiles"] = partial(figures.best_of_m, curves)
     return drawings
+
+
+def _sizes(results: Results) -> dict[str, list[figures.SizeAndBound]]:
+    """Return the curves of the recipes, and that of clients on their own.
+
+    Where one of them served, its test error and that of clients on their own are drawn and no
+    other: those of the recipes lie on top of each other.
+    """
+    series: dict[str, list[figures.SizeAndBound]] = {}
+    told = {row.recipe for row in results.bound_by_n}
+    shown = {"served"} & told or told
+    for row in sorted(results.bound_by_n, key=lambda row: row.recipe != "served"):
+        error = row.test_error if row.recipe in shown else None
+        series.setdefault(row.recipe, []).append(figures.SizeAndBound(row.n, row.bound, error))
+    if results.local is not None and results.local.by_n:
+        series["alone"] = [
+            figures.SizeAndBound(row.n, row.bound, row.test_error) for row in results.local.by_n
+        ]
+    return series
 
 
 def _prior_figures(results: Results) -> dict[str, str]:

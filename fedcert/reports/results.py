@@ -19,13 +19,16 @@ __all__ = [
     "BoundByN",
     "Client",
     "Communication",
+    "Data",
     "Failure",
+    "Local",
     "Nearest",
     "PlannedSize",
     "Prior",
     "Profile",
     "Projection",
     "Results",
+    "SizeAlone",
     "read_results",
 ]
 
@@ -73,6 +76,8 @@ class Client(_Record):
     test_examples: int | None = None
     seconds: Amount | None = None
     certificate: Text | None = None
+    page: Text | None = None
+    delta: Share | None = None
     verified: bool | None = None
     local_bound: Share | None = None
     local_error: Share | None = None
@@ -85,6 +90,28 @@ class BoundByN(_Record):
     n: int = Field(ge=1)
     bound: Share
     test_error: Share | None = None
+
+
+class SizeAlone(_Record):
+    """What clients get on their own at one number of support examples."""
+
+    n: int = Field(ge=1)
+    bound: Share
+    test_error: Share | None = None
+
+
+class Local(_Record):
+    """What new clients get from their labels without a federation, in the mean."""
+
+    by_n: Rows[SizeAlone] = ()
+
+
+class Data(_Record):
+    """The clients' examples: a digest of all, and by role how many there are of each label."""
+
+    digest: Text | None = None
+    examples: Table[Text, int] = {}
+    labels: Table[Text, Table[Text, int]] = {}
 
 
 class PlannedSize(_Record):
@@ -181,6 +208,9 @@ class Results(_Record):
     labels: Rows[AnyText] = ()
     chance: Share | None = None
     delta: Share | None = None
+    finished: Text | None = None
+    local: Local | None = None
+    data: Data | None = None
     bound_by_n: Rows[BoundByN] = ()
     plan: Rows[PlannedSize] = ()
     prior: Prior | None = None

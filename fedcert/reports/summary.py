@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
 from fedcert.reports.formats import percent_brief, plural
 from fedcert.reports.results import Results
@@ -31,6 +32,10 @@ class Headline:
         Clients whose certificate was checked and did not verify.
     unchecked
         Clients whose certificate was not checked.
+    delta
+        The largest probability with which a certificate may fail.
+    error_se
+        Standard error over clients of `mean_error`; zero for a single one.
     sizes, candidates
         Smallest and largest number of support examples, and of candidates, of a client.
     """
@@ -45,6 +50,8 @@ class Headline:
     above: int
     unverified: int
     unchecked: int
+    delta: float | None
+    error_se: float
     sizes: tuple[int, int] | None
     candidates: tuple[int, int] | None
 
@@ -65,6 +72,8 @@ def headline(results: Results) -> Headline:
         above=sum(error > bound for bound, error in measured),
         unverified=sum(client.verified is False for client in clients),
         unchecked=sum(client.verified is None for client in clients),
+        delta=max((c.delta for c in clients if c.delta is not None), default=results.delta),
+        error_se=_standard_error([error for _, error in measured]),
         sizes=_range(client.n for client in clients),
         candidates=_range(c.candidates for c in clients if c.candidates is not None),
     )
@@ -96,6 +105,10 @@ def alerts(results: Results, figures: Headline) -> list[str]:
 def _mean(values: Iterable[float]) -> float | None:
     listed = list(values)
     return sum(listed) / len(listed) if listed else None
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
 def _range(values: Iterable[int]) -> tuple[int, int] | None:

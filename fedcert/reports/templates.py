@@ -24,6 +24,7 @@ def environment() -> Environment:
         "count",
         "data_size",
         "duration",
+        "moment",
         "percent",
         "percent_brief",
         "percent_up",

@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,7 +50,7 @@ KINDS: Mapping[str, frozenset[str]] = {
     "round": frozenset({"number", "total"}),
     "note": frozenset({"text"}),
     # Messages
-    "sent": frozenset({"message", "clients", "bytes_down"}),
+    "sent": frozenset({"message", "clients", "bytes_down", "to"}),
     "received": frozenset({"message", "client", "bytes_up"}),
     # What came of them
     "upload-accepted": frozenset({"client"}),
@@ -113,7 +113,7 @@ class Events:
         self._phase: tuple[str, int | None] = "", None
         self._done = 0
 
-    def record(self, kind: str, **fields: str | float | None) -> None:
+    def record(self, kind: str, **fields: str | float | Sequence[str] | None) -> None:
         """Tell an event.
 
         Raises
@@ -302,7 +302,7 @@ def _spelled(when: float) -> str:
     return moment.replace("+00:00", "Z")
 
 
-def _storable(value: str | float | None) -> str | float | None:
+def _storable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):

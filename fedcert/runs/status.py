@@ -85,6 +85,9 @@ class RunStatus:
         Certificates in the folder, likewise.
     mean_certificate : float or None
         Mean bound of this run's certificates.
+    waiting : list of str
+        While it runs: who was asked for something and has not answered. A node that has not
+        yet said which client it is goes by its number in Flower.
     seeds : int
         Seeds that this run issued.
     failures : list of dict
@@ -107,6 +110,7 @@ class RunStatus:
     pool: int
     certificates: int
     mean_certificate: float | None
+    waiting: list[str]
     seeds: int
     failures: list[dict[str, Any]]
     bytes_up: int
@@ -167,6 +171,7 @@ def read_status(folder: Path) -> RunStatus:
         pool=_pool_size(folder),
         certificates=len(list((folder / "certificates").glob("*.json"))),
         mean_certificate=sum(bounds) / len(bounds) if bounds else None,
+        waiting=_waiting(events) if state == RUNNING else [],
         seeds=len(_of(events, "seed-issued")),
         failures=failure_rows(_failures(events)),
         bytes_up=_sum(events, "received", "bytes_up"),
@@ -235,6 +240,18 @@ def _progress(events: Sequence[Event], end: float, *, running: bool) -> Progress
         seconds=max(0.0, end - phase.time),
         seconds_left=left,
     )
+
+
+def _waiting(events: Iterable[Event]) -> list[str]:
+    """Return who was asked last for something and has neither answered nor failed."""
+    waiting: dict[str, None] = {}
+    for event in events:
+        if event.kind == "sent":
+            named = event.fields.get("to")
+            waiting |= dict.fromkeys(map(str, named if isinstance(named, list) else ()))
+        elif event.kind in ("received", "failure", "upload-refused"):
+            waiting.pop(str(event.fields.get("client")), None)
+    return list(waiting)
 
 
 def _failures(events: Iterable[Event]) -> list[Failure]:

@@ -36,7 +36,7 @@ from fedcert.simulations.benchmarks.coverage import coverage
 from fedcert.simulations.benchmarks.federations import Federation, remembered
 from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.benchmarks.recipes import limit
-from fedcert.simulations.measuring import inputs_digest
+from fedcert.strategies.measuring import inputs_digest
 
 __all__ = ["main"]
 

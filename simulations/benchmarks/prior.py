@@ -25,7 +25,7 @@ from fedcert.simulations.benchmarks.prior_poisoning import poisoning_rows
 from fedcert.simulations.benchmarks.prior_privacy import privacy_rows
 from fedcert.simulations.benchmarks.prior_robustness import robustness_rows
 from fedcert.simulations.benchmarks.publishing import publish
-from fedcert.simulations.measuring import client_risks
+from fedcert.strategies.measuring import client_risks
 
 __all__ = ["main"]
 

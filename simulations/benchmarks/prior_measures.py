@@ -6,7 +6,7 @@ from typing import Any
 
 from fedcert.priors import Prior
 from fedcert.simulations.benchmarks.federations import Federation
-from fedcert.simulations.measuring import bounds_by_size, risk_curves
+from fedcert.strategies.measuring import bounds_by_size, risk_curves
 
 __all__ = ["CANDIDATES", "measure_prior"]
 

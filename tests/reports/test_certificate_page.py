@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,8 @@ def test_the_page_says_all_that_the_record_says() -> None:
     certificate = _certificate()
     page = render_certificate(certificate).replace("&#39;", "'")
     for words in (
-        certificate.statement,
+        re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", certificate.statement),
+        f"{certificate.errors / certificate.certified_on:.1%}",
         *certificate.assumptions,
         *(entry.purpose for entry in certificate.ledger),
         certificate.digests.bundle,
@@ -42,6 +45,21 @@ def test_a_certificate_that_says_nothing_says_so(tmp_path: Path) -> None:
     certificate = _certificate()
     warning = "no more than guessing"
     assert warning not in render_certificate(replace(certificate, bound=certificate.chance / 2))
-    path = tmp_path / "page.html"
-    write_certificate_page(replace(certificate, bound=1.0), path)
-    assert warning in path.read_text(encoding="utf-8")
+    path, record = tmp_path / "page.html", tmp_path / "record.json"
+    record.touch()
+    os.utime(record, (0, 0))
+    write_certificate_page(replace(certificate, bound=1.0), path, record=record)
+    page = path.read_text(encoding="utf-8")
+    assert warning in page
+    # A record holds no date: the page has that of the file, and says that nobody signed it.
+    assert "1970-01-01 00:00 UTC" in page
+    assert "nobody signed its date" in page
+    assert 'href="record.json"' in page
+
+
+def test_digests_stand_in_the_table_and_not_in_the_claim() -> None:
+    certificate = _certificate()
+    page = render_certificate(certificate)
+    claim = page[page.index("</h1>") : page.index("<h2>")]
+    assert re.search(r"[0-9a-f]{13}", claim) is None
+    assert page.count(certificate.digests.bundle) == 1

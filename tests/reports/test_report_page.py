@@ -164,7 +164,7 @@ def test_headline_figures(results: dict[str, Any]) -> None:
     text = words(results)
     assert "New clients 3 with 16 to 48 labeled examples" in text
     assert "Mean certificate 40.0% mean upper bound on the error, each at 95%" in text
-    assert "Mean test error 20.0% measured on unused test examples of 2 clients" in text
+    assert "Mean test error 20.0% ± 20.0%, on unused test examples of 2 clients" in text
     assert "Non-vacuous 2 of 3 certificates below chance, 50%" in text
 
 

@@ -189,6 +189,21 @@ def test_counts_come_from_the_log(tmp_path: Path) -> None:
     ]
 
 
+def test_who_was_asked_and_has_not_answered_is_named(tmp_path: Path) -> None:
+    asked = {"kind": "sent", "message": "train.adapter", "clients": 3, "to": ["a", "b", "c"]}
+    _log(
+        tmp_path,
+        _start(),
+        asked,
+        {"kind": "received", "message": "train.adapter", "client": "b", "bytes_up": 7},
+        {"kind": "failure", "client": "c", "phase": "training", "cause": "disk full"},
+        {"kind": "sent", "message": "of an earlier version", "clients": 1},
+    )
+    assert read_status(tmp_path).waiting == ["a"]
+    _log(tmp_path, {"kind": "run-ended", "status": "finished"})
+    assert read_status(tmp_path).waiting == []
+
+
 def test_a_damaged_pool_index_is_no_reason_to_fail(tmp_path: Path) -> None:
     _log(tmp_path, _start())
     (tmp_path / "pool").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import NoReturn
@@ -15,11 +16,12 @@ from fedcert.certificates import Certificate
 from fedcert.cli.status import _phase
 from fedcert.errors import PriorError, RunError, SettingsError
 from fedcert.messages import CERTIFY, TRAIN
-from fedcert.runs.events import Events, logged_run
+from fedcert.runs.events import EVENTS_FILE, Events, logged_run, read_events
 from fedcert.runs.progress import Viewer
-from fedcert.runs.status import read_status
+from fedcert.runs.status import _waiting, read_status
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.strategies.pooled_prior import PooledPrior
+from fedcert.strategies.reporting import results_of
 from fedcert.strategies.server_app import app
 from fedcert.strategies.serving import serve
 
@@ -107,6 +109,20 @@ def test_too_few_clients_for_a_prior_are_told_before_anybody_trains(tmp_path: Pa
     with pytest.raises(RunError, match=message):
         federation.serve()
     assert federation.clients.count()[TRAIN] == 0
+
+
+def test_a_run_that_waits_for_so_many_nodes_gathers_adapters_for_later_ones(
+    tmp_path: Path,
+) -> None:
+    nodes = UPSTREAM + NEW
+    settings = tiny_settings(server__min_pool=UPSTREAM + 1, server__nodes=nodes)
+    federation = Federation(tmp_path / "run", settings)
+    with logged_run(federation.output, command="serve") as events:  # noqa: SIM117
+        with pytest.raises(RunError, match=r"^fewer than 15 adapters came in"):
+            serve(federation.grid, settings, output=federation.output, events=events)
+    (note,) = [e for e in read_events(federation.output / EVENTS_FILE) if e.kind == "note"]
+    assert "this run can only add to the pool: setting 'server.min_pool'" in note.fields["text"]
+    assert len(federation.pool()) == UPSTREAM
 
 
 def test_a_pool_just_large_enough_is_fitted(tmp_path: Path) -> None:
@@ -252,6 +268,53 @@ def test_the_server_app_takes_its_settings_from_the_run_config(
     assert undisturbed.bundle is not None
     saved = Bundle.load(federation.output / "bundle")
     assert saved.prior.digest == undisturbed.bundle.prior.digest
+
+
+def test_the_server_app_ends_with_what_a_simulation_ends_with(
+    federation: Federation,
+) -> None:
+    output = federation.output
+    _run_app(federation, **CONFIG, output=str(output))
+    assert read_status(output).state == "finished"
+    results = json.loads((output / "results.json").read_text())
+    assert [row["verified"] for row in results["clients"]] == [True, True]
+    assert {"served", "union"} <= {row["recipe"] for row in results["bound_by_n"]}
+    assert results["local"]["by_n"][-1]["n"] == results["clients"][0]["n"]
+    assert sum(results["data"]["labels"]["new clients"].values()) == NEW * 32
+    page = (output / "report.html").read_text()
+    for row in results["clients"]:
+        assert (output / row["page"]).is_file()
+        assert f'href="{row["page"]}"' in page
+    assert (output / "base-model" / "config.json").is_file()
+    assert json.loads((output / "summary.json").read_text())["new_clients"] == NEW
+
+
+def test_nodes_with_data_of_their_own_are_not_measured_on_the_scenarios(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = federation.serve()
+    monkeypatch.setattr(type(outcome.scenario), "new_clients", ())
+    results = results_of(
+        outcome,
+        federation.settings,
+        output=federation.output,
+        events=Events(),
+        command="flwr run",
+    )
+    assert len(results["clients"]) == NEW
+    assert results["bound_by_n"] == results["profiles"] == []
+    assert "data" not in results
+
+
+def test_whoever_is_asked_is_named_in_the_log(federation: Federation) -> None:
+    _run_app(federation, **CONFIG, output=str(federation.output))
+    events = read_events(federation.output / EVENTS_FILE)
+    asked = {
+        event.fields["message"]: event.fields["to"] for event in events if event.kind == "sent"
+    }
+    assert asked["train.adapter"] == CLIENTS[:UPSTREAM]
+    assert all(name.startswith("node ") for name in asked["query.hello"])
+    assert _waiting(events) == []
 
 
 def test_the_server_app_logs_failures_once_and_warnings(

@@ -1,4 +1,4 @@
-"""What a simulation knows about its prior: what the server knows, or more."""
+"""What a run can tell about its prior: what the server knows, or in simulations more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from fedcert.bundles.versions import BundleVersions
-from fedcert.errors import RunError
 from fedcert.fitting import FittedPrior, audit_again, audit_prior
 from fedcert.pool import Pool
 from fedcert.priors import LatentSpace, Prior
@@ -22,7 +21,7 @@ from fedcert.strategies.serving import Outcome
 __all__ = ["describe_prior", "evidence_of", "prior_section"]
 
 
-def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> FittedPrior:
+def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> FittedPrior | None:
     """Return the prior with the adapters behind it, and audits.
 
     If the bundle of an earlier run served, the pool is audited again as it was then. After a
@@ -41,13 +40,8 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
 
     Returns
     -------
-    FittedPrior
-        The prior with its audits.
-
-    Raises
-    ------
-    RunError
-        If the clients' adapters are not there.
+    FittedPrior or None
+        The prior with its audits; None where nobody shows the adapters behind it.
     """
     if outcome.fitted is not None:
         return outcome.fitted
@@ -60,7 +54,7 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
     judges = sorted(adapters.keys() & source.judges)
     members = sorted(adapters.keys() - source.judges)
     if not judges or not members:
-        raise RunError(f"{output / 'clients'}: the clients' adapters are gone")
+        return None
     return audit_prior(
         strategy.bundle.prior,
         fitted_on=np.array([adapters[client] for client in members]),
@@ -79,19 +73,22 @@ def _of_an_earlier_run(
     return audit_again(prior, pool, settings=settings.prior, seed=settings.seed)
 
 
-def describe_prior(outcome: Outcome, evidence: FittedPrior) -> str:
+def describe_prior(outcome: Outcome, evidence: FittedPrior | None) -> str:
     """Say in a sentence or two how the prior came about."""
     bundle = outcome.strategy.bundle
     assert bundle is not None  # serve() raises otherwise
+    choice = str(bundle.notes["choice"])
     if isinstance(outcome.strategy.source, FederatedSource):
+        if evidence is None:
+            return f"{choice}. The server saw no adapter"
         return (
-            f"{bundle.notes['choice']}, on the sums of {len(evidence.fitted_on)} clients. The "
+            f"{choice}, on the sums of {len(evidence.fitted_on)} clients. The "
             "server saw no adapter; the simulation looked at them for this report"
         )
     if "residual_mean" not in bundle.notes:
-        return str(bundle.notes["choice"])
+        return choice
     return (
-        f"{bundle.notes['choice']}. "
+        f"{choice}. "
         f"{bundle.notes['projected_uploads']} uploads were projected from "
         f"LoRA adapters, which lost {bundle.notes['residual_mean']:.1%} of their squared norm "
         f"on average and {bundle.notes['residual_worst']:.1%} at worst"
@@ -99,7 +96,7 @@ def describe_prior(outcome: Outcome, evidence: FittedPrior) -> str:
 
 
 def prior_section(
-    outcome: Outcome, fitted: FittedPrior, settings: RunSettings
+    outcome: Outcome, fitted: FittedPrior | None, settings: RunSettings
 ) -> dict[str, Any]:
     """Return what a report shows of the prior.
 
@@ -107,8 +104,8 @@ def prior_section(
     ----------
     outcome : Outcome
         What the server's side of the run returned.
-    fitted : FittedPrior
-        The prior, with its audits.
+    fitted : FittedPrior or None
+        The prior with its audits, if there is evidence of it.
     settings : RunSettings
         Settings of the run.
 
@@ -117,15 +114,21 @@ def prior_section(
     dict
         A JSON object.
     """
-    plane = LatentSpace.of(fitted.fitted_on, size=2)
-    samples = fitted.prior.sample(derive_seed("report", settings.seed), count=200)
-    audit = fitted.audit
-    return {
-        "kind": fitted.prior.kind,
-        "adapter_dimension": fitted.prior.dimension,
-        "latent_dimension": fitted.prior.noise_width,
-        "pool_size": len(fitted.fitted_on) + len(fitted.held_out),
+    assert outcome.strategy.bundle is not None  # serve() raises otherwise
+    prior = outcome.strategy.bundle.prior
+    found: dict[str, Any] = {
+        "kind": prior.kind,
+        "adapter_dimension": prior.dimension,
+        "latent_dimension": prior.noise_width,
         "choice": describe_prior(outcome, fitted),
+    }
+    if fitted is None:
+        return found
+    plane = LatentSpace.of(fitted.fitted_on, size=2)
+    samples = prior.sample(derive_seed("report", settings.seed), count=200)
+    audit = fitted.audit
+    return found | {
+        "pool_size": len(fitted.fitted_on) + len(fitted.held_out),
         "projection": {
             "pool": plane.encode(fitted.fitted_on).tolist(),
             "held_out": plane.encode(fitted.held_out).tolist(),

@@ -1,4 +1,4 @@
-"""What a simulation measures beyond the protocol, on examples that nothing else uses."""
+"""What a run measures beyond the protocol where it has its clients' data: in simulations."""
 
 from __future__ import annotations
 
@@ -9,23 +9,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.canonical import digest_tensors
-from fedcert.certificates import Recipe, SplitRecipe, SteelRecipe, UnionRecipe
+from fedcert.certificates import (
+    Recipe,
+    RecipeTable,
+    SplitRecipe,
+    SteelRecipe,
+    UnionRecipe,
+)
 from fedcert.data.examples import Examples
 from fedcert.errors import PriorError
 from fedcert.personalization import candidate_seed
 from fedcert.planning import ClientReplay
 from fedcert.priors import PRIORS, Prior, best_of
 from fedcert.priors.base import FloatArray
+from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.scenarios import Scenario
 from fedcert.search import BatchedScorer
-from fedcert.simulations.local_learner import scorers
+from fedcert.strategies.local_learner import alone, scorers
 
-__all__ = ["bounds_by_size", "client_risks", "fit_baselines", "inputs_digest", "risk_curves"]
+__all__ = [
+    "SERVED",
+    "bounds_alone",
+    "bounds_by_size",
+    "client_risks",
+    "fit_baselines",
+    "inputs_digest",
+    "risk_curves",
+    "sizes_up_to",
+]
 
 SIZES = (8, 16, 32, 64)
+SERVED = "served"
+"""What the rows of the recipe that serves are called, whichever it is at each n."""
 
 
 def fit_baselines(prior: Prior, fitted_on: FloatArray, *, seed: int) -> dict[str, Prior]:
@@ -169,6 +188,7 @@ def bounds_by_size(
     delta: float,
     largest: int,
     most: int = 0,
+    served: RecipeTable | None = None,
     on_step: Callable[[int], None] = lambda _count: None,
 ) -> list[dict[str, Any]]:
     """Replay the recipes on growing parts of the support sets.
@@ -192,9 +212,11 @@ def bounds_by_size(
     delta : float
         Delta of each recipe.
     largest : int
-        The largest n.
+        The largest n, which is always among the sizes.
     most : int (default: 0)
         How many of the new clients; 0 for all.
+    served : RecipeTable, optional
+        Which recipe serves which n: replayed as well, under the name `SERVED`.
     on_step : callable, optional
         Called with the number of steps that were done since the last call.
 
@@ -203,32 +225,79 @@ def bounds_by_size(
     list of dict
         ``{"recipe", "n", "bound", "test_error"}``, means over the new clients.
     """
-    recipes: list[Recipe] = [
+    compared: list[Recipe] = [
         variant(candidates=candidates, delta=delta)
         for variant in (UnionRecipe, SplitRecipe, SteelRecipe)
     ]
-    sizes = [n for n in SIZES if n <= largest]
+    sizes = sizes_up_to(largest)
+    to_replay = [(recipe.kind, recipe, n) for recipe in compared for n in sizes]
+    if served is not None:
+        # A first attempt's share of delta, as in the certificates.
+        first = [(n, recipe_for_attempt(served.recipe_for(n), 1)) for n in sizes]
+        to_replay = [(SERVED, recipe, n) for n, recipe in first] + to_replay
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    tolerance = recipes[0].margin_tolerance
+    tolerance = max(recipe.margin_tolerance for _, recipe, _ in to_replay)
+    drawn = max(recipe.candidates for _, recipe, _ in to_replay)
     for client, scorer in scorers(model, scenario, margin_tolerance=tolerance, most=most):
         replays = ClientReplay(
             prior,
             scorer,
             scenario.support_examples(client, largest),
             seed=candidate_seed(bundle_digest, client, largest),
-            candidates=candidates,
+            candidates=drawn,
+            constants=constant_adapters(scorer.model.space, scorer.model.task.base.num_labels),
             tested=_tester(scorer, scenario.test_examples(client)),
         )
-        for recipe in recipes:
-            for n in sizes:
-                outcome = replays.outcome(recipe, n)
-                found.setdefault((recipe.kind, n), []).append((outcome.bound, outcome.risk))
+        for name, recipe, n in to_replay:
+            outcome = replays.outcome(recipe, n)
+            found.setdefault((name, n), []).append((outcome.bound, outcome.risk))
         on_step(1)
     return [
         {"recipe": kind, "n": n, "bound": float(means[0]), "test_error": _number(means[1])}
         for (kind, n), values in found.items()
         for means in [np.mean(values, axis=0)]
     ]
+
+
+def bounds_alone(
+    model: AdaptedModel, scenario: Scenario, *, delta: float, largest: int
+) -> list[dict[str, Any]]:
+    """Measure what new clients would certify without a federation, at growing sizes.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        The base model in the adapters' space.
+    scenario : Scenario
+        Holds the new clients' examples.
+    delta : float
+        Delta of each bound.
+    largest : int
+        The largest n.
+
+    Returns
+    -------
+    list of dict
+        ``{"n", "bound", "test_error"}``, means over the new clients; see `alone`.
+    """
+    rows = []
+    for n in sizes_up_to(largest):
+        found = alone(model, scenario, size=n, delta=delta).values()
+        errors = [row["local_error"] for row in found if row["local_error"] is not None]
+        if found:
+            rows.append(
+                {
+                    "n": n,
+                    "bound": float(np.mean([row["local_bound"] for row in found])),
+                    "test_error": float(np.mean(errors)) if errors else None,
+                }
+            )
+    return rows
+
+
+def sizes_up_to(largest: int) -> list[int]:
+    """Return the values of n that a report compares; the largest is one of them."""
+    return sorted({n for n in SIZES if n < largest} | {largest})
 
 
 def _tester(

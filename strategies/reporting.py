@@ -1,0 +1,333 @@
+"""What a run leaves to read: results.json, summary.json, the report, and certificates' pages.
+
+A simulation, ``flwr run``, and a deployment end with the same files. What only somebody who has
+the clients' data can measure is there where the scenario has them: in simulations.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedcert.adapters import PrefixCache
+from fedcert.atomic import write_json
+from fedcert.bundles import Bundle
+from fedcert.canonical import sha256_hex
+from fedcert.data.examples import Examples
+from fedcert.errors import FedcertError
+from fedcert.fitting import FittedPrior
+from fedcert.planning import Plan, recipe_name
+from fedcert.priors import PRIORS
+from fedcert.reports.certificate_page import write_certificate_page
+from fedcert.reports.results import RESULTS_FORMAT, read_results
+from fedcert.reports.summary import headline
+from fedcert.runs.events import Events
+from fedcert.runs.failures import failure_rows
+from fedcert.runs.machine import PeakMemory, describe_machine, versions
+from fedcert.runs.progress import Stopwatch
+from fedcert.scenarios import Scenario
+from fedcert.settings import RunSettings
+from fedcert.strategies.evidence import evidence_of, prior_section
+from fedcert.strategies.local_learner import alone
+from fedcert.strategies.measuring import (
+    bounds_alone,
+    bounds_by_size,
+    fit_baselines,
+    risk_curves,
+)
+from fedcert.strategies.serving import Outcome
+from fedcert.verification import verify
+
+__all__ = ["results_of", "write_results"]
+
+
+def results_of(
+    outcome: Outcome, settings: RunSettings, *, output: Path, events: Events, command: str
+) -> dict[str, Any]:
+    """Gather everything that a run's report shows, and copy the base model into its folder.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        What `serve` returned.
+    settings : RunSettings
+        What was asked for.
+    output : Path
+        The run folder.
+    events : Events
+        Told what is being done.
+    command : str
+        What somebody typed.
+
+    Returns
+    -------
+    dict
+        In the format ``fedcert.results/1``.
+    """
+    strategy, scenario, bundle = outcome.strategy, outcome.scenario, _bundle_of(outcome)
+    events.phase("copy the base model")
+    shutil.copytree(outcome.base.name, output / "base-model", dirs_exist_ok=True)
+    evidence = evidence_of(outcome, settings, output)
+    measured = _measured_on_data(outcome, evidence, settings, events)
+    certificates, own = strategy.certificates, measured.pop("alone", {})
+    example = next(iter(certificates.values()), None)
+    return {
+        "format": RESULTS_FORMAT,
+        "scenario": scenario.name,
+        "description": scenario.description,
+        "finished": datetime.now(UTC).isoformat(timespec="minutes"),
+        "seed": settings.seed,
+        "command": command,
+        "machine": describe_machine(),
+        "versions": versions(),
+        "labels": list(scenario.labels),
+        # Where labels are the clients' own, they may differ in number: the mean.
+        "chance": float(np.mean([made.chance for made in certificates.values()]))
+        if certificates
+        else None,
+        "delta": settings.certificate.delta,
+        "clients": [
+            _client_row(outcome, client, output) | own.get(client, {})
+            for client in sorted(certificates)
+        ],
+        "plan": _plan_rows(bundle.plan),
+        "prior": prior_section(outcome, evidence, settings),
+        "communication": _communication(outcome),
+        "failures": failure_rows(strategy.failures),
+        "statement": None if example is None else example.statement,
+        "assumptions": [] if example is None else list(example.assumptions),
+        "bundle_version": bundle.version,
+        "digests": {
+            "bundle": bundle.digest,
+            "base model": bundle.base_digest,
+            "adapter space": bundle.space.digest,
+            "prior": bundle.prior.digest,
+        },
+        "bound_by_n": [],
+        "profiles": [],
+        **measured,
+    }
+
+
+def write_results(
+    results: dict[str, Any],
+    output: Path,
+    *,
+    watch: Stopwatch,
+    memory: PeakMemory,
+    events: Events,
+) -> dict[str, Any]:
+    """Write results, summary, report, and a page for each certificate into the run folder.
+
+    Parameters
+    ----------
+    results : dict
+        Of `results_of`; gets timings and memory.
+    output : Path
+        The run folder.
+    watch : Stopwatch
+        Timed the phases.
+    memory : PeakMemory
+        Watched the memory.
+    events : Events
+        Told if there is no report, since the plotting library is not installed.
+
+    Returns
+    -------
+    dict
+        The summary: the few figures that are compared over time.
+    """
+    watch.stop()
+    results["timings"] = [{"phase": p, "seconds": s} for p, s in watch.seconds.items()]
+    results["peak_rss_mib"] = round(memory.peak_mib)
+    summary = _summary(results)
+    write_json(output / "results.json", results)
+    write_json(output / "summary.json", summary)
+    try:
+        from fedcert.reports import write_report
+    except ModuleNotFoundError as error:
+        events.note(
+            f"NOTE: no report.html, which takes the package {error.name!r}: with "
+            f"fedcert[report] installed, fedcert report {output} makes it from results.json"
+        )
+    else:
+        write_report(results, output / "report.html")
+    return summary
+
+
+def _bundle_of(outcome: Outcome) -> Bundle:
+    bundle = outcome.strategy.bundle
+    assert bundle is not None  # serve() raises otherwise
+    return bundle
+
+
+def _client_row(outcome: Outcome, client: str, output: Path) -> dict[str, Any]:
+    certificate = outcome.strategy.certificates[client]
+    measured = outcome.strategy.measurements.get(client, {})
+    # A simulated client's own folder; a node's is on another machine.
+    kept = output / "clients" / client
+    record = kept / "certificate.json"
+    if not record.is_file():
+        record = output / "certificates" / f"{client}.json"
+    adapter = kept / "adapter"
+    report = verify(
+        certificate, bundle=_bundle_of(outcome), adapter=adapter if adapter.is_dir() else None
+    )
+    page = record.with_suffix(".html")
+    write_certificate_page(certificate, page)
+    return {
+        "client": client,
+        "n": certificate.support_size,
+        "recipe": certificate.recipe.kind,
+        "candidates": certificate.recipe.candidates,
+        "errors": certificate.errors,
+        "certified_on": certificate.certified_on,
+        "bound": certificate.bound,
+        "delta": certificate.delta,
+        "test_error": measured.get("test-error"),
+        "test_examples": int(measured.get("num-test-examples", 0)),
+        "seconds": measured.get("seconds"),
+        "certificate": record.relative_to(output).as_posix(),
+        "page": page.relative_to(output).as_posix(),
+        "verified": report.passed,
+    }
+
+
+def _measured_on_data(
+    outcome: Outcome, evidence: FittedPrior | None, settings: RunSettings, events: Events
+) -> dict[str, Any]:
+    """Measure on the clients' own examples, where this process has them."""
+    served = set(outcome.strategy.certificates)
+    # Nodes with data of their own are none of the scenario's clients.
+    if not served or not served <= {*outcome.scenario.new_clients}:
+        return {}
+    try:
+        return _measured(outcome, evidence, settings, events)
+    except (FedcertError, OSError) as error:
+        events.note(f"NOTE: nothing was measured beyond the certificates: {error}")
+        return {}
+
+
+def _measured(
+    outcome: Outcome, evidence: FittedPrior | None, settings: RunSettings, events: Events
+) -> dict[str, Any]:
+    scenario, bundle = outcome.scenario, _bundle_of(outcome)
+    certificate, evaluation = settings.certificate, settings.evaluation
+    size, delta, most = certificate.support_size, certificate.delta, evaluation.clients
+    model = bundle.task(outcome.base).model(prefix_cache=PrefixCache(settings.client.cache_mib))
+    found: dict[str, Any] = {"data": _describe_data(outcome, size)}
+    events.phase("certify without the federation", len(scenario.new_clients))
+    found["alone"] = alone(model, scenario, size=size, delta=delta, on_step=events.advance)
+    found["local"] = {"by_n": bounds_alone(model, scenario, delta=delta, largest=size)}
+    events.phase("replay the recipes", min(most, len(scenario.new_clients)))
+    found["bound_by_n"] = bounds_by_size(
+        bundle.prior,
+        model,
+        scenario,
+        bundle_digest=bundle.digest,
+        candidates=certificate.candidates,
+        delta=delta,
+        largest=size,
+        most=most,
+        served=bundle.recipes,
+        on_step=events.advance,
+    )
+    if evaluation.baselines and evidence is not None:
+        events.phase("compare the priors", len(PRIORS))
+        found["profiles"] = risk_curves(
+            fit_baselines(evidence.prior, evidence.fitted_on, seed=settings.seed),
+            model,
+            scenario,
+            candidates=evaluation.candidates,
+            seed=settings.seed,
+            most=most,
+            on_step=events.advance,
+        )
+    return found
+
+
+def _describe_data(outcome: Outcome, size: int) -> dict[str, Any]:
+    """Return a digest of the clients' examples, and how often each label occurs."""
+    scenario, failed = outcome.scenario, {f.client for f in outcome.strategy.failures}
+    upstream = [client for client in scenario.upstream_clients if client not in failed]
+    parts: dict[str, dict[str, Examples]] = {
+        "upstream clients": {c: scenario.training_examples(c) for c in upstream},
+        "new clients": {
+            c: scenario.support_examples(c, size) for c in outcome.strategy.certificates
+        },
+    }
+    digests = [
+        f"{role}/{client}/{examples.multiset_digest(client)}"
+        for role, clients in parts.items()
+        for client, examples in sorted(clients.items())
+    ]
+    return {
+        "digest": sha256_hex(*(line.encode() for line in digests)),
+        "examples": {role: sum(map(len, clients.values())) for role, clients in parts.items()},
+        "labels": {role: _label_counts(scenario, clients) for role, clients in parts.items()}
+        if scenario.labels
+        else {},
+    }
+
+
+def _label_counts(scenario: Scenario, clients: dict[str, Examples]) -> dict[str, int]:
+    counts: Counter[int] = Counter()
+    for examples in clients.values():
+        counts.update(examples.usable.labels.tolist())
+    return {label: counts[index] for index, label in enumerate(scenario.labels)}
+
+
+def _plan_rows(plan: Plan | None) -> list[dict[str, Any]]:
+    rows = [] if plan is None else plan.rows
+    return [
+        {
+            "n": row.n,
+            "recipe": recipe_name(row.recipe),
+            "mean": row.mean,
+            "low": row.low,
+            "high": row.high,
+            "clients": row.clients,
+        }
+        for row in rows
+    ]
+
+
+def _communication(outcome: Outcome) -> dict[str, Any]:
+    traffic = outcome.strategy.traffic
+    new = tuple(outcome.strategy.certificates)
+    upstream = tuple(traffic.up.keys() - {*new})
+    return {
+        "upload_bytes_per_client": _mean_of(traffic.up, upstream),
+        "download_bytes_per_new_client": _mean_of(traffic.down, new),
+        "upload_bytes": sum(traffic.up.values()),
+        "download_bytes": sum(traffic.down.values()),
+    }
+
+
+def _mean_of(counts: Counter[str], clients: tuple[str, ...]) -> int:
+    seen = [counts[client] for client in clients if client in counts]
+    return round(float(np.mean(seen))) if seen else 0
+
+
+def _summary(results: dict[str, Any]) -> dict[str, Any]:
+    figures = headline(read_results(results))
+    return {
+        "new_clients": figures.clients,
+        "mean_certificate": figures.mean_bound,
+        "mean_test_error": figures.mean_error,
+        "local_certificate": figures.local_bound,
+        "local_test_error": figures.local_error,
+        "best_of_1000": {
+            curve["prior"]: point["risk"]
+            for curve in results["profiles"]
+            for point in curve["best_of"]
+            if point["m"] == 1000
+        },
+        "seconds": round(sum(t["seconds"] for t in results["timings"]), 1),
+        "peak_rss_mib": results["peak_rss_mib"],
+    }
