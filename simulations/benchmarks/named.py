@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and render; a part of the benchmark goes to a folder of its own."""
     options = _options(arguments)
     cells = [cell for cell in CELLS if not options.cell or cell.name in options.cell]
+    if options.clients:
+        cells = [replace(cell, new=options.clients) for cell in cells]
     if options.quick:
         cells = [replace(cell, **QUICK) for cell in cells]
     try:
@@ -243,6 +245,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="measure this one alone; may come several times",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--clients", type=int, help="measure so many new clients per seed")
     parser.add_argument("--quick", action="store_true", help="a size that shows that it runs")
     parser.add_argument(
         "--finished",

@@ -47,7 +47,7 @@ _POSTERIOR_SIZES = (32,)
 _PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _FOLDS = 4
 
-LIMIT = ("default", REGRESSION, "head from names", "head from names of the default")
+LIMIT = ("default", REGRESSION, "head from names of the default")
 """Whose errors after learning from all n the limit is the best of."""
 
 _TERMS: dict[str, Any] = {"candidates": 1, "delta": DELTA}
@@ -78,10 +78,9 @@ def _recipes(site: Site, n: int, *, some: bool) -> Iterator[tuple[str, Recipe]]:
     """Yield the recipes that are measured by themselves, with their names here."""
     named = {recipe_name(recipe): recipe for recipe in site.menu}
     yield "default", named["default"]
-    for kind in ("tuned_head", "local_head"):
-        for recipe_called, recipe in named.items():
-            if recipe_called.startswith(kind):
-                yield _spoken(recipe_called, site), recipe
+    for called in ("tuned_head 0.25", "tuned_head 0.5", "local_head 0.5"):
+        if called in named and (some or called in _everywhere(site)):
+            yield _spoken(called, site), named[called]
     if not some:
         return
     yield f"union of {site.cell.candidates}", named["union"]
@@ -89,6 +88,11 @@ def _recipes(site: Site, n: int, *, some: bool) -> Iterator[tuple[str, Recipe]]:
     if n in _POSTERIOR_SIZES:
         terms = {**_TERMS, "candidates": site.cell.candidates}
         yield "posterior mean", PosteriorSplitRecipe(**terms, **_POSTERIOR)
+
+
+def _everywhere(site: Site) -> set[str]:
+    """Return which heads are measured on all clients: the learner, and what is a baseline."""
+    return {"tuned_head 0.5"} if site.base.takes_labels else {"local_head 0.5"}
 
 
 def _spoken(name: str, site: Site) -> str:
@@ -181,7 +185,7 @@ def _learned_on_all(client: Client, n: int) -> dict[str, float]:
         errors[REGRESSION] = _test_error(client, weights)
     for recipe in site.menu:
         name = recipe_name(recipe)
-        if name not in {"local_head 0.5", "tuned_head 0.5"}:
+        if name not in _everywhere(site):
             continue
         session = SupportSession(
             recipe, site.prior, client.scorer, examples, seed=site.candidate_seed

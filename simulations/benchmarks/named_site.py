@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fedcert.adapters import AdaptedModel, AdapterSpace, PrefixCache, Task, finetune
@@ -27,6 +28,7 @@ from fedcert.randomness import derive_seed, small_seed
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.search import BatchedScorer
 from fedcert.search.learning import has_linear_head
+from fedcert.search.linear_head import LinearHead
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.federations import remembered
 
@@ -39,6 +41,8 @@ DELTA = 0.05
 # tokens, by what makes the finalists.
 _TOO_LONG = frozenset({"posterior_mean", "finetune"})
 _CACHE_MIB = 3072
+# So many new clients a scenario has, however many are measured: more can be added later.
+_OFFERED = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,7 @@ class Cell:
     sizes : tuple of int
         Values of n.
     new : int
-        New clients per seed.
+        New clients that are measured per seed, of `_OFFERED`.
     some : int
         Of these, on how many methods run that take long.
     fitted, planners : int
@@ -72,10 +76,10 @@ class Cell:
     scenario: str
     setting: str = ""
     sizes: tuple[int, ...] = (16, 32, 80, 128)
-    new: int = 40
-    some: int = 5
-    fitted: int = 24
-    planners: int = 5
+    new: int = 20
+    some: int = 4
+    fitted: int = 16
+    planners: int = 4
     planning_size: int = 160
     candidates: int = 50
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -90,7 +94,7 @@ class Cell:
         """Return what the scenario is built with."""
         setting = {"setting": self.setting} if self.setting else {}
         upstream = self.fitted + self.planners
-        return {"upstream": upstream, "new": self.new, "seed": seed, **setting, **self.options}
+        return {"upstream": upstream, "new": _OFFERED, "seed": seed, **setting, **self.options}
 
 
 class Site:
@@ -302,6 +306,14 @@ class Client:
     def _parts(self) -> dict[int, Examples]:
         return {}
 
+    @cached_property
+    def _errors(self) -> dict[bytes, float]:
+        return {}
+
+    @cached_property
+    def _below(self) -> dict[bytes, tuple[FloatArray, FloatArray]]:
+        return {}
+
     def embeddings(self, examples: Examples) -> FloatArray:
         """Return the frozen model's embeddings of texts, unit vectors ``(n, width)``."""
         zero = np.zeros((1, self.site.space.dimension))
@@ -315,7 +327,28 @@ class Client:
 
     def error(self, adapter: FloatArray) -> float:
         """Return an adapter's true error, on the test examples."""
-        return float(self.exact.score(adapter[None], self.tests).wrong.mean())
+        key = adapter.tobytes()
+        if key not in self._errors:
+            width = self.site.space.dimension
+            body, moves = adapter[:width], adapter[width:]
+            # Heads from names on one adapter share what is below them.
+            self._errors[key] = (
+                float((self._moved(body, moves) != self.tests.labels).mean())
+                if len(moves)
+                else float(self.exact.score(body[None], self.tests).wrong.mean())
+            )
+        return self._errors[key]
+
+    def _moved(self, body: FloatArray, moves: FloatArray) -> npt.NDArray[np.int64]:
+        """Return the predictions for the tests where a client's label embeddings are moved."""
+        key = body.tobytes()
+        if key not in self._below:
+            head = LinearHead.of(self.model, body)
+            [(_, logits)] = self.exact.logits(body[None], self.tests.inputs)
+            features = head.features(self.exact, self.tests)
+            self._below[key] = logits[0].double().numpy(), features
+        logits, features = self._below[key]
+        return np.asarray((logits + features @ moves.reshape(logits.shape[1], -1).T).argmax(1))
 
 
 def _made_by(recipe: Recipe) -> set[str]:
