@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedcert.adapters.classifier_file import CLASSIFIER_FILE, read_classifier
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.adapters.task import Task
@@ -66,6 +67,10 @@ def check_data(
         return checks
     if note := base.note_on(bundle.base_digest):
         checks.append(Check("base model", True, f"its weights are the bundle's; {note}"))
+    about = read_classifier(adapter)
+    if about is not None and not base.goes_by(about.base_digest):
+        detail = f"{CLASSIFIER_FILE} names another base model ({about.base_digest[:12]})"
+        checks.append(Check("adapter's base model", False, detail))
     if bundle.takes_labels != (certificate.label_texts is not None):
         detail = "certificate and bundle do not agree whose the labels are"
         return [*checks, Check("error count", False, detail)]

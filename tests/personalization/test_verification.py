@@ -195,6 +195,17 @@ def test_other_labels_beside_the_adapter_are_found(
     )
 
 
+def test_a_folder_that_names_another_base_model_is_found(
+    served: Served, tmp_path: Path
+) -> None:
+    """Whoever predicts with it takes the base model that it names."""
+    model = json.loads((served.result.adapter / "classifier.json").read_text())["base_model"]
+    folder = _described(served, tmp_path / "a", base_model=model | {"digest": "0" * 64})
+    base, examples = served.model.base, served.examples
+    checks = check_data(served.certificate, served.bundle, base, folder, examples)
+    assert _failed(checks) == {"adapter's base model"}
+
+
 def test_inputs_that_the_folder_encodes_otherwise_are_found(
     served: Served, tmp_path: Path
 ) -> None:
