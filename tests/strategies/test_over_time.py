@@ -386,7 +386,9 @@ def test_a_lost_provenance_is_named(tmp_path: Path, damage: str | None) -> None:
     _run(output, [*EARLY, NEWCOMERS[0]])
     path = output / "pool" / "versions" / "0001.json"
     path.unlink() if damage is None else path.write_text(damage)
-    with pytest.raises(BundleError, match=r"0001\.json: cannot be read .* put it back"):
+    with pytest.raises(
+        BundleError, match=r"0001\.json.* what the version was made from: put it back"
+    ):
         _run(output, NEWCOMERS)
 
 
