@@ -179,6 +179,13 @@ def test_a_manifest_that_is_none_is_refused(bundle: Bundle, content: bytes) -> N
         Bundle.from_parts(content, bundle.tensors())
 
 
+def test_a_manifest_that_says_something_twice_is_refused(bundle: Bundle) -> None:
+    """One reader would take the first, and another the last."""
+    twice = b'{"labels":["other","names"],' + bundle.manifest_bytes().removeprefix(b"{")
+    with pytest.raises(BundleError, match="the key 'labels' appears twice"):
+        Bundle.from_parts(twice, bundle.tensors())
+
+
 def _edited(bundle: Bundle, change: Callable[[dict[str, Any]], object]) -> bytes:
     content = deepcopy(bundle.manifest())
     change(content)
@@ -199,7 +206,7 @@ def _edited(bundle: Bundle, change: Callable[[dict[str, Any]], object]) -> bytes
         (lambda m: m["recipes"][0]["recipe"].update(kind="free"), "unknown recipe kind 'free'"),
         (lambda m: m["recipes"][0]["recipe"].update(delta=2), "delta must lie between"),
         (lambda m: m["base_model"].update(digest="0" * 64), "belongs to another base model"),
-        (lambda m: m.update(extra=1), "it holds something unknown"),
+        (lambda m: m.update(extra=1), r"bundle\.extra is not a known field"),
         (lambda m: m["base_model"].update(extra=1), "it holds something unknown"),
     ],
 )
