@@ -17,6 +17,7 @@ from fedcert.certificates.record import encode_vector
 from fedcert.data import Examples
 from fedcert.data.identity import in_drawn_order
 from fedcert.errors import AdapterError, ProtocolError
+from fedcert.planning import ClientReplay
 from fedcert.search import BatchedScorer, SupportSession
 
 from .named_client import NAMES, Client, signed
@@ -137,3 +138,23 @@ def test_two_names_that_embed_alike_are_said_and_served(tmp_path: Path) -> None:
     certificate = client.personalize(None, task).certificate
     with pytest.warns(UserWarning, match="embed almost alike"):
         assert client.failed(certificate) == []
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, BOTH], ids=lambda r: r.refinement)
+def test_a_planner_replays_what_a_client_is_served(
+    recipe: PosteriorSplitRecipe, client: Client
+) -> None:
+    seed = "ab" * 32
+    ordered = in_drawn_order(client.examples, seed)
+    session = _session(client, recipe, ordered, seed)
+    chosen = recipe.choose(session)
+    span = recipe.certifies_on(chosen.choice, len(ordered))
+    errors = int(session.score(chosen.vector[None], span)[0].sum())
+    scorer = BatchedScorer(client.task().model(), margin_tolerance=recipe.margin_tolerance)
+    replays = ClientReplay(
+        client.bundle.prior, scorer, ordered, seed=seed, candidates=recipe.candidates
+    )
+    outcome = replays.outcome(recipe, len(ordered))
+    assert (outcome.index, outcome.errors) == (chosen.index, errors)
+    assert outcome.bound == recipe.bound(errors, span.size)
+    assert 0 < replays.mean_bound(recipe, len(ordered) // 2) <= 1
