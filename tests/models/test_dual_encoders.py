@@ -23,6 +23,7 @@ from fedcert.errors import DataError, ModelError
 from fedcert.models import BaseModel, load_base_model, with_label_names, with_task_head
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer, exported_wrong
+from fedcert.search.learning import tuned_head
 from models.tiny_encoders import WORDS
 
 LABELS, TEMPLATES = ("good1", "bad1", "bad_2"), ("about {label}", "good7 {label}")
@@ -136,6 +137,22 @@ def test_the_image_tower_is_adapted_as_peft_does(
     predicted = fedcert.load_classifier(folder, tmp_path / "b").predict(examples.inputs)
     true = [LABELS[label] for label in examples.labels]
     np.testing.assert_array_equal(np.array(true) == np.array(predicted), ~wrong)
+
+
+def test_labels_move_where_images_show_where(source: Path, tmp_path: Path) -> None:
+    base, examples = _base(source, tmp_path / "b"), _images(12)
+    space = AdapterSpace.of(base, rank=3)
+    task, center = Task(base, space, IMAGES), np.zeros(space.dimension)
+    scorer = BatchedScorer(task.model(), margin_tolerance=1e-5)
+    vector = tuned_head(scorer, examples, center)
+    losses = [scorer.score(v[None], examples).losses.mean() for v in (center, vector)]
+    assert losses[1] < losses[0]
+    folder = tmp_path / "a"
+    write_peft_adapter(
+        space, vector, folder, base_name=base.name, base=base, inputs=IMAGES.to_config()
+    )
+    wrong = exported_wrong(task, folder, examples, margin_tolerance=1e-5)
+    np.testing.assert_array_equal(wrong, scorer.score(vector[None], examples).wrong[0])
 
 
 def test_the_export_loads_on_the_stock_image_tower(source: Path, tmp_path: Path) -> None:
