@@ -217,7 +217,12 @@ class Run:
             fit=self._fit,
             clients_per_round=self._settings.server.clients_per_round,
             planning=_planning(
-                self._settings, constants, local_head=has_linear_head(self.space)
+                self._settings,
+                constants,
+                local_head=has_linear_head(self.space),
+                # Where names say most, few coordinates are left to search: a posterior over
+                # them does no better than the head from names, in many times the time.
+                posterior_means=not self.space.names_head,
             ),
             **self._training(),
             **self._common(),
@@ -301,7 +306,11 @@ def _pool_of(folder: Path, base: BaseModel, space: AdapterSpace) -> tuple[Pool, 
 
 
 def _planning(
-    settings: RunSettings, constants: FloatArray, *, local_head: bool = False
+    settings: RunSettings,
+    constants: FloatArray,
+    *,
+    local_head: bool = False,
+    posterior_means: bool = True,
 ) -> Planning | None:
     if not settings.planned:
         return None
@@ -315,6 +324,7 @@ def _planning(
             delta=certificate.delta,
             constants=len(constants),
             local_head=local_head,
+            posterior_means=posterior_means,
             training=settings.finetune_settings(),
             randomized=certificate.randomized,
         ),

@@ -41,6 +41,7 @@ def menu(
     delta: float,
     constants: int = 0,
     local_head: bool = False,
+    posterior_means: bool = True,
     training: FinetuneSettings = FinetuneSettings(),  # noqa: B008
     randomized: bool = False,
 ) -> tuple[Recipe, ...]:
@@ -60,6 +61,8 @@ def menu(
     local_head : bool (default: False)
         Whether a head can be trained alone, on the center or on the base model
         (`fedcert.search.learning.has_linear_head`).
+    posterior_means : bool (default: True)
+        Whether posterior means are tried; each takes thousands of candidates.
     training : FinetuneSettings
         How upstream clients train. What suits the base model there suits it here, so what is
         fine-tuned from the center has the same steps, learning rate, and weight decay.
@@ -87,10 +90,11 @@ def menu(
             for count in _SMALL_UNIONS
             if count < candidates
         ),
-        *_trained(terms, training, local_head=local_head),
+        *_trained(terms, training, local_head=local_head, posterior_means=posterior_means),
         *(
             PosteriorSplitRecipe(**terms, choose_fraction=fraction)
             for fraction in _POSTERIOR_SPLITS
+            if posterior_means
         ),
         *(
             MixedUnionRecipe(**terms, constants=constants, share=share)
@@ -101,7 +105,11 @@ def menu(
 
 
 def _trained(
-    terms: dict[str, Any], training: FinetuneSettings, *, local_head: bool
+    terms: dict[str, Any],
+    training: FinetuneSettings,
+    *,
+    local_head: bool,
+    posterior_means: bool,
 ) -> list[Recipe]:
     """Return splits whose finalists are trained: alone, where no candidate has to be drawn."""
     alone: dict[str, Any] = {**terms, "candidates": 1}
@@ -122,7 +130,8 @@ def _trained(
         recipes.append(PosteriorSplitRecipe(**alone, refinement="local_head"))
     if terms["candidates"] > 1:
         pair: dict[str, Any] = {**terms, **tuning, "finalists": 2}
-        recipes.append(PosteriorSplitRecipe(**pair, refinement="posterior_mean+finetune"))
+        if posterior_means:
+            recipes.append(PosteriorSplitRecipe(**pair, refinement="posterior_mean+finetune"))
         if local_head:
             # Neither needs a candidate to be drawn, but finalists are not to outnumber them.
             pair["candidates"] = 2

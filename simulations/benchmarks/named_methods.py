@@ -22,6 +22,7 @@ from fedcert.certificates import (
     Recipe,
     SplitRecipe,
 )
+from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.data.examples import Examples
 from fedcert.planning import recipe_name
 from fedcert.priors.base import FloatArray
@@ -50,7 +51,8 @@ _FOLDS = 4
 LIMIT = ("default", REGRESSION, "head from names of the default")
 """Whose errors after learning from all n the limit is the best of."""
 
-_TERMS: dict[str, Any] = {"candidates": 1, "delta": DELTA}
+# The same as the planner's menu: a first attempt's share of delta.
+_TERMS: dict[str, Any] = {"candidates": 1, "delta": DELTA, "first_share": FIRST_SHARE}
 
 
 def measured(client: Client, *, some: bool) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from fedcert.adapters import finetune
 from fedcert.certificates import DefaultRecipe, Recipe
+from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError
 from fedcert.planning import recipe_name
@@ -48,7 +49,7 @@ def steel_rows(client: Client) -> Iterator[dict[str, Any]]:
     steel = Recipe.from_config(
         {"kind": "steel", "candidates": site.cell.candidates, "delta": DELTA}
     )
-    default = DefaultRecipe(candidates=1, delta=DELTA)
+    default = DefaultRecipe(candidates=1, delta=DELTA, first_share=FIRST_SHARE)
     heads = {kind: recipe for kind, recipe in named.items() if kind.endswith("_head 0.5")}
     for method, recipe in {STEEL: steel, "default": default, **heads}.items():
         yield {"method": method, **_kept(client, method, recipe)}

@@ -248,6 +248,17 @@ def test_every_recipe_of_the_menu_may_stand_in_a_bundle_and_has_its_own_name() -
         assert len({recipe_name(recipe) for recipe in recipes}) == len(recipes)
 
 
+def test_a_menu_without_posterior_means_keeps_all_else() -> None:
+    terms: dict[str, Any] = {"candidates": 50, "delta": 0.05, "local_head": True}
+    with_means, without = menu(**terms), menu(**terms, posterior_means=False)
+    left_out = [recipe for recipe in with_means if recipe not in without]
+    assert [r for r in with_means if r in without] == list(without)
+    assert {recipe.kind for recipe in left_out} == {"posterior_split"}
+    assert all("posterior_mean" in recipe.refinement_config()["refinement"].split("+")
+               for recipe in left_out)  # fmt: skip
+    assert {"default", "tuned_head 0.5", "finetune 0.5"} <= set(map(recipe_name, without))
+
+
 def test_a_menu_has_what_needs_no_candidate_and_what_needs_few() -> None:
     few = {recipe_name(r): r.candidates for r in WHOLE if r.candidates != 1000}
     assert few == {
