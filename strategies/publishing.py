@@ -22,6 +22,7 @@ from fedcert.priors import Prior
 from fedcert.protocol.witness import Countersignature
 from fedcert.scenarios import Scenario
 from fedcert.settings import RunSettings
+from fedcert.settings.sections import Section
 from fedcert.strategies.latest import LatestBundle
 
 __all__ = ["Publisher"]
@@ -156,19 +157,31 @@ class Publisher:
             write_atomically(path, text.encode())
 
 
+# Settings that came after the first digests: at their default they say nothing new, and a run
+# that began before them goes on with its bundle.
+_LATER = {("certificate", "randomized"), ("planning", "most")}
+
+
 def _fingerprint(settings: RunSettings, scenario: Scenario) -> str:
     """Return a digest of what a bundle depends on beside adapters and base model."""
-    certificate = settings.certificate.model_dump()
-    del certificate["support_size"]  # how many labels new clients have in a simulation
-    if not certificate["randomized"]:
-        del certificate["randomized"]  # as in the digests from before there was the setting
-    words = {
+    sections = {
+        name: _spelled_out(name, getattr(settings, name))
+        for name in ("prior", "privacy", "certificate", "planning")
+    }
+    del sections["certificate"]["support_size"]  # how many labels new clients have here
+    words = sections | {
         "seed": settings.seed,
-        "prior": settings.prior.model_dump(),
-        "privacy": settings.privacy.model_dump(),
-        "certificate": certificate,
-        "planning": settings.planning.model_dump() if settings.planned else None,
+        "planning": sections["planning"] if settings.planned else None,
         "inputs": scenario.inputs.to_config(),
         "labels": list(scenario.labels),
     }
     return digest_json(words)
+
+
+def _spelled_out(name: str, section: Section) -> dict[str, Any]:
+    defaults = type(section)().model_dump()
+    return {
+        key: value
+        for key, value in section.model_dump().items()
+        if (name, key) not in _LATER or value != defaults[key]
+    }
