@@ -5,7 +5,6 @@ Both repeat themselves up to rounding: all examples in each step, and no random 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -131,7 +130,9 @@ def tuned_head(scorer: Scorer, examples: Examples, start: FloatArray) -> FloatAr
 
     The loss is that of a logistic regression with half the squared distance to the start's
     head, times a penalty that has the lowest loss on held-out folds of the same examples. So
-    few examples leave the head near its start, and with many it is the regression's.
+    few examples leave the head near its start, and with many it is the regression's. Where the
+    head is made from names it is pulled to the means of the examples' embeddings, among which
+    each name counts as one (`LinearHead.gathered`).
 
     Parameters
     ----------
@@ -168,7 +169,7 @@ def tuned_head(scorer: Scorer, examples: Examples, start: FloatArray) -> FloatAr
     if head.trained:
         scale = float(np.sqrt(np.mean(np.sum(features**2, axis=1)))) or 1.0
         features = np.column_stack([features / scale, np.ones(len(features))])
-    moves = _regression(features, usable.labels, logits[0].double().numpy(), head.penalties)
+    moves = _regression(features, usable.labels, logits[0].double().numpy(), head)
     moves[:, : head.width] /= scale
     return head.moved(moves)
 
@@ -183,7 +184,7 @@ def _regression(
     features: FloatArray,
     labels: npt.NDArray[np.int64],
     offsets: FloatArray,
-    penalties: Sequence[float],
+    head: LinearHead,
 ) -> FloatArray:
     """Return weights ``(classes, h)``; the penalty has the lowest loss on held-out folds.
 
@@ -192,16 +193,16 @@ def _regression(
     # Of n examples at most n directions matter.
     left, values, right = np.linalg.svd(features, full_matrices=False)
     rotated, wanted = left * values, np.eye(offsets.shape[1])[labels]
+    losses = np.zeros(len(head.penalties))
     folds = np.arange(len(features)) % min(_FOLDS, len(features))
-    losses = [
-        sum(
-            _held_out(rotated, wanted, offsets, penalty, folds == fold)
-            for fold in range(folds.max() + 1)
-        )
-        for penalty in penalties
-    ]
-    penalty = penalties[int(np.argmin(losses))]
-    return np.asarray(_fit(rotated, wanted, penalty, offsets) @ right)
+    for fold in range(folds.max() + 1):
+        rows = folds == fold
+        known = offsets + features @ head.gathered(features[~rows], labels[~rows]).T
+        losses += [_held_out(rotated, wanted, known, p, rows) for p in head.penalties]
+    penalty = head.penalties[int(np.argmin(losses))]
+    start = head.gathered(features, labels)
+    moved = _fit(rotated, wanted, penalty, offsets + features @ start.T)
+    return np.asarray(start + moved @ right)
 
 
 def _held_out(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fedcert.adapters.forward import AdaptedModel
@@ -18,11 +19,9 @@ from fedcert.search.batched import BatchedScorer
 __all__ = ["LinearHead"]
 
 # Part of what "local_head" and "tuned_head" mean: certificates are repeated by it. The first
-# are for features of length 1, the second for moves of embeddings of length 1. Names say so
-# much that held-out examples, of labels that the few others may lack, would ask for a stronger
-# pull than is good.
+# are for features of length 1, the second for moves of embeddings of length 1.
 _TRAINED = (1e-1, 1e-2, 1e-3, 1e-4)
-_FROM_NAMES = (0.3, 0.03, 0.003)
+_FROM_NAMES = (10.0, 1.0, 0.1, 0.01)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +86,32 @@ class LinearHead:
         if self.trained:
             adapter[self.at + size :] += moves[:, -1]
         return adapter
+
+    def gathered(self, features: FloatArray, labels: npt.NDArray[np.int64]) -> FloatArray:
+        """Return the moves that some examples give at once, before anything is trained.
+
+        The embedding of a label's name counts as one example of the label, and the label moves
+        to the mean of all of them. A head of weights stays where it is.
+
+        Parameters
+        ----------
+        features : numpy.ndarray
+            Shape ``(n, h)``.
+        labels : numpy.ndarray
+            Shape ``(n,)``.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``(K, h)``.
+        """
+        moves = np.zeros((len(self.weight), features.shape[1]))
+        if self.trained:
+            return moves
+        lengths = np.linalg.norm(features, axis=1, keepdims=True)
+        units = features / np.where(lengths > 0, lengths, 1.0)
+        np.add.at(moves, labels, units - self.weight[labels])
+        return moves / (1 + np.bincount(labels, minlength=len(moves)))[:, None]
 
     def features(self, scorer: BatchedScorer, examples: Examples) -> FloatArray:
         """Return what the head multiplies with its weights, shape ``(n, width)``.

@@ -70,6 +70,20 @@ def test_it_moves_the_labels_and_nothing_else(
     assert local[len(center) :].any()
 
 
+def test_a_name_counts_as_one_example_of_its_label(
+    scorer: BatchedScorer, examples: Examples, center: np.ndarray
+) -> None:
+    head = LinearHead.of(scorer.model, center)
+    features = head.features(scorer, examples)
+    units = features / np.linalg.norm(features, axis=1, keepdims=True)
+    moves = head.gathered(features, examples.labels)
+    for label, name in enumerate(head.weight):
+        own = units[examples.labels == label]
+        mean = (name + own.sum(axis=0)) / (1 + len(own))
+        np.testing.assert_allclose(name + moves[label], mean, atol=1e-9)
+    assert not moves[2].any()  # a label without an example stays at its name
+
+
 def test_peft_runs_it_as_the_search_does(
     task: Task, scorer: BatchedScorer, examples: Examples, center: np.ndarray
 ) -> None:

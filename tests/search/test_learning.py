@@ -141,7 +141,8 @@ def test_examples_that_cannot_be_read_teach_nothing(
 def test_a_regression_needs_few_examples(count: int) -> None:
     rng = np.random.default_rng(count)
     features, labels = rng.normal(size=(count, 5)), rng.integers(0, 3, count)
-    weights = _regression(features, labels, np.zeros((count, 3)), (1e-1, 1e-4))
+    head = LinearHead(np.zeros(18), np.zeros((3, 5)), 0, trained=True)
+    weights = _regression(features, labels, np.zeros((count, 3)), head)
     assert weights.shape == (3, 5)
     assert np.isfinite(weights).all()
 
