@@ -76,8 +76,8 @@ class Cell:
     scenario: str
     setting: str = ""
     sizes: tuple[int, ...] = (16, 32, 80, 128)
-    new: int = 20
-    some: int = 4
+    new: int = 16
+    some: int = 3
     fitted: int = 16
     planners: int = 4
     planning_size: int = 160
@@ -344,11 +344,12 @@ class Client:
         key = body.tobytes()
         if key not in self._below:
             head = LinearHead.of(self.model, body)
-            [(_, logits)] = self.exact.logits(body[None], self.tests.inputs)
+            [(_, found)] = self.exact.logits(body[None], self.tests.inputs)
             features = head.features(self.exact, self.tests)
-            self._below[key] = logits[0].double().numpy(), features
+            self._below[key] = found[0].double().numpy(), features
         logits, features = self._below[key]
-        return np.asarray((logits + features @ moves.reshape(logits.shape[1], -1).T).argmax(1))
+        moved = features @ moves.reshape(logits.shape[1], -1).T
+        return np.asarray((logits + moved).argmax(axis=1))
 
 
 def _made_by(recipe: Recipe) -> set[str]:
