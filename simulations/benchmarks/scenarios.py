@@ -27,7 +27,7 @@ from fedcert.simulations.simulating import simulate
 
 __all__ = ["main"]
 
-NAMES = ("digits", "intents", "politeness", "topics")
+NAMES = ("digits", "intents", "named-intents", "politeness", "topics")
 PRIORS = ("diffusion", "gaussian", "jitter", "pool")
 
 
@@ -99,6 +99,7 @@ def _section(rows: list[dict[str, Any]]) -> str:
     machine = rows[-1]["machine"]
     table = [
         f"| `{r['scenario']}` | {r['upstream_clients']} | {r['certified_clients']} | {r['n']} "
+        f"| {r['candidates']:,} "
         f"| {r['mean_certificate']:.3f} | {r['mean_test_error']:.3f} | {r['chance']:.3f} "
         f"| {_best_of(r)} "
         f"| {r['seconds']:.0f} | {r['peak_rss_mib']} |"
@@ -111,14 +112,14 @@ def _section(rows: list[dict[str, Any]]) -> str:
     ]
     return "\n".join(
         [
-            f"Default size, {rows[-1]['candidates']:,} candidates, Ray on {machine['cores']} "
+            f"Default size, M candidates, Ray on {machine['cores']} "
             f"cores ({machine['cpu']}). The certificate and the test error are means over the "
             "new clients. *Best of 1,000* is the risk, on test examples, of the best of 1,000 "
             "candidates of each prior; *MiB* is the peak of all processes together.",
             "",
-            "| scenario | upstream clients | new clients | n | certificate | test error "
+            "| scenario | upstream clients | new clients | n | M | certificate | test error "
             "| chance | best of 1,000: diffusion | Gaussian | jitter | pool | seconds | MiB |",
-            "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+            "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
             *table,
             *(["", *failed] if failed else []),
         ]
@@ -126,7 +127,9 @@ def _section(rows: list[dict[str, Any]]) -> str:
 
 
 def _best_of(row: dict[str, Any]) -> str:
-    return " | ".join(f"{row['best_of_1000'][kind]:.3f}" for kind in PRIORS)
+    """Return a cell for each prior; a scenario may recommend not to compare them."""
+    risks = row["best_of_1000"]
+    return " | ".join(f"{risks[kind]:.3f}" if kind in risks else "" for kind in PRIORS)
 
 
 if __name__ == "__main__":
