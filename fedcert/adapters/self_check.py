@@ -29,6 +29,11 @@ def problem_of(
         Those of the whole model.
     precision : torch.dtype
         What the layers compute in. A head may give logits in float32 all the same.
+
+    Returns
+    -------
+    str
+        A clause about the difference, or nothing.
     """
     try:
         difference = float((whole - run()).abs().max() / whole.abs().max().clamp(min=1.0))

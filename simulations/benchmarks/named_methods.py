@@ -109,7 +109,22 @@ def _spoken(name: str, site: Site) -> str:
 
 
 def outcome(client: Client, recipe: Recipe, n: int) -> dict[str, Any]:
-    """Return bound, error and seconds of a recipe on a client's first n examples."""
+    """Measure a recipe on a client's first n examples, or find what was measured before.
+
+    Parameters
+    ----------
+    client : Client
+        The client.
+    recipe : Recipe
+        How it spends its examples.
+    n : int
+        How many.
+
+    Returns
+    -------
+    dict
+        n, ``certificate``, ``error`` and ``seconds``.
+    """
     about = client.site.recipe_identity(recipe) | {"new": client.name, "n": n}
     compute = partial(_outcome, client, recipe, n)
     found: dict[str, Any] = remembered("named", client.site.identity(**about), compute)
@@ -135,7 +150,22 @@ def _outcome(client: Client, recipe: Recipe, n: int) -> dict[str, Any]:
 
 
 def certified(client: Client, recipe: Recipe, examples: Examples) -> tuple[float, FloatArray]:
-    """Let a recipe choose and certify as it does for a client; return bound and adapter."""
+    """Let a recipe choose and certify as it does for a client.
+
+    Parameters
+    ----------
+    client : Client
+        The client.
+    recipe : Recipe
+        How it spends its examples.
+    examples : Examples
+        Its examples, in the order in which they are spent.
+
+    Returns
+    -------
+    tuple
+        The bound, and the adapter that it is for.
+    """
     session = SupportSession(
         recipe, client.site.prior, client.scorer, examples, seed=client.site.candidate_seed
     )
