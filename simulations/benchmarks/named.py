@@ -38,7 +38,16 @@ _TRAINING = {"steps": 24, "batch_size": 64, "learning_rate": 0.1}
 CELLS = (
     Cell(scenario="named-intents", setting="mixed"),
     Cell(scenario="named-intents", setting="domain"),
-    Cell(scenario="intents", sizes=(64, 256), planning_size=256, training=_TRAINING),
+    Cell(
+        scenario="intents",
+        sizes=(64, 256),
+        fitted=96,
+        planning_size=256,
+        candidates=300,
+        training=_TRAINING,
+        # A trained head is searched with profit, however long it takes.
+        left_out=("finetune",),
+    ),
 )
 QUICK: dict[str, Any] = {
     "sizes": (8, 16), "new": 2, "some": 1, "fitted": 10, "planners": 2, "candidates": 8,
@@ -122,7 +131,7 @@ def _record(
             {
                 "scenario": cell.scenario, "setting": cell.setting, "new": cell.new,
                 "some": cell.some, "fitted": cell.fitted, "planners": cell.planners,
-                "candidates": cell.candidates,
+                "candidates": cell.candidates, "left_out": sorted(cell.left_out),
             }
             for cell in cells
         ],

@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 def named_page(record: dict[str, Any]) -> str:
     """Return the page as Markdown."""
-    parts = [*_intro(record), *left_out(record)]
+    parts = [*_intro(record), *left_out(record), *_waiting(record)]
     for scenario, setting in _settings(record):
         rows = [r for r in record["table"] if (r["scenario"], r["setting"]) ==
                 (scenario, setting)]  # fmt: skip
@@ -36,7 +36,8 @@ def named_page(record: dict[str, Any]) -> str:
         title = f"`{scenario}`, {setting}" if setting else f"`{scenario}`"
         seeds = sorted({row["seed"] for row in rows})
         parts += [f"## {title}, {rows[0]['ways']} ways", ""]
-        parts += [f"Seeds {', '.join(map(str, seeds))}. {_planned_recipes(record, rows)}", ""]
+        parts += [_numbers(record, scenario, setting, seeds), ""]
+        parts += [_planned_recipes(record, rows), ""]
         parts += [*_table(means), "", *_goals(means, scenario, setting), ""]
         parts += [*_worth_of_the_prior(means), ""]
     parts += _steel(record)
@@ -44,14 +45,6 @@ def named_page(record: dict[str, Any]) -> str:
 
 
 def _intro(record: dict[str, Any]) -> list[str]:
-    cells = {(cell["scenario"], cell["setting"]): cell for cell in record["cells"]}
-    cell = next(iter(cells.values()))
-    training = record["training"][0] if record["training"] else None
-    trained = (
-        f"{training['steps']} steps on {training['batch_size']} texts each"
-        if training
-        else "not at all yet"
-    )
     return [
         "<!-- Rendered by `make bench-named`; do not edit. -->",
         "# Labels of a client's own, with names",
@@ -59,15 +52,11 @@ def _intro(record: dict[str, Any]) -> list[str]:
         "New clients bring their own labels, none of which anybody upstream had. Logits are "
         "scaled cosines between the embeddings of text and label name, on MiniLM "
         "([architecture.md](architecture.md)); `intents` has a trained head on the same mean "
-        "pooling.",
-        "",
-        f"Per seed {cell['new']} new clients; the prior is fitted to {cell['fitted']} upstream "
-        f"adapters (trained for {trained}), and {cell['planners']} other upstream clients "
-        f"plan. M = {cell['candidates']}, delta = {record['delta']:g}. Methods that take long "
-        f"ran on the first {cell['some']} new clients of each seed. The planner's menu is "
-        "without posterior means and fine-tuning, which take minutes for each planning client "
-        "here; they are measured apart. All settings were chosen on upstream clients of a seed "
-        "that is not measured.",
+        "pooling. *Planned* is the recipe that upstream clients which train nothing found for "
+        "n; *default* is the prior's center. A *head from names* has a vector for each label "
+        "that starts at the name's embedding and is pulled to it while it learns on a share of "
+        "the examples; the others certify it. Settings (the names' template, how upstream "
+        "clients train) were chosen on upstream clients of a seed that is not measured.",
         "",
         "* *certificate*: mean bound over clients and seeds, ± its standard error over "
         "clients; *below chance*: share of clients whose bound beats 1 - 1/K of their own K "
@@ -85,6 +74,42 @@ def _intro(record: dict[str, Any]) -> list[str]:
         machine_line(record),
         "",
     ]
+
+
+def _waiting(record: dict[str, Any]) -> list[str]:
+    """Name the seeds that are not finished, a paragraph for all of them."""
+    found = []
+    for cell in record["cells"]:
+        key = (cell["scenario"], cell["setting"])
+        done = {r["seed"] for r in record["table"] if (r["scenario"], r["setting"]) == key}
+        left = [str(seed) for seed in record["seeds"] if seed not in done]
+        if left and ", ".join(filter(None, key)) not in record["missing"]:
+            name = f"`{key[0]}`, {key[1]}" if key[1] else f"`{key[0]}`"
+            found.append(f"{name} (seeds {', '.join(left)})")
+    return [f"Not measured yet: {'; '.join(found)}.", ""] if found else []
+
+
+def _numbers(record: dict[str, Any], scenario: str, setting: str, seeds: Sequence[int]) -> str:
+    """Say how much of a scenario was measured."""
+
+    def of(entries: list[dict[str, Any]]) -> dict[str, Any]:
+        return next(e for e in entries if (e["scenario"], e["setting"]) == (scenario, setting))
+
+    cell, training = of(record["cells"]), of(record["training"])
+    return (
+        f"Seeds {', '.join(map(str, seeds))}; of each, {cell['new']} new clients, a prior "
+        f"fitted to {cell['fitted']} upstream adapters ({training['steps']} steps on "
+        f"{training['batch_size']} texts each), and {cell['planners']} other upstream clients "
+        f"that plan. M = {cell['candidates']}, delta = {record['delta']:g}. Methods that take "
+        f"long ran on the first {cell['some']} new clients of each seed. The planner's menu is "
+        f"without {_listed(cell['left_out'])}, for the time that each planning client would "
+        "take."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    said = {"finetune": "fine-tuning", "posterior_mean": "posterior means"}
+    return " and ".join(said[name] for name in sorted(names))
 
 
 def _settings(record: dict[str, Any]) -> list[tuple[str, str]]:

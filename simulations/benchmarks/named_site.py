@@ -37,9 +37,6 @@ __all__ = ["DELTA", "Cell", "Client", "Site"]
 # Raise it when a measurement changes what it gives for the same cell.
 _VERSION = 1
 DELTA = 0.05
-# Of the menu, what takes minutes for each planning client of an encoder that is read at all
-# tokens, by what makes the finalists.
-_TOO_LONG = frozenset({"posterior_mean", "finetune"})
 _CACHE_MIB = 3072
 # So many new clients a scenario has, however many are measured: more can be added later.
 _OFFERED = 40
@@ -67,6 +64,9 @@ class Cell:
         Examples of each planning client.
     candidates : int
         M.
+    left_out : tuple of str
+        What the planner's menu is without, by what makes the finalists: it takes minutes for
+        each planning client of an encoder that is read at all tokens.
     training : Mapping
         How upstream clients train, where the scenario does not say.
     options : Mapping
@@ -82,6 +82,7 @@ class Cell:
     planners: int = 4
     planning_size: int = 160
     candidates: int = 50
+    left_out: tuple[str, ...] = ("finetune", "posterior_mean")
     training: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -193,7 +194,7 @@ class Site:
             delta=DELTA,
             local_head=has_linear_head(self.space),
         )
-        return tuple(each for each in recipes if not _TOO_LONG & _made_by(each))
+        return tuple(each for each in recipes if _made_by(each).isdisjoint(self.cell.left_out))
 
     @cached_property
     def plan(self) -> Plan:

@@ -80,6 +80,7 @@ def test_a_run_that_stopped_goes_on(
         monkeypatch.setattr(named_methods, name, never)
     with only_remembered():
         again = named.measure([cell], [0, 1])  # of seed 1 nothing is finished
+    assert "tiny_intents:TinyNamedIntents`, mixed (seeds 1)" in named_page(again)
     assert again["table"] == record["table"]
     assert again["steel"] == record["steel"]
 
@@ -120,6 +121,9 @@ def test_the_page_says_which_goals_are_met(record: dict[str, Any]) -> None:
     shown = json.loads(json.dumps(record).replace("tiny_intents:TinyNamedIntents", "x"))
     text = named_page(shown)
     assert "## `x`, mixed, 3 ways" in text
+    assert "Not measured yet" not in text
+    assert f"of each, {NEW} new clients, a prior fitted to 12 upstream adapters" in text
+    assert "The planner's menu is without fine-tuning and posterior means" in text
     assert "## STEEL in its own setting" in text
     assert "Goal, below chance for every client at every n:" in text
     assert "union of 4 against the default" in text
