@@ -18,6 +18,7 @@ from fedcert.adapters import (
     project,
     read_peft_adapter,
 )
+from fedcert.adapters.head_training import finetune_head
 from fedcert.adapters.plain_lora import finetune_lora
 from fedcert.clients.node import Node
 from fedcert.data.examples import Examples
@@ -80,7 +81,8 @@ def own_adapter(
             model, examples, rank=node.lora_rank, seed=seed, settings=settings
         )
         return _projected(model, trained.update, examples, seconds=trained.seconds)
-    result = finetune(model, examples, seed=seed, settings=settings)
+    train = finetune_head if settings.head_only else finetune
+    result = train(model, examples, seed=seed, settings=settings)
     measured = {
         "num-examples": result.examples,
         "loss": result.loss,

@@ -26,6 +26,7 @@ from fedcert.settings import RunSettings
 from fedcert.settings.sections import SMALLEST_FIT
 from fedcert.simulations.runners import RUNNERS
 from fedcert.simulations.runners.gpu_shares import gpu_share, weights_mib
+from fedcert.simulations.tuning import tuned
 from fedcert.strategies.reporting import results_of, write_results
 from fedcert.strategies.serving import Outcome, serve
 
@@ -194,6 +195,14 @@ def _federate(
     events.phase("prepare the base model")
     scenario.base_model(on_step=events.note)
     _check_support(scenario, settings, events)
+    if settings.training.tuned:
+        events.phase("choose how clients train")
+        settings = tuned(settings, scenario)
+        chosen = settings.training
+        events.note(
+            f"learning rate {chosen.learning_rate:g} and weight decay {chosen.weight_decay:g}, "
+            "by the loss of a few upstream clients on held-out examples of their own"
+        )
     events.phase(f"start the {runner} runner")
     settings, gpus = _placed(settings, scenario, runner)
     outcomes: list[Outcome] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict
 from logging import INFO
 from math import prod
 from typing import Any
@@ -92,7 +91,7 @@ class FederatedSource(PriorSource):
         min_pool: int = 20,
     ) -> None:
         self._space, self._publish, self._denoising = space, publish, denoising
-        self._training = asdict(training)
+        self._training = training.to_config()
         self._seed, self._judges_share, self.min_pool = seed, judges, min_pool
         self._dialogue = federated_fit(dimension=space.dimension, seed=seed, training=denoising)
         self._question: Question | None = next(self._dialogue)

@@ -82,6 +82,11 @@ def scorers(
         See `Scorer`.
     most : int (default: 0)
         How many clients, the first ones; 0 for all.
+
+    Returns
+    -------
+    iterator of tuple
+        Id and scorer of each.
     """
     common = BatchedScorer(model, margin_tolerance=margin_tolerance)
     for client in scenario.new_clients[: most or None]:

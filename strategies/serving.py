@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from flwr.serverapp import Grid
 
 from fedcert.adapters.constants import constant_adapters
+from fedcert.adapters.finetune import FinetuneSettings
+from fedcert.adapters.shared_layers import head_size
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
 from fedcert.devices import describe_device, resolve_device
@@ -223,6 +225,7 @@ class Run:
                 # Where names say most, few coordinates are left to search: a posterior over
                 # them does no better than the head from names, in many times the time.
                 posterior_means=not self.space.names_head,
+                training=self._finetune_settings(),
             ),
             **self._training(),
             **self._common(),
@@ -230,7 +233,7 @@ class Run:
 
     def _training(self) -> dict[str, Any]:
         return {
-            "training": self._settings.finetune_settings(),
+            "training": self._finetune_settings(),
             "seed": self._settings.seed,
             "min_pool": self._fewest,
         }
@@ -251,6 +254,17 @@ class Run:
             ),
             "events": self._events,
         }
+
+    def _finetune_settings(self) -> FinetuneSettings:
+        """Return how clients train, the parts that suit the base model included."""
+        asked, training = self._settings.training, self._settings.finetune_settings()
+        alone = head_size(self.base) > 0
+        if asked.parts == "head" and not alone:
+            raise SettingsError(
+                "setting 'training.parts': the base model has no head on embeddings that could "
+                'be trained alone; choose "all"'
+            )
+        return replace(training, head_only=alone) if asked.parts == "auto" else training
 
     @property
     def _fewest(self) -> int:
@@ -309,8 +323,9 @@ def _planning(
     settings: RunSettings,
     constants: FloatArray,
     *,
-    local_head: bool = False,
-    posterior_means: bool = True,
+    local_head: bool,
+    posterior_means: bool,
+    training: FinetuneSettings,
 ) -> Planning | None:
     if not settings.planned:
         return None
@@ -325,7 +340,7 @@ def _planning(
             constants=len(constants),
             local_head=local_head,
             posterior_means=posterior_means,
-            training=settings.finetune_settings(),
+            training=training,
             randomized=certificate.randomized,
         ),
         seed=settings.seed,

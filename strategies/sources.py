@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
 from logging import INFO
 from typing import Any
 
@@ -207,7 +206,7 @@ class PooledSource(PriorSource):
         planning: Planning | None = None,
     ) -> None:
         self._pool, self._space, self._fit = pool, space, fit
-        self._asked = AdapterRequest(space.to_config(), asdict(training), seed)
+        self._asked = AdapterRequest(space.to_config(), training.to_config(), seed)
         self._per_round, self.min_pool = clients_per_round, min_pool
         self.planning = planning
 

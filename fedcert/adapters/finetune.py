@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,12 +44,20 @@ class FinetuneSettings:
     weight_decay : float (default: 0.01)
         Factor of the squared norm in the loss (times one half). It gives the adapter of a
         separable task a finite size, so that adapters of one task agree.
+    head_only : bool (default: False)
+        Train the head, and leave the layers as they are.
     """
 
     steps: int = 60
     batch_size: int = 128
     learning_rate: float = 0.03
     weight_decay: float = 0.01
+    head_only: bool = False
+
+    def to_config(self) -> dict[str, Any]:
+        """Return a JSON object, which does not say what an earlier version did not know."""
+        said = asdict(self)
+        return said if self.head_only else {k: v for k, v in said.items() if k != "head_only"}
 
 
 @dataclass(frozen=True)

@@ -155,3 +155,25 @@ class TrainedHead(Head):
         grouped = scaled.reshape(len(weight), -1, weight.shape[-1])
         logits = torch.baddbmm(bias[:, None], grouped, weight.transpose(1, 2))
         return logits.flatten(0, 1)
+
+    def shared(
+        self, embeddings: torch.Tensor, tensors: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Return the logits of C adapters that all read the same embeddings.
+
+        Parameters
+        ----------
+        embeddings : torch.Tensor
+            Shape ``(n, width)``.
+        tensors : Mapping[str, torch.Tensor]
+            As in `stacked`.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape ``(C, n, K)``.
+        """
+        weight, bias = tensors["weight"].float(), tensors["bias"].float()
+        scaled = embeddings.float() * (1.0 if self.scale is None else self.scale)
+        products = scaled @ weight.flatten(0, 1).T
+        return products.view(len(scaled), *bias.shape).transpose(0, 1) + bias[:, None]

@@ -121,6 +121,8 @@ def _trained(
     recipes: list[Recipe] = [
         PosteriorSplitRecipe(**alone, **tuning, refinement="finetune", choose_fraction=share)
         for share in _TUNED
+        # Below the head nothing is trained upstream: it would take as long as all the rest.
+        if not training.head_only
     ]
     if local_head:
         recipes += [
@@ -128,7 +130,7 @@ def _trained(
             for share in _TUNED_HEADS
         ]
         recipes.append(PosteriorSplitRecipe(**alone, refinement="local_head"))
-    if terms["candidates"] > 1:
+    if terms["candidates"] > 1 and not training.head_only:
         pair: dict[str, Any] = {**terms, **tuning, "finalists": 2}
         if posterior_means:
             recipes.append(PosteriorSplitRecipe(**pair, refinement="posterior_mean+finetune"))

@@ -48,6 +48,8 @@ class LatentSpace:
             size = latent_size(values, count=len(pool), dimension=int(varies.sum()))
         if not 1 <= size <= np.count_nonzero(values > 1e-9 * values[0]):
             raise PriorError(f"the pool does not span {size} latent directions")
+        # Exactly: what no adapter of the pool changes, no candidate changes.
+        directions[:, ~varies] = 0.0
         peak = np.abs(directions[:size]).argmax(axis=1)
         sign = np.sign(directions[np.arange(size), peak])
         return cls(

@@ -11,6 +11,7 @@ import torch
 
 from fedcert.adapters.forward import AdaptedModel, PreparedInputs
 from fedcert.adapters.grouping import length_groups
+from fedcert.adapters.shared_layers import SharedLayers
 from fedcert.data.examples import Examples
 from fedcert.devices import exact_float32, spare_bytes
 from fedcert.errors import SettingsError
@@ -82,6 +83,7 @@ class BatchedScorer(Scorer):
             self.model.compile_stacked()
         self._memory = memory_mib * 2**20
         self._known: dict[int, tuple[npt.NDArray[Any], _Groups]] = {}
+        self._shared = SharedLayers(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -162,7 +164,11 @@ class BatchedScorer(Scorer):
         model, device = self.model, self.model.device
         block = block.to(device)
         logits = torch.empty(len(block), examples, model.base.num_labels, device=device)
+        shared = self._shared.among(block)
         for rows, prepared in groups:
+            if shared:
+                logits[:, rows.to(device)] = self._shared.logits(prepared, block)
+                continue
             chunk, places = self._chunk(prepared), rows.to(device)
             for first in range(0, len(block), chunk):
                 part = slice(first, first + chunk)

@@ -271,7 +271,8 @@ class RunSettings(Section):
 
     def finetune_settings(self) -> FinetuneSettings:
         """Return the training section as the library's own type."""
-        return FinetuneSettings(**self.training.model_dump(exclude={"lora_ranks"}))
+        said = self.training.model_dump(exclude={"lora_ranks", "parts", "tuned"})
+        return FinetuneSettings(**said, head_only=self.training.parts == "head")
 
     def lora_ranks(self) -> tuple[int, ...]:
         """Return the ranks of plain LoRA; empty if clients train in the adapter space."""

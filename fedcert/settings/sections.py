@@ -71,6 +71,13 @@ class TrainingSettings(Section):
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=0.03, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
+    parts: Literal["all", "head", "auto"] = "all"
+    """``"head"``: train the head on a sentence encoder's embeddings, and leave its layers as
+    they are. Then a search runs the layers once for all candidates. ``"auto"``: so where the
+    base model is a sentence encoder and clients share their labels."""
+    tuned: bool = False
+    """In a simulation, choose learning rate and weight decay before anybody trains, by the loss
+    of a few upstream clients on examples of their own that they do not train on."""
     lora_ranks: str = ""
     """Ranks of plain LoRA, separated by commas, that upstream clients take in turn; what they
     trained is projected into the adapter space. Empty: they train in the space."""

@@ -78,6 +78,7 @@ class Table(NaturalScenario):
     description = "A table of your own"
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "certificate": {"recipe": "planned"},
+        "training": {"parts": "auto", "tuned": True},
         "planning": {"most": 8},
         "evaluation": {"baselines": False, "clients": 8},
     }
