@@ -74,7 +74,7 @@ def tuned(settings: RunSettings, scenario: Scenario) -> RunSettings:
         for rate, decay in product(_RATES, _DECAYS if head_only else (1.0,))
     ]
     with torch_threads(1):  # steps so small that threads would wait for each other
-        losses = [_losses(model, *examples, grid) for model, *examples in parts]
+        losses = [_losses(model, train, held, grid) for model, train, held in parts]
     known = [row for row in losses if np.isfinite(row).all()]
     if not known:
         return settings
