@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling bench-named test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling bench-tables bench-named test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -52,6 +52,9 @@ bench-named: $(INSTALLED) ## measure clients' own labels, with names, and render
 
 bench-sweeps: $(INSTALLED) ## vary M, d, pool and shift one at a time and render docs/sweeps.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.sweeps
+
+bench-tables: $(INSTALLED) ## run tables of tickets as a newcomer would and render docs/tables.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.tables
 
 bench-deployment: $(INSTALLED) ## bring every fault about, measure scale, and render docs/reliability.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.deployment

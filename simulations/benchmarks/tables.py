@@ -1,0 +1,148 @@
+"""``make bench-tables``: tables of tickets, with the settings that a newcomer has.
+
+Each table is written as a CSV file and run by the command that the documentation shows. What is
+measured is what the run says of itself: the planned certificates of its new clients, and what
+each of them would have had without the federation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedcert.runs.machine import describe_machine, versions
+from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.tables_page import tables_page
+from fedcert.simulations.benchmarks.ticket_tables import (
+    COLUMNS,
+    TABLES,
+    TicketTable,
+    write_table,
+)
+from fedcert.simulations.simulating import simulate
+
+__all__ = ["main"]
+
+SEEDS, SIZES = (0, 1, 2), (64,)
+METHODS = {"planned": ("bound", "test_error"), "local": ("local_bound", "local_error")}
+
+
+def measure(
+    tables: Sequence[TicketTable],
+    *,
+    seeds: Sequence[int],
+    sizes: Sequence[int],
+    runner: str = "ray",
+) -> list[dict[str, Any]]:
+    """Run every table and return a row for each method.
+
+    Parameters
+    ----------
+    tables : sequence of TicketTable
+        What to draw.
+    seeds : sequence of int
+        Draw tables, new clients, and all that a run draws.
+    sizes : sequence of int
+        Values of n.
+    runner : str (default: "ray")
+        As in `simulate`.
+
+    Returns
+    -------
+    list of dict
+        Rows of the record's table.
+    """
+    rows = []
+    for table in tables:
+        for seed in seeds:
+            for n in sizes:
+                rows += _measured(table, seed=seed, n=n, runner=runner)
+                _say(f"{table.name}, seed {seed}, n = {n}")
+    return rows
+
+
+def _measured(table: TicketTable, *, seed: int, n: int, runner: str) -> list[dict[str, Any]]:
+    text, label, client = COLUMNS
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_table(table, Path(folder) / f"{table.name}.csv", seed=seed)
+        options = {"source": str(path), "input": text, "label": label, "client": client}
+        settings = RunSettings.from_mapping(
+            {
+                "seed": seed,
+                "scenario": {"name": "table", "options": options | {"seed": seed}},
+                "certificate": {"support_size": n},
+            }
+        )
+        started = time.perf_counter()
+        run = simulate(settings, output=Path(folder) / "run", runner=runner)
+        seconds = time.perf_counter() - started
+    return [_row(run.results, table, method, seed, n, seconds) for method in METHODS]
+
+
+def _row(
+    results: dict[str, Any], table: TicketTable, method: str, seed: int, n: int, seconds: float
+) -> dict[str, Any]:
+    bound, error = METHODS[method]
+    bounds = np.array([client[bound] for client in results["clients"]])
+    return {
+        "scenario": table.name,
+        "method": method,
+        "upstream": results["prior"]["pool_size"],
+        "clients": len(bounds),
+        "n": n,
+        "seed": seed,
+        "error": float(np.mean([client[error] for client in results["clients"]])),
+        "certificate": float(bounds.mean()),
+        "bounds": bounds.tolist(),
+        "nonvacuous": float(np.mean(bounds < results["chance"])),
+        "chance": results["chance"],
+        "prior": results["prior"]["kind"],
+        "recipes": sorted({client["recipe"] for client in results["clients"]}),
+        "run_seconds": seconds,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and render; a part goes to a folder of its own."""
+    parser = argparse.ArgumentParser(prog="tables", description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--table", action="append", choices=list(TABLES))
+    parser.add_argument("--runner", default="ray")
+    parser.add_argument("--output", type=Path, help="folder for the record and the page")
+    options = parser.parse_args(arguments)
+    part = options.table or options.seeds != list(SEEDS) or options.sizes != list(SIZES)
+    if part and options.output is None:
+        parser.error("a part of the benchmark does not go into docs/: name --output")
+    rows = measure(
+        [TABLES[name] for name in options.table or TABLES],
+        seeds=options.seeds,
+        sizes=options.sizes,
+        runner=options.runner,
+    )
+    record = {
+        "command": "make bench-tables",
+        "seeds": options.seeds,
+        "machine": describe_machine(),
+        "versions": versions(),
+        "missing": {},
+        "table": rows,
+    }
+    publish("tables", record, {"tables.md": tables_page(record)}, folder=options.output)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
