@@ -13,7 +13,7 @@ import torch
 from fedcert.adapters.classifier_file import ClassifierFile, read_classifier
 from fedcert.adapters.exported_model import exported_model
 from fedcert.data import InputSpec, input_spec_from_config
-from fedcert.devices import moved
+from fedcert.devices import exact_float32, moved, resolve_device
 from fedcert.errors import AdapterError, BundleError
 from fedcert.models import BaseModel, LabelSet, load_base_model
 
@@ -52,6 +52,7 @@ class Classifier:
         return probabilities
 
     @torch.inference_mode()
+    @exact_float32()  # as a certificate's errors are counted
     def _logits(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> torch.Tensor:
         raw = inputs
         if not isinstance(raw, np.ndarray):
@@ -73,6 +74,7 @@ def load_classifier(
     labels: LabelSet | Sequence[str] | None = None,
     descriptions: Mapping[str, str] | None = None,
     inputs: InputSpec | None = None,
+    device: str = "auto",
 ) -> Classifier:
     """Load an exported adapter for prediction.
 
@@ -89,6 +91,9 @@ def load_classifier(
         Texts that stand for some of these labels or all, by name.
     inputs : InputSpec, optional
         How inputs are encoded, where the folder does not say.
+    device : str (default: "auto")
+        Where a base model that is loaded here computes (`fedcert.devices.resolve_device`); one
+        that is given stays where it is.
 
     Returns
     -------
@@ -106,7 +111,11 @@ def load_classifier(
     if not (folder / "adapter_config.json").is_file():
         raise AdapterError(f"{folder}: no adapter_config.json; this is not an adapter folder")
     about = read_classifier(folder)
-    loaded = base if isinstance(base, BaseModel) else _loaded(str(base), about)
+    loaded = (
+        base
+        if isinstance(base, BaseModel)
+        else _loaded(str(base), about, resolve_device(device))
+    )
     if about is not None and not loaded.goes_by(about.base_digest):
         raise AdapterError(
             f"{folder}: the adapter was made for the base model {about.base_name!r} "
@@ -122,15 +131,16 @@ def load_classifier(
     return Classifier(exported_model(loaded, folder), spec.bound_to(loaded), names)
 
 
-def _loaded(name: str, about: ClassifierFile | None) -> BaseModel:
+def _loaded(name: str, about: ClassifierFile | None, device: torch.device) -> BaseModel:
     if about is None:
-        return load_base_model(name)
+        return load_base_model(name, device=device)
     revision = None if Path(name).exists() else about.base_revision
     return load_base_model(
         name,
         revision=None if revision == "local" else revision,
         digest=about.base_digest,
         dtype=about.dtype,
+        device=device,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedcert.cli.console import say
-from fedcert.cli.device import InputColumn, LabelColumn, Labels
+from fedcert.cli.device import Device, InputColumn, LabelColumn, Labels
 from fedcert.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def predict(
             "--output", "-o", help="A file .csv, .tsv, or .jsonl; by default CSV is printed."
         ),
     ] = None,
+    device: Device = "auto",
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
     labels: Labels = None,
@@ -74,6 +75,7 @@ def predict(
         base_model or _base_of(adapter, about),
         labels=names,
         descriptions=descriptions,
+        device=device,
     )
     inputs = read_inputs(
         data, spec=classifier.inputs, input_column=input_column, label_column=label_column

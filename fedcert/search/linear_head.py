@@ -60,7 +60,7 @@ class LinearHead:
         space = model.space
         if space.names_head:
             names: Any = model.base.model.get_submodule("task_head")
-            weight = names.get_buffer("label_embeddings").double().cpu().numpy()
+            weight = names.get_buffer("label_embeddings").cpu().double().numpy()
             padded = np.concatenate([start, np.zeros(weight.size)])
             return cls(padded, weight, len(start), trained=False)
         labels, width = space.head[0].shape

@@ -31,6 +31,7 @@ from fedcert.models import (
 )
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer, exported_wrong
+from fedcert.search.learning import has_linear_head, local_head
 
 TOLERANCE = 1e-4
 LABELS = ("bad", "good")
@@ -128,6 +129,9 @@ def test_another_device_gives_the_same(case: str, device: torch.device, tmp_path
             model, examples, seed=1, settings=FinetuneSettings(steps=3, batch_size=4)
         )
         found.append([scores.losses, stock.losses, predicted, tuned.vector])
+        if has_linear_head(space):
+            scorer = BatchedScorer(model, margin_tolerance=TOLERANCE)
+            found[-1].append(local_head(scorer, examples))
     for here, there in zip(*found, strict=True):
         np.testing.assert_allclose(here, there, atol=2e-3)
 
