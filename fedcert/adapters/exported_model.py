@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from fedcert.adapters.head_file import HEAD_FILE, check_label_embeddings, read_head
 from fedcert.errors import AdapterError
@@ -16,11 +17,13 @@ from fedcert.models.base import BaseModel
 from fedcert.models.encoder import LABEL_MOVES, TASK_HEAD, EncoderClassifier
 from fedcert.models.heads import NamesHead
 
-__all__ = ["exported_model", "load_head"]
+__all__ = ["exported_model", "load_head", "sharing_copy"]
 
 
 def exported_model(base: BaseModel, folder: Path) -> Any:
     """Load an adapter folder on a copy of the base model, in evaluation mode.
+
+    The copy shares the base model's frozen weights, so it takes hardly any memory.
 
     Parameters
     ----------
@@ -37,7 +40,7 @@ def exported_model(base: BaseModel, folder: Path) -> Any:
     from peft import PeftModel
 
     # The file is read on the CPU, whatever there is here; its values go where the copy is.
-    model: Any = copy.deepcopy(base.model)
+    model: Any = sharing_copy(base.model)
     if not isinstance(model, EncoderClassifier):
         return PeftModel.from_pretrained(model, str(folder), torch_device="cpu").eval()
     stored = read_head(folder)
@@ -48,6 +51,20 @@ def exported_model(base: BaseModel, folder: Path) -> Any:
     PeftModel.from_pretrained(model.stock, str(folder), torch_device="cpu")
     load_head(model, stored.tensors)
     return model.eval()
+
+
+def sharing_copy(model: nn.Module) -> Any:
+    """Return a copy of a model whose frozen weights are the model's own, and not copied.
+
+    PEFT puts its layers between modules, and copies a head before it writes there. A head
+    beside an encoder is written to in place, so that one is copied here.
+    """
+    written = model.task_head.parameters() if isinstance(model, EncoderClassifier) else ()
+    own = {id(tensor) for tensor in written}
+    frozen = [
+        tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in own
+    ]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in frozen})
 
 
 def load_head(model: EncoderClassifier, tensors: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -17,7 +17,6 @@ from fedcert.reports.formats import decimal_up
 if TYPE_CHECKING:
     from fedcert.bundles import Bundle
     from fedcert.data import Examples
-    from fedcert.models import BaseModel
     from fedcert.personalization.memory import MemoryPlan
 
 __all__ = [
@@ -181,7 +180,7 @@ def personalize(
     if note := base.note_on(loaded.base_digest):
         say(f"note: {note}", wrap=True)
     model = loaded.task(base, labels=names, descriptions=descriptions).model()
-    plan = MemoryPlan() if memory is None else _divided(memory, loaded, base)
+    plan = MemoryPlan() if memory is None else _divided(memory, loaded)
     file = key_path(key)
     signer = read_or_create_key(file)
     result = run(
@@ -231,14 +230,14 @@ def load_bundle(path: Path, digest: str | None) -> Bundle:
     return loaded
 
 
-def _divided(budget: float, bundle: Bundle, base: BaseModel) -> MemoryPlan:
+def _divided(budget: float, bundle: Bundle) -> MemoryPlan:
     """Plan the memory once everything that the work needs is in it."""
     import peft  # noqa: F401
 
     from fedcert.personalization.memory import plan_memory
 
     bundle.prior.sample("0" * 64, count=1)  # some priors import more when they sample
-    return plan_memory(budget, model=base.model, dimension=bundle.space.dimension)
+    return plan_memory(budget, dimension=bundle.space.dimension)
 
 
 def key_path(given: Path | None) -> Path:

@@ -1,15 +1,13 @@
 """Keeping a device's personalization within a memory budget.
 
 Libraries and base model are in memory already when the budget is divided, so they are
-measured. What is left goes to the copy of the model that counts the errors, to candidates,
+measured; the count of errors shares its weights. What is left goes to heads, to candidates,
 and to activations; how many candidates run at once changes the time, never the result.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import nn
 
 from fedcert.errors import SettingsError
 from fedcert.runs.machine import own_mib
@@ -43,15 +41,13 @@ class MemoryPlan:
     chunk: int = CHUNK
 
 
-def plan_memory(budget_mib: float, *, model: nn.Module, dimension: int) -> MemoryPlan:
+def plan_memory(budget_mib: float, *, dimension: int) -> MemoryPlan:
     """Divide what a budget for the whole process leaves.
 
     Parameters
     ----------
     budget_mib : float
         For the whole process, libraries and base model included.
-    model : torch.nn.Module
-        The base model, already in memory.
     dimension : int
         d, coordinates of a candidate.
 
@@ -66,10 +62,8 @@ def plan_memory(budget_mib: float, *, model: nn.Module, dimension: int) -> Memor
         If it cannot be kept; the message says what it takes at least.
     """
     used = own_mib()
-    tensors = [*model.parameters(), *model.buffers()]
-    copy = sum(tensor.nelement() * tensor.element_size() for tensor in tensors) / MIB
-    candidate = 8 * _COPIES * dimension / MIB
-    least = used + copy + _RESERVE + _LEAST_ACTIVATIONS + _FEWEST * candidate
+    candidate = 8 * _COPIES * dimension / MIB  # more than the head that PEFT copies
+    least = used + candidate + _RESERVE + _LEAST_ACTIVATIONS + _FEWEST * candidate
     if budget_mib < least:
         raise SettingsError(
             f"a budget of {budget_mib:.0f} MiB is too small: libraries, bundle and base model "

@@ -6,7 +6,6 @@ runs the exported adapter, not fedcert's own arithmetic.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedcert.adapters.exported_model import load_head
+from fedcert.adapters.exported_model import load_head, sharing_copy
 from fedcert.adapters.peft_format import adapter_and_head
 from fedcert.adapters.space import AdapterSpace
 from fedcert.adapters.task import Task
@@ -33,7 +32,8 @@ class ReferenceScorer(Scorer):
     Parameters
     ----------
     task : Task
-        The model; its base is copied, since PEFT changes the model that it wraps.
+        The model; PEFT changes the modules that it wraps, so they are copied, but no frozen
+        weight is.
     margin_tolerance : float
         See `Scorer`.
     """
@@ -41,7 +41,7 @@ class ReferenceScorer(Scorer):
     def __init__(self, task: Task, *, margin_tolerance: float) -> None:
         super().__init__(margin_tolerance=margin_tolerance)
         self._task, space = task, task.space
-        own = copy.deepcopy(task.base.model)
+        own = sharing_copy(task.base.model)
         # PEFT puts its layers into the encoder, whose parts the classifier shares.
         beside = isinstance(own, EncoderClassifier)
         self._model = _peft_model(own.stock if beside else own, space)

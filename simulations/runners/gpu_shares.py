@@ -31,10 +31,9 @@ def weights_mib(folder: Path) -> float:
 def needed_mib(weights: float) -> float:
     """Return what one process takes of a GPU, MiB.
 
-    The base model, its copy that the exported adapter's errors are counted with, activations,
-    and CUDA itself.
+    The base model, whose weights the count of errors shares, activations, and CUDA itself.
     """
-    return 2 * weights + _ACTIVATIONS_MIB + _CONTEXT_MIB
+    return weights + _ACTIVATIONS_MIB + _CONTEXT_MIB
 
 
 def gpu_share(name: str, device: torch.device, asked: float, *, weights: float) -> float:
@@ -74,8 +73,8 @@ def gpu_share(name: str, device: torch.device, asked: float, *, weights: float) 
     share = asked or math.ceil(100 * needed / total) / 100
     if share > 1 or share * total < needed:
         raise SettingsError(
-            f"setting 'client.gpus': a process takes {needed:.0f} MiB of a GPU, twice "
-            f"{weights:.0f} MiB of weights and {needed - 2 * weights:.0f} MiB beside them, and "
+            f"setting 'client.gpus': a process takes {needed:.0f} MiB of a GPU, "
+            f"{weights:.0f} MiB of weights and {needed - weights:.0f} MiB beside them, and "
             f"{min(share, 1):g} of {total:.0f} MiB is {min(share, 1) * total:.0f} MiB; "
             + ("raise it, or take" if needed <= total else "take")
             + ' a smaller base model, or device = "cpu"'

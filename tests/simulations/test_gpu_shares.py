@@ -39,10 +39,10 @@ def test_without_a_gpu_none_is_asked_for() -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused_before_anything_starts() -> None:
-    with pytest.raises(SettingsError, match=r"takes 4224 MiB of a GPU.*raise it"):
+    with pytest.raises(SettingsError, match=r"takes 2924 MiB of a GPU.*raise it"):
         gpu_share("cuda", GPU, 0.1, weights=1300.0)
     with pytest.raises(SettingsError, match='device = "cpu"'):
-        gpu_share("auto", GPU, 0.0, weights=9000.0)
+        gpu_share("auto", GPU, 0.0, weights=16000.0)
 
 
 def test_one_gpu_of_several_is_not_rays_to_choose() -> None:
