@@ -78,8 +78,8 @@ class Cell:
     sizes: tuple[int, ...] = (16, 32, 80, 128)
     new: int = 16
     some: int = 3
-    fitted: int = 16
-    planners: int = 4
+    fitted: int = 32
+    planners: int = 8
     planning_size: int = 160
     candidates: int = 50
     left_out: tuple[str, ...] = ("finetune", "posterior_mean")
