@@ -57,6 +57,8 @@ def _pays(results: Results, figures: Headline) -> str:
         "a head trained on half of the same labels, with no federation, and certified on the "
         f"other half comes to {percent(figures.local_bound)}"
     )
+    if len(pairs) == 1:
+        return f"Whether the federation pays, one client cannot tell: {alone}."
     gains = [local - bound for bound, local in pairs]
     mean = sum(gains) / len(gains)
     spread = sum((gain - mean) ** 2 for gain in gains) / max(1, len(gains) - 1)
