@@ -32,7 +32,7 @@ bench-demo: $(INSTALLED) ## measure the demo and render docs/demo.md from it
 bench-scenarios: $(INSTALLED) ## run every scenario and render docs/scenarios.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.scenarios
 
-bench-search: $(INSTALLED) ## measure the search and render docs/search.md from it
+bench-search: $(INSTALLED) ## measure the search and render docs/searching.md from it
 	$(BIN)/python -m fedcert.simulations.benchmarks.search
 
 bench-prior: $(INSTALLED) ## measure every prior on unseen tasks and render docs/prior.md

@@ -28,7 +28,11 @@ from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.certificates import CANDIDATES, CASES, DELTA, Case
 from fedcert.simulations.benchmarks.federations import NotMeasuredError, only_remembered
 from fedcert.simulations.benchmarks.methods_bench import LIMIT_METHODS
-from fedcert.simulations.benchmarks.methods_page import methods_figures, methods_page
+from fedcert.simulations.benchmarks.methods_page import (
+    gain_figure,
+    methods_figures,
+    methods_page,
+)
 from fedcert.simulations.benchmarks.methods_table import SeedResult, measured_seed, table_of
 from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.benchmarks.workers import side_by_side
@@ -55,7 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             record = measure(cases, methods, seeds=options.seeds, sizes=options.sizes)
     except FedcertError as error:
         sys.exit(f"error: {error}")
-    documents = {"benchmarks.md": methods_page(record)} | methods_figures(record)
+    documents = {
+        "benchmarks.md": methods_page(record),
+        **methods_figures(record),
+        **gain_figure(record),
+    }
     publish("methods", record, documents, folder=options.output)
 
 

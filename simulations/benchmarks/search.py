@@ -52,7 +52,7 @@ def main() -> None:
         "repeats": REPEATS,
         "memory": memory,
     }
-    publish("search", record, {"search.md": search_page(record)})
+    publish("search", record, {"searching.md": search_page(record)})
 
 
 def _measure(case: Case) -> dict[str, Any]:

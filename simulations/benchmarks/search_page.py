@@ -8,7 +8,7 @@ __all__ = ["search_page"]
 
 
 def search_page(record: dict[str, Any]) -> str:
-    """Render docs/search.md from the benchmark's record."""
+    """Render docs/searching.md from the benchmark's record."""
     parts = [
         ["<!-- Rendered by `make bench-search`; do not edit. -->", "# Search speed"],
         _scoring(record),

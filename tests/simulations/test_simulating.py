@@ -82,7 +82,7 @@ def test_the_results_are_the_file_and_the_report_takes_them(finished: Simulation
 def test_the_results_hold_every_section(finished: Simulation) -> None:
     results = finished.results
     assert {(row["recipe"], row["n"]) for row in results["bound_by_n"]} == {
-        (recipe, n) for recipe in ("union", "split", "steel") for n in (8, 16, 32)
+        (recipe, n) for recipe in ("served", "union", "split", "steel") for n in (8, 16, 32)
     }
     assert results["prior"]["kind"] == "diffusion"
     assert results["prior"]["pool_size"] == UPSTREAM
