@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling bench-tables bench-named test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling bench-tables bench-named test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -88,6 +88,10 @@ lint: $(INSTALLED) ## check style, format and types
 format: $(INSTALLED) ## format the code and mend what can be mended
 	$(RUFF) check --fix $(SOURCES)
 	$(RUFF) format $(SOURCES)
+
+docs: $(INSTALLED) ## build the documentation into build/docs, to read in a browser
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
 
 # setuptools would pack what an earlier build left in build/lib.
 wheel: $(INSTALLED) ## build a wheel into dist/
