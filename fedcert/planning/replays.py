@@ -103,7 +103,8 @@ class ClientReplay:
 
     @cached_property
     def _vectors(self) -> FloatArray:
-        return self._prior.sample(self._seed, count=self._candidates)
+        sampler = self._prior.on(self._scorer.device)
+        return sampler.sample(self._seed, count=self._candidates)
 
     @cached_property
     def _scores(self) -> Scores:
