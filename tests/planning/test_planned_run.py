@@ -19,6 +19,7 @@ from simulations.federation import (
     tiny_settings,
 )
 
+from fedcert.adapters import FinetuneSettings
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, PosteriorSplitRecipe, Recipe, verify_record
 from fedcert.clients.client_app import make_client_app
@@ -393,3 +394,25 @@ def test_what_a_plan_does_not_go_with(other: dict[str, Any], text: str) -> None:
     with pytest.raises(SettingsError, match=text):
         RunSettings.from_mapping({"certificate": {"recipe": "planned"}, **other})
     assert not RunSettings.from_mapping({"certificate": {"recipe": "union"}, **other}).planned
+
+
+def test_planning_clients_can_be_limited() -> None:
+    limited = Planning(share=0.15, sizes=(16,), recipes=(), seed=0, most=3)
+    chosen = limited.clients_among(MANY, pooled=(), must_train=10)
+    assert len(chosen) == 3
+    free = Planning(share=0.15, sizes=(16,), recipes=(), seed=0)
+    assert chosen < free.clients_among(MANY, pooled=(), must_train=10)
+
+
+def test_where_heads_are_trained_alone_nothing_is_tuned_below_them() -> None:
+    alone = FinetuneSettings(head_only=True)
+    names = {recipe_name(r) for r in menu(candidates=9, delta=0.05, local_head=True)}
+    fewer = {
+        recipe_name(r) for r in menu(candidates=9, delta=0.05, local_head=True, training=alone)
+    }
+    assert {name.split()[0] for name in names - fewer} == {
+        "finetune",
+        "posterior_mean+finetune",
+        "finetune+tuned_head",
+    }
+    assert "local_head 0.5" in fewer
