@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from extending.blocks import DOCS, run_commands
+from extending.blocks import DOCS, blocks, run_commands
 
 from fedcert.scenarios import load_scenario
 
@@ -77,8 +77,7 @@ def test_the_readmes_python_runs(
     """In a folder as the README has it, with the bundle of the tutorial's run."""
     run = folder / "runs" / "first"
     if not run.is_dir():
-        (simulate,) = (b for b in _blocks("tutorial.md") if b["name"] == "simulate")
-        run_commands(simulate["text"], monkeypatch)
+        run_commands(blocks("tutorial.md", "run")["simulate"], monkeypatch)
     place = folder / "readme"
     place.mkdir()
     for name in ("bundle", "base-model"):
@@ -91,8 +90,7 @@ def test_the_readmes_python_runs(
     text = "\n".join(",".join(row) for row in [header, *rows])
     (place / "examples.csv").write_text(text)
     monkeypatch.chdir(place)
-    (snippet,) = (b for b in _blocks("../README.md") if b["name"] == "personalize")
-    exec(snippet["text"], {})
+    exec(blocks("../README.md", "run")["personalize"], {})
     assert capfd.readouterr().out.splitlines()[-1] == "True"
 
 
