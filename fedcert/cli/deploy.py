@@ -130,6 +130,7 @@ def _tell(output: Path, example: Example) -> None:
             f"{decimal_up(certificate.bound)} with probability {1 - certificate.delta:g}"
         )
     say(f"run:          {run} (fedcert status tells how it went)")
+    say(f"report:       {run / 'report.html'}")
     say(f"bundle:       {run / 'bundle'}")
     say(f"certificates: {run / 'certificates'}, countersigned in {run / 'witnesses'}")
     say(f"adapters:     {output / 'nodes'}/<client>/adapter")
