@@ -287,10 +287,10 @@ def test_another_bundle(run: Run, device: Path, bundle: Path, tmp_path: Path) ->
     ("content", "text"),
     [
         (None, "none.json: .*No such file|No such file"),
-        (b"", "the certificate is damaged: it is not JSON"),
-        (b"{", "the certificate is damaged: it is not JSON"),
-        (b"[" * 100_000, "the certificate is damaged: it is not JSON"),
-        (b"\xff", "the certificate is damaged: it is not JSON"),
+        (b"", "is damaged: it is not JSON"),
+        (b"{", "is damaged: it is not JSON"),
+        (b"[" * 100_000, "is damaged: it is not JSON"),
+        (b"\xff", "is damaged: it is not JSON"),
         (b"[]", r"certificate must be an object, not \[\]"),
         (b"{}", r"certificate\.\w+ is missing"),
         (b'{"format": "fedcert.certificate/9"}', r"format is 'fedcert\.certificate/9'; this"),
@@ -372,7 +372,7 @@ def test_a_report_of_something_else(run: Run, tmp_path: Path) -> None:
         _check(run("report", tmp_path), text)
         assert not (tmp_path / "report.html").exists()
 
-    attempt(None, r"no results\.json; this is not a finished run")
+    attempt(None, r"no results\.json; this is no run folder")
     attempt("", r"results\.json: damaged, not JSON")
     attempt("[]", "results must be a dictionary")
     attempt("{}", "results lack the required key 'format'")

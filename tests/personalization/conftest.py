@@ -159,7 +159,13 @@ def issued(
     adapter = folder / "forged"
     adapter.mkdir(exist_ok=True)
     digest = write_peft_adapter(
-        bundle.space, vector, adapter, base_name=model.base.name, base=model.base
+        bundle.space,
+        vector,
+        adapter,
+        base_name=model.base.name,
+        base=model.base,
+        labels=bundle.labels or model.task.labels,
+        inputs=bundle.inputs.to_config(),
     )
     ordered = in_drawn_order(examples, honest.candidate.seed)
     span = honest.recipe.certifying(len(examples)).as_slice()

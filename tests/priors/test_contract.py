@@ -19,7 +19,7 @@ from .prior_suite import PriorContract
 
 
 class TestGaussian(PriorContract):
-    kind, least = "gaussian", 4
+    kind, least = "gaussian", 3
 
     @classmethod
     def fit(cls, pool: np.ndarray, *, seed: int = 0) -> GaussianPrior:
