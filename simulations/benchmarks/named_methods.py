@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,14 +26,13 @@ from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.data.examples import Examples
 from fedcert.planning import recipe_name
 from fedcert.priors.base import FloatArray
-from fedcert.randomness import derive_seed
 from fedcert.search.session import SupportSession
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.named_site import DELTA, Client, Site
 
-__all__ = ["LIMIT", "PLANNED", "RANDOMIZED", "learned_on_all", "measured", "outcome"]
+__all__ = ["LIMIT", "PLANNED", "learned_on_all", "measured", "outcome"]
 
-PLANNED, RANDOMIZED = "planned", "planned, randomized bound"
+PLANNED = "planned"
 ZERO_SHOT = "zero-shot"
 REGRESSION = "embeddings + logistic regression"
 FINETUNED = "fine-tuned from the default"
@@ -71,9 +69,6 @@ def measured(client: Client, *, some: bool) -> Iterator[dict[str, Any]]:
     for n in site.cell.sizes:
         planned = site.plan.expected(n).recipe
         yield {"method": PLANNED, **outcome(client, planned, n)}
-        if planned.randomizes:
-            drawn = replace(planned, randomized=True)
-            yield {"method": RANDOMIZED, **outcome(client, drawn, n)}
         for method, recipe in _recipes(site, n, some=some):
             yield {"method": method, **outcome(client, recipe, n)}
         if site.base.takes_labels:
@@ -171,10 +166,9 @@ def certified(client: Client, recipe: Recipe, examples: Examples) -> tuple[float
     tuple
         The bound, and the adapter that it is for.
     """
-    seed = client.site.candidate_seed
-    if recipe.randomized:  # a number for each client, or a mean over clients would hang on one
-        seed = derive_seed(seed, client.name, len(examples))
-    session = SupportSession(recipe, client.site.prior, client.scorer, examples, seed=seed)
+    session = SupportSession(
+        recipe, client.site.prior, client.scorer, examples, seed=client.site.candidate_seed
+    )
     chosen = recipe.choose(session)
     span = recipe.certifies_on(chosen.choice, len(examples))
     wrong, _ = session.score(chosen.vector[None], span)

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fedcert.simulations.benchmarks.named_methods import PLANNED, RANDOMIZED
 from fedcert.simulations.benchmarks.pages import left_out, machine_line
 
 __all__ = ["named_page"]
 
-_REGRESSION = "embeddings + logistic regression"
+_PLANNED, _REGRESSION = "planned", "embeddings + logistic regression"
 # Mean certificates that were asked for beforehand, by scenario, setting and n.
 _GOALS = {
     ("named-intents", "mixed"): {16: 0.23, 32: 0.145, 80: 0.085},
@@ -62,9 +61,6 @@ def _intro(record: dict[str, Any]) -> list[str]:
         "* *certificate*: mean bound over clients and seeds, ± its standard error over "
         "clients; *below chance*: share of clients whose bound beats 1 - 1/K of their own K "
         "labels.",
-        "* *randomized bound*: the same recipe with `certificate.randomized = true`, where the "
-        "bound takes a number from the server's seed ([theory.md](theory.md)); it is off by "
-        "default.",
         "* *error*: on the client's texts that nothing else used.",
         "* *limit*: what the certificate would be if the best of the default, the logistic "
         "regression and the head from names, each learned from all n, came for free.",
@@ -157,12 +153,12 @@ def _table(means: dict[tuple[str, int], Row]) -> Iterator[str]:
     for n in sorted({n for _, n in means}):
         rows = sorted(
             (row for (_, size), row in means.items() if size == n),
-            key=lambda row: (row["method"] != PLANNED, row["above_planned"]),
+            key=lambda row: (row["method"] != _PLANNED, row["above_planned"]),
         )
         for row in rows:
-            name = f"**{row['method']}**" if row["method"] == PLANNED else row["method"]
+            name = f"**{row['method']}**" if row["method"] == _PLANNED else row["method"]
             against = (
-                "" if row["method"] == PLANNED
+                "" if row["method"] == _PLANNED
                 else f"{row['above_planned']:+.3f} ± {row['above_planned_se']:.3f}"
             )  # fmt: skip
             yield (
@@ -186,18 +182,14 @@ def _planned_recipes(record: dict[str, Any], rows: Sequence[Row]) -> str:
 def _goals(means: dict[tuple[str, int], Row], scenario: str, setting: str) -> Iterator[str]:
     """Say of each goal whether it is met."""
     for n, goal in _GOALS.get((scenario, setting), {}).items():
-        for method in (PLANNED, RANDOMIZED):
-            if (method, n) not in means:
-                continue
-            bound, told = means[method, n]["certificate"], method.removeprefix(f"{PLANNED}, ")
-            with_it = "" if method == PLANNED else f", with a {told}"
-            yield (
-                f"* Goal at n = {n}, a planned certificate of at most {goal:g}{with_it}: "
-                + _verdict(bound <= goal, f"{bound:.3f}")
+        if (_PLANNED, n) in means:
+            bound = means[_PLANNED, n]["certificate"]
+            yield f"* Goal at n = {n}, a planned certificate of at most {goal:g}: " + _verdict(
+                bound <= goal, f"{bound:.3f}"
             )
     sizes = sorted({n for _, n in means})
-    if all((PLANNED, n) in means for n in sizes):
-        shares = [means[PLANNED, n]["nonvacuous"] for n in sizes]
+    if all((_PLANNED, n) in means for n in sizes):
+        shares = [means[_PLANNED, n]["nonvacuous"] for n in sizes]
         yield "* Goal, below chance for every client at every n: " + _verdict(
             min(shares) == 1.0, ", ".join(f"{share:.0%}" for share in shares)
         )

@@ -65,7 +65,7 @@ def test_config_round_trip(spec: TextInputs, base: BaseModel) -> None:
     assert rebuilt == spec == bound
     with pytest.raises(BundleError, match="damaged"):
         input_spec_from_config(spec.to_config() | {"_tokenizer": "x"})
-    with pytest.raises(BundleError, match="max_length|damaged"):
+    with pytest.raises(BundleError, match=r"max_length|damaged"):
         input_spec_from_config(spec.to_config() | {"max_length": "8"})
 
 
