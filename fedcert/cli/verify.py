@@ -78,7 +78,6 @@ def verify(
     recomputation proves the claim.
     """
     from fedcert.certificates import Certificate
-    from fedcert.devices import describe_device, resolve_device
     from fedcert.verification import verify as check
 
     record = Certificate.read(certificate)
@@ -93,6 +92,8 @@ def verify(
     fits = loaded is not None and loaded.digest == record.digests.bundle
     if data is not None and loaded is not None and at is not None and fits:
         examples = read_labeled(data, loaded, input_column, label_column, labels=record.labels)
+        from fedcert.devices import resolve_device  # needs torch, which an auditor may lack
+
         place = resolve_device(device)
         base = loaded.load_base(base_name(at, base_model), device=place)
     report = check(
@@ -107,6 +108,8 @@ def verify(
         **_from_the_server(record, loaded, server_key, witness, log),
     )
     if place is not None and not as_json:
+        from fedcert.devices import describe_device
+
         say(f"counted on {describe_device(place)}")
     show(record, report, as_json=as_json)
     raise typer.Exit(0 if report.passed else 1)
