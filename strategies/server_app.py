@@ -81,5 +81,9 @@ class _Log(Viewer):
         """Pass on what needs attention."""
         log(WARNING, text)
 
+    def on_device(self, device: str) -> None:
+        """Name the device."""
+        log(INFO, "computing on %s", device)
+
 
 app = make_server_app()

@@ -132,7 +132,7 @@ class Run:
     ) -> None:
         self._settings, self._events, self.scenario = settings, events, scenario
         labels, self._device = scenario.labels, resolve_device(settings.device)
-        events.note(f"the server computes on {describe_device(self._device)}")
+        events.record("device", device=describe_device(self._device))
         self.base = load_base_model(
             str(scenario.base_model(on_step=events.note)),
             num_labels=len(labels),

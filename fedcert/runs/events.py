@@ -44,6 +44,7 @@ KINDS: Mapping[str, frozenset[str]] = {
     # Runs
     "run-started": frozenset({"command", "version", "host", "pid", "process_started"}),
     "run-ended": frozenset({"status", "cause"}),
+    "device": frozenset({"device"}),
     # Progress
     "phase": frozenset({"name", "total"}),
     "progress": frozenset({"name", "done", "total"}),

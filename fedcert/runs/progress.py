@@ -22,7 +22,7 @@ __all__ = ["ProgressBars", "Stopwatch", "Viewer"]
 
 
 class Viewer:
-    """A listener that shows phases, progress, and notes, each by a method of its own.
+    """A listener that shows phases, progress, notes, and the device, each by its own method.
 
     What it does not override passes by.
     """
@@ -35,6 +35,8 @@ class Viewer:
             self.on_progress(event.fields["done"], event.fields.get("total"))
         elif event.kind == "note":
             self.on_note(event.fields["text"])
+        elif event.kind == "device":
+            self.on_device(event.fields["device"])
 
     def on_phase(self, name: str, total: int | None) -> None:
         """Hear that a phase begins; `total` counts its steps, if known."""
@@ -44,6 +46,9 @@ class Viewer:
 
     def on_note(self, text: str) -> None:
         """Hear something worth a line of its own."""
+
+    def on_device(self, device: str) -> None:
+        """Hear where the server computes."""
 
 
 class Stopwatch(Viewer):
@@ -114,6 +119,10 @@ class ProgressBars(Viewer):
     def on_note(self, text: str) -> None:
         """Print a line above the bars."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def on_device(self, device: str) -> None:
+        """Print where the server computes."""
+        self.on_note(f"computing on {device}")
 
     def stop(self) -> None:
         """Fill the bar of the phase that ends."""

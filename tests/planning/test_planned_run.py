@@ -257,7 +257,7 @@ def test_without_any_plan_the_settings_recipes_serve(
     assert strategy.bundle is not None
     assert strategy.bundle.plan is None
     assert [recipe.kind for _, recipe in strategy.bundle.recipes.rows] == ["union", "split"]
-    assert told.said[-1:] == [
+    assert told.said == [
         "WARNING: no client planned (see planning.clients), so the recipe table of the "
         "settings stays"
     ]
