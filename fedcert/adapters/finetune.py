@@ -19,7 +19,14 @@ from fedcert.data.examples import Examples
 from fedcert.errors import DataError
 from fedcert.randomness import keyed_generator
 
-__all__ = ["Descent", "FinetuneResult", "FinetuneSettings", "descend", "finetune"]
+__all__ = [
+    "Descent",
+    "FinetuneResult",
+    "FinetuneSettings",
+    "descend",
+    "finetune",
+    "take_steps",
+]
 
 
 # Examples by their row numbers, which are None where all of them stand in one group.
@@ -206,21 +213,50 @@ def descend(
     started = time.perf_counter()
     labels = torch.from_numpy(examples.labels).to(model.device)
     groups: _Groups = [(None, prepared)] if prepared is not None else _prepared(model, examples)
+
+    def loss(batch: torch.Tensor | None) -> torch.Tensor:
+        wanted = labels if batch is None else labels[batch.to(labels.device)]
+        return cross_entropy(_logits(model, groups, vector(), batch), wanted)
+
+    generator = keyed_generator("finetune", seed)
+    take_steps(parameters, loss, len(examples), settings=settings, generator=generator)
+    seconds = time.perf_counter() - started
+    return Descent(lambda: _logits(model, groups, vector(), None), labels, seconds)
+
+
+def take_steps(
+    parameters: Sequence[torch.Tensor],
+    loss: Callable[[torch.Tensor | None], torch.Tensor],
+    examples: int,
+    *,
+    settings: FinetuneSettings,
+    generator: np.random.Generator,
+) -> None:
+    """Minimize a loss with weight decay by Adam, whose rate falls to zero in a line.
+
+    Parameters
+    ----------
+    parameters : sequence of torch.Tensor
+        The trained tensors, which change.
+    loss : callable
+        The mean loss (nats) over a batch of row numbers; None stands for all rows.
+    examples : int
+        How many rows there are.
+    settings : FinetuneSettings
+        Steps, batch size, learning rate, and weight decay.
+    generator : numpy.random.Generator
+        Draws the batches.
+    """
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)
-    generator = keyed_generator("finetune", seed)
     for _ in range(settings.steps):
-        batch = _draw_batch(len(examples), settings.batch_size, generator)
-        wanted = labels if batch is None else labels[batch.to(labels.device)]
-        loss = cross_entropy(_logits(model, groups, vector(), batch), wanted)
+        current = loss(_draw_batch(examples, settings.batch_size, generator))
         optimizer.zero_grad()
         squares = torch.stack([parameter.square().sum() for parameter in parameters]).sum()
-        total = loss + settings.weight_decay / 2 * squares
+        total = current + settings.weight_decay / 2 * squares
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         decay.step()
-    seconds = time.perf_counter() - started
-    return Descent(lambda: _logits(model, groups, vector(), None), labels, seconds)
 
 
 def _prepared(model: AdaptedModel, examples: Examples) -> _Groups:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from fedcert.adapters.finetune import FinetuneResult, FinetuneSettings
+from fedcert.adapters.finetune import FinetuneResult, FinetuneSettings, take_steps
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.shared_layers import embeddings, head_logits, head_size
 from fedcert.data.examples import Examples
@@ -74,33 +74,19 @@ def finetune_head(
     labels = torch.from_numpy(examples.labels).to(model.device)
     read = embedded_by(model, examples) if embedded is None else embedded
 
-    def loss(rows: torch.Tensor) -> torch.Tensor:
+    def loss(batch: torch.Tensor | None) -> torch.Tensor:
+        rows = slice(None) if batch is None else batch.to(labels.device)
         logits = head_logits(model, read[rows], torch.cat([layers, head], dim=1))
         return cross_entropy(logits[0], labels[rows])
 
-    optimizer = torch.optim.Adam([head], lr=settings.learning_rate)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)
-    generator, every = keyed_generator("finetune head", seed), torch.arange(len(labels))
-    for _ in range(settings.steps):
-        few = len(labels) <= settings.batch_size
-        rows = (
-            every
-            if few
-            else torch.from_numpy(
-                generator.choice(len(labels), settings.batch_size, replace=False)
-            )
-        )
-        optimizer.zero_grad()
-        total = loss(rows) + settings.weight_decay / 2 * head.square().sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        decay.step()
+    generator = keyed_generator("finetune head", seed)
+    take_steps([head], loss, len(labels), settings=settings, generator=generator)
     vector = torch.cat([layers, head], dim=1).detach()
     with torch.no_grad():
         wrong = head_logits(model, read, vector)[0].argmax(dim=-1) != labels
         return FinetuneResult(
             vector=vector[0].cpu().numpy(),
-            loss=float(loss(every)),
+            loss=float(loss(None)),
             error=float(wrong.float().mean()),
             examples=len(examples),
             seconds=time.perf_counter() - started,
