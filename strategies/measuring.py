@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -29,7 +29,7 @@ from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.scenarios import Scenario
 from fedcert.search import BatchedScorer
-from fedcert.strategies.local_learner import alone, scorers
+from fedcert.strategies.local_learner import Alone, scorers
 
 __all__ = [
     "SERVED",
@@ -259,36 +259,28 @@ def bounds_by_size(
     ]
 
 
-def bounds_alone(
-    model: AdaptedModel, scenario: Scenario, *, delta: float, largest: int
-) -> list[dict[str, Any]]:
-    """Measure what new clients would certify without a federation, at growing sizes.
+def bounds_alone(found: Mapping[int, Mapping[str, Alone]]) -> list[dict[str, Any]]:
+    """Average what new clients would certify without a federation.
 
     Parameters
     ----------
-    model : AdaptedModel
-        The base model in the adapters' space.
-    scenario : Scenario
-        Holds the new clients' examples.
-    delta : float
-        Delta of each bound.
-    largest : int
-        The largest n.
+    found : Mapping
+        What `alone` gives, by n.
 
     Returns
     -------
     list of dict
-        ``{"n", "bound", "test_error"}``, means over the new clients; see `alone`.
+        ``{"n", "bound", "test_error"}``, means over the new clients.
     """
     rows = []
-    for n in sizes_up_to(largest):
-        found = alone(model, scenario, size=n, delta=delta).values()
-        errors = [row["local_error"] for row in found if row["local_error"] is not None]
-        if found:
+    for n, clients in found.items():
+        own = clients.values()
+        errors = [row["local_error"] for row in own if row["local_error"] is not None]
+        if own:
             rows.append(
                 {
                     "n": n,
-                    "bound": float(np.mean([row["local_bound"] for row in found])),
+                    "bound": float(np.mean([row["local_bound"] for row in own])),
                     "test_error": float(np.mean(errors)) if errors else None,
                 }
             )

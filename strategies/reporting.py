@@ -39,6 +39,7 @@ from fedcert.strategies.measuring import (
     bounds_by_size,
     fit_baselines,
     risk_curves,
+    sizes_up_to,
 )
 from fedcert.strategies.serving import Outcome
 from fedcert.verification import verify
@@ -221,9 +222,13 @@ def _measured(
     size, delta, most = certificate.support_size, certificate.delta, evaluation.clients
     model = bundle.task(outcome.base).model(prefix_cache=PrefixCache(settings.client.cache_mib))
     found: dict[str, Any] = {"data": _describe_data(outcome, size)}
-    events.phase("certify without the federation", len(scenario.new_clients))
-    found["alone"] = alone(model, scenario, size=size, delta=delta, on_step=events.advance)
-    found["local"] = {"by_n": bounds_alone(model, scenario, delta=delta, largest=size)}
+    sizes = sizes_up_to(size)
+    events.phase("certify without the federation", len(sizes) * len(scenario.new_clients))
+    by_n = {
+        n: alone(model, scenario, size=n, delta=delta, on_step=events.advance) for n in sizes
+    }
+    found["alone"] = by_n[size]
+    found["local"] = {"by_n": bounds_alone(by_n)}
     events.phase("replay the recipes", min(most, len(scenario.new_clients)))
     found["bound_by_n"] = bounds_by_size(
         bundle.prior,
