@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,13 +27,14 @@ from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.data.examples import Examples
 from fedcert.planning import recipe_name
 from fedcert.priors.base import FloatArray
+from fedcert.randomness import derive_seed
 from fedcert.search.session import SupportSession
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.named_site import DELTA, Client, Site
 
-__all__ = ["LIMIT", "PLANNED", "learned_on_all", "measured", "outcome"]
+__all__ = ["LIMIT", "PLANNED", "RANDOMIZED", "learned_on_all", "measured", "outcome"]
 
-PLANNED = "planned"
+PLANNED, RANDOMIZED = "planned", "planned, randomized bound"
 ZERO_SHOT = "zero-shot"
 REGRESSION = "embeddings + logistic regression"
 FINETUNED = "fine-tuned from the default"
@@ -69,11 +71,17 @@ def measured(client: Client, *, some: bool) -> Iterator[dict[str, Any]]:
     for n in site.cell.sizes:
         planned = site.plan.expected(n).recipe
         yield {"method": PLANNED, **outcome(client, planned, n)}
+        if planned.randomizes:
+            drawn = replace(planned, randomized=True)
+            yield {"method": RANDOMIZED, **outcome(client, drawn, n)}
         for method, recipe in _recipes(site, n, some=some):
             yield {"method": method, **outcome(client, recipe, n)}
         if site.base.takes_labels:
-            yield {"method": ZERO_SHOT, **_kept(client, n, ZERO_SHOT, _zero_shot)}
-            yield {"method": REGRESSION, **_kept(client, n, REGRESSION, _regression)}
+            yield {"method": ZERO_SHOT, **_kept(client, n, {"method": ZERO_SHOT}, _zero_shot)}
+            yield {
+                "method": REGRESSION,
+                **_kept(client, n, {"method": REGRESSION}, _regression),
+            }
 
 
 def _recipes(site: Site, n: int, *, some: bool) -> Iterator[tuple[str, Recipe]]:
@@ -125,23 +133,31 @@ def outcome(client: Client, recipe: Recipe, n: int) -> dict[str, Any]:
     dict
         n, ``certificate``, ``error`` and ``seconds``.
     """
-    about = client.site.recipe_identity(recipe) | {"new": client.name, "n": n}
-    compute = partial(_outcome, client, recipe, n)
-    found: dict[str, Any] = remembered("named", client.site.identity(**about), compute)
-    return found
+    about = client.site.recipe_identity(recipe)
+    if recipe.randomized:
+        about["seed"] = _seed(client, recipe, n)
+    return _kept(client, n, about, partial(_outcome, recipe=recipe))
 
 
 def _kept(
-    client: Client, n: int, method: str, run: Callable[[Client, int], dict[str, Any]]
+    client: Client, n: int, about: dict[str, Any], run: Callable[[Client, int], dict[str, Any]]
 ) -> dict[str, Any]:
-    about = {"method": method, "new": client.name, "n": n}
+    """Return what a method gives, from before if it was measured."""
+    about = about | {"new": client.name, "n": n}
     found: dict[str, Any] = remembered(
         "named", client.site.identity(**about), partial(run, client, n)
     )
     return found
 
 
-def _outcome(client: Client, recipe: Recipe, n: int) -> dict[str, Any]:
+def _seed(client: Client, recipe: Recipe, n: int) -> str:
+    """Return the seed of a client's candidates, and of its number if the bound takes one."""
+    seed = client.site.candidate_seed
+    # One number for all clients would decide on their mean.
+    return derive_seed(seed, client.name, n) if recipe.randomized else seed
+
+
+def _outcome(client: Client, n: int, *, recipe: Recipe) -> dict[str, Any]:
     _encode(client, n)
     started = time.process_time()
     bound, vector = certified(client, recipe, client.first(n))
@@ -166,13 +182,13 @@ def certified(client: Client, recipe: Recipe, examples: Examples) -> tuple[float
     tuple
         The bound, and the adapter that it is for.
     """
-    session = SupportSession(
-        recipe, client.site.prior, client.scorer, examples, seed=client.site.candidate_seed
-    )
+    seed = _seed(client, recipe, len(examples))
+    session = SupportSession(recipe, client.site.prior, client.scorer, examples, seed=seed)
     chosen = recipe.choose(session)
-    span = recipe.certifies_on(chosen.choice, len(examples))
+    choice = replace(chosen.choice, number=session.number)
+    span = recipe.certifies_on(choice, len(examples))
     wrong, _ = session.score(chosen.vector[None], span)
-    return recipe.bound(int(wrong.sum()), span.size, chosen.choice), chosen.vector
+    return recipe.bound(int(wrong.sum()), span.size, choice), chosen.vector
 
 
 def _zero_shot(client: Client, n: int) -> dict[str, Any]:

@@ -56,11 +56,18 @@ def _intro(record: dict[str, Any]) -> list[str]:
         "n; *default* is the prior's center. A *head from names* has a vector for each label "
         "that starts at the name's embedding and is pulled to it while it learns on a share of "
         "the examples; the others certify it. Settings (the names' template, how upstream "
-        "clients train) were chosen on upstream clients of a seed that is not measured.",
+        "clients train) were chosen on upstream clients of a seed that is not measured. **How "
+        "that head learns was chosen among some 35 variants on new clients of such a seed, "
+        "whose intents and texts are partly those of the measured ones, and one earlier "
+        "variant had been seen on the measured seeds**: other data have to confirm what it "
+        "gains. Planning clients share intents with those that train, which new clients do "
+        "not, so that plans promise somewhat much.",
         "",
         "* *certificate*: mean bound over clients and seeds, ± its standard error over "
         "clients; *below chance*: share of clients whose bound beats 1 - 1/K of their own K "
         "labels.",
+        "* *planned, randomized bound*: the same recipe with `certificate.randomized = true`, "
+        "which is off by default ([theory.md](theory.md)).",
         "* *error*: on the client's texts that nothing else used.",
         "* *limit*: what the certificate would be if the best of the default, the logistic "
         "regression and the head from names, each learned from all n, came for free.",

@@ -12,10 +12,11 @@ import pytest
 from models.tiny_encoders import save_sentence_encoder
 from tiny_intents import write_requests
 
-from fedcert.certificates import UnionRecipe, binomial_upper_bound
+from fedcert.certificates import DefaultRecipe, UnionRecipe, binomial_upper_bound
+from fedcert.certificates.randomized import LEAST
 from fedcert.simulations.benchmarks import named, named_methods
 from fedcert.simulations.benchmarks.federations import only_remembered
-from fedcert.simulations.benchmarks.named_methods import LIMIT, PLANNED, certified
+from fedcert.simulations.benchmarks.named_methods import LIMIT, PLANNED, RANDOMIZED, certified
 from fedcert.simulations.benchmarks.named_page import named_page
 from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Site
 
@@ -64,7 +65,8 @@ def test_rows_are_means_of_what_was_certified(record: dict[str, Any]) -> None:
         assert 0 < row["certificate"] <= 1
         assert row["ways"] == 3
         # No bound on n examples is below that of no error at all.
-        assert row["certificate"] >= binomial_upper_bound(0, row["n"], DELTA)
+        number = LEAST if row["method"] == RANDOMIZED else 1.0
+        assert row["certificate"] >= binomial_upper_bound(0, row["n"], DELTA, number)
         assert row["limit"] >= binomial_upper_bound(0, row["n"], DELTA)
         assert row["violations"] <= row["clients"]
     json.dumps(record)
@@ -94,6 +96,19 @@ def test_bounds_are_those_of_the_recipes(cell: Cell) -> None:
     wrong = client.scorer.score(candidates, client.first(16)).wrong.sum(axis=1)
     assert np.abs(candidates - vector).max(axis=1).min() < 1e-9
     assert bound == binomial_upper_bound(int(wrong.min()), 16, DELTA / 4)
+
+
+def test_a_randomized_bound_takes_a_number_of_each_client(cell: Cell) -> None:
+    site, plain = Site(cell, 0), DefaultRecipe(candidates=1, delta=DELTA)
+    gained = set()
+    for name in site.measured:
+        client = site.client(name)
+        examples = client.first(16)
+        bound, _ = certified(client, plain, examples)
+        drawn, _ = certified(client, replace(plain, randomized=True), examples)
+        assert drawn < bound
+        gained.add(bound - drawn)
+    assert len(gained) > 1
 
 
 def test_embeddings_are_those_of_the_frozen_model(cell: Cell) -> None:
