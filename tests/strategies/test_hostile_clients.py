@@ -564,7 +564,9 @@ def test_a_node_that_does_not_say_who_it_is(
     assert len(failure.cause) < 300
 
 
-def test_a_node_that_does_not_answer_the_roll_call(federation: Federation) -> None:
+def test_a_node_that_does_not_answer_the_roll_call(tmp_path: Path) -> None:
+    settings = tiny_settings(server__timeout=5.0)
+    federation = Federation(tmp_path / "run", settings)
     lost = {(HELLO, CLIENTS[5])}
     federation.grid = LossyGrid(federation.clients, nodes=UPSTREAM + NEW, lost=lost)
     _, failure = _lacks(federation, 105)
