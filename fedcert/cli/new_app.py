@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.util
 import keyword
 import re
-import shlex
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedcert.atomic import replaced_folder
 from fedcert.errors import SettingsError
-from fedcert.settings.toml import toml_of
 
 __all__ = ["UPSTREAM_AND_NEW", "make_app", "package_of"]
 
@@ -118,8 +116,6 @@ def _rendered(folder: Path, name: str, package: str) -> dict[str, str]:
         "upstream": upstream,
         "new": new,
         "nodes": upstream + new,
-        "folder": shlex.quote(str(folder)),
-        "output": toml_of(str(folder / "runs" / "flwr")),
     }
     places = {
         "pyproject.toml": "pyproject.toml",

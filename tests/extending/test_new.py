@@ -62,7 +62,8 @@ def test_the_command_says_what_to_do_next(
     assert command("new", folder, monkeypatch=monkeypatch) == 0
     said = capfd.readouterr().out
     assert f"made:   {folder}" in said
-    assert f"flwr run {folder} --stream --federation-config 'num-supernodes=28 " in said
+    assert f"flwr run {folder} --stream --run-config 'output=" in said
+    assert " --federation-config 'num-supernodes=28 " in said
     assert (folder / "two_words" / "data.py").is_file()
 
 
@@ -79,7 +80,7 @@ def test_it_is_an_app_that_flower_bundles(app: Path) -> None:
 
 def test_its_config_is_accepted_and_has_the_scenarios_defaults(inside: Path) -> None:
     config = _config(inside)
-    assert Path(config.pop("output")) == inside / "runs" / "flwr"
+    assert config.pop("output") == ""  # no machine's path
     settings = RunSettings.from_mapping(config)
     scenario = load_scenario(settings.scenario.name, {})
     assert settings.prior.kind == "gaussian"  # data.py's, since no line says otherwise
@@ -208,15 +209,23 @@ def test_nothing_is_left_half_written(
 
 
 @pytest.mark.parametrize("parent", ["a b", "it's", 'quo"ted', "back\\slash", "ü€😀", "{{ x }}"])
-def test_any_path_is_written_right(parent: str, tmp_path: Path) -> None:
-    folder, _ = make_app(tmp_path / parent / "app-1")
-    assert Path(_config(folder)["output"]) == folder / "runs" / "flwr"
-    (line,) = [
-        line
-        for line in (folder / "README.md").read_text().splitlines()
-        if line.startswith("flwr run /") or line.startswith("flwr run '")
+def test_any_path_is_written_right(
+    parent: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / parent / "app-1"
+    assert command("new", folder, monkeypatch=monkeypatch) == 0
+    (run,) = [
+        line.removeprefix("run:")
+        for line in capfd.readouterr().out.splitlines()
+        if line.startswith("run:")
     ]
-    assert shlex.split(line.removesuffix("\\"))[2] == str(folder)
+    words = shlex.split(run)
+    assert words[2] == str(folder)
+    given = tomllib.loads(words[words.index("--run-config") + 1])
+    assert given == {"output": str(folder / "runs" / "flwr")}
 
 
 @pytest.mark.slow
@@ -257,13 +266,15 @@ def flower(tmp_path: Path) -> Iterator[Flower]:
 @pytest.mark.slow
 def test_flwr_run_takes_it_as_it_is(app: Path, flower: Flower) -> None:
     """The command that `fedcert new` prints, with less than the machine's cores."""
+    output = app / "runs" / "flwr"
     flower(
-        *("run", str(app), "--stream", "--federation-config"),
+        *("run", str(app), "--stream", "--run-config", f'output="{output}"'),
+        "--federation-config",
         f"num-supernodes={sum(UPSTREAM_AND_NEW)} client-resources-num-cpus=1 "
         "init-args-num-cpus=2",
     )
     (run,) = json.loads(flower("list", "--format", "json"))["runs"]
     assert run["status"] == "finished:completed"
-    written = list((app / "runs" / "flwr" / "certificates").iterdir())
+    written = list((output / "certificates").iterdir())
     assert len(written) == UPSTREAM_AND_NEW[1]
     assert all(verify_record(Certificate.read(path)).passed for path in written)
