@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +22,14 @@ from fedcert.adapters import (
 from fedcert.adapters.head_training import finetune_head
 from fedcert.adapters.plain_lora import finetune_lora
 from fedcert.clients.node import Node
+from fedcert.clients.own_training import checked_vector
 from fedcert.data.examples import Examples
 from fedcert.messages import AdapterRequest
 from fedcert.randomness import small_seed
 
 __all__ = ["OwnAdapter", "own_adapter"]
+
+Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class OwnAdapter:
         the space could not hold.
     """
 
-    vector: npt.NDArray[np.float32]
+    vector: Float32Array
     measured: dict[str, float]
 
 
@@ -58,7 +62,8 @@ def own_adapter(
     space : AdapterSpace
         Where the adapter has to end up.
     node : Node
-        Brings a PEFT folder, trains plain LoRA, or trains in the space.
+        Brings a PEFT folder, trains plain LoRA, or trains in the space, by a loop of its own
+        if it has one.
     purpose : str
         What the examples are spent on, in plain words.
 
@@ -66,6 +71,11 @@ def own_adapter(
     -------
     OwnAdapter
         The adapter in the space, with its counts and its loss.
+
+    Raises
+    ------
+    AdapterError
+        If what the node brings or its own loop returns is no adapter of the space.
     """
     examples = node.training_examples()
     # Before anything can depend on them: an upload spends its examples for good.
@@ -76,6 +86,11 @@ def own_adapter(
     if node.adapter_path is not None:
         brought = read_peft_adapter(node.adapter_path, head_module=space.head_module)
         return _projected(model, brought, examples, seconds=0.0)
+    if node.training is not None:
+        started = time.perf_counter()
+        vector = node.training(model, examples, seed=seed, settings=settings)
+        seconds = time.perf_counter() - started
+        return _measured(model, checked_vector(vector, space), examples, seconds=seconds)
     if node.lora_rank is not None:
         trained = finetune_lora(
             model, examples, rank=node.lora_rank, seed=seed, settings=settings
@@ -99,15 +114,21 @@ def _projected(
     seconds: float,
 ) -> OwnAdapter:
     projection = project(model.space, update)
-    vector = projection.vector.astype(np.float32)
+    own = _measured(model, projection.vector.astype(np.float32), examples, seconds=seconds)
+    own.measured["residual"] = projection.lost
+    return own
+
+
+def _measured(
+    model: AdaptedModel, vector: Float32Array, examples: Examples, *, seconds: float
+) -> OwnAdapter:
+    """Measure what is uploaded, not what was trained."""
     prepared = model.prepare(model.task.encode(examples))
     with torch.no_grad():
         logits = model.logits(prepared, torch.from_numpy(vector)[None])[0].cpu()
     measured = {
         "num-examples": len(examples),
-        # Of what is uploaded, not of what was trained.
         "loss": float(cross_entropy(logits, torch.from_numpy(examples.labels))),
         "seconds": seconds,
-        "residual": projection.lost,
     }
     return OwnAdapter(vector, measured)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -12,6 +13,7 @@ from flwr.clientapp import ClientApp
 from fedcert.clients.certifying import certify, commit
 from fedcert.clients.denoising import contribute
 from fedcert.clients.node import Node, node_of
+from fedcert.clients.own_training import Training
 from fedcert.clients.planning import plan
 from fedcert.clients.training import train
 from fedcert.errors import FedcertError, RefusalError, SettingsError
@@ -30,7 +32,10 @@ _Handler = Callable[[Message, Node], RecordDict]
 
 
 def make_client_app(
-    settings: RunSettings | None = None, output: Path | None = None
+    settings: RunSettings | None = None,
+    output: Path | None = None,
+    *,
+    training: Training | None = None,
 ) -> ClientApp:
     """Build the ClientApp.
 
@@ -41,6 +46,13 @@ def make_client_app(
         Python API for simulations leaves empty.
     output : Path, optional
         The run folder, likewise.
+    training : Training, optional
+        How upstream clients train an adapter, in place of fedcert's own loop.
+
+    Returns
+    -------
+    ClientApp
+        The app, for `flwr run` or a simulation.
     """
     client_app = ClientApp()
 
@@ -49,6 +61,7 @@ def make_client_app(
         try:
             with torch_threads(_THREADS):
                 node = node_here(context, settings, output, noisy=handler in _NOISY)
+                node = replace(node, training=training)
                 reply = handler(message, node)
         except FedcertError as error:
             reply = content({"failed": str(error)}, key=REPLY)

@@ -17,6 +17,7 @@ from fedcert import __version__
 from fedcert.adapters import AdaptedModel, AdapterSpace, PrefixCache, Task, exported_digest
 from fedcert.bundles import Bundle
 from fedcert.clients.node_data import NodeData
+from fedcert.clients.own_training import Training, name_of
 from fedcert.data.examples import Examples
 from fedcert.devices import AUTO, check_device, describe_device, resolve_device
 from fedcert.errors import SettingsError
@@ -74,6 +75,8 @@ class Node:
         its owner's statement, or that of the scenario which draws them.
     device : str
         Where it computes; by default where the run's settings say.
+    training : Training or None
+        Its own training loop, if its ClientApp was built with one.
     """
 
     client: str
@@ -87,6 +90,7 @@ class Node:
     demand: PrivacyDemand | None = None
     duplicates_are_real: bool = False
     device: str = AUTO
+    training: Training | None = None
 
     def training_examples(self) -> Examples:
         """Return what it trains on: without what cannot be read, and telling so."""
@@ -128,6 +132,8 @@ class Node:
         """Return what its adapter depends on beside the server's words: a JSON object."""
         if self.adapter_path is not None:
             return {"brought": exported_digest(self.adapter_path)}
+        if self.training is not None:
+            return {"loop": name_of(self.training)}
         return {} if self.lora_rank is None else {"lora_rank": self.lora_rank}
 
     def introduction(self) -> HelloReply:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from extending.blocks import blocks
 from flwr.app import Context, RecordDict
 from peft import LoraConfig, get_peft_model
 from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation, tiny_settings
 
-from fedcert.adapters import project, read_peft_adapter
+from fedcert.adapters import AdaptedModel, project, read_peft_adapter
 from fedcert.bundles import Bundle
 from fedcert.clients.adapting import own_adapter
+from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import Node, node_of
+from fedcert.data.examples import Examples
 from fedcert.errors import AdapterError
 from fedcert.messages import AdapterRequest
 from fedcert.simulations.benchmarks.federations import Federation as Benchmark
 from fedcert.simulations.benchmarks.prior_mixed import mixed_pool
+from fedcert.simulations.runners.flower_internals import LocalGrid
 
 MakeNode = Callable[..., Node]
 
@@ -70,6 +75,57 @@ def test_a_brought_adapter_is_projected_and_its_examples_are_spent(
     assert own.measured["loss"] > 0
     examples = node.scenario.training_examples(node.client)
     assert set(node.state().spent.purposes(examples)) == {"training an upload"}
+
+
+def _halving(model: AdaptedModel, examples: Examples, **_: Any) -> npt.NDArray[np.float32]:
+    return np.full(model.space.dimension, 0.5, dtype=np.float32)
+
+
+def test_a_loop_of_ones_own_trains_and_its_examples_are_spent(
+    make_node: MakeNode, federation: Federation
+) -> None:
+    node = replace(make_node(0, ranks="2"), training=_halving)
+    request = AdapterRequest({}, asdict(tiny_settings().finetune_settings()), seed=0)
+    own = own_adapter(request, federation.space, node, purpose="training an upload")
+    assert own.vector.tolist() == [0.5] * federation.space.dimension
+    assert own.measured["loss"] > 0
+    examples = node.scenario.training_examples(node.client)
+    assert set(node.state().spent.purposes(examples)) == {"training an upload"}
+    assert node.training_identity() == {"loop": f"{__name__}._halving"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda size: np.full(size + 1, 0.5), "vector of"),
+        (lambda size: np.zeros(size, dtype=int), "vector of"),
+        (lambda size: np.full(size, np.nan), "not finite"),
+    ],
+)
+def test_what_a_loop_returns_must_be_an_adapter(
+    make: Callable[[int], Any], message: str, make_node: MakeNode, federation: Federation
+) -> None:
+    def loop(model: AdaptedModel, examples: Examples, **_: Any) -> Any:
+        return make(model.space.dimension)
+
+    node = replace(make_node(0), training=loop)
+    request = AdapterRequest({}, asdict(tiny_settings().finetune_settings()), seed=0)
+    with pytest.raises(AdapterError, match=message):
+        own_adapter(request, federation.space, node, purpose="training an upload")
+
+
+def test_the_loop_of_the_page_serves_a_federation(tmp_path: Path) -> None:
+    page: dict[str, Any] = {}
+    exec(blocks("own.md", "run")["loop"], page)
+    federation = Federation(tmp_path / "run")
+    app = make_client_app(federation.settings, federation.output, training=page["training"])
+    federation.grid = LocalGrid(app, nodes=federation.nodes)
+    outcome = federation.serve()
+    assert outcome.strategy.failures == []
+    assert len(outcome.strategy.certificates) == NEW
+    ordinary = Federation(tmp_path / "other")
+    ordinary.serve()
+    assert not np.allclose(federation.pool().matrix(), ordinary.pool().matrix())
 
 
 def test_another_adapter_or_rank_is_another_training(
