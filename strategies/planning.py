@@ -11,7 +11,7 @@ from flwr.common.logger import log
 from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
 from fedcert.messages import PLAN, PlanReply, PlanRequest
-from fedcert.planning import Plan, Replayed, replays_from_config
+from fedcert.planning import Objective, Plan, Replayed, replays_from_config
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed
 from fedcert.strategies.correspondence import Request
@@ -34,6 +34,8 @@ class Planning:
         Chooses the planning clients.
     most : int (default: 0)
         Most clients that plan; 0 for no limit.
+    objective : str (default: "mean")
+        ``"tail"``: recipes are chosen for the worst quarter of the planning clients.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class Planning:
         recipes: Sequence[Recipe],
         seed: int,
         most: int = 0,
+        objective: Objective = "mean",
     ) -> None:
         self._share, self._seed, self._most = share, seed, most
+        self._objective: Objective = objective
         self._sizes, self._recipes = tuple(sizes), tuple(recipes)
         self._replays: dict[str, list[Replayed]] = {}
         self._draft: Bundle | None = None
@@ -125,7 +129,7 @@ class Planning:
             return None
         # In an order of their own: that of the answers differs from run to run.
         replays = [self._replays[client] for client in sorted(self._replays)]
-        return Plan.of(self._recipes, replays)
+        return Plan.of(self._recipes, replays, objective=self._objective)
 
     def planned(self, *, instead: Plan | None) -> Bundle:
         """Put the plan into the bundle that this began with.

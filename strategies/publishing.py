@@ -159,7 +159,7 @@ class Publisher:
 
 # Settings that came after the first digests: at their default they say nothing new, and a run
 # that began before them goes on with its bundle.
-_LATER = {("certificate", "randomized"), ("planning", "most")}
+_LATER = {("certificate", "randomized"), ("planning", "most"), ("planning", "objective")}
 
 
 def _fingerprint(settings: RunSettings, scenario: Scenario) -> str:

@@ -297,6 +297,7 @@ def _plan_rows(plan: Plan | None) -> list[dict[str, Any]]:
             "low": row.low,
             "high": row.high,
             "clients": row.clients,
+            "tail": row.tail,
         }
         for row in rows
     ]

@@ -333,6 +333,7 @@ def _planning(
     return Planning(
         share=settings.planning.clients,
         most=settings.planning.most,
+        objective=settings.planning.objective,
         sizes=settings.planning_sizes(),
         recipes=menu(
             candidates=certificate.candidates,

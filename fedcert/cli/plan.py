@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -50,11 +49,13 @@ def plan(
         )
     row = planned.expected(n) if n is not None else planned.needed(target or 0.0)
     if as_json:
-        typer.echo(json.dumps(asdict(row) | {"recipe": row.recipe.to_config()}))
+        typer.echo(json.dumps(row.to_config()))
         return
     say(f"labels:      {row.n}")
     say(f"recipe:      {recipe_name(row.recipe)}")
     say(f"certificate: {row.mean:.3f} on average over {row.clients} planning clients")
+    if row.tail is not None:
+        say(f"tail:        {row.tail:.3f} on average over the worst quarter, which chose")
     say(f"range:       {row.low:.3f} to {row.high:.3f} (10% and 90% quantiles)")
     if n is not None and n > row.n:
         say(f"{row.n} is the largest size up to {n} that was planned", wrap=True)

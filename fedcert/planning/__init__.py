@@ -2,17 +2,20 @@
 
 from fedcert.planning.menu import menu, recipe_name, worth_trying
 from fedcert.planning.plan import (
+    Objective,
     Plan,
     PlanRow,
     Replayed,
     best_by_size,
     cautious_mean,
+    tail_values,
 )
 from fedcert.planning.replays import ClientReplay, plan_client
 from fedcert.planning.replies import replays_from_config, replays_to_config
 
 __all__ = [
     "ClientReplay",
+    "Objective",
     "Plan",
     "PlanRow",
     "Replayed",
@@ -23,5 +26,6 @@ __all__ = [
     "recipe_name",
     "replays_from_config",
     "replays_to_config",
+    "tail_values",
     "worth_trying",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -14,10 +15,23 @@ from fedcert.certificates import Recipe, RecipeTable
 from fedcert.certificates.recipes.base import require_integer, require_number
 from fedcert.errors import BundleError, CertificateError, RefusalError
 
-__all__ = ["Plan", "PlanRow", "Replayed", "best_by_size", "cautious_mean"]
+__all__ = [
+    "Objective",
+    "Plan",
+    "PlanRow",
+    "Replayed",
+    "best_by_size",
+    "cautious_mean",
+    "tail_values",
+]
+
+Objective = Literal["mean", "tail"]
+"""What recipes are chosen by: the mean over clients, or that over the worst quarter of them."""
 
 # Clients with whom a standard error says something.
 _FEWEST = 3
+# Share of the clients that are the tail. Of 20 planning clients a tenth would be two.
+_TAIL = 0.25
 
 
 def cautious_mean(bounds: Sequence[float]) -> float:
@@ -32,7 +46,27 @@ def cautious_mean(bounds: Sequence[float]) -> float:
     return float(np.mean(bounds) + np.std(bounds, ddof=1) / len(bounds) ** 0.5)
 
 
-def best_by_size(bounds: Mapping[int, Mapping[int, Sequence[float]]]) -> dict[int, int]:
+def tail_values(bounds: Sequence[float]) -> list[float]:
+    """Return values whose mean is that of the worst quarter of bounds.
+
+    With v the bound above which a quarter lies, each bound b becomes v + 4 max(b - v, 0): the
+    mean of these is the conditional value at risk (Rockafellar and Uryasev, "Optimization of
+    conditional value-at-risk", 2000), also where a quarter is no whole number of clients, and
+    their standard error is its own. Of fewer than four clients the worst stands for a quarter.
+
+    Examples
+    --------
+    >>> np.mean(tail_values([0.1, 0.2, 0.3, 0.4, 0.1, 0.2, 0.3, 0.5])).round(3)
+    np.float64(0.45)
+    """
+    ordered = sorted(bounds)
+    start = ordered[math.ceil((1 - _TAIL) * len(ordered)) - 1]
+    return [start + max(bound - start, 0.0) / _TAIL for bound in bounds]
+
+
+def best_by_size(
+    bounds: Mapping[int, Mapping[int, Sequence[float]]], *, objective: Objective = "mean"
+) -> dict[int, int]:
     """Return what has the lowest `cautious_mean` at each size, by number.
 
     Only what was tried on all clients of a size takes part there; of equal ones the first
@@ -44,7 +78,10 @@ def best_by_size(bounds: Mapping[int, Mapping[int, Sequence[float]]]) -> dict[in
     ----------
     bounds : Mapping
         By size, and by number of what was tried: a bound for each client.
+    objective : str (default: "mean")
+        ``"tail"``: the mean, and its standard error, are those of the worst quarter.
     """
+    values_of = tail_values if objective == "tail" else list
     chosen: dict[int, int] = {}
     best, before = 0, 0
     for n, by_number in sorted(bounds.items()):
@@ -52,7 +89,7 @@ def best_by_size(bounds: Mapping[int, Mapping[int, Sequence[float]]]) -> dict[in
         clients = max(map(len, by_number.values()))
         if clients >= min(_FEWEST, before):
             _, best = min(
-                (_rounded(cautious_mean(values)), number)
+                (_rounded(cautious_mean(values_of(values))), number)
                 for number, values in by_number.items()
                 if len(values) == clients
             )
@@ -92,13 +129,17 @@ class PlanRow:
     n : int
         Size of the support set.
     recipe : Recipe
-        The one with the lowest `cautious_mean` over the planning clients' means.
+        The one with the lowest `cautious_mean` over the planning clients' means, or over
+        their `tail_values`.
     mean : float
         Mean of the planning clients' means.
     low, high : float
         10% and 90% quantiles over the planning clients of a single bound.
     clients : int
         Planning clients that had n examples.
+    tail : float or None
+        Mean of the worst quarter of the planning clients' means, by which the recipe was
+        chosen; None, and absent from a bundle, where it was chosen by the mean.
     """
 
     n: int
@@ -107,18 +148,35 @@ class PlanRow:
     low: float
     high: float
     clients: int
+    tail: float | None = None
 
     def __post_init__(self) -> None:
         require_integer("n", self.n, 1, 2**53 - 1)
         require_integer("clients", self.clients, 1, 2**53 - 1)
         self.recipe.require_exportable()
-        for name in ("mean", "low", "high"):
+        for name in ("mean", "low", "high", *(["tail"] if self.tail is not None else [])):
             value = getattr(self, name)
             require_number(name, value)
             if not 0 < value <= 1:
                 raise CertificateError(f"{name} must lie in (0, 1], not {value}")
         if self.low > self.high:
             raise CertificateError(f"low must not exceed high, as {self.low} does {self.high}")
+        if self.aim < self.mean:
+            raise CertificateError(
+                f"the mean, {self.mean}, must not exceed the tail's {self.aim}"
+            )
+
+    @property
+    def aim(self) -> float:
+        """The number that the recipe was chosen for: the tail's mean, or that of all."""
+        return self.mean if self.tail is None else self.tail
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the row as a JSON object."""
+        entry = asdict(self) | {"recipe": self.recipe.to_config()}
+        if self.tail is None:  # as plans were before there was another objective
+            del entry["tail"]
+        return entry
 
 
 @dataclass(frozen=True)
@@ -140,9 +198,17 @@ class Plan:
             raise CertificateError(
                 f"a plan's sizes must increase, not {[row.n for row in self.rows]}"
             )
+        if len({row.tail is None for row in self.rows}) > 1:
+            raise CertificateError("a plan is for the mean or for the tail, at all sizes alike")
 
     @classmethod
-    def of(cls, recipes: Sequence[Recipe], replays: Iterable[Sequence[Replayed]]) -> Self:
+    def of(
+        cls,
+        recipes: Sequence[Recipe],
+        replays: Iterable[Sequence[Replayed]],
+        *,
+        objective: Objective = "mean",
+    ) -> Self:
         """Choose for each n the recipe that is best of clients' means (`best_by_size`).
 
         Parameters
@@ -151,6 +217,14 @@ class Plan:
             What was replayed; of equally good ones the first wins.
         replays : iterable of sequences of Replayed
             One sequence per planning client.
+        objective : str (default: "mean")
+            ``"tail"``: the recipe is the best for the worst quarter of the clients, which
+            may be others with each recipe.
+
+        Returns
+        -------
+        Plan
+            A row for each size that planning clients have.
 
         Raises
         ------
@@ -168,14 +242,18 @@ class Plan:
             for n, by_recipe in found.items()
         }
         planned = []
-        for n, best in best_by_size(means).items():
+        for n, best in best_by_size(means, objective=objective).items():
             most = max(map(len, found[n].values()))
             replayed = found[n][best]
             if len(replayed) < most:
                 continue  # a choice that stays was not tried there: nothing can be said of it
             low, high = map(_rounded, np.quantile([row.bound for row in replayed], (0.1, 0.9)))
             mean = _rounded(np.mean(means[n][best]))
-            planned.append(PlanRow(n, recipes[best], mean, low, high, most))
+            tail = None
+            if objective == "tail":
+                # Rounding must not put the tail's mean below that of all.
+                tail = max(mean, _rounded(np.mean(tail_values(means[n][best]))))
+            planned.append(PlanRow(n, recipes[best], mean, low, high, most, tail))
         return cls(tuple(planned))
 
     def table(self) -> RecipeTable:
@@ -204,23 +282,26 @@ class Plan:
     def needed(self, target: float) -> PlanRow:
         """Return the smallest size whose mean bound is at most `target`.
 
+        In a plan for the tail it is the mean of the worst quarter.
+
         Raises
         ------
         RefusalError
             If no size that was planned reaches it.
         """
         for row in self.rows:
-            if row.mean <= target:
+            if row.aim <= target:
                 return row
-        best = min(self.rows, key=lambda row: row.mean)
+        best = min(self.rows, key=lambda row: row.aim)
+        whose = "" if best.tail is None else " of the worst quarter"
         raise RefusalError(
-            f"no planned size reaches {target:g}: the best mean is {best.mean:.3f}, with "
+            f"no planned size reaches {target:g}: the best mean{whose} is {best.aim:.3f}, with "
             f"{best.n} labels"
         )
 
     def to_config(self) -> list[dict[str, Any]]:
         """Return the plan as a JSON array."""
-        return [asdict(row) | {"recipe": row.recipe.to_config()} for row in self.rows]
+        return [row.to_config() for row in self.rows]
 
     @classmethod
     def from_config(cls, config: object) -> Self:
@@ -245,7 +326,9 @@ def _rounded(value: float | np.floating[Any]) -> float:
 
 
 def _row(entry: object) -> PlanRow:
-    names = {field.name for field in fields(PlanRow)}
-    if not isinstance(entry, Mapping) or set(entry) != names:
+    names = {field.name for field in fields(PlanRow)} - {"tail"}
+    if not isinstance(entry, Mapping) or set(entry) - {"tail"} != names:
         raise CertificateError(f"a row must hold {', '.join(sorted(names))} alone")
+    if entry.get("tail", 0) is None:
+        raise CertificateError("tail is left out where there is none")
     return PlanRow(**{**entry, "recipe": Recipe.from_config(entry["recipe"])})

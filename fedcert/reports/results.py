@@ -123,6 +123,7 @@ class PlannedSize(_Record):
     low: Share
     high: Share
     clients: int = Field(default=1, ge=1)
+    tail: Share | None = None
 
 
 class Projection(_Record):

@@ -172,6 +172,9 @@ class PlanningSettings(Section):
     than training, and a mean over few says enough."""
     sizes: str = "16,32,64,128,256"
     """Sizes of support sets to plan for, separated by commas."""
+    objective: Literal["mean", "tail"] = "mean"
+    """What recipes are chosen by: the planning clients' mean certificate, or (``"tail"``) that
+    of the worst quarter of them."""
 
     @field_validator("sizes", mode="before")
     @classmethod

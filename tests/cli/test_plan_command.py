@@ -44,6 +44,17 @@ def test_it_says_what_a_number_of_labels_gives(run: Run, planned: Path) -> None:
     assert "16 is the largest size up to 63 that was planned" in between.out
 
 
+def test_it_says_whom_a_plan_for_the_tail_was_made_for(
+    run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    plan = Plan((PlanRow(16, menu(candidates=50, delta=0.05)[0], 0.3, 0.2, 0.5, 8, 0.45),))
+    Bundle.load(bundle).with_plan(plan).save(tmp_path / "tail")
+    shown = run("plan", "-b", tmp_path / "tail", "--n", 16)
+    assert "tail:        0.450 on average over the worst quarter, which chose" in shown.out
+    found = json.loads(run("plan", "-b", tmp_path / "tail", "--n", 16, "--json").out)
+    assert found["tail"] == 0.45
+
+
 def test_json_holds_the_row_and_nothing_else(run: Run, planned: Path) -> None:
     shown = run("plan", "-b", planned, "--n", 100, "--json")
     found = json.loads(shown.out)

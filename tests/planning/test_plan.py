@@ -20,6 +20,7 @@ from fedcert.planning import (
     cautious_mean,
     menu,
     recipe_name,
+    tail_values,
     worth_trying,
 )
 from fedcert.simulations.benchmarks.recipes import GibbsRecipe
@@ -144,6 +145,60 @@ def test_a_kept_choice_that_was_not_tried_leaves_a_size_unplanned() -> None:
 def test_a_recipe_that_only_some_clients_replayed_does_not_win() -> None:
     plan = Plan.of(RECIPES, [_client(r0n16=0.5, r1n16=0.01), _client(r0n16=0.5)])
     assert plan.rows[0].recipe == UNION
+
+
+# Clients by number; the second recipe is better for most of them, and bad for two of eight.
+_MOST_BETTER = [_client(r0n16=0.3, r1n16=0.15 if i < 6 else 0.45) for i in range(8)]
+
+
+def test_a_plan_for_the_tail_takes_what_is_best_for_the_worst_quarter() -> None:
+    [row] = Plan.of(RECIPES, _MOST_BETTER).rows
+    assert (row.recipe, row.tail, row.aim) == (SPLIT, None, row.mean)
+    plan = Plan.of(RECIPES, _MOST_BETTER, objective="tail")
+    assert plan.rows == (PlanRow(16, UNION, 0.3, 0.3, 0.3, 8, 0.3),)
+    assert Plan.from_config(json.loads(json.dumps(plan.to_config()))) == plan
+    assert all("tail" not in row for row in Plan.of(RECIPES, _MOST_BETTER).to_config())
+
+
+@pytest.mark.parametrize(
+    ("bounds", "worst"),
+    [
+        ([0.3], 0.3),
+        ([0.1, 0.3, 0.2], 0.3),
+        ([0.1, 0.4, 0.2, 0.3], 0.4),
+        ([0.4, 0.1, 0.1, 0.3, 0.1, 0.1], (0.4 + 0.5 * 0.3) / 1.5),
+        ([0.1] * 6 + [0.5, 0.3], 0.4),
+        ([0.25] * 5, 0.25),
+    ],
+)
+def test_the_tail_is_the_mean_of_a_quarter_of_the_clients_though_it_be_no_whole_number(
+    bounds: list[float], worst: float
+) -> None:
+    assert np.mean(tail_values(bounds)) == pytest.approx(worst)
+
+
+def test_a_tail_that_is_lower_by_luck_does_not_win() -> None:
+    # The worst two of eight: .38 on average and much alike, or .37 and wide apart.
+    alike, apart = [0.3] * 6 + [0.37, 0.39], [0.3] * 6 + [0.31, 0.43]
+    clients = [_client(r0n16=a, r1n16=b) for a, b in zip(alike, apart, strict=True)]
+    assert np.mean(tail_values(apart)) < np.mean(tail_values(alike))
+    assert Plan.of(RECIPES, clients, objective="tail").rows[0].recipe == UNION
+
+
+def test_a_target_is_for_whom_the_plan_was_made() -> None:
+    rows = (
+        PlanRow(16, UNION, 0.2, 0.1, 0.4, 9, 0.4),
+        PlanRow(32, UNION, 0.1, 0.1, 0.2, 9, 0.2),
+    )
+    assert Plan(rows).needed(0.25).n == 32
+    with pytest.raises(RefusalError, match=r"best mean of the worst quarter is 0\.200"):
+        Plan(rows).needed(0.15)
+    with pytest.raises(CertificateError, match="at all sizes alike"):
+        Plan((rows[0], _row(32, UNION, 0.1)))
+    for tail in (0.1, None, "0.4"):
+        config = [rows[0].to_config() | {"tail": tail}]
+        with pytest.raises(BundleError):
+            Plan.from_config(config)
 
 
 @pytest.mark.parametrize("replays", [[], [[]]])

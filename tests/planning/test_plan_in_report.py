@@ -37,6 +37,13 @@ def test_the_plan_is_drawn_and_listed() -> None:
     assert 'aria-label="The plan by number of examples"' in page
 
 
+def test_a_plan_for_the_tail_shows_the_tail() -> None:
+    assert "worst quarter" not in _page(ROWS)
+    page = _page([row | {"tail": 0.734} for row in ROWS])
+    assert "mean of the worst quarter" in page
+    assert "73.4%" in page
+
+
 @pytest.mark.parametrize("plan", [None, []])
 def test_without_a_plan_there_is_no_section(plan: object) -> None:
     assert 'id="plan"' not in _page(plan)
