@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from fedcert.errors import ModelError
 
-__all__ = ["SCALE", "UNIT_SCALE", "Head", "NamesHead", "TrainedHead"]
+__all__ = ["ENCODER_HEADS", "SCALE", "UNIT_SCALE", "Head", "NamesHead", "TrainedHead"]
 
 SCALE = 20.0
 """What a cosine is multiplied with, as sentence encoders are trained (1 / .05)."""
@@ -177,3 +177,7 @@ class TrainedHead(Head):
         scaled = embeddings.float() * (1.0 if self.scale is None else self.scale)
         products = scaled @ weight.flatten(0, 1).T
         return products.view(len(scaled), *bias.shape).transpose(0, 1) + bias[:, None]
+
+
+ENCODER_HEADS = (NamesHead.kind, TrainedHead.kind)
+"""What a base model's configuration calls them."""

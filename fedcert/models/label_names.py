@@ -1,13 +1,13 @@
-"""Giving a base model the labels of one client: embeddings of their names, or their phrases."""
+"""Giving a model the labels of one client: embeddings of their names, or their phrases."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import normalize
 
 from fedcert.devices import exact_float32, moved
@@ -15,60 +15,57 @@ from fedcert.errors import DataError, ModelError
 from fedcert.label_set import LabelSet
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.heads import NamesHead
-from fedcert.models.label_phrases import phrase_tokens
-from fedcert.models.label_scorer import LabelScorer
+from fedcert.models.label_scorer import LabelScorer, phrase_tokens
+from fedcert.models.pretrained import made_for
 from fedcert.models.tokenizer import load_tokenizer
 
-if TYPE_CHECKING:
-    from fedcert.models.base import BaseModel
+__all__ = ["model_for"]
 
-__all__ = ["ALIKE", "alike", "embed_labels", "with_labels"]
-
-ALIKE = 0.95
-"""Cosine from which on two labels are said to embed alike."""
+# Cosine from which on two labels are said to embed alike.
+_ALIKE = 0.95
 
 
-def with_labels(
-    base: BaseModel,
+def model_for(
+    model: nn.Module,
     labels: LabelSet | Sequence[str],
-    *,
-    descriptions: Mapping[str, str] | None = None,
-) -> BaseModel:
-    """Return the base model for a label set, sharing its weights and its digest.
+    descriptions: Mapping[str, str] | None,
+    source: tuple[str, str | None],
+) -> nn.Module:
+    """Return a model that takes labels for one label set, sharing its weights.
 
     Parameters
     ----------
-    base : BaseModel
-        Left as it is.
+    model : nn.Module
+        An `EncoderClassifier` by names or a `LabelScorer`, left as it is.
     labels : LabelSet or Sequence[str]
-        Names by index, for which the base model's own template is used, or a whole label set.
-    descriptions : Mapping[str, str], optional
+        Names by index, for which the model's own template is used, or a whole label set.
+    descriptions : Mapping[str, str] or None
         Texts that stand for some labels or all, by name.
+    source : tuple of str and str or None
+        Folder or hub id, and revision, of the tokenizer.
 
     Returns
     -------
-    BaseModel
-        A base model whose logits are those of the labels.
+    nn.Module
+        A model whose logits are those of the labels.
 
     Raises
     ------
     DataError
-        If a label has no name, or the labels are not those of a trained head.
+        If a label has no name.
     """
-    if not base.takes_labels:
-        return _checked(base, labels, descriptions)
-    phrases = isinstance(base.model, LabelScorer)
+    phrases = isinstance(model, LabelScorer)
     if not isinstance(labels, LabelSet):
         # Most phrases follow a prompt, and most tokenizers see a word's space in front of it.
         usual = " {label}" if phrases else "{label}"
-        template = _options(base).get("template") or usual
+        template = made_for(model.config).get("template") or usual
         labels = LabelSet.of(labels, template=template, descriptions=descriptions)
     elif descriptions:
         raise DataError("give descriptions together with names, not with a whole label set")
-    return _with_phrases(base, labels) if phrases else _with_names(base, labels)
+    return (_with_phrases if phrases else _with_names)(model, labels, source)
 
 
-def _with_phrases(base: BaseModel, labels: LabelSet) -> BaseModel:
+def _with_phrases(model: Any, labels: LabelSet, source: tuple[str, str | None]) -> LabelScorer:
     """Let a causal language model score a phrase for each label."""
     several = [n for n, texts in zip(labels.names, labels.texts, strict=True) if len(texts) > 1]
     if several:
@@ -76,22 +73,21 @@ def _with_phrases(base: BaseModel, labels: LabelSet) -> BaseModel:
             f"the label {several[0]!r} has several phrases; a language model scores one for "
             "each label"
         )
-    scorer: Any = base.model
-    tokenizer = load_tokenizer(base.name, None if base.revision == "local" else base.revision)
     phrases = [texts[0] for texts in labels.texts]
-    tokens = phrase_tokens(tokenizer, labels.names, phrases, average=scorer.average)
-    scorer.stock.eval()  # or checking the phrases would put it back into training
-    own = LabelScorer(scorer.stock, tokens, average=scorer.average, labels=labels)
-    return replace(base, model=own.eval())
+    tokenizer = load_tokenizer(*source)
+    tokens = phrase_tokens(tokenizer, labels.names, phrases, average=model.average)
+    model.stock.eval()  # or checking the phrases would put it back into training
+    return LabelScorer(model.stock, tokens, average=model.average, labels=labels).eval()
 
 
-def _with_names(base: BaseModel, labels: LabelSet) -> BaseModel:
+def _with_names(
+    model: Any, labels: LabelSet, source: tuple[str, str | None]
+) -> EncoderClassifier:
     """Let an encoder compare inputs with the names' embeddings."""
-    assert isinstance(base.model, EncoderClassifier)
-    head = base.model.task_head
+    head = model.task_head
     assert isinstance(head, NamesHead)
-    embeddings = embed_labels(base, labels)
-    pairs = alike(labels, embeddings)
+    embeddings = _embed_labels(model, labels, source)
+    pairs = _alike(labels, embeddings)
     if pairs:
         first, second, cosine = pairs[0]
         warnings.warn(
@@ -99,66 +95,41 @@ def _with_names(base: BaseModel, labels: LabelSet) -> BaseModel:
             "the model will hardly tell them apart; give them descriptions",
             stacklevel=4,
         )
-    own = NamesHead(head.scale, embeddings).to(base.device)
+    own = NamesHead(head.scale, embeddings).to(embeddings.device)
     own.load_state_dict(head.state_dict())
-    return replace(base, model=base.model.with_head(own.eval(), labels))
-
-
-def _checked(
-    base: BaseModel, labels: LabelSet | Sequence[str], descriptions: Mapping[str, str] | None
-) -> BaseModel:
-    """Return a base model that has its labels, if they are these."""
-    names = list(labels.names if isinstance(labels, LabelSet) else labels)
-    if descriptions:
-        raise DataError("this base model's head is trained, so descriptions would do nothing")
-    if len(names) != base.num_labels:
-        raise DataError(
-            f"the base model {base.name!r} has {base.num_labels} labels, but these are "
-            f"{len(names)}; its labels are {', '.join(base.label_names)}"
-        )
-    known = list(base.label_names)
-    # Numbered labels are what a model has whose labels nobody named.
-    named = known != [f"LABEL_{index}" for index in range(len(known))]
-    if named and known != names:
-        wrong = next(index for index, name in enumerate(names) if name != known[index])
-        raise DataError(
-            f"label {wrong + 1} is {names[wrong]!r} here, but {known[wrong]!r} in the base "
-            f"model {base.name!r}; labels count by their order, so give them in the same one"
-        )
-    return base
+    return model.with_head(own.eval(), labels)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
 @exact_float32()
-def embed_labels(base: BaseModel, labels: LabelSet) -> torch.Tensor:
-    """Embed a label set with a frozen base model: unit vectors, float32, ``(K, width)``.
+def _embed_labels(
+    model: EncoderClassifier, labels: LabelSet, source: tuple[str, str | None]
+) -> torch.Tensor:
+    """Embed a label set with a frozen encoder: unit vectors, float32, ``(K, width)``.
 
     Texts are embedded one at a time, so that a label's embedding does not depend on the
     labels beside it.
-
-    Raises
-    ------
-    DataError
-        If a text is longer than what the model takes.
     """
     embeddings = []
     for name, texts in zip(labels.names, labels.texts, strict=True):
-        units = [normalize(_embedded(base, text, label=name).float(), dim=-1) for text in texts]
+        rows = [_embedded(model, text, name, source).float() for text in texts]
+        units = [normalize(row, dim=-1) for row in rows]
         embeddings.append(normalize(torch.stack(units).mean(dim=0), dim=-1))
     return torch.stack(embeddings)
 
 
-def _embedded(base: BaseModel, text: str, *, label: str) -> torch.Tensor:
-    assert isinstance(base.model, EncoderClassifier)
-    tower = base.model.text_tower
+def _embedded(
+    model: EncoderClassifier, text: str, label: str, source: tuple[str, str | None]
+) -> torch.Tensor:
+    device = next(model.parameters()).device
+    tower = model.text_tower
     if tower is not None:
         inputs, longest = tower.tokens(text), tower.longest
     else:
-        revision = None if base.revision == "local" else base.revision
-        tokenizer = load_tokenizer(base.name, revision)
+        tokenizer = load_tokenizer(*source)
         encoded = tokenizer([text], return_tensors="pt")
         inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-        longest = _longest(base, tokenizer)
+        longest = _longest(model.config, tokenizer)
     count = inputs["input_ids"].shape[1]
     if count > longest:
         raise DataError(
@@ -166,28 +137,23 @@ def _embedded(base: BaseModel, text: str, *, label: str) -> torch.Tensor:
             f"takes {longest}; shorten it"
         )
     if tower is not None:
-        return tower.embed(inputs).to(base.device)
-    return base.model.embed(**moved(inputs, base.device))[0]
+        return tower.embed(inputs).to(device)
+    return model.embed(**moved(inputs, device))[0]
 
 
-def _longest(base: BaseModel, tokenizer: Any) -> int:
-    config: Any = base.model.config
+def _longest(config: Any, tokenizer: Any) -> int:
     limits = [int(tokenizer.model_max_length)]
     limits += [int(n) for n in (getattr(config, "max_position_embeddings", None),) if n]
-    limits += [int(n) for n in (_options(base).get("max_length"),) if n]
+    limits += [int(n) for n in (made_for(config).get("max_length"),) if n]
     return min(limits)
 
 
-def _options(base: BaseModel) -> dict[str, Any]:
-    return dict(getattr(base.model.config, "fedcert", None) or {})
-
-
-def alike(labels: LabelSet, embeddings: torch.Tensor) -> list[tuple[str, str, float]]:
+def _alike(labels: LabelSet, embeddings: torch.Tensor) -> list[tuple[str, str, float]]:
     """Return the pairs of labels that embed almost alike, and their cosines, closest first."""
     if len(embeddings) != len(labels):
         raise ModelError(f"{len(embeddings)} embeddings came with {len(labels)} labels")
     cosines = (embeddings @ embeddings.T).triu(diagonal=1)
-    rows, columns = torch.nonzero(cosines >= ALIKE, as_tuple=True)
+    rows, columns = torch.nonzero(cosines >= _ALIKE, as_tuple=True)
     found = [
         (labels.names[int(row)], labels.names[int(column)], float(cosines[row, column]))
         for row, column in zip(rows, columns, strict=True)

@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from fedcert.errors import ModelError
-from fedcert.models.base import pretrained
 from fedcert.models.int8 import check_quantization
-from fedcert.models.label_scorer import LabelScorer
+from fedcert.models.label_config import check_label_order, label_entries
+from fedcert.models.label_scorer import LabelScorer, phrase_tokens
 from fedcert.models.layout import find_layout
-from fedcert.models.task_head import (
-    cached_base,
-    check_label_order,
-    padding_tokenizer,
-    save_base,
-)
+from fedcert.models.pretrained import pretrained
+from fedcert.models.saving import cached_base, padding_tokenizer, save_base
 
-__all__ = ["phrase_tokens", "with_label_phrases"]
+__all__ = ["with_label_phrases"]
 
 
 def with_label_phrases(
@@ -80,11 +76,7 @@ def with_label_phrases(
             return folder
     tokenizer = padding_tokenizer(name, revision)
     tokens = phrase_tokens(tokenizer, named, phrases, average=average)
-    changes: dict[str, Any] = {}
-    if named:
-        changes["num_labels"] = len(named)
-        changes["id2label"] = dict(enumerate(named))
-        changes["label2id"] = {label: index for index, label in enumerate(named)}
+    changes = label_entries(named) if named else {}
     model, missing = pretrained(name, revision=revision, dtype=dtype, causal=True, **changes)
     if missing:
         raise ModelError(
@@ -99,46 +91,3 @@ def with_label_phrases(
     }
     save_base(model, tokenizer, folder)
     return folder
-
-
-def phrase_tokens(
-    tokenizer: Any, labels: Sequence[str], phrases: Sequence[str], *, average: bool
-) -> list[list[int]]:
-    """Tokenize phrases; every one must differ from the others, and not merely go on.
-
-    Parameters
-    ----------
-    tokenizer : Any
-        The model's tokenizer.
-    labels : sequence of str
-        Names of the labels, for messages.
-    phrases : sequence of str
-        One phrase for each label.
-    average : bool
-        Whether the model divides a phrase's score by its number of tokens.
-
-    Returns
-    -------
-    list of list of int
-        Token ids of each phrase.
-    """
-    if len(phrases) != len(labels):
-        raise ModelError(f"there are {len(phrases)} label phrases for {len(labels)} labels")
-    tokens = [list(tokenizer(p, add_special_tokens=False)["input_ids"]) for p in phrases]
-    for phrase, ids in zip(phrases, tokens, strict=True):
-        if not ids or tokenizer.unk_token_id in ids:
-            raise ModelError(
-                f"the label phrase {phrase!r} is empty or unknown to the tokenizer; use "
-                "words that the language model has"
-            )
-    for row, first in enumerate(tokens):
-        for other, second in enumerate(tokens):
-            same = first == second
-            if (row < other and same) or (
-                row != other and not average and not same and (second[: len(first)] == first)
-            ):
-                raise ModelError(
-                    f"the label phrase {phrases[other]!r} begins with {phrases[row]!r}, "
-                    "which is then at least as likely on every text; use other phrases"
-                )
-    return tokens

@@ -15,7 +15,7 @@ from torch import nn
 from fedcert.errors import ModelError
 from fedcert.label_set import LabelSet
 
-__all__ = ["LabelScorer"]
+__all__ = ["LabelScorer", "phrase_tokens"]
 
 # Largest difference from the model's own log-probabilities, by type.
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
@@ -258,3 +258,46 @@ class LabelScorer(nn.Module):
                 f"output embeddings alone (by {difference:.1e}): it scales or caps them, or "
                 "ignores the attention mask; score labels with another decoder"
             )
+
+
+def phrase_tokens(
+    tokenizer: Any, labels: Sequence[str], phrases: Sequence[str], *, average: bool
+) -> list[list[int]]:
+    """Tokenize phrases; every one must differ from the others, and not merely go on.
+
+    Parameters
+    ----------
+    tokenizer : Any
+        The model's tokenizer.
+    labels : sequence of str
+        Names of the labels, for messages.
+    phrases : sequence of str
+        One phrase for each label.
+    average : bool
+        Whether the model divides a phrase's score by its number of tokens.
+
+    Returns
+    -------
+    list of list of int
+        Token ids of each phrase.
+    """
+    if len(phrases) != len(labels):
+        raise ModelError(f"there are {len(phrases)} label phrases for {len(labels)} labels")
+    tokens = [list(tokenizer(p, add_special_tokens=False)["input_ids"]) for p in phrases]
+    for phrase, ids in zip(phrases, tokens, strict=True):
+        if not ids or tokenizer.unk_token_id in ids:
+            raise ModelError(
+                f"the label phrase {phrase!r} is empty or unknown to the tokenizer; use "
+                "words that the language model has"
+            )
+    for row, first in enumerate(tokens):
+        for other, second in enumerate(tokens):
+            same = first == second
+            if (row < other and same) or (
+                row != other and not average and not same and (second[: len(first)] == first)
+            ):
+                raise ModelError(
+                    f"the label phrase {phrases[other]!r} begins with {phrases[row]!r}, "
+                    "which is then at least as likely on every text; use other phrases"
+                )
+    return tokens

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,29 +9,18 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from fedcert.atomic import replaced_folder, write_json
-from fedcert.cache import cache_folder
-from fedcert.canonical import digest_json
 from fedcert.errors import ModelError
-from fedcert.models.base import check_order, pretrained
-from fedcert.models.encoder_base import save_encoder, states_pooling
-from fedcert.models.families import check_family
+from fedcert.models.encoder_base import save_encoder
+from fedcert.models.encoder_folder import states_pooling
 from fedcert.models.heads import TrainedHead
-from fedcert.models.image_processor import PROCESSOR_FILE, read_image_processor
+from fedcert.models.image_processor import read_image_processor
 from fedcert.models.int8 import check_quantization
+from fedcert.models.label_config import check_label_order, label_entries
 from fedcert.models.layout import find_layout
-from fedcert.models.tokenizer import read_tokenizer
+from fedcert.models.pretrained import pretrained
+from fedcert.models.saving import cached_base, padding_tokenizer, save_base
 
-__all__ = [
-    "cached_base",
-    "check_label_order",
-    "padding_tokenizer",
-    "save_base",
-    "with_task_head",
-]
-
-# Part of the cache's key: change it when the same source gives another base model.
-_VERSION = 2
+__all__ = ["with_task_head"]
 
 
 def with_task_head(
@@ -116,13 +104,7 @@ def with_task_head(
     with torch.random.fork_rng():
         torch.manual_seed(0)  # of what the backbone lacks and the task needs, a pooler say
         model, missing = pretrained(
-            name,
-            revision=revision,
-            dtype=dtype,
-            causal=False,
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: index for index, label in enumerate(labels)},
+            name, revision=revision, dtype=dtype, causal=False, **label_entries(labels)
         )
     _zero_head(model, missing)
     texts = model.main_input_name == "input_ids"
@@ -144,58 +126,6 @@ def _check_names(labels: Sequence[str]) -> None:
             raise ModelError(f"the label {label!r} stands in the list twice; name each once")
 
 
-def check_label_order(name: str, labels: Sequence[str], *, revision: str | None) -> None:
-    """Raise `ModelError` if a model's configuration has the same labels in another order.
-
-    Everything that was made with such a model, a pool say, has them in its order: the labels
-    would be swapped without a word.
-
-    Parameters
-    ----------
-    name : str
-        A folder or hub id.
-    labels : sequence of str
-        The task's labels, by index.
-    revision : str or None
-        Hub revision.
-    """
-    from transformers import AutoConfig
-
-    revision = check_family(name, revision)
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-        own = [config.id2label[index] for index in range(len(config.id2label))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return  # loading the model says what is wrong with it, if anything
-    check_order(name, own, labels)
-
-
-def save_base(
-    model: Any, tokenizer: Any, folder: Path, *, processor: dict[str, Any] | None = None
-) -> None:
-    """Save a base model with its tokenizer or image processor, in full or not at all.
-
-    Parameters
-    ----------
-    model : Any
-        A model of `transformers`.
-    tokenizer : Any
-        Its tokenizer, or None.
-    folder : Path
-        Replaced in one step.
-    processor : dict, optional
-        What `fedcert.models.image_processor.read_image_processor` returned.
-    """
-    if tokenizer is not None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    with replaced_folder(folder) as staging:
-        model.save_pretrained(staging)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(staging)
-        if processor is not None:
-            write_json(staging / PROCESSOR_FILE, processor)
-
-
 def _zero_head(model: Any, missing: Sequence[str]) -> None:
     """Zero what gives the logits; let new dense layers in front of it hand on their input."""
     layout = find_layout(model)
@@ -211,54 +141,3 @@ def _zero_head(model: Any, missing: Sequence[str]) -> None:
         if isinstance(module, nn.Linear) and module.in_features == module.out_features:
             nn.init.eye_(module.weight)
             nn.init.zeros_(cast(torch.Tensor, module.bias))
-
-
-def padding_tokenizer(name: str, revision: str | None) -> Any:
-    """Load the source's tokenizer; a decoder without a padding token pads with its end."""
-    tokenizer = read_tokenizer(name, revision)
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise ModelError(
-                f"the tokenizer of {name!r} has neither a padding nor an end token; "
-                "set pad_token in tokenizer_config.json"
-            )
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def cached_base(name: str, revision: str | None, **made_from: Any) -> Path:
-    """Return where the cache keeps a base model, given what it is made from (JSON values).
-
-    Parameters
-    ----------
-    name : str
-        A folder or hub id.
-    revision : str or None
-        Hub revision.
-    **made_from
-        Everything else that the base model depends on.
-
-    Returns
-    -------
-    Path
-        A folder, which need not be there yet.
-    """
-    content = {
-        "source": _content(name, revision),
-        "torch": torch.__version__,
-        "version": _VERSION,
-        **{key: list(v) if isinstance(v, tuple) else v for key, v in made_from.items()},
-    }
-    return cache_folder() / "base-models" / f"{Path(name).name}-{digest_json(content)[:16]}"
-
-
-def _content(name: str, revision: str | None) -> dict[str, str]:
-    """Name what a folder holds by the digests of its files, and a hub model by its commit."""
-    if Path(name).is_dir():
-        files = sorted(path for path in Path(name).iterdir() if path.is_file())
-        digests = {}
-        for path in files:
-            with path.open("rb") as file:
-                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return digests
-    return {name: str(check_family(name, revision))}

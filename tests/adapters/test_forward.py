@@ -21,7 +21,8 @@ from transformers import (
 from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, Task, finetune
 from fedcert.adapters.layer_attention import LayerAttention
 from fedcert.errors import AdapterError, ModelError
-from fedcert.models.base import freeze, weight_digest
+from fedcert.models.base import freeze
+from fedcert.models.identity import weight_digest
 from fedcert.search import BatchedScorer, ReferenceScorer
 
 

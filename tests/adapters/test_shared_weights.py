@@ -14,7 +14,7 @@ from tiny_models import Family
 
 from fedcert.adapters import write_peft_adapter
 from fedcert.adapters.exported_model import exported_model
-from fedcert.models.base import weight_digest
+from fedcert.models.identity import weight_digest
 from fedcert.randomness import keyed_generator
 
 

@@ -29,7 +29,7 @@ from fedcert.messages import (
     TRAIN,
 )
 from fedcert.messages.flower import arrays_of, content, payload_of
-from fedcert.models.base import weight_digest
+from fedcert.models.identity import weight_digest
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Commitment
 from fedcert.records.signing import public_hex, read_key

@@ -13,7 +13,7 @@ from fedcert.adapters import AdapterSpace, FinetuneSettings, Task, finetune
 from fedcert.data import PromptInputs
 from fedcert.errors import DataError, ModelError
 from fedcert.models import BaseModel, LabelSet, load_base_model, with_label_phrases
-from fedcert.models.base import weight_digest
+from fedcert.models.identity import weight_digest
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer
 

@@ -24,7 +24,7 @@ from fedcert.adapters import (
 from fedcert.adapters.compiling import CompiledOrEager
 from fedcert.errors import ModelError, SettingsError
 from fedcert.models import BaseModel, load_base_model, with_task_head
-from fedcert.models.base import weight_digest
+from fedcert.models.identity import weight_digest
 from fedcert.models.int8 import Int8Linear
 from fedcert.personalization import personalize
 from fedcert.randomness import keyed_generator

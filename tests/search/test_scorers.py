@@ -11,7 +11,7 @@ import torch
 from tiny_models import Family
 
 from fedcert.adapters import AdaptedModel, Task, write_peft_adapter
-from fedcert.models.base import weight_digest
+from fedcert.models.identity import weight_digest
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer, ReferenceScorer, exported_wrong
 
