@@ -22,8 +22,6 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 
 from fedcert.adapters import AdaptedModel, AdapterSpace, FinetuneSettings, decode
-from fedcert.baselines.federated import FederatedSettings, local_round, round_seed
-from fedcert.baselines.local_training import PersonalTraining, head_part
 from fedcert.baselines.wire import BASIS, WORDS, shared_tensors, with_zero_head
 from fedcert.canonical import digest_json
 from fedcert.certificates import SplitRecipe, binomial_upper_bound
@@ -33,6 +31,8 @@ from fedcert.data.examples import Examples
 from fedcert.errors import ProtocolError
 from fedcert.messages import ARRAYS, METRICS, NEW, REPLY, UPSTREAM
 from fedcert.messages.flower import arrays_of, content
+from fedcert.methods.federated import FederatedSettings, local_round, round_seed
+from fedcert.methods.local_training import PersonalTraining, head_part
 from fedcert.randomness import small_seed
 from fedcert.search import BatchedScorer
 from fedcert.settings import RunSettings

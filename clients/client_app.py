@@ -10,6 +10,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedcert.clients.averaging import average
 from fedcert.clients.certifying import certify, commit
 from fedcert.clients.denoising import contribute
 from fedcert.clients.node import Node, node_of
@@ -82,6 +83,10 @@ def make_client_app(
     @client_app.train("contribute")
     def contribution(message: Message, context: Context) -> Message:
         return answer(contribute, message, context)
+
+    @client_app.train("average")
+    def averaged(message: Message, context: Context) -> Message:
+        return answer(average, message, context)
 
     @client_app.query("plan")
     def replays(message: Message, context: Context) -> Message:

@@ -10,7 +10,7 @@ from typing import Any
 
 from flwr.app import Message, MetricRecord
 
-from fedcert.messages import CERTIFY, COMMIT, METRICS, PLAN, TRAIN, Payload
+from fedcert.messages import AVERAGE, CERTIFY, COMMIT, METRICS, PLAN, TRAIN, Payload
 from fedcert.messages.flower import content, reply_of, size_of
 from fedcert.runs.events import Events
 from fedcert.runs.failures import Failure
@@ -21,6 +21,7 @@ __all__ = ["Correspondence", "Request", "Traffic"]
 # What a type of message asks for, in a word.
 _ASKED_FOR = {
     TRAIN: "training",
+    AVERAGE: "training",
     PLAN: "planning",
     COMMIT: "commitment",
     CERTIFY: "certification",

@@ -48,6 +48,8 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
     strategy = outcome.strategy
     assert strategy.bundle is not None  # serve() raises otherwise
     source = strategy.source
+    if settings.method != "prior":
+        return None  # nothing is drawn that could be audited
     if not isinstance(source, FederatedSource):
         return _of_an_earlier_run(outcome, strategy.bundle.prior, settings, output)
     adapters = _kept_adapters(outcome, output)

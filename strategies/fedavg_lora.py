@@ -13,13 +13,13 @@ from flwr.serverapp.strategy import FedAvg, Result
 
 from fedcert.adapters.codec import decode
 from fedcert.adapters.space import AdapterSpace
-from fedcert.baselines.federated import FederatedSettings, drawn_clients
-from fedcert.baselines.local_training import PersonalTraining
 from fedcert.baselines.wire import BASIS, WORDS, shared_tensors, with_zero_head
 from fedcert.canonical import canonical_json
 from fedcert.errors import FedcertError, RunError
 from fedcert.messages import ARRAYS, NEW, UPSTREAM
 from fedcert.messages.flower import arrays_of, content, failure_cause
+from fedcert.methods.federated import FederatedSettings, drawn_clients
+from fedcert.methods.local_training import PersonalTraining
 from fedcert.pool.validation import largest_upload
 from fedcert.priors.base import FloatArray
 from fedcert.strategies.observed_grid import ObservedGrid

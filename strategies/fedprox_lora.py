@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedcert.baselines.federated import FederatedSettings
 from fedcert.errors import SettingsError
+from fedcert.methods.federated import FederatedSettings
 from fedcert.strategies.fedavg_lora import FedAvgLora
 
 __all__ = ["FedProxLora"]

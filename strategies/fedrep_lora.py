@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedcert.baselines.federated import FederatedSettings
-from fedcert.baselines.local_training import PersonalTraining
 from fedcert.errors import SettingsError
+from fedcert.methods.federated import FederatedSettings
+from fedcert.methods.local_training import PersonalTraining
 from fedcert.strategies.fedavg_lora import FedAvgLora
 
 __all__ = ["FedRepLora"]

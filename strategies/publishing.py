@@ -13,7 +13,7 @@ from fedcert.atomic import write_atomically
 from fedcert.bundles import Bundle
 from fedcert.bundles.versions import BundleVersions
 from fedcert.canonical import digest_json
-from fedcert.certificates import Certificate
+from fedcert.certificates import Certificate, RecipeTable
 from fedcert.fitting import FittedPrior, bundle_of, make_bundle
 from fedcert.models.base import BaseModel
 from fedcert.pool import Pool
@@ -121,9 +121,22 @@ class Publisher:
         released = [entry.mu for entry in pool.entries()]
         return make_bundle(fitted, uploads=notes, released=released, **self._made_for)
 
-    def from_sums(self, prior: Prior, notes: Mapping[str, Any]) -> Bundle:
-        """Make the next version from a prior that was fitted without a pool."""
-        return bundle_of(prior, {**notes, **self._versions.next_notes()}, **self._made_for)
+    def from_sums(
+        self, prior: Prior, notes: Mapping[str, Any], recipes: RecipeTable | None = None
+    ) -> Bundle:
+        """Make the next version from a prior that was made without a look at a pool.
+
+        Parameters
+        ----------
+        prior : Prior
+            The prior.
+        notes : Mapping
+            How it came about.
+        recipes : RecipeTable, optional
+            Which recipe serves which n, if not as the settings say.
+        """
+        noted = {**notes, **self._versions.next_notes()}
+        return bundle_of(prior, noted, recipes=recipes, **self._made_for)
 
     def keep(self, bundle: Bundle, *, clients: Iterable[str]) -> None:
         """Write a new version; one that is there already stays as it is.
@@ -169,6 +182,17 @@ def _fingerprint(settings: RunSettings, scenario: Scenario) -> str:
         for name in ("prior", "privacy", "certificate", "planning")
     }
     del sections["certificate"]["support_size"]  # how many labels new clients have here
+    if settings.method != "prior":
+        # What came later is left out of the digest of runs that do not know it.
+        method = {
+            name: getattr(settings, name) for name in ("averaging", "personal", "training")
+        }
+        sections = {
+            "certificate": sections["certificate"],
+            "planning": sections["planning"],
+        } | {
+            "method": {"kind": settings.method} | {n: s.model_dump() for n, s in method.items()}
+        }
     words = sections | {
         "seed": settings.seed,
         "planning": sections["planning"] if settings.planned else None,

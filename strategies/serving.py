@@ -17,21 +17,25 @@ from fedcert.bundles import Bundle
 from fedcert.devices import describe_device, resolve_device
 from fedcert.errors import PoolError, SettingsError
 from fedcert.fitting import FittedPrior, fit_prior
+from fedcert.methods import AveragingMethod, DefaultAdapter
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning import menu
 from fedcert.pool import Pool
+from fedcert.priors import PointPrior, Prior
 from fedcert.priors.base import FloatArray
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.runs.events import Events
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.search.learning import has_linear_head
 from fedcert.settings import RunSettings
+from fedcert.strategies.averaging import AveragingSource
 from fedcert.strategies.federated_prior import FederatedSource
 from fedcert.strategies.planning import Planning
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.prior_strategy import PriorStrategy
 from fedcert.strategies.publishing import Publisher
 from fedcert.strategies.registration import Registration
+from fedcert.strategies.sources import NothingSource, PriorSource
 
 __all__ = ["Outcome", "Run", "check_absolute", "serve", "settings_and_output"]
 
@@ -125,6 +129,8 @@ class Run:
         The coordinates of adapters.
     fitted : FittedPrior or None
         The prior with its evidence, once one was fitted to the pool.
+    method : Method
+        How the federation learns.
     """
 
     def __init__(
@@ -155,6 +161,9 @@ class Run:
             server=self._authority.public_key if settings.server.state else None,
         )
         self.fitted: FittedPrior | None = None
+        self._output = output
+        self.method = settings.method_of(self._finetune_settings())
+        self.method.check(self.space)
 
     @staticmethod
     def of(settings: RunSettings, *, output: Path, events: Events | None = None) -> Run:
@@ -191,14 +200,41 @@ class Run:
         Raises
         ------
         SettingsError
-            If it is one's own, and the settings ask for a federated prior.
+            If it is one's own, and the settings ask for what pools no adapters.
         """
-        if self._settings.prior.training != "federated" or pooled is not PooledPrior:
+        if pooled is not PooledPrior or self._pools:
             return self.pooled(pooled)
-        source = FederatedSource(
-            space=self.space, publish=self._publisher.from_sums, **self._training()
-        )
+        if self._settings.federated_prior:
+            source: PriorSource = FederatedSource(
+                space=self.space, publish=self._publisher.from_sums, **self._training()
+            )
+        else:
+            source = self._averaging()
         return PriorStrategy(source, **self._common())
+
+    @property
+    def _pools(self) -> bool:
+        return self.method.asks == "adapters" and not self._settings.federated_prior
+
+    def _averaging(self) -> PriorSource:
+        if not isinstance(self.method, AveragingMethod):
+            return NothingSource(self.method, space=self.space, publish=self._published)
+        return AveragingSource(
+            method=self.method,
+            space=self.space,
+            publish=self._published,
+            seed=self._settings.seed,
+            folder=self._output / "averaging",
+            min_pool=self._fewest,
+            has_bundle=lambda: self._publisher.latest is not None,
+        )
+
+    def _published(self, prior: Prior, notes: Mapping[str, Any]) -> Bundle:
+        """Make the bundle of a method that has a recipe of its own."""
+        noted = {**notes, "method": self.method.to_config()}
+        return self._publisher.from_sums(
+            prior, noted, recipes=self._settings.method_recipes(self.method)
+        )
 
     def pooled(self, cls: type[_Pooled]) -> _Pooled:
         """Make a strategy of a class that pools adapters.
@@ -206,12 +242,15 @@ class Run:
         Raises
         ------
         SettingsError
-            If the settings ask for a federated prior.
+            If the settings ask for what pools no adapters.
         """
-        if self._settings.prior.training == "federated":
+        if not self._pools:
+            named, choice = ("prior.training", "pooled")
+            if not self._settings.federated_prior:
+                named, choice = "method", "prior"
             raise SettingsError(
-                f"setting 'prior.training': the strategy {cls.__name__} pools adapters; "
-                'choose "pooled"'
+                f"setting {named!r}: the strategy {cls.__name__} pools adapters; "
+                f'choose "{choice}"'
             )
         constants = constant_adapters(self.space, len(self.scenario.labels))
         return cls(
@@ -276,6 +315,9 @@ class Run:
 
     def _fit(self, pool: FloatArray) -> Bundle:
         settings = self._settings
+        if self.method.kind == DefaultAdapter.kind:
+            choice = {"choice": f"the mean of {len(pool)} adapters", "pool": len(pool)}
+            return self._published(PointPrior.fit(pool, seed=settings.seed), choice)
         self.fitted = fit_prior(
             pool, settings=settings.prior, seed=settings.seed, device=self._device
         )

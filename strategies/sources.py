@@ -16,8 +16,10 @@ from fedcert.bundles import Bundle
 from fedcert.errors import FedcertError
 from fedcert.messages import TRAIN, UPSTREAM, AdapterReply, AdapterRequest
 from fedcert.messages.flower import arrays_of
+from fedcert.methods import Method
 from fedcert.pool import Pool
 from fedcert.pool.validation import largest_upload
+from fedcert.priors import Prior
 from fedcert.priors.base import FloatArray
 from fedcert.runs.failures import Failure, causes_of
 from fedcert.strategies.correspondence import Request
@@ -25,7 +27,7 @@ from fedcert.strategies.phases import Phase
 from fedcert.strategies.planning import Planning
 from fedcert.strategies.roster import Roster
 
-__all__ = ["NoPriorError", "PooledSource", "PriorSource"]
+__all__ = ["NoPriorError", "NothingSource", "PooledSource", "PriorSource"]
 
 
 class NoPriorError(FedcertError):
@@ -284,3 +286,69 @@ class PooledSource(PriorSource):
     def fit(self) -> Bundle:
         """Fit the prior to the pool."""
         return self._fit(self._pool.matrix())
+
+
+class NothingSource(PriorSource):
+    """Asks nobody anything: new clients learn from what they have.
+
+    Parameters
+    ----------
+    method : Method
+        Says what is published.
+    space : AdapterSpace
+        The coordinates of adapters.
+    publish : callable
+        Makes the bundle from the prior and the notes about it.
+    """
+
+    phase = Phase.FIT
+    shown = "publish what new clients start from"
+    min_pool = 0
+
+    def __init__(
+        self,
+        method: Method,
+        *,
+        space: AdapterSpace,
+        publish: Callable[[Prior, dict[str, Any]], Bundle],
+    ) -> None:
+        self._method, self._space, self._publish = method, space, publish
+
+    def summary(self) -> str:
+        """Say that nobody is asked."""
+        return f"{self._method.title}: upstream clients are asked nothing"
+
+    def clients(self, roster: Roster) -> frozenset[str]:
+        """Return nobody."""
+        return frozenset()
+
+    def pending(self, roster: Roster, *, failed: Collection[str]) -> list[str]:
+        """Return nobody."""
+        return []
+
+    def rounds(self, roster: Roster, *, failed: Collection[str], fits: bool) -> int:
+        """Return one, in which the bundle is made."""
+        return 1 if fits else 0
+
+    def request(self, roster: Roster, *, failed: Collection[str]) -> None:
+        """Ask nothing."""
+
+    def take(
+        self,
+        client: str,
+        payload: Mapping[str, Any],
+        reply: Message,
+        measured: Mapping[str, float],
+    ) -> None:
+        """Refuse whatever comes."""
+        raise FedcertError("nothing was asked")
+
+    def metrics(self) -> dict[str, int]:
+        """Count nothing."""
+        return {}
+
+    def fit(self) -> Bundle:
+        """Publish what the method starts new clients from."""
+        prior = self._method.published(self._space, {})
+        choice = f"{self._method.title}: no upstream client was asked"
+        return self._publish(prior, {"choice": choice, "pool": 0})

@@ -2,7 +2,6 @@
 
 from fedcert.baselines.fedavg import FedAvgLora
 from fedcert.baselines.fedavg_local import FedAvgLocal
-from fedcert.baselines.federated import FederatedSettings, federated_average
 from fedcert.baselines.fedprox import FedProx, FedProxLocal
 from fedcert.baselines.fedrep import FedRep
 from fedcert.baselines.intercept import InterceptOnly
@@ -22,6 +21,7 @@ from fedcert.baselines.pool_selection import PoolSelection
 from fedcert.baselines.searching import Planned, PosteriorSplit, Union
 from fedcert.baselines.steel import Steel
 from fedcert.baselines.tuning import Trial, tuned
+from fedcert.methods.federated import FederatedSettings, federated_average
 
 __all__ = [
     "METHODS",

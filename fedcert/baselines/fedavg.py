@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 from fedcert.adapters.finetune import FinetuneSettings
-from fedcert.baselines.federated import FederatedSettings, federated_average
-from fedcert.baselines.local_training import body_part
 from fedcert.baselines.method import (
     BYTES_PER_NUMBER,
     FiniteMethod,
@@ -16,6 +14,8 @@ from fedcert.baselines.method import (
     Upstream,
     float64,
 )
+from fedcert.methods.federated import FederatedSettings, federated_average
+from fedcert.methods.local_training import body_part
 from fedcert.priors.base import FloatArray
 
 __all__ = ["FedAvgLora", "federated_settings", "federated_traffic", "global_adapter"]

@@ -12,10 +12,10 @@ from fedcert.baselines.fedavg import (
     federated_traffic,
     global_adapter,
 )
-from fedcert.baselines.federated import FederatedSettings
-from fedcert.baselines.local_training import PersonalTraining
 from fedcert.baselines.method import SplitMethod, Traffic, Upstream, one_label
 from fedcert.data.examples import Examples
+from fedcert.methods.federated import FederatedSettings
+from fedcert.methods.local_training import PersonalTraining
 from fedcert.priors.base import FloatArray
 
 __all__ = ["FedAvgLocal"]

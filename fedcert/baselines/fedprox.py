@@ -12,8 +12,8 @@ from typing import ClassVar, Self
 
 from fedcert.baselines.fedavg import FedAvgLora, federated_settings
 from fedcert.baselines.fedavg_local import FedAvgLocal
-from fedcert.baselines.local_training import PersonalTraining
 from fedcert.baselines.method import Upstream
+from fedcert.methods.local_training import PersonalTraining
 
 __all__ = ["FedProx", "FedProxLocal"]
 

@@ -16,9 +16,7 @@ from fedcert.baselines.fedavg import (
     federated_traffic,
     global_adapter,
 )
-from fedcert.baselines.federated import FederatedSettings
 from fedcert.baselines.local import around
-from fedcert.baselines.local_training import PersonalTraining
 from fedcert.baselines.method import (
     SplitMethod,
     Traffic,
@@ -28,6 +26,8 @@ from fedcert.baselines.method import (
 )
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
+from fedcert.methods.federated import FederatedSettings
+from fedcert.methods.local_training import PersonalTraining
 from fedcert.priors.base import FloatArray
 
 __all__ = ["FedRep"]

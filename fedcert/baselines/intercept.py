@@ -16,8 +16,8 @@ from fedcert.baselines.fedavg import (
     federated_traffic,
     global_adapter,
 )
-from fedcert.baselines.federated import FederatedSettings
 from fedcert.baselines.method import FiniteMethod, Traffic, Upstream, head_bias
+from fedcert.methods.federated import FederatedSettings
 from fedcert.priors.base import FloatArray
 
 __all__ = ["InterceptOnly"]

@@ -21,9 +21,9 @@ from fedcert.baselines.fedavg import (
     federated_traffic,
     global_adapter,
 )
-from fedcert.baselines.federated import FederatedSettings
 from fedcert.baselines.method import SplitMethod, Traffic, Upstream, float64
 from fedcert.data.examples import Examples
+from fedcert.methods.federated import FederatedSettings
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from fedcert.adapters.codec import encode
 from fedcert.adapters.space import AdapterSpace
-from fedcert.baselines.federated import FederatedSettings
 from fedcert.errors import AdapterError
+from fedcert.methods.federated import FederatedSettings
 
 __all__ = ["BASIS", "WORDS", "shared_tensors", "with_zero_head"]
 

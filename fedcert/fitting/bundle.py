@@ -8,6 +8,7 @@ from typing import Any
 
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
+from fedcert.certificates import RecipeTable
 from fedcert.data.inputs import InputSpec
 from fedcert.fitting.prior import FittedPrior
 from fedcert.models.base import BaseModel
@@ -96,6 +97,7 @@ def bundle_of(
     labels: tuple[str, ...],
     settings: RunSettings,
     server: str | None = None,
+    recipes: RecipeTable | None = None,
 ) -> Bundle:
     """Put a prior, however it came about, together with what devices need beside it.
 
@@ -119,6 +121,8 @@ def bundle_of(
         The run's, from which the recipe table follows.
     server : str, optional
         Public key of the server whose seeds count for the bundle, if one does.
+    recipes : RecipeTable, optional
+        Which recipe serves which n, if not as the settings say.
 
     Returns
     -------
@@ -135,7 +139,7 @@ def bundle_of(
         prior=prior,
         inputs=inputs,
         labels=labels,
-        recipes=settings.recipe_table(),
+        recipes=recipes or settings.recipe_table(),
         notes=notes,
         server=server,
     )

@@ -24,6 +24,7 @@ from fedcert.errors import ProtocolError
 
 __all__ = [
     "ARRAYS",
+    "AVERAGE",
     "CERTIFY",
     "CLIENT_ID",
     "COMMIT",
@@ -39,6 +40,7 @@ __all__ = [
     "UPSTREAM",
     "AdapterReply",
     "AdapterRequest",
+    "AverageRequest",
     "CertifyReply",
     "CertifyRequest",
     "CommitReply",
@@ -61,6 +63,9 @@ TRAIN = "train.adapter"
 
 CONTRIBUTE = "train.contribute"
 """Answer a question about the client's own adapter; only the sum of answers is used."""
+
+AVERAGE = "train.average"
+"""Do one round of a method that averages something, and upload the update."""
 
 PLAN = "query.plan"
 """Replay recipes on the client's own examples, and return the bounds alone."""
@@ -195,6 +200,35 @@ class QuestionRequest(AdapterRequest):
     """
 
     question: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AverageRequest(Payload):
+    """Request of `AVERAGE`; the reply is arrays alone.
+
+    Arrays whose names begin with ``basis.`` are the space's, those with ``state.`` the server's
+    state.
+
+    Attributes
+    ----------
+    space : Mapping
+        The adapter space.
+    method : Mapping
+        The method with its settings: `fedcert.methods.Method.to_config`.
+    seed : int
+        Of the run.
+    round : int
+        Number of the round, from 1 on.
+    """
+
+    space: Mapping[str, Any]
+    method: Mapping[str, Any]
+    seed: int
+    round: int
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the rounds of one run have in common: a JSON object."""
+        return {"space": self.space, "method": self.method, "seed": self.seed}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from fedcert.priors.gaussian import GaussianPrior
 from fedcert.priors.interpolated import InterpolatedPrior
 from fedcert.priors.latent import LatentSpace
 from fedcert.priors.memorization import NearestPoolAudit, audit_nearest_pool
+from fedcert.priors.point import PointPrior
 from fedcert.priors.profile import best_of, risk_profile
 from fedcert.priors.registry import (
     PRIORS,
@@ -25,6 +26,7 @@ __all__ = [
     "JitterPrior",
     "LatentSpace",
     "NearestPoolAudit",
+    "PointPrior",
     "Prior",
     "ResamplingPrior",
     "audit_nearest_pool",
@@ -39,4 +41,5 @@ __all__ = [
 
 for _fitted in (DiffusionPrior, GaussianPrior, JitterPrior, ResamplingPrior):
     register_prior(_fitted)
-register_derived(InterpolatedPrior)
+for _derived in (InterpolatedPrior, PointPrior):
+    register_derived(_derived)

@@ -1,6 +1,6 @@
 """Adapters that are trained on a client's choosing examples, as finalists of a split.
 
-Both repeat themselves up to rounding: all examples in each step, and no random number.
+All repeat themselves up to rounding: all examples in each step, and no random number.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from fedcert.adapters.finetune import FinetuneSettings, descend
 from fedcert.adapters.space import AdapterSpace
 from fedcert.data.examples import Examples
 from fedcert.errors import CertificateError
+from fedcert.methods import method_from_config
+from fedcert.priors import PointPrior, Prior
 from fedcert.priors.base import FloatArray
 from fedcert.search.batched import BatchedScorer
 from fedcert.search.linear_head import LinearHead
 from fedcert.search.scores import Scorer
 from fedcert.threads import torch_threads
 
-__all__ = ["finetuned", "has_linear_head", "local_head", "tuned_head"]
+__all__ = ["finetuned", "has_linear_head", "learned", "local_head", "tuned_head"]
 
 # Part of what "local_head" and "tuned_head" mean: certificates are repeated by it.
 _FOLDS = 4
@@ -86,6 +88,38 @@ def finetuned(
         )
     moved = shift.detach()[0].cpu().double().numpy()
     return np.asarray(center + moved, dtype=np.float64)
+
+
+def learned(scorer: Scorer, examples: Examples, prior: Prior) -> FloatArray:
+    """Return the adapter that the rule of a prior's method makes of examples.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        Its model is the client's.
+    examples : Examples
+        The choosing examples; none that certifies may be among them.
+    prior : Prior
+        What a method published, with its settings.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64, shape ``(d,)``.
+
+    Raises
+    ------
+    CertificateError
+        If the scorer has no model, or no method made the prior.
+    """
+    batched = _trainable(scorer)
+    if not isinstance(prior, PointPrior) or prior.method is None:
+        raise CertificateError(
+            "the bundle names no method by whose rule an adapter could be learned"
+        )
+    with torch_threads(1):
+        rule = method_from_config(prior.method)
+        return rule.learned(prior, batched.model, examples.usable)
 
 
 def has_linear_head(space: AdapterSpace) -> bool:

@@ -12,7 +12,7 @@ from fedcert.certificates import Chosen, Recipe, Session, Span
 from fedcert.data.examples import Examples
 from fedcert.priors.base import FloatArray, Prior
 from fedcert.search.drawing import NO_CONSTANTS, fixed_candidates, led_by
-from fedcert.search.learning import finetuned, local_head, tuned_head
+from fedcert.search.learning import finetuned, learned, local_head, tuned_head
 from fedcert.search.refinement import posterior_means
 from fedcert.search.scores import Scorer
 from fedcert.search.search import search
@@ -129,6 +129,10 @@ class SupportSession(Session):
     def tuned_head(self) -> FloatArray:
         """Train the head of the prior's center on all examples of this session."""
         return tuned_head(self._scorer, self._ordered, self._prior.center())
+
+    def learned(self) -> FloatArray:
+        """Follow the rule of the prior's method on all examples of this session."""
+        return learned(self._scorer, self._ordered, self._prior)
 
     def only(self, span: Span) -> SupportSession:
         """Return a session over some of the examples."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,14 +17,18 @@ from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.devices import AUTO, check_device
 from fedcert.errors import CertificateError, SettingsError, did_you_mean
 from fedcert.extensions import import_extensions
+from fedcert.methods import METHODS, FederatedSettings, Method, PersonalTraining
 from fedcert.scenarios import absolute_options, scenario_defaults
 from fedcert.settings.sections import (
     PLANNED,
+    SMALLEST_AVERAGE,
     SMALLEST_FIT,
     AdapterSettings,
+    AveragingSettings,
     CertificateSettings,
     ClientSettings,
     EvaluationSettings,
+    PersonalSettings,
     PlanningSettings,
     PriorSettings,
     PrivacySettings,
@@ -53,11 +58,16 @@ class RunSettings(Section):
     """Where the server, virtual clients, and nodes without a ``device`` of their own compute:
     ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"mps"``."""
     imports: str = ""
-    """Modules of your own, separated by commas, that register priors or recipes. Every process
-    of the run imports them."""
+    """Modules of your own, separated by commas, that register priors, recipes, or methods.
+    Every process of the run imports them."""
+    method: str = "prior"
+    """How the federation learns, and how new clients are personalized: one of
+    `fedcert.methods.METHODS`, where methods of your own register."""
     scenario: ScenarioSettings = ScenarioSettings()
     adapter: AdapterSettings = AdapterSettings()
     training: TrainingSettings = TrainingSettings()
+    averaging: AveragingSettings = AveragingSettings()
+    personal: PersonalSettings = PersonalSettings()
     prior: PriorSettings = PriorSettings()
     privacy: PrivacySettings = PrivacySettings()
     certificate: CertificateSettings = CertificateSettings()
@@ -74,6 +84,16 @@ class RunSettings(Section):
             return check_device(device)
         except SettingsError as error:
             raise ValueError(str(error)) from error
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(
+                f"there is no such method; choose {', '.join(METHODS)}, or name the module "
+                f"that registers yours in the setting imports{did_you_mean(method, METHODS)}"
+            )
+        return method
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -94,6 +114,7 @@ class RunSettings(Section):
             settings._check_min_pool()
             settings._check_federated()
             settings._check_planning()
+            settings._check_method()
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -159,7 +180,8 @@ class RunSettings(Section):
         """Write all settings, defaults included, as TOML that `read` takes back."""
         content = self.model_dump()
         lines = [
-            f"{name} = {toml_of(content.pop(name))}" for name in ("seed", "device", "imports")
+            f"{name} = {toml_of(content.pop(name))}"
+            for name in ("seed", "device", "imports", "method")
         ]
         for section, values in content.items():
             lines += ["", f"[{section}]"]
@@ -186,12 +208,7 @@ class RunSettings(Section):
         Where recipes are planned, this is what serves if no plan comes about.
         """
         certificate = self.certificate
-        terms = {
-            "candidates": certificate.candidates,
-            "delta": certificate.delta,
-            "first_share": FIRST_SHARE,
-            "randomized": certificate.randomized,
-        }
+        terms = {"candidates": certificate.candidates, **self._terms()}
         kind = "union" if self.planned else certificate.recipe
         few = {"candidates": 1} if kind == DefaultRecipe.kind else {}
         small = Recipe.from_config({"kind": kind, **terms, **few})
@@ -200,15 +217,88 @@ class RunSettings(Section):
             return RecipeTable(((1, split),))
         return RecipeTable(((1, small), (certificate.split_from, split)))
 
+    def _terms(self) -> dict[str, Any]:
+        """Return what every recipe takes."""
+        certificate = self.certificate
+        return {
+            "delta": certificate.delta,
+            "first_share": FIRST_SHARE,
+            "randomized": certificate.randomized,
+        }
+
+    def method_of(self, training: FinetuneSettings | None = None) -> Method:
+        """Return the method with its settings.
+
+        Parameters
+        ----------
+        training : FinetuneSettings, optional
+            How clients train here, if `training.parts` leaves that to the base model.
+
+        Raises
+        ------
+        SettingsError
+            If the method does not take them.
+        """
+        training = training or self.finetune_settings()
+        averaging, personal, cls = self.averaging, self.personal, METHODS[self.method]
+        federated = FederatedSettings(
+            rounds=averaging.rounds,
+            clients_per_round=averaging.clients,
+            local=replace(
+                training,
+                steps=averaging.steps,
+                batch_size=averaging.batch_size,
+                learning_rate=averaging.learning_rate or training.learning_rate,
+            ),
+            proximal_mu=averaging.pull if cls.pulls_upstream else 0.0,
+            head_steps=averaging.head_steps if cls.own_heads else 0,
+        )
+        usual = averaging.pull if cls.pulls_new else training.weight_decay
+        learning = PersonalTraining(
+            settings=replace(
+                training,
+                steps=personal.steps or training.steps,
+                learning_rate=personal.learning_rate or training.learning_rate,
+            ),
+            proximal_mu=usual if personal.pull < 0 else personal.pull,
+            keep=personal.keep,
+            head_only=cls.own_heads,
+        )
+        try:
+            return cls(
+                federated=federated,
+                personal=learning,
+                choose_fraction=personal.choose,
+                **averaging.options,
+            )
+        except TypeError as error:
+            raise SettingsError(
+                f"setting 'averaging.options': the method {self.method} does not take them: "
+                f"{error}"
+            ) from None
+
+    def method_recipes(self, method: Method) -> RecipeTable | None:
+        """Return the recipe of a method that has one; None where `recipe_table` says it."""
+        recipe = method.recipe(self._terms())
+        return None if recipe is None else RecipeTable(((1, recipe),))
+
     @property
     def planned(self) -> bool:
-        """Whether upstream clients plan the recipe table."""
-        return self.certificate.recipe == PLANNED
+        """Whether upstream clients plan the recipe table; a method may bring its recipe."""
+        return self.certificate.recipe == PLANNED and self.method == "prior"
+
+    @property
+    def federated_prior(self) -> bool:
+        """Whether a prior is fitted from sums."""
+        return self.method == "prior" and self.prior.training == "federated"
 
     def fewest_adapters(self, upstream: int) -> int:
         """Return the fewest adapters for a prior, with so many upstream clients; 0: unknown."""
+        asks = METHODS[self.method].asks
+        if asks != "adapters":
+            return {"nothing": 0, "rounds": self.server.min_pool or SMALLEST_AVERAGE}[asks]
         # Sums over few clients would say much about each of them.
-        return self.server.fewest(0 if self.prior.training == "federated" else upstream)
+        return self.server.fewest(0 if self.federated_prior else upstream)
 
     def planning_sizes(self) -> tuple[int, ...]:
         """Return the sizes of support sets to plan for, in increasing order."""
@@ -216,7 +306,7 @@ class RunSettings(Section):
 
     def _check_planning(self) -> None:
         """Raise `SettingsError` where planning clients would reveal what others do not."""
-        if self.planned and self.prior.training == "federated":
+        if self.planned and self.federated_prior:
             raise SettingsError(
                 "setting 'certificate.recipe': 'planned' does not go with prior.training = "
                 "'federated'; name a recipe"
@@ -227,9 +317,20 @@ class RunSettings(Section):
                 "'planned' does not go with privacy.epsilon > 0; name a recipe"
             )
 
+    def _check_method(self) -> None:
+        """Raise `SettingsError` for a promise that methods with rounds cannot make."""
+        self.method_recipes(self.method_of())
+        if METHODS[self.method].asks == "rounds" and self.privacy.epsilon > 0:
+            raise SettingsError(
+                f"setting 'privacy.epsilon': the method {self.method} adds no noise and can "
+                'make no such promise; choose method = "prior"'
+            )
+
     def _check_min_pool(self) -> None:
         """Raise `SettingsError` if the audit can leave too few adapters for the fit."""
         smallest = self.server.min_pool
+        if self.method != "prior":
+            return
         if not smallest:  # then the Gaussian takes the place of a prior that needs more
             return
         held = self.prior.held_out(smallest)
@@ -242,7 +343,7 @@ class RunSettings(Section):
 
     def _check_federated(self) -> None:
         """Raise `SettingsError` if the federated prior is asked for what it cannot do."""
-        if self.prior.training != "federated":
+        if not self.federated_prior:
             return
         if self.prior.kind != "diffusion":
             raise SettingsError(

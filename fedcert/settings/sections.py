@@ -15,12 +15,15 @@ from fedcert.priors import PRIORS
 
 __all__ = [
     "PLANNED",
+    "SMALLEST_AVERAGE",
     "SMALLEST_FEDERATION",
     "SMALLEST_FIT",
     "AdapterSettings",
+    "AveragingSettings",
     "CertificateSettings",
     "ClientSettings",
     "EvaluationSettings",
+    "PersonalSettings",
     "PlanningSettings",
     "PriorSettings",
     "PrivacySettings",
@@ -35,6 +38,8 @@ SMALLEST_FIT = 10
 """Adapters that the diffusion prior needs."""
 SMALLEST_FEDERATION = 4
 """Upstream clients without which there is no prior of any kind; one is for the audit."""
+SMALLEST_AVERAGE = 2
+"""Upstream clients without which nothing is averaged: one alone would upload its own."""
 _USUAL_POOL, _USUAL_SHARE = 20, 0.75
 PLANNED = "planned"
 """What stands for a recipe in the settings if upstream clients are to find it out."""
@@ -91,6 +96,44 @@ class TrainingSettings(Section):
         if text and not re.fullmatch(r"[1-9]\d*( *, *[1-9]\d*)*", text):
             raise ValueError("give ranks of 1 or more, separated by commas")
         return text
+
+
+class AveragingSettings(Section):
+    """The rounds of methods that average something; without effect on the others."""
+
+    rounds: int = Field(default=30, ge=1)
+    clients: int = Field(default=16, ge=0)
+    """Upstream clients drawn for each round; 0 takes all."""
+    steps: int = Field(default=20, ge=1)
+    """Steps that a client trains in a round."""
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=0.0, ge=0)
+    """Of a client in a round; 0 takes that of ``training``."""
+    pull: float = Field(default=0.03, ge=0)
+    """Weight of half the squared distance from the shared adapter in a client's loss, of the
+    methods whose clients are pulled to it."""
+    head_steps: int = Field(default=20, ge=1)
+    """Steps that a client trains its own head in a round, of the methods whose heads are."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of the method, for one of your own."""
+
+
+class PersonalSettings(Section):
+    """How a new client learns from what a method shares; without effect on ``"prior"``."""
+
+    steps: int = Field(default=0, ge=0)
+    """Steps of fine-tuning; 0 takes those of ``training``."""
+    learning_rate: float = Field(default=0.0, ge=0)
+    """Of fine-tuning; 0 takes that of ``training``."""
+    pull: float = Field(default=-1.0, ge=-1)
+    """Weight of half the squared distance from the shared adapter in the loss. -1 takes what
+    suits the method: ``averaging.pull`` for those that pull, or else the weight decay of
+    ``training``."""
+    keep: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the shared adapter in the new client's: more of it forgets less of what the
+    federation knows, and personalizes less."""
+    choose: float = Field(default=0.5, gt=0, lt=1)
+    """Share of a new client's examples that it learns from; the others certify."""
 
 
 class PriorSettings(Section):

@@ -10,10 +10,10 @@ import pytest
 
 from fedcert.adapters import FinetuneSettings
 from fedcert.baselines import FederatedSettings, Trial, Upstream, federated_average, tuned
-from fedcert.baselines.federated import local_round, round_seed, weighted_mean
-from fedcert.baselines.local_training import head_part
 from fedcert.data import Examples
 from fedcert.errors import SettingsError
+from fedcert.methods.federated import local_round, round_seed, weighted_mean
+from fedcert.methods.local_training import head_part
 
 QUICK = FederatedSettings(
     rounds=2, clients_per_round=0, local=FinetuneSettings(steps=4, batch_size=16)

@@ -13,10 +13,10 @@ from simulations.federation import CLIENTS, NEW, SCENARIO, UPSTREAM, tiny_base, 
 
 from fedcert.adapters import AdapterSpace, FinetuneSettings, Task
 from fedcert.baselines import FederatedSettings, federated_average
-from fedcert.baselines.local_training import PersonalTraining, head_part
 from fedcert.certificates import binomial_upper_bound
 from fedcert.clients.baselines import make_baseline_app
 from fedcert.errors import RunError, SettingsError
+from fedcert.methods.local_training import PersonalTraining, head_part
 from fedcert.scenarios import load_scenario
 from fedcert.search import BatchedScorer
 from fedcert.simulations.runners.flower_internals import LocalGrid

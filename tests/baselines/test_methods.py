@@ -31,7 +31,6 @@ from fedcert.baselines import (
     Upstream,
 )
 from fedcert.baselines.fedavg import federated_settings, global_adapter
-from fedcert.baselines.local_training import PersonalTraining, body_part, head_part, train_from
 from fedcert.baselines.searching import Searching
 from fedcert.certificates import (
     binomial_upper_bound,
@@ -41,6 +40,7 @@ from fedcert.certificates import (
 from fedcert.certificates.kl_bounds import pac_bayes_kl
 from fedcert.data import Examples
 from fedcert.errors import SettingsError
+from fedcert.methods.local_training import PersonalTraining, body_part, head_part, train_from
 from fedcert.priors.base import FloatArray
 
 N = 32

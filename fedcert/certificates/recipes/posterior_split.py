@@ -25,7 +25,7 @@ from fedcert.errors import CertificateError
 
 __all__ = ["REFINEMENTS", "PosteriorSplitRecipe"]
 
-REFINEMENTS = ("posterior_mean", "finetune", "local_head", "tuned_head")
+REFINEMENTS = ("posterior_mean", "finetune", "local_head", "tuned_head", "learned")
 """Names of the algorithms that may make finalists from the choosing examples."""
 
 _WORDS = {
@@ -33,6 +33,7 @@ _WORDS = {
     "finetune": "the center of the prior, fine-tuned",
     "local_head": "a head of its own on the frozen base model",
     "tuned_head": "the center of the prior, with its head alone trained",
+    "learned": "what the rule of the bundle's method makes of them",
 }
 
 
@@ -55,8 +56,9 @@ class PosteriorSplitRecipe(SplitRecipe):
         by "+" (default: ``"posterior_mean"``). ``"finetune"`` trains an adapter from the
         prior's center. ``"tuned_head"`` trains the center's head alone, pulled to what it is
         there, and ``"local_head"`` a head on the frozen base model in the same way; how strong
-        the pull is they choose on the same examples. These make one finalist each. All others
-        are means of the posterior, each over its own share of the chains.
+        the pull is they choose on the same examples. ``"learned"`` is the rule of the method
+        that the bundle names. These make one finalist each. All others are means of the
+        posterior, each over its own share of the chains.
     chains : int
         How many chains run side by side, at least as many as there are means (default: 32).
     steps : int
@@ -68,6 +70,9 @@ class PosteriorSplitRecipe(SplitRecipe):
     pull : float
         Factor of half the squared distance to the center in the loss of fine-tuning (default:
         0.01).
+    keep : float
+        Share of the center in the fine-tuned finalist, below 1: more of it forgets less of what
+        the federation knows (default: 0).
     """
 
     kind: ClassVar[str] = "posterior_split"
@@ -77,6 +82,7 @@ class PosteriorSplitRecipe(SplitRecipe):
         "tuning_steps": 60,
         "learning_rate": 0.03,
         "pull": 0.01,
+        "keep": 0.0,
     }
 
     finalists: int = 1
@@ -86,6 +92,7 @@ class PosteriorSplitRecipe(SplitRecipe):
     tuning_steps: int = 60
     learning_rate: float = 0.03
     pull: float = 0.01
+    keep: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,6 +105,9 @@ class PosteriorSplitRecipe(SplitRecipe):
             require_number(name, value := getattr(self, name))
             if value < 0:
                 raise CertificateError(f"{name} must not be negative, not {value}")
+        require_number("keep", self.keep)
+        if not 0 <= self.keep < 1:
+            raise CertificateError(f"keep must be at least 0 and below 1, not {self.keep}")
 
     def _check_refinement(self) -> None:
         names = self.refinements
@@ -151,10 +161,15 @@ class PosteriorSplitRecipe(SplitRecipe):
             return session.local_head()[None]
         if name == "tuned_head":
             return session.tuned_head()[None]
+        if name == "learned":
+            return session.learned()[None]
         if name == "finetune":
-            return session.finetuned(
+            tuned = session.finetuned(
                 steps=self.tuning_steps, learning_rate=self.learning_rate, pull=self.pull
-            )[None]
+            )
+            if self.keep:
+                tuned = self.keep * session.center() + (1 - self.keep) * tuned
+            return tuned[None]
         return session.posterior_means(
             candidates=self.candidates,
             chains=self.chains,
@@ -175,12 +190,13 @@ class PosteriorSplitRecipe(SplitRecipe):
 
     def refinement_config(self) -> dict[str, Any]:
         """Return all of the recipe that the finalists depend on, besides the examples."""
-        if self.refinement in {"local_head", "tuned_head"}:
+        if self.refinement in {"local_head", "tuned_head", "learned"}:
             return {"refinement": self.refinement}
         tuned = {
             "tuning_steps": self.tuning_steps,
             "learning_rate": self.learning_rate,
             "pull": self.pull,
+            **({"keep": self.keep} if self.keep else {}),
         }
         if self.refinement == "finetune":
             return {"refinement": self.refinement, **tuned}

@@ -125,6 +125,13 @@ class Session(ABC):
         """
         raise _no_model()
 
+    def learned(self) -> FloatArray:
+        """Return what the rule of the prior's method makes of all examples of this session.
+
+        Shape ``(d,)``.
+        """
+        raise _no_model()
+
     @abstractmethod
     def only(self, span: Span) -> Session:
         """Return a session that has these examples alone: the others cannot be read."""

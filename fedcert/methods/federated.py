@@ -19,9 +19,9 @@ import numpy.typing as npt
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.prepared import PreparedInputs
-from fedcert.baselines.local_training import body_part, head_part, train_from
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
+from fedcert.methods.local_training import body_part, head_part, train_from
 from fedcert.randomness import keyed_generator, small_seed
 
 __all__ = [

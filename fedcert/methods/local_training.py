@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +28,15 @@ def train_from(
     seed: int,
     settings: FinetuneSettings,
     proximal_mu: float = 0.0,
+    toward: npt.NDArray[Any] | None = None,
     part: slice = slice(None),
     prepared: PreparedInputs | None = None,
 ) -> npt.NDArray[np.float32]:
     """Return an adapter trained from `start`.
 
-    The loss is cross-entropy + decay/2 ||w||^2 + mu/2 ||w - start||^2, the last being the
-    proximal term of FedProx (Li et al., arXiv 1812.06127, Eq. 2). Both squares together are
-    (decay + mu)/2 ||w - c||^2 with c = start * mu / (decay + mu), up to a constant, so
+    The loss is cross-entropy + decay/2 ||w||^2 + mu/2 ||w - a||^2, the last being the proximal
+    term of FedProx (Li et al., arXiv 1812.06127, Eq. 2), where a is the start. Both squares
+    together are (decay + mu)/2 ||w - c||^2 with c = a * mu / (decay + mu), up to a constant, so
     descending on w - c with one weight decay is the same.
 
     Parameters
@@ -43,6 +45,8 @@ def train_from(
         Shape ``(d,)``.
     proximal_mu : float (default: 0)
         mu of the proximal term.
+    toward : numpy.ndarray, optional
+        What it pulls to, shape ``(d,)`` (default: the start).
     part : slice
         Which coordinates are trained (default: all).
     prepared : PreparedInputs, optional
@@ -62,7 +66,10 @@ def train_from(
     """
     decay = settings.weight_decay + proximal_mu
     whole = torch.from_numpy(np.array(start, dtype=np.float32))[None].to(model.device)
-    center = whole * (proximal_mu / decay if decay else 0.0)
+    pulls = whole if toward is None else torch.from_numpy(np.array(toward, dtype=np.float32))
+    center = pulls.reshape(whole.shape).to(model.device) * (
+        proximal_mu / decay if decay else 0.0
+    )
     low, high, _ = part.indices(whole.shape[1])
     offset = (whole - center)[:, low:high].clone().requires_grad_()
 
@@ -110,6 +117,26 @@ class PersonalTraining:
             raise SettingsError(
                 "proximal_mu must not be negative, and keep must lie between 0 and 1"
             )
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the settings as a JSON object."""
+        return asdict(self) | {"settings": self.settings.to_config()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Rebuild settings from `to_config`.
+
+        Raises
+        ------
+        SettingsError
+            If a key is unknown or missing, or a value out of its range.
+        """
+        try:
+            return cls(**{**config, "settings": FinetuneSettings(**config["settings"])})
+        except (KeyError, TypeError) as error:
+            raise SettingsError(
+                f"these are no settings of personal training: {error}"
+            ) from None
 
     def adapter(
         self,

@@ -1,0 +1,208 @@
+"""The source `AveragingSource`: rounds of a method whose server averages something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from logging import INFO
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Message
+from flwr.common.logger import log
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from fedcert.adapters.space import AdapterSpace
+from fedcert.atomic import write_atomically
+from fedcert.bundles import Bundle
+from fedcert.canonical import digest_json
+from fedcert.errors import FedcertError
+from fedcert.messages import AVERAGE, UPSTREAM, AverageRequest
+from fedcert.messages.flower import arrays_of
+from fedcert.methods import AveragingMethod, State, Update
+from fedcert.methods.federated import drawn_clients
+from fedcert.priors import Prior
+from fedcert.strategies.correspondence import Request
+from fedcert.strategies.phases import Phase
+from fedcert.strategies.roster import Roster
+from fedcert.strategies.sources import NoPriorError, PriorSource
+
+__all__ = ["AveragingSource"]
+
+# Nobody's examples count more than this, whatever a client says.
+_MOST_EXAMPLES = 10**6
+# Nor does a client move the mean without bound.
+_LARGEST_NORM = 1e3
+# What an array's name, shape, and format take in a message, generously.
+_OVERHEAD = 4096
+
+
+class AveragingSource(PriorSource):
+    """Asks some clients in each round for an update, and publishes what the last one leaves.
+
+    Sampling follows a seed and stable client ids. Each update is checked before it is merged:
+    names, shapes, finite numbers, norm, and the weight that its client claims. The state is on
+    disk after each round, so that a run that died goes on where it stopped.
+
+    Parameters
+    ----------
+    method : AveragingMethod
+        What clients do, and how the server merges it.
+    space : AdapterSpace
+        The coordinates, sent to the clients along with their basis.
+    publish : callable
+        Makes the bundle from the prior and the notes about it.
+    seed : int
+        Of the draws of clients and of their batches.
+    folder : Path
+        Where the state is kept.
+    min_pool : int (default: 2)
+        Fewest upstream clients with which it begins.
+    has_bundle : callable
+        Whether an earlier run published a bundle, so that rounds that are over belong to it
+        (default: none did).
+    """
+
+    phase = Phase.FIT
+    shown = "average with the clients"
+
+    def __init__(
+        self,
+        *,
+        method: AveragingMethod,
+        space: AdapterSpace,
+        publish: Callable[[Prior, dict[str, Any]], Bundle],
+        seed: int,
+        folder: Path,
+        min_pool: int = 2,
+        has_bundle: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.method, self._space, self._publish = method, space, publish
+        self._seed, self.min_pool, self._has_bundle = seed, min_pool, has_bundle
+        words = {"method": method.to_config(), "space": space.digest, "seed": seed}
+        self._kept = _KeptState(folder / f"{digest_json(words)}.safetensors")
+        self._number, self._state = self._kept.read() or self._beginning()
+        self._updates: dict[str, Update] = {}
+
+    def _beginning(self) -> tuple[int, State]:
+        return 1, self.method.start(self._space, seed=self._seed)
+
+    def begin(self, roster: Roster) -> None:
+        """Begin anew, for a later version, if the rounds that are over made an earlier one."""
+        if self._number > self.method.rounds and self._has_bundle():
+            self._number, self._state = self._beginning()
+
+    def summary(self) -> str:
+        """Say what is averaged, and how often."""
+        return f"{self.method.title}: {self.method.rounds} rounds, from {self._number} on"
+
+    def clients(self, roster: Roster) -> frozenset[str]:
+        """Return the clients that may be asked, which keep what is personal."""
+        return frozenset(roster.clients(UPSTREAM))
+
+    def pending(self, roster: Roster, *, failed: Collection[str]) -> list[str]:
+        """Return nobody: a round begins with whoever is there."""
+        return []
+
+    def rounds(self, roster: Roster, *, failed: Collection[str], fits: bool) -> int:
+        """Return how many rounds are left."""
+        return max(1, self.method.rounds - self._number + 1) if fits else 0
+
+    def request(self, roster: Roster, *, failed: Collection[str]) -> Request | None:
+        """Ask the clients that are drawn for the next round."""
+        if self._number > self.method.rounds:
+            return None
+        there = [client for client in roster.clients(UPSTREAM) if client not in failed]
+        most = self.method.federated.clients_per_round
+        names = drawn_clients(there, most, self._seed, self._number) if there else []
+        payload = AverageRequest(
+            space=self._space.to_config(),
+            method=self.method.to_config(),
+            seed=self._seed,
+            round=self._number,
+        )
+        arrays = {f"basis.{name}": array for name, array in self._space.basis.items()}
+        arrays |= {f"state.{name}": array for name, array in self._state.items()}
+        self._updates = {}
+        return Request(AVERAGE, names, payload, arrays)
+
+    def take(
+        self,
+        client: str,
+        payload: Mapping[str, Any],
+        reply: Message,
+        measured: Mapping[str, float],
+    ) -> None:
+        """Check an update and keep it until the round is merged."""
+        expected = self.method.expects(self._space, self._state, self._number)
+        most = sum(8 * prod(shape) + _OVERHEAD for shape in expected.values())
+        tensors = arrays_of(reply.content, most=most)
+        _check_tensors(tensors, expected)
+        weight = measured.get("num-examples", 0.0)
+        if not 1 <= weight <= _MOST_EXAMPLES:
+            raise FedcertError(f"num-examples must be 1 to {_MOST_EXAMPLES:,}")
+        self._updates[client] = Update(tensors=tensors, weight=int(weight))
+
+    def metrics(self) -> dict[str, int]:
+        """Count the updates of a round."""
+        return {"answers": len(self._updates)}
+
+    def fit(self) -> Bundle | None:
+        """Merge the round, and go on to the next one or to the bundle."""
+        if self._number <= self.method.rounds:
+            if not self._updates:
+                raise NoPriorError(f"no client could train in round {self._number}")
+            # In the clients' order, not in that of arrival: a sum's last bits depend on it.
+            updates = [self._updates[client] for client in sorted(self._updates)]
+            self._state = self.method.merged(self._state, updates, self._number)
+            self._number, self._updates = self._number + 1, {}
+            self._kept.write(self._number, self._state)
+        if self._number <= self.method.rounds:
+            return None
+        prior = self.method.published(self._space, self._state)
+        notes = {
+            "choice": f"{self.method.title}: {self.method.rounds} rounds of averaging",
+            "method": self.method.to_config(),
+            "pool": 0,
+            "memorization": "not audited: nothing is drawn at random from what was averaged",
+            "privacy": "no formal privacy: the server saw every client's update",
+        }
+        log(INFO, "\t%s", notes["choice"])
+        return self._publish(prior, notes)
+
+
+class _KeptState:
+    """The server's state between rounds, on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> tuple[int, State] | None:
+        """Return the next round and the state before it, if a run stopped there."""
+        if not self._path.is_file():
+            return None
+        with safe_open(self._path, framework="numpy") as file:
+            number = int((file.metadata() or {})["round"])
+            names = list(file.keys())
+            return number, {name: np.array(file.get_tensor(name)) for name in names}
+
+    def write(self, number: int, state: State) -> None:
+        """Keep the state before a round."""
+        tensors = {name: np.ascontiguousarray(array) for name, array in state.items()}
+        write_atomically(self._path, save(tensors, metadata={"round": str(number)}))
+
+
+def _check_tensors(tensors: State, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise `FedcertError` unless an update can be merged with the others."""
+    if {name: array.shape for name, array in tensors.items()} != dict(expected):
+        raise FedcertError("its update does not have the names and shapes of what was asked")
+    for name, array in tensors.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise FedcertError(f"its update's {name!r} is no array of finite float32 numbers")
+    norm = float(
+        np.sqrt(sum(float(np.sum(np.square(a, dtype=np.float64))) for a in tensors.values()))
+    )
+    if norm > _LARGEST_NORM:
+        raise FedcertError(f"its norm is {norm:.3g}, above the limit of {_LARGEST_NORM:g}")
