@@ -14,10 +14,13 @@ from fedcert.adapters.classifier_file import ClassifierFile, read_classifier
 from fedcert.adapters.exported_model import exported_model
 from fedcert.data import InputSpec, input_spec_from_config
 from fedcert.devices import exact_float32, moved, resolve_device
-from fedcert.errors import AdapterError, BundleError
+from fedcert.errors import AdapterError, BundleError, SettingsError
 from fedcert.models import BaseModel, LabelSet, load_base_model
 
-__all__ = ["Classifier", "load_classifier"]
+__all__ = ["NO_ANSWER", "Classifier", "load_classifier"]
+
+NO_ANSWER = "no answer"
+"""What is predicted where the margin is not above the adapter's threshold."""
 
 # Inputs at once: more would take memory, and pad short texts to the longest of many.
 _BATCH = 64
@@ -34,14 +37,50 @@ class Classifier:
         How inputs are encoded, bound to the base model.
     labels : Sequence[str]
         Names of the labels by index.
+    threshold : float, optional
+        Margin of the highest logit over the second that an answer needs; by default every
+        input gets one.
     """
 
-    def __init__(self, model: Any, inputs: InputSpec, labels: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        inputs: InputSpec,
+        labels: Sequence[str],
+        *,
+        threshold: float | None = None,
+    ) -> None:
         self._model, self.inputs, self.labels = model, inputs, tuple(labels)
+        self.threshold = threshold
 
     def predict(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> list[str]:
-        """Return the name of the most probable label of each input."""
-        return [self.labels[place] for place in self._logits(inputs).argmax(dim=-1).tolist()]
+        """Return the name of the most probable label of each input, or `NO_ANSWER`."""
+        logits = self._logits(inputs)
+        answered = self._answered(logits).tolist()
+        return [
+            self.labels[place] if known else NO_ANSWER
+            for place, known in zip(logits.argmax(dim=-1).tolist(), answered, strict=True)
+        ]
+
+    def predict_sets(
+        self, inputs: Sequence[Any] | npt.NDArray[Any], *, size: int
+    ) -> list[tuple[str, ...]]:
+        """Return the names of the `size` most probable labels of each input, best first."""
+        if not 1 <= size <= len(self.labels):
+            raise SettingsError(f"a set holds from 1 to {len(self.labels)} labels, not {size}")
+        best = self._logits(inputs).topk(size, dim=-1).indices.tolist()
+        return [tuple(self.labels[place] for place in row) for row in best]
+
+    def answered(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Return which inputs get an answer, bool, shape (n,)."""
+        known: npt.NDArray[np.bool_] = self._answered(self._logits(inputs)).numpy()
+        return known
+
+    def _answered(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.threshold is None:
+            return torch.ones(len(logits), dtype=torch.bool)
+        best = logits.double().topk(2, dim=-1).values
+        return best[:, 0] - best[:, 1] > self.threshold
 
     def predict_proba(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the probability of each label, ``(n, K)``, in the order of ``labels``.
@@ -128,7 +167,12 @@ def load_classifier(
     names = loaded.label_names
     if about is not None and about.labels and not isinstance(about.labels, LabelSet):
         names = about.labels
-    return Classifier(exported_model(loaded, folder), spec.bound_to(loaded), names)
+    return Classifier(
+        exported_model(loaded, folder),
+        spec.bound_to(loaded),
+        names,
+        threshold=None if about is None else about.threshold,
+    )
 
 
 def _loaded(name: str, about: ClassifierFile | None, device: torch.device) -> BaseModel:

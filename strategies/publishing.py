@@ -172,7 +172,14 @@ class Publisher:
 
 # Settings that came after the first digests: at their default they say nothing new, and a run
 # that began before them goes on with its bundle.
-_LATER = {("certificate", "randomized"), ("planning", "most"), ("planning", "objective")}
+_LATER = {
+    ("certificate", "promised"),
+    ("certificate", "promises"),
+    ("certificate", "randomized"),
+    ("certificate", "simultaneous"),
+    ("planning", "most"),
+    ("planning", "objective"),
+}
 
 
 def _fingerprint(settings: RunSettings, scenario: Scenario) -> str:

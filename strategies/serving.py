@@ -379,7 +379,7 @@ def _planning(
         sizes=settings.planning_sizes(),
         recipes=menu(
             candidates=certificate.candidates,
-            delta=certificate.delta,
+            **certificate.shares(),
             constants=len(constants),
             local_head=local_head,
             posterior_means=posterior_means,

@@ -40,6 +40,9 @@ class ClassifierFile:
         exported for labels that each user brings.
     inputs : dict or None
         How inputs are encoded (`fedcert.data.InputSpec.to_config`), where it is known.
+    threshold : float or None
+        Margin of the highest logit over the second that an answer needs; None, and absent from
+        the file, if every input gets one (default: None).
     """
 
     base_name: str
@@ -49,6 +52,7 @@ class ClassifierFile:
     head: str
     labels: tuple[str, ...] | LabelSet
     inputs: dict[str, Any] | None
+    threshold: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,7 +98,7 @@ class ClassifierFile:
     def write(self, folder: Path) -> None:
         """Write it into an adapter folder."""
         own = isinstance(self.labels, LabelSet)
-        content = {
+        content: dict[str, Any] = {
             "format": _FORMAT,
             "base_model": {
                 "name": self.base_name,
@@ -106,6 +110,8 @@ class ClassifierFile:
             "labels": self.labels.to_config() if own else list(self.labels),  # type: ignore[union-attr, arg-type]
             "inputs": self.inputs,
         }
+        if self.threshold is not None:
+            content["threshold"] = self.threshold
         (folder / CLASSIFIER_FILE).write_bytes(canonical_json(content))
 
 
@@ -138,6 +144,7 @@ def read_classifier(folder: Path) -> ClassifierFile | None:
             if isinstance(labels, dict)
             else tuple(str(label) for label in labels),
             inputs=content["inputs"],
+            threshold=float(content["threshold"]) if "threshold" in content else None,
         )
     except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         raise AdapterError(f"{path}: damaged ({error})") from error

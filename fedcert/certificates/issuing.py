@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert import __version__
+from fedcert.certificates.promises import Outcome
 from fedcert.certificates.receipt import SeedReceipt
 from fedcert.certificates.recipes import Choice, FirstStage, Recipe
 from fedcert.certificates.record import (
@@ -91,6 +92,7 @@ def issue(
     protocol: SeedReceipt | None = None,
     sample: Sample | None = None,
     label_texts: tuple[tuple[str, ...], ...] | None = None,
+    promises: tuple[Outcome, ...] = (),
 ) -> Certificate:
     """Compute the bound, write the record, and sign it.
 
@@ -132,6 +134,8 @@ def issue(
     label_texts : tuple of tuple of str, or None
         The texts of the client's own labels; None if the labels are the bundle's
         (default: None).
+    promises : tuple of Outcome
+        What became of the recipe's promises, in their order (default: none).
 
     Returns
     -------
@@ -159,7 +163,7 @@ def issue(
         certified_on=certified_on,
         support_size=support_size,
         bound=bound,
-        delta=recipe.delta,
+        delta=recipe.total_delta,
         recipe=recipe,
         ledger=whole_ledger(recipe, support_size),
         labels=tuple(labels),
@@ -174,7 +178,10 @@ def issue(
         protocol=protocol,
         sample=sample,
         label_texts=label_texts,
+        promises=promises or None,
     )
+    if [p.kind for p in recipe.promises] != [outcome.kind for outcome in promises]:
+        raise CertificateError("the outcomes are not those of the recipe's promises")
     words = TEMPLATES[0]
     worded = replace(
         unsigned,

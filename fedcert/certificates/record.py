@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.certificates.bounds import chance_of
+from fedcert.certificates.promises import Outcome
 from fedcert.certificates.receipt import IssuedSeed, SeedReceipt
 from fedcert.certificates.recipes import Choice, FirstStage, LedgerEntry, Recipe
 from fedcert.certificates.sample import Sample
@@ -117,7 +118,7 @@ class Certificate(Signed):
     bound : float
         The certified risk, a multiple of 1e-6 in (0, 1].
     delta : float
-        Probability with which the certificate may be false.
+        Probability with which the certificate, its promises included, may be false.
     recipe : Recipe
         How the support set was spent.
     ledger : tuple of LedgerEntry
@@ -151,6 +152,9 @@ class Certificate(Signed):
         For each of the client's own labels the texts that stand for it: they decide what is
         predicted. None, and absent from the JSON form, if the labels are the bundle's
         (default: None).
+    promises : tuple of Outcome, or None
+        What became of the recipe's promises, in their order; None, and absent from the JSON
+        form, if it makes none (default: None).
     """
 
     what = "certificate"
@@ -177,6 +181,7 @@ class Certificate(Signed):
     protocol: OrAbsent[SeedReceipt] = None
     sample: OrAbsent[Sample] = None
     label_texts: OrAbsent[tuple[tuple[str, ...], ...]] = None
+    promises: OrAbsent[tuple[Outcome, ...]] = None
 
     @property
     def label_set(self) -> LabelSet | None:

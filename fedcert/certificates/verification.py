@@ -116,6 +116,8 @@ def verify_record(
     if not well_formed.passed:
         return VerificationReport((well_formed,))
     checks = [_guarded(name, check, certificate) for name, check in _CHECKS.items()]
+    if certificate.recipe.promises or certificate.promises:
+        checks.append(_guarded("promises", _promises, certificate))
     report = VerificationReport((well_formed, *checks))
     if public_key is None:
         return report
@@ -167,10 +169,11 @@ def _certified_on(certificate: Certificate) -> _Outcome:
 
 
 def _delta(certificate: Certificate) -> _Outcome:
-    if certificate.delta != certificate.recipe.delta:
-        return False, (
-            f"the recipe's delta is {certificate.recipe.delta}, but the record says "
-            f"{certificate.delta}"
+    expected = certificate.recipe.total_delta
+    if certificate.delta != expected:
+        return (
+            False,
+            f"the recipe's delta is {expected}, but the record says {certificate.delta}",
         )
     return True, f"delta is {certificate.delta}"
 
@@ -179,6 +182,23 @@ def _ledger(certificate: Certificate) -> _Outcome:
     if certificate.ledger != whole_ledger(certificate.recipe, certificate.support_size):
         return False, "the ledger is not the one that the recipe keeps"
     return True, "the ledger is the recipe's"
+
+
+def _promises(certificate: Certificate) -> _Outcome:
+    recipe, outcomes = certificate.recipe, certificate.promises or ()
+    made, kept = [p.kind for p in recipe.promises], [o.kind for o in outcomes]
+    if made != kept:
+        return False, f"the recipe promises {made}, and the record holds {kept}"
+    for promise, outcome in zip(recipe.promises, outcomes, strict=True):
+        promise.check_delta(certificate.delta)
+        ground = recipe.ground(promise, certificate.choice, certificate.support_size)
+        if promise.bound(outcome, ground) != outcome:
+            return (
+                False,
+                f"the counts of {promise.kind!r} do not give the bounds that it states",
+            )
+        promise.check_beside(outcome, errors=certificate.errors, trials=ground.trials)
+    return True, f"the counts give what is promised: {', '.join(kept)}"
 
 
 def _witness(certificate: Certificate) -> _Outcome:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 
 from fedcert.certificates.bounds import chance_of
+from fedcert.certificates.promises import share_of
 from fedcert.certificates.randomized import LEAST
 from fedcert.certificates.recipes import LedgerEntry, Recipe
 from fedcert.certificates.record import Certificate
+from fedcert.errors import CertificateError
 
-__all__ = ["FIRST_ASSUMPTIONS", "TEMPLATES", "Template", "whole_ledger"]
+__all__ = ["FIRST_ASSUMPTIONS", "TEMPLATES", "Template", "promised", "whole_ledger"]
 
 FIRST_ASSUMPTIONS = (
     "The support set is an i.i.d. sample of the client's own distribution; in particular "
@@ -66,7 +68,7 @@ def _statement(certificate: Certificate) -> str:
     recipe, sample, witness = certificate.recipe, certificate.sample, certificate.witness
     return " ".join(
         (
-            f"With probability at least {_confidence(recipe.delta)} over the draw of the "
+            f"With probability at least {_confidence(certificate.delta)} over the draw of the "
             f"support set and of the seed, this adapter's probability of a wrong label on a "
             f"fresh example of the client's own distribution is at most "
             f"{certificate.bound:.6f}.",
@@ -79,24 +81,46 @@ def _statement(certificate: Certificate) -> str:
             f"{Decimal(str(recipe.margin_tolerance)):f} counts as an error, and so does an "
             f"example that fails to evaluate.",
             _against_chance(certificate.bound, len(certificate.labels)),
+            *promised(certificate),
             _UNWITNESSED if witness is None else f"Witnessed by: {witness}.",
         )
     )
 
 
 def whole_ledger(recipe: Recipe, n: int) -> tuple[LedgerEntry, ...]:
-    """Return where delta goes, and what came with it for nothing."""
-    if not recipe.randomized:
-        return recipe.ledger(n)
+    """Return where delta goes, promises included, and what came with it for nothing."""
+    randomized = LedgerEntry(
+        "lower the bound by a random number that is drawn with the seed", 0.0
+    )
     return (
         *recipe.ledger(n),
-        LedgerEntry("lower the bound by a random number that is drawn with the seed", 0.0),
+        *((randomized,) if recipe.randomized else ()),
+        *(
+            LedgerEntry(promise.purpose(), share_of(promise, recipe.delta))
+            for promise in recipe.promises
+        ),
+    )
+
+
+def promised(certificate: Certificate) -> tuple[str, ...]:
+    """Return what a certificate promises beside its bound, in the order of its recipe."""
+    recipe, n = certificate.recipe, certificate.support_size
+    outcomes = certificate.promises or ()
+    if [p.kind for p in recipe.promises] != [outcome.kind for outcome in outcomes]:
+        raise CertificateError("the record does not hold what its recipe promises")
+    return tuple(
+        promise.words(outcome, recipe.ground(promise, certificate.choice, n))
+        for promise, outcome in zip(recipe.promises, outcomes, strict=True)
     )
 
 
 def _first_assumptions(certificate: Certificate) -> tuple[str, ...]:
     # They had no words for what came later.
-    later = certificate.sample is not None or certificate.label_texts is not None
+    later = (
+        certificate.sample is not None
+        or certificate.label_texts is not None
+        or certificate.promises is not None
+    )
     return () if later else FIRST_ASSUMPTIONS
 
 

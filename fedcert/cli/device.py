@@ -205,6 +205,8 @@ def personalize(
         return
     say(certificate.statement, wrap=True)
     say(f"bound:       {decimal_up(certificate.bound, 4)} (delta {certificate.delta:g})")
+    for outcome in certificate.promises or ():
+        say(f"{outcome.kind + ':':<12} {outcome.row()}")
     say(f"device:      {describe_device(place)}")
     say(f"adapter:     {result.adapter}")
     say(f"certificate: {output / 'certificate.json'}")

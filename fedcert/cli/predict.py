@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fedcert.adapters.classifier_file import ClassifierFile
+    from fedcert.classifier import Classifier
 
 __all__ = ["predict"]
 
@@ -53,11 +54,16 @@ def predict(
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
     labels: Labels = None,
+    top: Annotated[
+        int,
+        typer.Option(help="Also give the set of so many most probable labels.", min=0),
+    ] = 0,
 ) -> None:
     """Predict the label of each input, and how probable the model finds every label.
 
     Needs no bundle and no certificate: the adapter folder names its base model, labels, and
     inputs. The rows come out in the order of the file. Labels in the file are not looked at.
+    An adapter that was certified to abstain gives "no answer" where it is not sure enough.
     """
     from fedcert.adapters.classifier_file import read_classifier
     from fedcert.atomic import write_atomically
@@ -80,7 +86,7 @@ def predict(
     inputs = read_inputs(
         data, spec=classifier.inputs, input_column=input_column, label_column=label_column
     )
-    rows = _rows(inputs, classifier.predict_proba(inputs), classifier.labels)
+    rows = _rows(inputs, classifier, top)
     text = _lines(rows) if kind == _LINES else _table(rows, _DELIMITERS[kind])
     if output is None:
         typer.echo(text, nl=False)
@@ -106,14 +112,30 @@ def _base_of(adapter: Path, about: ClassifierFile | None) -> str:
 
 
 def _rows(
-    inputs: npt.NDArray[Any], probabilities: npt.NDArray[Any], labels: Sequence[str]
+    inputs: npt.NDArray[Any], classifier: Classifier, top: int
 ) -> Iterator[dict[str, Any]]:
     """Yield what is said of each input; an image is not written again."""
-    for value, row in zip(inputs, probabilities.tolist(), strict=True):
+    sets = classifier.predict_sets(inputs, size=top) if top else [()] * len(inputs)
+    told = zip(
+        inputs,
+        classifier.predict(inputs),
+        classifier.predict_proba(inputs).tolist(),
+        sets,
+        strict=True,
+    )
+    for value, label, row, among in told:
         said = {"input": value} if isinstance(value, str) else {}
-        best = row.index(max(row))
-        each = dict(zip(labels, row, strict=True))
-        yield said | {"label": labels[best], "probability": row[best], "probabilities": each}
+        listed = {"labels": list(among)} if top else {}
+        each = dict(zip(classifier.labels, row, strict=True))
+        yield (
+            said
+            | {"label": label}
+            | listed
+            | {
+                "probability": max(row),
+                "probabilities": each,
+            }
+        )
 
 
 def _lines(rows: Iterator[dict[str, Any]]) -> str:
@@ -128,6 +150,8 @@ def _table(rows: Iterator[dict[str, Any]], delimiter: str) -> str:
         each = row.pop("probabilities")
         if not place:
             writer.writerow([*row, *(f"probability of {label}" for label in each)])
+        if "labels" in row:
+            row["labels"] = " | ".join(row["labels"])
         shown = [f"{value:.6f}" for value in (row["probability"], *each.values())]
         writer.writerow([*list(row.values())[:-1], *shown])
     return text.getvalue()

@@ -38,6 +38,7 @@ from fedcert.errors import (
     ProtocolError,
 )
 from fedcert.personalization.committing import candidate_seed
+from fedcert.personalization.keeping import ExportedEvidence, kept_promises, mark_threshold
 from fedcert.personalization.memory import MemoryPlan
 from fedcert.personalization.requirements import (
     check_duplicates,
@@ -221,7 +222,8 @@ def personalize(
     # Adapter and certificate take their places together: on a full disk the old pair stays.
     with replaced_folder(folder / "adapter") as staging:
         adapter_digest = _export(bundle, model, chosen.vector, staging)
-        certifying = ordered.take(recipe.certifies_on(chosen.choice, len(examples)).as_slice())
+        span = recipe.certifies_on(chosen.choice, len(examples))
+        certifying = ordered.take(span.as_slice())
         # Counted anew with the adapter that is handed out, not with the search's arithmetic.
         wrong = exported_wrong(
             model.task,
@@ -229,6 +231,14 @@ def personalize(
             certifying,
             margin_tolerance=tolerance,
         )
+        promises = kept_promises(
+            recipe,
+            chosen.choice,
+            ExportedEvidence(
+                bundle, model.task, staging, ordered, span=span, tolerance=tolerance
+            ),
+        )
+        mark_threshold(staging, promises)
         certificate = issue(
             client=client,
             recipe=recipe,
@@ -256,6 +266,7 @@ def personalize(
                 repeats=repeats,
             ),
             label_texts=None if labels is None else labels.texts,
+            promises=promises,
         )
         if state is not None:
             state.keep(certificate)
@@ -306,4 +317,5 @@ def _hand_out_again(
                 "the certificate that the state folder keeps for this seed is damaged: its "
                 "adapter is another one; put the state folder back as it was"
             )
+        mark_threshold(staging, certificate.promises or ())
         certificate.write(folder / "certificate.json")

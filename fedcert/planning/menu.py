@@ -10,6 +10,7 @@ from fedcert.certificates import (
     HybridRecipe,
     MixedUnionRecipe,
     PosteriorSplitRecipe,
+    Promise,
     Recipe,
     SwapRecipe,
     UnionRecipe,
@@ -44,6 +45,7 @@ def menu(
     posterior_means: bool = True,
     training: FinetuneSettings = FinetuneSettings(),  # noqa: B008
     randomized: bool = False,
+    promises: tuple[Promise[Any], ...] = (),
 ) -> tuple[Recipe, ...]:
     """Return every recipe that a planner tries.
 
@@ -68,6 +70,8 @@ def menu(
         fine-tuned from the center has the same steps, learning rate, and weight decay.
     randomized : bool (default: False)
         Whether their bounds take a number from the seed.
+    promises : tuple of Promise
+        What their certificates say beside the bound (default: none).
 
     Returns
     -------
@@ -79,6 +83,7 @@ def menu(
         "delta": delta,
         "first_share": FIRST_SHARE,
         "randomized": randomized,
+        "promises": promises,
     }
     return (
         UnionRecipe(**terms),

@@ -187,6 +187,7 @@ class History:
                 f"the bundle prescribes another recipe for n = {commitment.support_size}"
             )
         self._check_shares(commitment)
+        self._check_holders(commitment)
         known = self.commitments.get(commitment.root)
         if known is not None and known != commitment:
             raise ProtocolError(
@@ -203,6 +204,21 @@ class History:
                 f"the client's first attempt had {first:g} of delta, and this bundle leaves "
                 f"{1 - share:g} of it to later ones: more than all; commit to a newer bundle"
             )
+
+    def _check_holders(self, commitment: Commitment) -> None:
+        # Statements that are to hold at once share a delta that was divided beforehand.
+        served = {
+            attempt.commitment.client
+            for attempt in self.attempts.values()
+            if attempt.commitment.bundle == commitment.bundle
+        }
+        others = len(served - {commitment.client})
+        for promise in commitment.recipe.promises:
+            if promise.holders is not None and others >= promise.holders:
+                raise ProtocolError(
+                    f"this bundle's certificates hold together for {promise.holders} clients, "
+                    "and as many have a seed already; publish a bundle for more"
+                )
 
     def _opened(self, body: object, entry: Entry) -> None:
         members_of(body, "body", {"server": Digest})

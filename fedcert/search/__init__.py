@@ -3,7 +3,7 @@
 from fedcert.search.batched import BatchedScorer
 from fedcert.search.choosing import choose
 from fedcert.search.drawing import draw
-from fedcert.search.exported import exported_wrong
+from fedcert.search.exported import exported_logits, exported_wrong
 from fedcert.search.reference import ReferenceScorer
 from fedcert.search.scores import Scorer, Scores
 from fedcert.search.search import Winner, search
@@ -18,6 +18,7 @@ __all__ = [
     "Winner",
     "choose",
     "draw",
+    "exported_logits",
     "exported_wrong",
     "search",
 ]

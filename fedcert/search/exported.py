@@ -15,14 +15,12 @@ from fedcert.data.examples import Examples
 from fedcert.devices import exact_float32, moved
 from fedcert.search.scores import margins_and_losses
 
-__all__ = ["exported_wrong"]
+__all__ = ["exported_logits", "exported_wrong"]
 
 # Examples at once: more would take memory.
 _BATCH = 64
 
 
-@torch.inference_mode()
-@exact_float32()
 def exported_wrong(
     task: Task,
     adapter: Path,
@@ -31,9 +29,6 @@ def exported_wrong(
     margin_tolerance: float,
 ) -> npt.NDArray[np.bool_]:
     """Load an adapter folder with stock PEFT and say which predictions count as errors.
-
-    Where the base model is; float32 is computed in full (`fedcert.devices.exact_float32`), so
-    that a count does not depend on the device.
 
     Parameters
     ----------
@@ -51,16 +46,45 @@ def exported_wrong(
     numpy.ndarray
         Bool, shape ``(examples,)``.
     """
+    logits = torch.from_numpy(exported_logits(task, adapter, examples))
+    margins, _ = margins_and_losses(logits, torch.from_numpy(examples.labels))
+    wrong: npt.NDArray[np.bool_] = (margins <= margin_tolerance).numpy()
+    return wrong
+
+
+@torch.inference_mode()
+@exact_float32()
+def exported_logits(task: Task, adapter: Path, examples: Examples) -> npt.NDArray[np.float64]:
+    """Load an adapter folder with stock PEFT and return its logits, shape ``(examples, K)``.
+
+    Where the base model is; float32 is computed in full (`fedcert.devices.exact_float32`), so
+    that a count does not depend on the device.
+
+    Parameters
+    ----------
+    task : Task
+        Its base model is left as it is; PEFT wraps a copy.
+    adapter : Path
+        A folder that `fedcert.adapters.write_peft_adapter` wrote.
+    examples : Examples
+        What to predict.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64, on the CPU.
+    """
     model = exported_model(task.base, adapter)
-    wrong = np.zeros(len(examples), dtype=np.bool_)
+    found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
     for start in range(0, len(examples), _BATCH):
-        rows = slice(start, start + _BATCH)
-        part = examples.take(rows)
-        labels = torch.from_numpy(part.labels)
+        part = examples.take(slice(start, start + _BATCH))
         # Texts of one length together: nothing is padded, so that no text has a say in what
         # another one becomes.
         for members, inputs in length_groups(task.encode(part), step=1):
-            logits = model(**moved(inputs, task.base.device)).logits.cpu()
-            margins, _ = margins_and_losses(logits, labels[members])
-            wrong[start + members.numpy()] = (margins <= margin_tolerance).numpy()
-    return wrong
+            logits = model(**moved(inputs, task.base.device)).logits.cpu().double()
+            found.append((start + members.numpy(), logits.numpy()))
+    if not found:
+        return np.zeros((0, len(task.labels or ())))
+    rows, values = map(np.concatenate, zip(*found, strict=True))
+    ordered: npt.NDArray[np.float64] = values[np.argsort(rows)]
+    return ordered

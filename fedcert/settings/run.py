@@ -221,7 +221,7 @@ class RunSettings(Section):
         """Return what every recipe takes."""
         certificate = self.certificate
         return {
-            "delta": certificate.delta,
+            **certificate.shares(),
             "first_share": FIRST_SHARE,
             "randomized": certificate.randomized,
         }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from fedcert.errors import did_you_mean
+from fedcert.certificates.promises import SimultaneousPromise, promises_asked, rounded_down
+from fedcert.errors import CertificateError, did_you_mean
 from fedcert.models.layout import ATTENTION_PROJECTIONS
 from fedcert.priors import PRIORS
 
@@ -202,6 +204,37 @@ class CertificateSettings(Section):
     randomized: bool = False
     """Bounds take a random number from the server's seed: lower on average, and true just as
     often. Certificates without a server are not randomized."""
+    promises: str = ""
+    """What certificates say beside the bound, separated by commas: ``abstention=0.1``,
+    ``gain=default`` or ``gain=base``, ``sets=3``."""
+    promised: float = Field(default=0.5, gt=0, lt=1)
+    """Share of delta that the promises have together, in equal parts."""
+    simultaneous: int = Field(default=0, ge=0)
+    """Clients of a bundle whose certificates are to hold all at once: each has an equal part of
+    delta, and no more are served. 0 and 1: each certificate stands for itself."""
+
+    @field_validator("promises")
+    @classmethod
+    def _known_promises(cls, promises: str) -> str:
+        try:
+            promises_asked(promises, share=0.0)
+        except CertificateError as error:
+            raise ValueError(str(error)) from error
+        return promises
+
+    def shares(self) -> dict[str, Any]:
+        """Return what recipes make of delta: ``delta`` of the bound alone, and ``promises``."""
+        each = Fraction(str(self.delta)) / max(1, self.simultaneous)
+        promises = promises_asked(self.promises, share=0.0)
+        if not promises:
+            delta = self.delta if self.simultaneous < 2 else rounded_down(each)
+        else:
+            delta = rounded_down(each * (1 - Fraction(str(self.promised))))
+            share = rounded_down((each / Fraction(str(delta)) - 1) / len(promises))
+            promises = promises_asked(self.promises, share=share)
+        if self.simultaneous > 1:
+            promises += (SimultaneousPromise(clients=self.simultaneous, delta=self.delta),)
+        return {"delta": delta, "promises": promises}
 
 
 class PlanningSettings(Section):

@@ -155,6 +155,15 @@ def _description(certificate: Certificate, bundle: Bundle, adapter: Path) -> lis
         if not same:
             detail = f"{CLASSIFIER_FILE} encodes inputs otherwise than the bundle"
         checks.append(Check("adapter inputs", same, detail))
+    thresholds = [outcome.answers_above() for outcome in certificate.promises or ()]
+    for stated in thresholds:
+        if stated is None:
+            continue
+        same = about is not None and about.threshold == stated
+        detail = f"the adapter folder answers above the margin {stated:g}, as is promised"
+        if not same:
+            detail = f"{CLASSIFIER_FILE} does not have the promised threshold {stated:g}"
+        checks.append(Check("adapter threshold", same, detail))
     return checks
 
 

@@ -17,6 +17,7 @@ from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form, in_drawn_order
 from fedcert.errors import AdapterError, CertificateError
 from fedcert.models.base import BaseModel
+from fedcert.personalization.keeping import ExportedEvidence
 from fedcert.priors.base import FloatArray
 from fedcert.search import BatchedScorer, SupportSession, exported_wrong
 from fedcert.verification.checks import MEMBERSHIP_TOLERANCE
@@ -87,9 +88,34 @@ def check_data(
         detail += f"; the certificate says {certificate.errors} on {certificate.certified_on}"
     checks.append(Check("error count", right, detail))
     checks.append(_sample(certificate, examples, _certifying(certificate, ordered)))
+    if certificate.recipe.promises:
+        checks.append(_promises(certificate, bundle, task, adapter, ordered))
     if not certificate.recipe.pays_for_choosing(len(ordered)):
         checks.append(_choice(certificate, bundle, task, ordered))
     return checks
+
+
+def _promises(
+    certificate: Certificate, bundle: Bundle, task: Task, adapter: Path, ordered: Examples
+) -> Check:
+    """Count again what the recipe promises."""
+    recipe, choice = certificate.recipe, certificate.choice
+    evidence = ExportedEvidence(
+        bundle,
+        task,
+        adapter,
+        ordered,
+        span=recipe.certifies_on(choice, len(ordered)),
+        tolerance=recipe.margin_tolerance,
+    )
+    try:
+        for promise, outcome in zip(recipe.promises, certificate.promises or (), strict=True):
+            promise.recount(outcome, evidence, recipe.ground(promise, choice, len(ordered)))
+    except CertificateError as error:
+        return Check("promised counts", False, str(error))
+    except ValueError:
+        return Check("promised counts", False, "the record does not hold what is promised")
+    return Check("promised counts", True, "the examples give the counts of every promise")
 
 
 def _count(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from fedcert.certificates.attempts import UNSAID_FIRST_SHARE
 from fedcert.certificates.bounds import binomial_upper_bound, budget_of
+from fedcert.certificates.promises import Ground, Promise, promises_from, share_of, together
 from fedcert.certificates.randomized import LEAST, number_of
 from fedcert.certificates.recipes.parts import (
     Choice,
@@ -49,6 +50,9 @@ class Terms(ABC):
     randomized : bool
         Whether the bound takes a number from the seed, which makes it fail with exactly its
         budget; for certificates whose seed a server issued (default: False).
+    promises : tuple of Promise
+        What its certificates say beside the bound; each takes a share of delta of its own
+        (default: none).
     """
 
     kind: ClassVar[str]
@@ -63,6 +67,7 @@ class Terms(ABC):
     unsaid: ClassVar[Mapping[str, Any]] = {
         "first_share": UNSAID_FIRST_SHARE,
         "randomized": False,
+        "promises": (),
     }
     """Arguments that came later. Where they say what was so before they are left out of the
     saved form, so that digests stay what they were."""
@@ -72,8 +77,11 @@ class Terms(ABC):
     margin_tolerance: float = 1e-4
     first_share: float = UNSAID_FIRST_SHARE
     randomized: bool = False
+    promises: tuple[Promise[Any], ...] = ()
 
     def __post_init__(self) -> None:
+        # The saved form is an array of objects.
+        object.__setattr__(self, "promises", promises_from(self.promises))
         require_integer("candidates", self.candidates, 1, 2**53 - 1)
         require_number("delta", self.delta)
         require_number("margin_tolerance", self.margin_tolerance)
@@ -180,6 +188,39 @@ class Terms(ABC):
         """Return what its bounds take from a seed: 1 unless they are randomized."""
         return number_of(seed) if self.randomized else 1.0
 
+    @property
+    def total_delta(self) -> float:
+        """The recipe's delta and its promises' shares together."""
+        return together(self.promises, self.delta)
+
+    def ground(self, promise: Promise[Any], choice: Choice, n: int) -> Ground:
+        """Return what a promise about the chosen hypothesis stands on.
+
+        Whatever other hypotheses were compared on the certifying examples is paid for by the
+        same weight as in the bound.
+
+        Parameters
+        ----------
+        promise : Promise
+            One of `promises`.
+        choice : Choice
+            What was chosen.
+        n : int
+            Size of the support set.
+
+        Returns
+        -------
+        Ground
+            Its budget, and the sizes of the two parts.
+        """
+        part = share_of(promise, self.delta)
+        trials = self.certifies_on(choice, n).size
+        return Ground(
+            budget=budget_of(part, self.weight(choice)) if part else 0.0,
+            trials=trials,
+            chosen_on=n - trials,
+        )
+
     def unwitnessed(self) -> Self:
         """Return the recipe for a seed that no server issued: such a seed may be chosen."""
         return replace(self, randomized=False)
@@ -268,6 +309,8 @@ class Terms(ABC):
         for name, unsaid in self.unsaid.items():
             if config[name] == unsaid:
                 del config[name]
+        if self.promises:
+            config["promises"] = [promise.to_config() for promise in self.promises]
         return config
 
 

@@ -1,0 +1,41 @@
+"""Promises: what a certificate says beside its bound; one kind a file."""
+
+from fedcert.certificates.promises.abstention import AbstentionOutcome, AbstentionPromise
+from fedcert.certificates.promises.base import (
+    Ground,
+    Outcome,
+    Promise,
+    promises_asked,
+    promises_from,
+    register_promise,
+    rounded_down,
+    share_of,
+    together,
+)
+from fedcert.certificates.promises.evidence import Answers, Evidence, Rival
+from fedcert.certificates.promises.gain import GainOutcome, GainPromise
+from fedcert.certificates.promises.sets import SetsOutcome, SetsPromise
+from fedcert.certificates.promises.simultaneous import SimultaneousOutcome, SimultaneousPromise
+
+__all__ = [
+    "AbstentionOutcome",
+    "AbstentionPromise",
+    "Answers",
+    "Evidence",
+    "GainOutcome",
+    "GainPromise",
+    "Ground",
+    "Outcome",
+    "Promise",
+    "Rival",
+    "SetsOutcome",
+    "SetsPromise",
+    "SimultaneousOutcome",
+    "SimultaneousPromise",
+    "promises_asked",
+    "promises_from",
+    "register_promise",
+    "rounded_down",
+    "share_of",
+    "together",
+]

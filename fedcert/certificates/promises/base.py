@@ -1,0 +1,416 @@
+"""What a promise is: a statement beside the bound, from the same examples, at its own price.
+
+A recipe names its promises, so they are published with the bundle, committed to, and signed
+before any example is seen. Each has a share of delta beside the bound's. Like recipes, promises
+are carried by certificates, and what an existing kind means must not change.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from fractions import Fraction
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from fedcert.certificates.promises.evidence import Evidence
+from fedcert.errors import CertificateError, UnknownKindError
+from fedcert.extensions import enter, unknown_kind
+from fedcert.records import Record, RecordError
+
+__all__ = [
+    "Ground",
+    "Outcome",
+    "Promise",
+    "UnknownPromiseError",
+    "promises_asked",
+    "promises_from",
+    "register_promise",
+    "rounded_down",
+    "share_of",
+    "together",
+]
+
+_REGISTRY: dict[str, type[Promise[Any]]] = {}
+
+# Enough for every use, and the sum of .0125, .0125, and .025 reads .05.
+_DIGITS = 9
+_CUT = 12
+
+
+class UnknownPromiseError(UnknownKindError, CertificateError):
+    """No promise of this kind is registered."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a promise stands on, which follows from recipe, choice, and n.
+
+    Parameters
+    ----------
+    budget : float
+        Probability with which the promise may be false: its part of delta, of which the chosen
+        hypothesis has its weight, as in the bound.
+    trials : int
+        Number of certifying examples, m.
+    chosen_on : int
+        Number of examples that do not certify, so that what they choose is free.
+    """
+
+    budget: float
+    trials: int
+    chosen_on: int
+
+
+@dataclass(frozen=True)
+class Outcome(Record):
+    """What became of one promise: its counts and bounds, as a certificate carries them.
+
+    A kind of promise has its own subclass, whose fields are read strictly; the member ``kind``
+    of the JSON object says which.
+    """
+
+    what = "promise"
+    kind: ClassVar[str]
+
+    def to_object(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return {"kind": self.kind} | super().to_object()
+
+    @classmethod
+    def from_object(cls, value: object, path: str | None = None) -> Self:
+        """Read the JSON object of any registered kind strictly.
+
+        Parameters
+        ----------
+        value : object
+            The JSON value.
+        path : str, optional
+            Where it stands, for messages.
+
+        Returns
+        -------
+        Outcome
+            Of the class of its kind.
+
+        Raises
+        ------
+        RecordError
+            If a member is unknown, missing, or ill-typed.
+        UnknownPromiseError
+            If this version does not know the kind.
+        """
+        path = path or cls.what
+        if not isinstance(value, Mapping):
+            raise RecordError(f"{path} must be an object, not {value!r}")
+        members = dict(value)
+        kind = members.pop("kind", None)
+        if cls is not Outcome:
+            own: Self = super().from_object(members, path)
+            return own
+        found: Any = _class_of(kind).outcome.from_object(value, path)
+        return found
+
+    def row(self) -> str:
+        """Return the outcome in a few words, for a line or a table's cell."""
+        raise NotImplementedError
+
+    def answers_above(self) -> float | None:
+        """Return the margin below which the adapter gives no answer; None if it always does."""
+        return None
+
+
+OutcomeType = TypeVar("OutcomeType", bound=Outcome)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise(ABC, Generic[OutcomeType]):
+    """One statement that a recipe makes beside its bound.
+
+    Parameters
+    ----------
+    share : float
+        Its delta as a multiple of the recipe's own, from 0 on. Later attempts have less of
+        both.
+    """
+
+    kind: ClassVar[str]
+    outcome: ClassVar[type[Outcome]]
+
+    share: float
+
+    def __post_init__(self) -> None:
+        share = self.share
+        if (
+            isinstance(share, bool)
+            or not isinstance(share, int | float)
+            or not 0 <= share < 2**20
+        ):
+            raise CertificateError(f"share must be a number from 0 on, not {share!r}")
+
+    @classmethod
+    def asked(cls, argument: str | None, *, share: float) -> Self:
+        """Make the promise as a setting asks for it.
+
+        Parameters
+        ----------
+        argument : str or None
+            What follows the kind and "="; None if nothing does.
+        share : float
+            Its share.
+
+        Raises
+        ------
+        CertificateError
+            If the argument says nothing here.
+        ValueError
+            If it is no number where there must be one.
+        """
+        if argument is not None:
+            raise CertificateError(f"{cls.kind!r} takes no argument, such as {argument!r}")
+        return cls(share=share)
+
+    def choose(self, evidence: Evidence, ground: Ground) -> Any:
+        """Return what is chosen by the examples that do not certify; by default nothing is.
+
+        Parameters
+        ----------
+        evidence : Evidence
+            Its `Evidence.choosing` answers, and no others, unless `count` pays for the choice.
+        ground : Ground
+            What it stands on.
+        """
+        return None
+
+    @abstractmethod
+    def count(self, evidence: Evidence, chosen: Any, ground: Ground) -> OutcomeType:
+        """Count on the certifying examples.
+
+        Parameters
+        ----------
+        evidence : Evidence
+            What the certified adapter answers.
+        chosen : Any
+            Of `choose`.
+        ground : Ground
+            What it stands on.
+
+        Returns
+        -------
+        Outcome
+            The counts, with the bounds that follow.
+        """
+
+    @abstractmethod
+    def bound(self, outcome: OutcomeType, ground: Ground) -> OutcomeType:
+        """Return an outcome with its bounds computed again from its counts.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            With its counts.
+        ground : Ground
+            What it stands on.
+
+        Raises
+        ------
+        CertificateError
+            If the counts are impossible.
+        """
+
+    @abstractmethod
+    def purpose(self) -> str:
+        """Say what its share of delta buys, for the ledger."""
+
+    @abstractmethod
+    def words(self, outcome: OutcomeType, ground: Ground) -> str:
+        """Say in a sentence or two what the certificate promises.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            What was counted.
+        ground : Ground
+            What it stands on.
+        """
+
+    def fulfil(self, evidence: Evidence, ground: Ground) -> OutcomeType:
+        """Choose, count, and bound.
+
+        Parameters
+        ----------
+        evidence : Evidence
+            What the certified adapter answers.
+        ground : Ground
+            What it stands on.
+        """
+        return self.count(evidence, self.choose(evidence, ground), ground)
+
+    def recount(self, outcome: OutcomeType, evidence: Evidence, ground: Ground) -> None:
+        """Check an outcome against the examples.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            What a certificate says.
+        evidence : Evidence
+            What the certified adapter answers.
+        ground : Ground
+            What it stands on.
+
+        Raises
+        ------
+        CertificateError
+            If the examples give another one.
+        """
+        found = self.fulfil(evidence, ground)
+        if found != outcome:
+            raise CertificateError(
+                f"the examples give {found.row()}; the certificate says {outcome.row()}"
+            )
+
+    def check_task(self, labels: int, *, own_labels: bool) -> None:
+        """Raise `CertificateError` if a task leaves the promise without a meaning.
+
+        Parameters
+        ----------
+        labels : int
+            K, the number of labels; 0 if each client brings its own.
+        own_labels : bool
+            Whether clients bring their own.
+        """
+
+    def check_delta(self, total: float) -> None:
+        """Raise `CertificateError` if a certificate's whole delta is too much."""
+
+    def check_beside(self, outcome: OutcomeType, *, errors: int, trials: int) -> None:
+        """Raise `CertificateError` if counts contradict those of the bound.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            What was counted.
+        errors : int
+            Wrong labels among the certifying examples.
+        trials : int
+            Number of certifying examples, m.
+        """
+
+    @property
+    def holders(self) -> int | None:
+        """How many clients it lets hold certificates of one bundle; None for any number."""
+        return None
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the JSON object from which `promises_from` makes an equal promise."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+PromiseType = TypeVar("PromiseType", bound="type[Promise[Any]]")
+
+
+def register_promise(cls: PromiseType) -> PromiseType:
+    """Let a promise be found by its `kind`; a class decorator."""
+    enter(_REGISTRY, cls, what="promise")
+    return cls
+
+
+def promises_from(config: object) -> tuple[Promise[Any], ...]:
+    """Make promises of any registered kind from their JSON array.
+
+    Raises
+    ------
+    CertificateError
+        If a kind is unknown or named twice, a key is unknown or missing, or a value is wrong.
+    """
+    if not isinstance(config, list | tuple):
+        raise CertificateError(f"promises must be an array, not {config!r}")
+    made = tuple(_promise_from(entry) for entry in config)
+    kinds = [promise.kind for promise in made]
+    if len(set(kinds)) < len(kinds):
+        raise CertificateError(f"a recipe makes each promise once, not {', '.join(kinds)}")
+    return made
+
+
+def _promise_from(config: object) -> Promise[Any]:
+    if isinstance(config, Promise):
+        return config
+    if not isinstance(config, Mapping):
+        raise CertificateError(f"a promise must be an object, not {config!r}")
+    arguments = dict(config)
+    cls = _class_of(arguments.pop("kind", None))
+    known = {field.name: field.default is MISSING for field in fields(cls)}
+    if unknown := sorted(str(key) for key in arguments if key not in known):
+        raise CertificateError(f"a promise of kind {cls.kind!r} has no {', '.join(unknown)}")
+    needed = {name for name, required in known.items() if required}
+    if missing := sorted(needed - set(arguments)):
+        raise CertificateError(
+            f"a promise of kind {cls.kind!r} also needs {', '.join(missing)}"
+        )
+    return cls(**arguments)
+
+
+def promises_asked(text: str, *, share: float) -> tuple[Promise[Any], ...]:
+    """Make promises as a setting names them.
+
+    Parameters
+    ----------
+    text : str
+        Kinds, separated by commas; an argument follows "=".
+    share : float
+        The share of each.
+
+    Raises
+    ------
+    CertificateError
+        If a kind is unknown or named twice, or an argument is wrong.
+
+    Examples
+    --------
+    >>> [promise.kind for promise in promises_asked("abstention=0.1, gain", share=0.5)]
+    ['abstention', 'gain']
+    """
+    made = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        kind, equals, argument = (word.strip() for word in part.partition("="))
+        try:
+            made.append(_class_of(kind).asked(argument if equals else None, share=share))
+        except ValueError:
+            raise CertificateError(f"{argument!r} is no number, in {part!r}") from None
+    return promises_from(made)
+
+
+def _class_of(kind: object) -> type[Promise[Any]]:
+    if not isinstance(kind, str) or kind not in _REGISTRY:
+        raise UnknownPromiseError(unknown_kind("promise kind", kind, sorted(_REGISTRY)))
+    return _REGISTRY[kind]
+
+
+def rounded_down(value: Fraction) -> float:
+    """Return a number of nine digits that is not above `value`."""
+    exact = Decimal(value.numerator) / Decimal(value.denominator)
+    return float(Context(prec=_DIGITS, rounding=ROUND_FLOOR).create_decimal(exact))
+
+
+def share_of(promise: Promise[Any], delta: float) -> float:
+    """Return a promise's part of delta beside a recipe's own `delta`, rounded down.
+
+    Examples
+    --------
+    >>> from fedcert.certificates.promises import SetsPromise
+    >>> share_of(SetsPromise(share=0.5, size=3), 0.02)
+    0.01
+    """
+    exact = Decimal(str(float(promise.share))) * Decimal(str(float(delta)))
+    # Cut as the parts of later attempts are, so that a certificate is easy to read.
+    return float(Context(prec=_CUT, rounding=ROUND_FLOOR).create_decimal(exact))
+
+
+def together(promises: tuple[Promise[Any], ...], delta: float) -> float:
+    """Return what a recipe's own `delta` and its promises' shares add up to, rounded up."""
+    if not promises:
+        return delta
+    shares = 1 + sum((Decimal(str(float(p.share))) for p in promises), Decimal(0))
+    rounded = Context(prec=_DIGITS, rounding=ROUND_CEILING)
+    return float(rounded.create_decimal(Decimal(str(float(delta))) * shares))

@@ -1,0 +1,123 @@
+"""Keeping a recipe's promises: what they look at, from the adapter as it was exported."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fedcert.adapters.classifier_file import read_classifier
+from fedcert.adapters.peft_format import write_peft_adapter
+from fedcert.adapters.task import Task
+from fedcert.bundles import Bundle
+from fedcert.certificates import Answers, Choice, Evidence, Outcome, Recipe, Span
+from fedcert.data.examples import Examples
+from fedcert.search import exported_logits
+
+__all__ = ["ExportedEvidence", "kept_promises", "mark_threshold"]
+
+
+class ExportedEvidence(Evidence):
+    """What an adapter folder answers on a support set, computed when a promise asks.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Its prior's center is the default adapter.
+    task : Task
+        The bundle's, with the client's labels.
+    adapter : Path
+        The adapter folder that is certified.
+    ordered : Examples
+        The support set in its drawn order.
+    span : Span
+        Which of them certify.
+    tolerance : float
+        The recipe's ``margin_tolerance``.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        task: Task,
+        adapter: Path,
+        ordered: Examples,
+        *,
+        span: Span,
+        tolerance: float,
+    ) -> None:
+        super().__init__(tolerance)
+        self._bundle, self._task, self._adapter = bundle, task, adapter
+        places = np.arange(len(ordered))
+        certify = (places >= span.start) & (places < span.stop)
+        self._certifying = ordered.take(places[certify])
+        self._others = ordered.take(places[~certify])
+
+    @cached_property
+    def choosing(self) -> Answers | None:
+        """The adapter's answers on the examples that do not certify it; None if all do."""
+        if not len(self._others):
+            return None
+        return self._answers(self._adapter, self._others)
+
+    @cached_property
+    def certifying(self) -> Answers:
+        """The adapter's answers on the m certifying examples."""
+        return self._answers(self._adapter, self._certifying)
+
+    def of(self, rival: str) -> Answers:
+        """Return another model's answers on the same certifying examples."""
+        center = self._bundle.prior.center()
+        vector = np.zeros_like(center) if rival == "base" else center
+        with tempfile.TemporaryDirectory() as folder:
+            write_peft_adapter(
+                self._bundle.space,
+                vector,
+                Path(folder),
+                base_name=self._task.base.name,
+                base=self._task.base,
+            )
+            return self._answers(Path(folder), self._certifying)
+
+    def _answers(self, adapter: Path, examples: Examples) -> Answers:
+        return Answers(exported_logits(self._task, adapter, examples), examples.labels)
+
+
+def kept_promises(recipe: Recipe, choice: Choice, evidence: Evidence) -> tuple[Outcome, ...]:
+    """Count what a recipe promises, in its order.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With its promises.
+    choice : Choice
+        What was chosen.
+    evidence : Evidence
+        What the chosen adapter answers; it is not asked if there is no promise.
+
+    Returns
+    -------
+    tuple of Outcome
+        One for each promise.
+    """
+    if not recipe.promises:
+        return ()
+    others = evidence.choosing
+    n = len(evidence.certifying) + (0 if others is None else len(others))
+    return tuple(
+        promise.fulfil(evidence, recipe.ground(promise, choice, n))
+        for promise in recipe.promises
+    )
+
+
+def mark_threshold(adapter: Path, promises: Iterable[Outcome]) -> None:
+    """Write into an adapter folder below which margin it gives no answer, if it promises so."""
+    thresholds = [outcome.answers_above() for outcome in promises]
+    about = read_classifier(adapter)
+    for threshold in thresholds:
+        if threshold is not None and about is not None:
+            replace(about, threshold=threshold).write(adapter)
