@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.errors import SettingsError
-from fedcert.records import Record
+from fedcert.records import OrAbsent, Record
 
 __all__ = ["RiskWatch"]
 
@@ -44,6 +44,10 @@ class RiskWatch(Record):
         Largest natural logarithm of the wealth so far (default: 0).
     alarm_at : int or None
         Number of the example at which the wealth first reached 1/alpha (default: None).
+    outcomes : str or None
+        The last outcomes in their order, ``0`` right and ``1`` wrong: all of them, unless the
+        watch began before they were kept. None, and absent from the JSON form, if there are
+        none (default: None).
     """
 
     what = "watch"
@@ -54,6 +58,7 @@ class RiskWatch(Record):
     trials: int = 0
     peak: float = 0.0
     alarm_at: int | None = None
+    outcomes: OrAbsent[str] = None
 
     def __post_init__(self) -> None:
         if not 0 < self.bound <= 1:
@@ -62,6 +67,9 @@ class RiskWatch(Record):
             raise SettingsError(f"alpha must lie between 0 and 1, not {self.alpha}")
         if not 0 <= self.errors <= self.trials:
             raise SettingsError(f"there cannot be {self.errors} errors in {self.trials}")
+        errors, trials = self._kept()
+        if trials > self.trials or not 0 <= self.errors - errors <= self.trials - trials:
+            raise SettingsError("the outcomes of a watch do not fit its counts")
 
     @property
     def log_wealth(self) -> float:
@@ -92,8 +100,9 @@ class RiskWatch(Record):
             Whether each prediction was wrong. Examples must be labeled regardless of the
             prediction, and count once.
         """
-        state = self
+        state, kept = self, []
         for is_wrong in wrong:
+            kept.append("1" if is_wrong else "0")
             state = replace(state, errors=state.errors + int(is_wrong), trials=state.trials + 1)
             wealth = state.log_wealth
             reached = wealth >= _SLACK - math.log(self.alpha)
@@ -102,7 +111,27 @@ class RiskWatch(Record):
                 peak=max(state.peak, wealth),
                 alarm_at=state.trials if reached and not state.alarmed else state.alarm_at,
             )
-        return state
+        return replace(state, outcomes=(self.outcomes or "") + "".join(kept) or None)
+
+    def counts(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return errors and trials at every time of which they are known, the first included.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Int, shape (T + 1,) for T outcomes.
+        """
+        wrong = np.array([mark == "1" for mark in self.outcomes or ""], dtype=np.int64)
+        errors = self.errors - wrong.sum() + np.concatenate([[0], np.cumsum(wrong)])
+        trials = self.trials - len(wrong) + np.arange(len(wrong) + 1)
+        return errors.astype(np.int64), trials.astype(np.int64)
+
+    def _kept(self) -> tuple[int, int]:
+        """Return errors and trials of the outcomes."""
+        marks = self.outcomes or ""
+        if set(marks) - {"0", "1"}:
+            raise SettingsError("the outcomes of a watch are written as 0 and 1")
+        return marks.count("1"), len(marks)
 
 
 def _rates(bound: float) -> npt.NDArray[np.float64]:

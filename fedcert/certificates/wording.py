@@ -19,7 +19,14 @@ from fedcert.certificates.recipes import LedgerEntry, Recipe
 from fedcert.certificates.record import Certificate
 from fedcert.errors import CertificateError
 
-__all__ = ["FIRST_ASSUMPTIONS", "TEMPLATES", "Template", "promised", "whole_ledger"]
+__all__ = [
+    "FIRST_ASSUMPTIONS",
+    "TEMPLATES",
+    "Template",
+    "confidence",
+    "promised",
+    "whole_ledger",
+]
 
 FIRST_ASSUMPTIONS = (
     "The support set is an i.i.d. sample of the client's own distribution; in particular "
@@ -68,7 +75,7 @@ def _statement(certificate: Certificate) -> str:
     recipe, sample, witness = certificate.recipe, certificate.sample, certificate.witness
     return " ".join(
         (
-            f"With probability at least {_confidence(certificate.delta)} over the draw of the "
+            f"With probability at least {confidence(certificate.delta)} over the draw of the "
             f"support set and of the seed, this adapter's probability of a wrong label on a "
             f"fresh example of the client's own distribution is at most "
             f"{certificate.bound:.6f}.",
@@ -166,7 +173,8 @@ def _against_chance(bound: float, labels: int) -> str:
     return f"{guessing}, so the bound says no more than chance."
 
 
-def _confidence(delta: float) -> str:
+def confidence(delta: float) -> str:
+    """Return ``1 - delta`` in full."""
     # Enough digits for any double: rounding 1 - 1e-30 to 1 would promise too much.
     with localcontext() as context:
         context.prec = 400

@@ -28,7 +28,10 @@ from fedcert.reports.formats import decimal_up
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from fedcert.certificates import Certificate
+    from fedcert.certificates.monitoring import RiskWatch
     from fedcert.data import Examples
 
 __all__ = ["monitor"]
@@ -72,7 +75,10 @@ def monitor(
     label_column: LabelColumn = "label",
     as_json: Annotated[bool, typer.Option("--json", help="Print the state as JSON.")] = False,
 ) -> None:
-    """Count newly labeled examples against a certificate; exits with 1 on an alarm.
+    """Count newly labeled examples: the bound now, or an alarm, with which it exits with 1.
+
+    The bound is valid whenever you look, from the certificate's own counts on. The record of
+    all spot checks is signed and written beside the certificate, as spot-checks.json.
 
     Label examples regardless of what the adapter predicted for them. Each observation counts
     once, and is spent then: it cannot certify any more. An input that comes up again is another
@@ -80,6 +86,7 @@ def monitor(
     """
     from fedcert.bundles import Bundle
     from fedcert.certificates import Certificate
+    from fedcert.certificates.spot_checks import living_bound, record_spot_checks
     from fedcert.devices import describe_device, resolve_device
     from fedcert.protocol.spent import SpentLedger
     from fedcert.protocol.watching import watch_examples
@@ -95,6 +102,8 @@ def monitor(
             f"this certificate does not hold to begin with: {report.reasons}"
         )
     examples = read_labeled(data, loaded, input_column, label_column, labels=record.labels)
+    file = key_path(key)
+    signer = _signer(file, record)
     place = resolve_device(device)
     base = loaded.load_base(base_name(bundle, base_model), device=place)
     task = loaded.task(base, labels=record.label_set)
@@ -110,33 +119,61 @@ def monitor(
     found = watch_examples(
         record,
         examples,
-        ledger=SpentLedger(state or default_state(key_path(key))),
+        ledger=SpentLedger(state or default_state(file)),
         alpha=alpha,
         count_wrong=wrong,
         ids=None if id_column is None else _ids(data, id_column),
         rows_are_new=rows_are_new,
     )
     watch = found.watch
+    bound = living_bound(record, watch)
+    signed = certificate.parent / "spot-checks.json"
+    if signer is not None:
+        record_spot_checks(record, watch, key=signer).write(signed)
     if as_json:
         told = {"counted": found.counted, "seen": found.seen, "restarted": found.restarted}
-        typer.echo(json.dumps(watch.to_object() | told | {"alarm": watch.alarmed}))
+        now = {"alarm": watch.alarmed, "bound_now": None if watch.alarmed else bound}
+        typer.echo(json.dumps(watch.to_object() | told | now))
+        raise typer.Exit(1 if watch.alarmed else 0)
+    say(f"counted {found.counted} new examples; {watch.errors} errors on {watch.trials}")
+    say(f"device: {describe_device(place)}")
+    if found.seen:
+        say(f"left out: {found.seen} that were counted before, by their ids")
+    if found.restarted:
+        say(_RESTARTED, wrap=True)
+    _say_what_holds(record, watch, bound)
+    if signer is None:
+        say(f"not signed: {file} is not the key that signed the certificate", wrap=True)
     else:
-        say(f"counted {found.counted} new examples; {watch.errors} errors on {watch.trials}")
-        say(f"device: {describe_device(place)}")
-        if found.seen:
-            say(f"left out: {found.seen} that were counted before, by their ids")
-        if found.restarted:
-            say(_RESTARTED, wrap=True)
-        if watch.alarmed:
-            say(
-                f"ALARM at example {watch.alarm_at}: a risk of at most "
-                f"{decimal_up(watch.bound, 4)} is no longer tenable "
-                f"(false alarms: at most {alpha:g}, ever)",
-                style="red",
-            )
-        else:
-            say(f"no evidence against a risk of at most {decimal_up(watch.bound, 4)}")
+        say(f"signed record: {signed}")
     raise typer.Exit(1 if watch.alarmed else 0)
+
+
+def _say_what_holds(record: Certificate, watch: RiskWatch, bound: float) -> None:
+    """Say what the bound is now, or that there is none any more."""
+    claim = decimal_up(watch.bound, 4)
+    if watch.alarmed:
+        say(
+            f"ALARM at example {watch.alarm_at}: a risk of at most {claim} is no longer "
+            f"tenable (false alarms: at most {watch.alpha:g}, ever)",
+            style="red",
+        )
+        return
+    say(f"no evidence against a risk of at most {claim}")
+    say(
+        f"the bound is now {decimal_up(bound, 4)}, whenever you look (false at any time: at "
+        f"most {record.recipe.delta:g}, beside the {record.delta:g} of the certificate)",
+        wrap=True,
+    )
+
+
+def _signer(file: Path, record: Certificate) -> Ed25519PrivateKey | None:
+    """Return the key that signed the certificate, if the file holds it."""
+    from fedcert.records.signing import public_hex, read_key
+
+    key = read_key(file) if file.exists() else None
+    same = key is not None and public_hex(key) == record.signature.public_key
+    return key if same else None
 
 
 def _ids(data: Path, column: str) -> list[str]:

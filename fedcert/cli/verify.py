@@ -63,6 +63,9 @@ def verify(
         Path | None,
         typer.Option(help="The client's salts, from its state folder; needs --data."),
     ] = None,
+    spot_checks: Annotated[
+        Path | None, typer.Option(help="The record that `monitor` signed; computed again.")
+    ] = None,
     device: Device = "auto",
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
@@ -107,6 +110,10 @@ def verify(
         server_key=server_key,
         **_from_the_server(record, loaded, server_key, witness, log),
     )
+    if spot_checks is not None:
+        from fedcert.certificates.spot_checks import SpotChecks, check_spot_checks
+
+        report = report.extended(check_spot_checks(record, SpotChecks.read(spot_checks)))
     if place is not None and not as_json:
         from fedcert.devices import describe_device
 

@@ -373,7 +373,9 @@ def _drifted(count: int) -> Examples:
     return Examples(drawn.inputs, 1 - drawn.labels)
 
 
-def test_the_watch_counts_each_observation_and_remembers(watched: Any) -> None:
+def test_the_watch_counts_each_observation_and_remembers(
+    watched: Any, parties: Parties
+) -> None:
     calm = load_scenario("tiny_scenario:Tiny", {}).test_examples("device")
     assert calm is not None
     code, first = watched(calm.take(slice(60)))
@@ -383,6 +385,12 @@ def test_the_watch_counts_each_observation_and_remembers(watched: Any) -> None:
     code, again = watched(calm.take(slice(50, 100)), "--rows-are-new")
     assert (code, again["counted"], again["seen"], again["trials"]) == (0, 50, 0, 110)
     assert again["errors"] < 110 * again["bound"]
+    assert again["bound_now"] <= first["bound_now"]
+    signed = parties.certificate.parent / "spot-checks.json"
+    shown = parties.run("verify", parties.certificate, "--spot-checks", signed, "--json")
+    found = {check["name"]: check["passed"] for check in json.loads(shown.out)["checks"]}
+    assert {"spot checks", "drift test", "living bound"} <= set(found)
+    assert all(found.values())
 
 
 def test_a_column_of_ids_lets_a_file_grow(watched: Any) -> None:
@@ -402,6 +410,7 @@ def test_the_watch_notices_drift_and_does_not_forget_it(watched: Any) -> None:
     assert code == 1
     assert drifted["alarm"] is True
     assert drifted["alarm_at"] <= 60
+    assert drifted["bound_now"] is None
     calm = load_scenario("tiny_scenario:Tiny", {}).test_examples("device")
     code, later = watched(calm)
     assert (code, later["alarm_at"]) == (1, drifted["alarm_at"])

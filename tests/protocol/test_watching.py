@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ import pytest
 
 from fedcert.certificates import Certificate
 from fedcert.certificates.monitoring import RiskWatch
+from fedcert.certificates.spot_checks import (
+    SpotChecks,
+    check_spot_checks,
+    living_bound,
+    record_spot_checks,
+)
 from fedcert.data import Examples
 from fedcert.errors import DataError, RefusalError
 from fedcert.protocol.authority import SeedAuthority
@@ -20,7 +27,7 @@ from fedcert.protocol.watching import Watched, watch_examples
 from fedcert.randomness import keyed_generator
 from fedcert.simulations.benchmarks.episodes import excess
 
-from .conftest import certify, commit, draw
+from .conftest import ALICE, MALLORY, certify, commit, draw
 
 ALPHA = 0.05
 
@@ -110,6 +117,7 @@ def test_an_id_counts_once_and_a_file_may_grow(
     twice = _watch(certificate, stream.take([0, 0, 1]), ledger, ids=["x", "x", "y"])
     assert (twice.counted, twice.seen) == (2, 1)
     once = RiskWatch(bound=certificate.bound, alpha=ALPHA).updated(_wrong(stream).tolist())
+    assert grown.watch.outcomes == once.outcomes
     assert (grown.watch.errors, grown.watch.peak) == (once.errors, once.peak)
     with pytest.raises(DataError, match="119 ids do not fit 120 examples"):
         _watch(certificate, stream, ledger, ids=ids[1:])
@@ -145,3 +153,43 @@ def test_a_watch_of_distinct_inputs_is_left_behind(
     found = _watch(certificate, draw(3, seed=6), ledger)
     assert (found.restarted, found.watch.trials) == (True, 3)
     assert not _watch(certificate, draw(3, seed=7), ledger).restarted
+
+
+def test_the_signed_record_is_computed_again(certificate: Certificate, tmp_path: Path) -> None:
+    calm = _watch(certificate, _stream(0.0, 0.0, seed=1), SpentLedger(tmp_path)).watch
+    record = record_spot_checks(certificate, calm, key=ALICE)
+    assert record.bound == living_bound(certificate, calm) < certificate.bound
+    assert f"at most {record.bound:.6f}" in record.statement
+    checks = check_spot_checks(certificate, SpotChecks.from_json(record.to_json()))
+    assert [check.passed for check in checks] == [True] * 3
+    hidden = replace(calm, outcomes="1" + str(calm.outcomes)[1:], errors=calm.errors + 1)
+    forged = (
+        replace(record, bound=record.bound / 2),
+        replace(record, watch=replace(calm, alarm_at=3)),
+        replace(record, watch=replace(calm, bound=0.9)),
+        replace(record, watch=hidden),
+        replace(record, statement="The risk is 0."),
+    )
+    for each in forged:
+        assert not all(c.passed for c in check_spot_checks(certificate, each.signed(ALICE)))
+    assert not check_spot_checks(certificate, forged[0])[0].passed
+    assert not check_spot_checks(certificate, record.signed(MALLORY))[0].passed
+
+
+def test_an_alarm_withdraws_the_bound(certificate: Certificate, tmp_path: Path) -> None:
+    stream = _stream(0.9, 0.0, seed=1)
+    alarmed = _watch(certificate, stream, SpentLedger(tmp_path)).watch
+    record = record_spot_checks(certificate, alarmed, key=ALICE)
+    assert all(check.passed for check in check_spot_checks(certificate, record))
+    assert "is tenable any more" in record.statement
+    assert f"at most {record.bound:.6f}" not in record.statement
+
+
+def test_a_watch_that_kept_no_outcomes_goes_on(certificate: Certificate) -> None:
+    older = RiskWatch(bound=certificate.bound, alpha=ALPHA, errors=2, trials=50)
+    assert "outcomes" not in older.to_object()
+    later = RiskWatch.from_object(older.to_object()).updated([False] * 100)
+    errors, trials = later.counts()
+    assert (errors[0], errors[-1], trials[0], trials[-1]) == (2, 2, 50, 150)
+    record = record_spot_checks(certificate, later, key=ALICE)
+    assert all(check.passed for check in check_spot_checks(certificate, record))
