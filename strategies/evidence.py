@@ -45,6 +45,8 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
     """
     if outcome.fitted is not None:
         return outcome.fitted
+    if settings.mean_privacy() is not None:
+        return None  # the report of such a run shows no adapter either
     strategy = outcome.strategy
     assert strategy.bundle is not None  # serve() raises otherwise
     source = strategy.source

@@ -14,16 +14,21 @@ from fedcert.bundles import Bundle
 from fedcert.bundles.versions import BundleVersions
 from fedcert.canonical import digest_json
 from fedcert.certificates import Certificate, RecipeTable
-from fedcert.fitting import FittedPrior, bundle_of, make_bundle
+from fedcert.errors import RefusalError
+from fedcert.fitting import FittedPrior, bundle_of, make_bundle, noised_mean
 from fedcert.models.base import BaseModel
 from fedcert.pool import Pool
 from fedcert.pool.store import check_labels
 from fedcert.priors import Prior
+from fedcert.priors.base import FloatArray
+from fedcert.privacy import MeanPrivacy
 from fedcert.protocol.witness import Countersignature
+from fedcert.randomness import fresh_seed, keyed_generator
 from fedcert.scenarios import Scenario
 from fedcert.settings import RunSettings
 from fedcert.settings.sections import Section
 from fedcert.strategies.latest import LatestBundle
+from fedcert.strategies.sources import NoPriorError
 
 __all__ = ["Publisher"]
 
@@ -115,11 +120,73 @@ class Publisher:
         )
 
     def from_pool(self, fitted: FittedPrior) -> Bundle:
-        """Make the next version from a prior that was fitted to the pool."""
+        """Make the next version from a prior that was fitted to the pool.
+
+        Raises
+        ------
+        NoPriorError
+            If an earlier version promises that nothing but noised means is published.
+        """
+        if self._published_means():
+            raise NoPriorError(
+                "the bundles so far promise that nothing but noised means of this pool is "
+                "published (privacy.central_epsilon); set it again, or take a new run folder"
+            )
         pool, place = self._pool, self._versions.next_notes()
         notes = pool.residuals() | place | {"pool_digest": pool.digest()}
         released = [entry.mu for entry in pool.entries()]
         return make_bundle(fitted, uploads=notes, released=released, **self._made_for)
+
+    def from_mean(self, pool: FloatArray, privacy: MeanPrivacy) -> Bundle:
+        """Make the next version of a noised mean, and of nothing else in the pool.
+
+        Raises
+        ------
+        NoPriorError
+            If what was published before leaves no budget for it.
+        """
+        settings: RunSettings = self._made_for["settings"]
+        place = self._versions.next_notes()
+        if settings.server.state:
+            generator = keyed_generator("noise of a mean", fresh_seed())
+        else:  # a simulation repeats; its seed is no secret
+            generator = keyed_generator("simulated noise", settings.seed, place["version"])
+        try:
+            prior, notes = noised_mean(
+                pool,
+                privacy=privacy,
+                budget=settings.privacy.budget or privacy.epsilon,
+                before=self._means_before(),
+                generator=generator,
+            )
+        except RefusalError as error:
+            raise NoPriorError(str(error)) from error
+        return bundle_of(prior, {**notes, **place}, **self._made_for)
+
+    def _means_before(self) -> tuple[float, ...]:
+        """Return mu of each version so far.
+
+        Raises
+        ------
+        NoPriorError
+            If one of them holds more of the pool than a noised mean: nothing can be promised.
+        """
+        if self.latest is None:
+            return ()
+        known = self._published_means()
+        if not known:
+            raise NoPriorError(
+                f"version {self.latest.bundle.version} of the bundle was published without "
+                "privacy.central_epsilon, so noise on the next one promises nothing to the "
+                "same clients; take a new run folder"
+            )
+        return known
+
+    def _published_means(self) -> tuple[float, ...]:
+        """Return mu of each noised mean among the versions: the latest lists all of them."""
+        said = None if self.latest is None else self.latest.bundle.notes.get("privacy")
+        known = said.get("releases", ()) if isinstance(said, Mapping) else ()
+        return tuple(float(mu) for mu in known)
 
     def from_sums(
         self, prior: Prior, notes: Mapping[str, Any], recipes: RecipeTable | None = None
@@ -179,6 +246,7 @@ _LATER = {
     ("certificate", "simultaneous"),
     ("planning", "most"),
     ("planning", "objective"),
+    ("privacy", "central_epsilon"),
 }
 
 

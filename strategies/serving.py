@@ -315,6 +315,9 @@ class Run:
 
     def _fit(self, pool: FloatArray) -> Bundle:
         settings = self._settings
+        privacy = settings.mean_privacy()
+        if privacy is not None:
+            return self._publisher.from_mean(pool, privacy)
         if self.method.kind == DefaultAdapter.kind:
             choice = {"choice": f"the mean of {len(pool)} adapters", "pool": len(pool)}
             return self._published(PointPrior.fit(pool, seed=settings.seed), choice)

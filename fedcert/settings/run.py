@@ -12,7 +12,12 @@ from pydantic import Field, ValidationError, field_validator
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
-from fedcert.certificates import DefaultRecipe, Recipe, RecipeTable
+from fedcert.certificates import (
+    DefaultRecipe,
+    PosteriorSplitRecipe,
+    Recipe,
+    RecipeTable,
+)
 from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.devices import AUTO, check_device
 from fedcert.errors import CertificateError, SettingsError, did_you_mean
@@ -42,7 +47,7 @@ from fedcert.settings.toml import toml_key, toml_of
 
 if TYPE_CHECKING:
     from fedcert.models.base import BaseModel
-    from fedcert.privacy import UploadPrivacy
+    from fedcert.privacy import MeanPrivacy, UploadPrivacy
 
 __all__ = ["RunSettings"]
 
@@ -115,6 +120,7 @@ class RunSettings(Section):
             settings._check_federated()
             settings._check_planning()
             settings._check_method()
+            settings._check_central()
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -213,6 +219,9 @@ class RunSettings(Section):
         few = {"candidates": 1} if kind == DefaultRecipe.kind else {}
         small = Recipe.from_config({"kind": kind, **terms, **few})
         split = Recipe.from_config({"kind": "split", **terms})
+        if self.privacy.central_epsilon:
+            # Candidates would be noise. What learns alone starts at the center.
+            split = self._tuned_from_center(terms | few)
         if certificate.split_from == 1 or certificate.recipe == "split":
             return RecipeTable(((1, split),))
         return RecipeTable(((1, small), (certificate.split_from, split)))
@@ -282,6 +291,17 @@ class RunSettings(Section):
         recipe = method.recipe(self._terms())
         return None if recipe is None else RecipeTable(((1, recipe),))
 
+    def _tuned_from_center(self, terms: dict[str, Any]) -> Recipe:
+        """Return the recipe that trains from the default adapter on one half."""
+        training = self.finetune_settings()
+        return PosteriorSplitRecipe(
+            **terms,
+            refinement="tuned_head" if training.head_only else "finetune",
+            tuning_steps=training.steps,
+            learning_rate=training.learning_rate,
+            pull=training.weight_decay,
+        )
+
     @property
     def planned(self) -> bool:
         """Whether upstream clients plan the recipe table; a method may bring its recipe."""
@@ -326,6 +346,25 @@ class RunSettings(Section):
                 'make no such promise; choose method = "prior"'
             )
 
+    def _check_central(self) -> None:
+        """Raise `SettingsError` where more than a noised mean would be published."""
+        if not self.privacy.central_epsilon:
+            return
+        wrong: dict[str, tuple[Any, Any]] = {
+            "method": (self.method, "prior"),
+            "certificate.recipe": (self.certificate.recipe, DefaultRecipe.kind),
+            "prior.training": (self.prior.training, "pooled"),
+            "prior.keep": (self.prior.keep, 0.0),
+            "privacy.epsilon": (self.privacy.epsilon, 0.0),
+        }
+        for key, (value, needed) in wrong.items():
+            if value != needed:
+                raise SettingsError(
+                    f"setting 'privacy.central_epsilon': the bundle then holds a noised mean "
+                    f"and nothing else of the uploads, which does not go with {key} = "
+                    f"{toml_of(value)}; choose {toml_of(needed)}"
+                )
+
     def _check_min_pool(self) -> None:
         """Raise `SettingsError` if the audit can leave too few adapters for the fit."""
         smallest = self.server.min_pool
@@ -369,6 +408,15 @@ class RunSettings(Section):
         if privacy.epsilon == 0:
             return None
         return UploadPrivacy(privacy.clip, privacy.epsilon, privacy.delta)
+
+    def mean_privacy(self) -> MeanPrivacy | None:
+        """Return the promise that the server makes with its bundle, or None without one."""
+        from fedcert.privacy import MeanPrivacy
+
+        privacy = self.privacy
+        if privacy.central_epsilon == 0:
+            return None
+        return MeanPrivacy(privacy.clip, privacy.central_epsilon, privacy.delta)
 
     def finetune_settings(self) -> FinetuneSettings:
         """Return the training section as the library's own type."""

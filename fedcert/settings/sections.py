@@ -177,7 +177,7 @@ class PriorSettings(Section):
 
 
 class PrivacySettings(Section):
-    """Local differential privacy of uploads: each client adds noise to its own."""
+    """Differential privacy: noise on each upload, or the server's on what it publishes."""
 
     epsilon: float = Field(default=0.0, ge=0)
     """Of one upload; 0 means no noise and no promise."""
@@ -186,7 +186,10 @@ class PrivacySettings(Section):
     clip: float = Field(default=3.0, gt=0)
     """C, the largest norm of an adapter; longer ones are shortened."""
     budget: float = Field(default=0.0, ge=0)
-    """Largest epsilon of all releases of one client together; 0 means that of one upload."""
+    """Largest epsilon of all releases of one client together; 0 means that of one release."""
+    central_epsilon: float = Field(default=0.0, ge=0)
+    """Of one bundle, which then holds the adapters' mean with noise of the server's, and no
+    other thing that depends on uploads; 0 means no such noise. Clients trust the server."""
 
 
 class CertificateSettings(Section):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from fedcert.certificates.promises.evidence import Evidence
 from fedcert.errors import CertificateError, UnknownKindError
@@ -109,8 +109,8 @@ class Outcome(Record):
         if cls is not Outcome:
             own: Self = super().from_object(members, path)
             return own
-        found: Any = _class_of(kind).outcome.from_object(value, path)
-        return found
+        found = _class_of(kind).outcome.from_object(value, path)
+        return cast(Self, found)
 
     def row(self) -> str:
         """Return the outcome in a few words, for a line or a table's cell."""

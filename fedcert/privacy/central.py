@@ -1,0 +1,110 @@
+"""Central differential privacy: the server publishes a noised mean, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedcert.errors import SettingsError
+from fedcert.priors.base import FloatArray
+from fedcert.privacy.gaussian import composed, epsilon_of, mu_of
+from fedcert.privacy.mechanism import clipped
+
+__all__ = ["MeanPrivacy"]
+
+
+@dataclass(frozen=True)
+class MeanPrivacy:
+    """The promise of one published mean: replacing any one client's adapter hardly shows.
+
+    Parameters
+    ----------
+    clip : float
+        C, the largest norm of an adapter; longer ones are shortened.
+    epsilon, delta : float
+        The promise for one published mean. `delta` is the delta_p of a bundle's notes, not
+        the delta of certificates.
+
+    Raises
+    ------
+    SettingsError
+        If one of them is out of range.
+    """
+
+    clip: float
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.clip < np.inf:
+            raise SettingsError(f"the clipping norm must be above 0 (got {self.clip!r})")
+        mu_of(self.epsilon, self.delta)
+
+    @property
+    def mu(self) -> float:
+        """The promise as Gaussian differential privacy, for accounting."""
+        return mu_of(self.epsilon, self.delta)
+
+    def noise_deviation(self, clients: int) -> float:
+        """Return the standard deviation of the noise on each coordinate of the mean.
+
+        Replacing one of N adapters moves the mean of the shortened ones by at most 2 C / N.
+        """
+        return 2 * self.clip / clients / self.mu
+
+    def release(self, pool: FloatArray, *, generator: np.random.Generator) -> FloatArray:
+        """Shorten adapters ``(N, d)``, average them, and add noise: shape ``(d,)``.
+
+        The generator must be secret, as in `UploadPrivacy.release`, and the result is rounded
+        to float32 for the same reason.
+
+        Raises
+        ------
+        SettingsError
+            If there is no adapter, or one is not finite: no clipping could bound it.
+        """
+        pool = np.asarray(pool, dtype=np.float64)
+        if pool.ndim != 2 or not len(pool) or not np.isfinite(pool).all():
+            raise SettingsError("a mean can be made private only of finite adapters, one a row")
+        mean = np.mean([clipped(row, self.clip) for row in pool], axis=0)
+        noise = generator.standard_normal(pool.shape[1])
+        released = mean + self.noise_deviation(len(pool)) * noise
+        rounded: FloatArray = released.astype(np.float32).astype(np.float64)
+        return rounded
+
+    def notes(self, clients: int, *, before: tuple[float, ...] = ()) -> dict[str, Any]:
+        """Return what a bundle says about its privacy: a JSON object.
+
+        Parameters
+        ----------
+        clients : int
+            N, how many adapters are in the mean.
+        before : tuple of float
+            mu of all means that were published from the same pool before.
+
+        Returns
+        -------
+        dict
+            The promise of all of them together, in numbers and in words.
+        """
+        together = epsilon_of(composed(*before, self.mu), self.delta)
+        return {
+            "mechanism": "Gaussian noise on the mean of clipped adapters, added by the server",
+            "epsilon": float(f"{together:.6g}"),
+            "epsilon_of_one_release": self.epsilon,
+            "delta_p": self.delta,
+            "clip": self.clip,
+            "noise_deviation": float(f"{self.noise_deviation(clients):.6g}"),
+            "clients": clients,
+            "releases": [*before, self.mu],
+            "unit": "replacing one client's adapter in every published version",
+            "words": (
+                "The bundle holds the mean of the clients' adapters, with noise, and nothing "
+                "else that depends on them. Whoever sees all its versions learns next to "
+                "nothing about any one client's adapter: whichever it was, no outcome is more "
+                f"than e^{together:.3g} times as probable, but for a probability of "
+                f"{self.delta:g}. The server itself saw the adapters."
+            ),
+        }
