@@ -5,13 +5,9 @@ All repeat themselves up to rounding: all examples in each step, and no random n
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 
 from fedcert.adapters.finetune import FinetuneSettings, descend
 from fedcert.adapters.space import AdapterSpace
@@ -22,6 +18,7 @@ from fedcert.priors import PointPrior, Prior
 from fedcert.priors.base import FloatArray
 from fedcert.search.batched import BatchedScorer
 from fedcert.search.linear_head import LinearHead
+from fedcert.search.regression import fitted, losses
 from fedcert.search.scores import Scorer
 from fedcert.threads import torch_threads
 
@@ -203,7 +200,8 @@ def tuned_head(scorer: Scorer, examples: Examples, start: FloatArray) -> FloatAr
     if head.trained:
         scale = float(np.sqrt(np.mean(np.sum(features**2, axis=1)))) or 1.0
         features = np.column_stack([features / scale, np.ones(len(features))])
-    moves = _regression(features, usable.labels, logits[0].double().numpy(), head)
+    with torch_threads(1), torch.inference_mode():
+        moves = _regression(features, usable.labels, logits[0].double().numpy(), head)
     moves[:, : head.width] /= scale
     return head.moved(moves)
 
@@ -226,56 +224,46 @@ def _regression(
     """
     # Of n examples at most n directions matter.
     left, values, right = np.linalg.svd(features, full_matrices=False)
-    rotated, wanted = left * values, np.eye(offsets.shape[1])[labels]
-    losses = np.zeros(len(head.penalties))
+    rotated, wanted = torch.from_numpy(left * values), torch.from_numpy(labels)
     folds = np.arange(len(features)) % min(_FOLDS, len(features))
-    for fold in range(folds.max() + 1):
-        rows = folds == fold
-        known = offsets + features @ head.gathered(features[~rows], labels[~rows]).T
-        losses += [_held_out(rotated, wanted, known, p, rows) for p in head.penalties]
-    penalty = head.penalties[int(np.argmin(losses))]
+    apart = folds == np.arange(folds.max() + 1)[:, None]  # (folds, n): held out in which
+    starts = [head.gathered(features[~rows], labels[~rows]) for rows in apart]
+    known = np.stack([(offsets + features @ start.T).T for start in starts])
+    held_out, penalties = torch.from_numpy(apart), torch.tensor(head.penalties).double()
+    lost = _held_out_losses(rotated, wanted, torch.from_numpy(known), held_out, penalties)
+    best = int(lost.argmin())
     start = head.gathered(features, labels)
-    moved = _fit(rotated, wanted, penalty, offsets + features @ start.T)
-    return np.asarray(start + moved @ right)
-
-
-def _held_out(
-    features: FloatArray,
-    wanted: FloatArray,
-    offsets: FloatArray,
-    penalty: float,
-    rows: npt.NDArray[np.bool_],
-) -> float:
-    """Return the loss on some rows of weights that were fitted to the others."""
-    weights = _fit(features[~rows], wanted[~rows], penalty, offsets[~rows])
-    logits = offsets[rows] + features[rows] @ weights.T
-    return float(-np.sum(wanted[rows] * log_softmax(logits, axis=1)))
-
-
-def _fit(
-    features: FloatArray,
-    wanted: FloatArray,
-    penalty: float,
-    offsets: FloatArray,
-) -> FloatArray:
-    """Minimize the mean cross-entropy plus ``penalty / 2`` times the squared norm.
-
-    It is strictly convex, so that where it ends does not depend on the way there.
-    """
-    shape = (wanted.shape[1], features.shape[1])
-
-    def objective(flat: FloatArray) -> tuple[float, FloatArray]:
-        weights = flat.reshape(shape)
-        logs = log_softmax(offsets + features @ weights.T, axis=1)
-        value = -np.sum(wanted * logs) / max(1, len(features))
-        slope = (np.exp(logs) - wanted).T @ features / max(1, len(features))
-        return value + penalty / 2 * np.sum(flat**2), slope.ravel() + penalty * flat
-
-    found = minimize(
-        objective,
-        np.zeros(prod(shape)),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 2000, "ftol": 0.0, "gtol": 1e-8},
+    [moved] = fitted(
+        rotated,
+        wanted,
+        torch.from_numpy((offsets + features @ start.T).T[None]),
+        shares=torch.full((1, len(features)), 1 / len(features)).double(),
+        penalties=penalties[best : best + 1],
     )
-    return np.asarray(found.x.reshape(shape))
+    return np.asarray(start + moved.numpy() @ right)
+
+
+def _held_out_losses(
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    offsets: torch.Tensor,
+    held_out: torch.Tensor,
+    penalties: torch.Tensor,
+) -> torch.Tensor:
+    """Return, for each penalty, the loss on every fold of weights fitted to the others.
+
+    Offsets are ``(folds, classes, n)``, and what is held out bool of ``(folds, n)``.
+    """
+    count, learned = len(penalties), (~held_out).double()
+    # From one example alone nothing is held out for, and nothing learned.
+    shares = learned / learned.sum(dim=1, keepdim=True).clamp(min=1)
+    known = offsets.repeat(count, 1, 1)
+    weights = fitted(
+        features,
+        labels,
+        known,
+        shares=shares.repeat(count, 1),
+        penalties=penalties.repeat_interleave(len(held_out)),
+    )
+    lost = losses(weights, features, labels, known) * held_out.repeat(count, 1)
+    return lost.sum(dim=1).view(count, -1).sum(dim=1)

@@ -13,7 +13,6 @@ from fedcert.data.examples import ALWAYS_WRONG
 from fedcert.errors import CertificateError
 from fedcert.search import BatchedScorer, ReferenceScorer
 from fedcert.search.learning import (
-    _fit,
     _regression,
     finetuned,
     has_linear_head,
@@ -145,18 +144,6 @@ def test_a_regression_needs_few_examples(count: int) -> None:
     weights = _regression(features, labels, np.zeros((count, 3)), head)
     assert weights.shape == (3, 5)
     assert np.isfinite(weights).all()
-
-
-def test_the_regression_is_at_its_minimum() -> None:
-    rng = np.random.default_rng(0)
-    features, wanted = rng.normal(size=(20, 4)), np.eye(3)[rng.integers(0, 3, 20)]
-    for penalty in (1e-1, 1e-4):
-        offsets = rng.normal(size=(20, 3))
-        weights = _fit(features, wanted, penalty, offsets)
-        logits = offsets + features @ weights.T
-        shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        slope = (shares - wanted).T @ features / 20 + penalty * weights
-        assert np.abs(slope).max() < 1e-6
 
 
 def test_a_scorer_without_a_model_of_its_own_trains_nothing(
