@@ -2,7 +2,8 @@
 
 Each table is written as a CSV file and run by the command that the documentation shows. What is
 measured is what the run says of itself: the planned certificates of its new clients, and what
-each of them would have had without the federation.
+each of them would have had without the federation. A run is kept in the cache, so that a
+benchmark which stopped goes on; the page shows what there is after each.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedcert import __version__
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.benchmarks.tables_page import tables_page
 from fedcert.simulations.benchmarks.ticket_tables import (
@@ -41,8 +46,8 @@ def measure(
     seeds: Sequence[int],
     sizes: Sequence[int],
     runner: str = "ray",
-) -> list[dict[str, Any]]:
-    """Run every table and return a row for each method.
+) -> Iterator[list[dict[str, Any]]]:
+    """Run every table on one seed after the other; yield all rows after each run.
 
     Parameters
     ----------
@@ -55,18 +60,22 @@ def measure(
     runner : str (default: "ray")
         As in `simulate`.
 
-    Returns
-    -------
+    Yields
+    ------
     list of dict
-        Rows of the record's table.
+        Rows of the record's table, one for each method.
     """
-    rows = []
-    for table in tables:
-        for seed in seeds:
+    rows: list[dict[str, Any]] = []
+    for seed in seeds:
+        for table in tables:
             for n in sizes:
-                rows += _measured(table, seed=seed, n=n, runner=runner)
+                rows += remembered(
+                    "tables",
+                    {"table": asdict(table), "seed": seed, "n": n, "version": __version__},
+                    partial(_measured, table, seed=seed, n=n, runner=runner),
+                )
                 _say(f"{table.name}, seed {seed}, n = {n}")
-    return rows
+                yield rows
 
 
 def _measured(table: TicketTable, *, seed: int, n: int, runner: str) -> list[dict[str, Any]]:
@@ -122,21 +131,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     part = options.table or options.seeds != list(SEEDS) or options.sizes != list(SIZES)
     if part and options.output is None:
         parser.error("a part of the benchmark does not go into docs/: name --output")
-    rows = measure(
+    found = measure(
         [TABLES[name] for name in options.table or TABLES],
         seeds=options.seeds,
         sizes=options.sizes,
         runner=options.runner,
     )
-    record = {
-        "command": "make bench-tables",
-        "seeds": options.seeds,
-        "machine": describe_machine(),
-        "versions": versions(),
-        "missing": {},
-        "table": rows,
-    }
-    publish("tables", record, {"tables.md": tables_page(record)}, folder=options.output)
+    for rows in found:
+        record = {
+            "command": "make bench-tables",
+            "seeds": sorted({row["seed"] for row in rows}),
+            "machine": describe_machine(),
+            "versions": versions(),
+            "missing": {},
+            "table": sorted(rows, key=lambda row: (row["scenario"], row["n"], row["seed"])),
+        }
+        publish("tables", record, {"tables.md": tables_page(record)}, folder=options.output)
 
 
 def _say(text: str) -> None:
