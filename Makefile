@@ -46,6 +46,7 @@ bench-sampling: $(INSTALLED) ## play out what dropping or copying rows does to c
 
 bench-methods: $(INSTALLED) ## compare with every baseline and render docs/benchmarks.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.methods
+	$(BIN)/python -m fedcert.simulations.benchmarks.launched
 
 bench-named: $(INSTALLED) ## measure clients' own labels, with names, and render docs/named.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.named

@@ -29,7 +29,7 @@ _CONTENTS = {
     "Begin": ["tutorial", "own", "devices-step-by-step", "cli"],
     "How to": [
         *("scenarios", "planning", "devices", "predicting", "flower", "deployment"),
-        *("extending", "baselines"),
+        *("extending", "methods", "baselines"),
     ],
     "What holds": ["certificates", "theory", "protocol", "privacy", "security"],
     "Reference": ["api", "architecture"],

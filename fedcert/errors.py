@@ -97,7 +97,7 @@ class RunError(FedcertError):
 
 
 class UnknownKindError(FedcertError):
-    """A prior or a recipe is of a kind that nothing in this process has registered."""
+    """A prior, a recipe, or a method of a kind that nothing in this process has registered."""
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ from fedcert.data.examples import Examples
 from fedcert.errors import PriorError
 from fedcert.personalization import candidate_seed
 from fedcert.planning import ClientReplay
-from fedcert.priors import PRIORS, Prior, best_of
+from fedcert.priors import PRIORS, PointPrior, Prior, best_of
 from fedcert.priors.base import FloatArray
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed, small_seed
@@ -208,7 +208,7 @@ def bounds_by_size(
     bundle_digest : str
         Digest of the bundle, from which the seeds follow.
     candidates : int
-        M of each recipe.
+        M of each recipe; those that choose among candidates are left out where all are one.
     delta : float
         Delta of each recipe.
     largest : int
@@ -229,6 +229,8 @@ def bounds_by_size(
         variant(candidates=candidates, delta=delta)
         for variant in (UnionRecipe, SplitRecipe, SteelRecipe)
     ]
+    if prior.kind == PointPrior.kind:
+        compared = []  # there is nothing to choose among
     sizes = sizes_up_to(largest)
     to_replay = [(recipe.kind, recipe, n) for recipe in compared for n in sizes]
     if served is not None:

@@ -32,6 +32,7 @@ from fedcert.runs.machine import PeakMemory, describe_machine, versions
 from fedcert.runs.progress import Stopwatch
 from fedcert.scenarios import Scenario
 from fedcert.settings import RunSettings
+from fedcert.strategies.elsewhere import errors_elsewhere
 from fedcert.strategies.evidence import evidence_of, prior_section
 from fedcert.strategies.local_learner import alone
 from fedcert.strategies.measuring import (
@@ -76,6 +77,7 @@ def results_of(
     evidence = evidence_of(outcome, settings, output)
     measured = _measured_on_data(outcome, evidence, settings, events)
     certificates, own = strategy.certificates, measured.pop("alone", {})
+    elsewhere = measured.pop("elsewhere", {})
     example = next(iter(certificates.values()), None)
     return {
         "format": RESULTS_FORMAT,
@@ -83,6 +85,7 @@ def results_of(
         "description": scenario.description,
         "finished": datetime.now(UTC).isoformat(timespec="minutes"),
         "seed": settings.seed,
+        "method": settings.method,
         "command": command,
         "machine": describe_machine(),
         "versions": versions(),
@@ -93,7 +96,9 @@ def results_of(
         else None,
         "delta": settings.certificate.delta,
         "clients": [
-            _client_row(outcome, client, output) | own.get(client, {})
+            _client_row(outcome, client, output)
+            | own.get(client, {})
+            | {"elsewhere_error": elsewhere.get(client)}
             for client in sorted(certificates)
         ],
         "plan": _plan_rows(bundle.plan),
@@ -228,6 +233,8 @@ def _measured(
         n: alone(model, scenario, size=n, delta=delta, on_step=events.advance) for n in sizes
     }
     found["alone"] = by_n[size]
+    exported = {name: c.adapter_vector for name, c in outcome.strategy.certificates.items()}
+    found["elsewhere"] = errors_elsewhere(exported, model, scenario)
     found["local"] = {"by_n": bounds_alone(by_n)}
     events.phase("replay the recipes", min(most, len(scenario.new_clients)))
     found["bound_by_n"] = bounds_by_size(
@@ -326,6 +333,7 @@ def _summary(results: dict[str, Any]) -> dict[str, Any]:
         "new_clients": figures.clients,
         "mean_certificate": figures.mean_bound,
         "mean_test_error": figures.mean_error,
+        "mean_error_elsewhere": figures.elsewhere,
         "local_certificate": figures.local_bound,
         "local_test_error": figures.local_error,
         "best_of_1000": {

@@ -14,6 +14,7 @@ from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.shared_layers import head_size
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
+from fedcert.certificates import RecipeTable
 from fedcert.devices import describe_device, resolve_device
 from fedcert.errors import PoolError, SettingsError
 from fedcert.fitting import FittedPrior, fit_prior
@@ -164,6 +165,7 @@ class Run:
         self._output = output
         self.method = settings.method_of(self._finetune_settings())
         self.method.check(self.space)
+        _check_head(settings.method_recipes(self.method), self.space)
 
     @staticmethod
     def of(settings: RunSettings, *, output: Path, events: Events | None = None) -> Run:
@@ -362,6 +364,17 @@ def _pool_of(folder: Path, base: BaseModel, space: AdapterSpace) -> tuple[Pool, 
             return Pool(folder, older), older
         except PoolError:
             raise refused from None
+
+
+def _check_head(recipes: RecipeTable | None, space: AdapterSpace) -> None:
+    """Raise `SettingsError` if new clients would train a head that is none to train alone."""
+    rules = [] if recipes is None else [recipe for _, recipe in recipes.rows]
+    trained = {name for rule in rules for name in getattr(rule, "refinements", ())}
+    if trained & {"local_head", "tuned_head"} and not has_linear_head(space):
+        raise SettingsError(
+            "setting 'method': new clients would train a head alone, which takes one linear "
+            "layer, with a bias, or a head from the labels' names; this base model has another"
+        )
 
 
 def _planning(

@@ -22,6 +22,7 @@ from fedcert.cli.deploy import deploy
 from fedcert.cli.device import personalize
 from fedcert.cli.endings import in_one_line, show_warning
 from fedcert.cli.keys import keys
+from fedcert.cli.methods import methods
 from fedcert.cli.monitor import monitor
 from fedcert.cli.new import new
 from fedcert.cli.plan import plan
@@ -38,7 +39,7 @@ __all__ = ["app", "main"]
 
 # What `fedcert --help` shows under which heading, in this order, groups of commands last.
 _HEADINGS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Run a federation": (new, simulate, status, report, server, deploy),
+    "Run a federation": (new, methods, simulate, status, report, server, deploy),
     "On a device": (plan, commit, personalize, predict, submit, monitor),
     "For everybody": (certify, verify, bundle, prior, keys),
 }
@@ -69,7 +70,7 @@ def _before_any_command(
         typer.Option(
             "--import",
             metavar="MODULE",
-            help="Import a module that registers a prior or a recipe of somebody's own, "
+            help="Import a module that registers a prior, recipe, or method of somebody's own, "
             "which runs its code; may be repeated.",
         ),
     ] = None,

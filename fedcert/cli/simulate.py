@@ -121,7 +121,10 @@ def _print_results(output: Path, results: dict[str, Any], summary: dict[str, Any
     checked = read_results(results)
     for sentence in verdict(checked, headline(checked)):
         say(sentence)
-    say(f"prior: {results['prior']['choice']}")
+    named = "prior" if results["method"] == "prior" else "method"
+    say(f"{named}: {results['prior']['choice']}")
+    if (elsewhere := summary["mean_error_elsewhere"]) is not None:
+        say(f"on other new clients' tests the same adapters are wrong for {elsewhere:.1%}")
     for kind, risk in summary["best_of_1000"].items():
         say(f"  best of 1000 candidates, {kind:<10} risk {risk:.3f}")
     say(f"{summary['seconds']:g} s, peak memory {summary['peak_rss_mib']} MiB")

@@ -89,6 +89,10 @@ class AdapterMethod(AveragingMethod):
         vector = decode(space, {**state, **zeros}, space_digest=space.digest)
         return vector.astype(np.float32)
 
+    def trained(self, space: AdapterSpace) -> slice:
+        """Return which coordinates a client trains: the head's, where the layers stay put."""
+        return head_part(space) if self.federated.local.head_only else slice(None)
+
     def _home(self, space: AdapterSpace) -> set[str]:
         if self.federated.averages_head:
             return set()

@@ -206,6 +206,7 @@ def local_round(
         return train_from(
             received, model, examples, seed=seed, settings=settings.local,
             proximal_mu=settings.proximal_mu, prepared=prepared,
+            part=head_part(model.space) if settings.local.head_only else slice(None),
         )  # fmt: skip
     head = head_part(model.space)
     start = received.copy()

@@ -81,6 +81,7 @@ class Client(_Record):
     verified: bool | None = None
     local_bound: Share | None = None
     local_error: Share | None = None
+    elsewhere_error: Share | None = None
 
 
 class BoundByN(_Record):
@@ -203,6 +204,7 @@ class Results(_Record):
     clients: tuple[Client, ...]
     description: Text | None = None
     seed: AnyText = ""
+    method: Text = "prior"
     command: Text | None = None
     machine: Table[Text, AnyText] = {}
     versions: Table[Text, AnyText] = {}

@@ -22,6 +22,8 @@ class Headline:
         New clients that got a certificate.
     mean_bound, mean_error
         Means over clients; the error over the `measured` clients that have test data.
+    elsewhere
+        Mean error of the clients' adapters on other new clients' tests.
     local_bound, local_error
         The same of a head that each client would have trained without the federation.
     nonvacuous
@@ -43,6 +45,7 @@ class Headline:
     clients: int
     mean_bound: float | None
     mean_error: float | None
+    elsewhere: float | None
     local_bound: float | None
     local_error: float | None
     nonvacuous: int | None
@@ -65,6 +68,7 @@ def headline(results: Results) -> Headline:
         clients=len(clients),
         mean_bound=_mean(client.bound for client in clients),
         mean_error=_mean(error for _, error in measured),
+        elsewhere=_mean(c.elsewhere_error for c in clients if c.elsewhere_error is not None),
         local_bound=_mean(c.local_bound for c in clients if c.local_bound is not None),
         local_error=_mean(c.local_error for c in clients if c.local_error is not None),
         nonvacuous=None if chance is None else sum(c.bound < chance for c in clients),

@@ -66,9 +66,13 @@ def _pays(results: Results, figures: Headline) -> str:
     if mean > error:
         return f"The federation pays: {alone}."
     if mean < -error:
+        advice = (
+            'let the run plan how labels are spent (certificate.recipe = "planned")'
+            if results.method == "prior"
+            else 'take another method (method = "prior")'
+        )
         return (
-            f"The federation does not pay here: {alone}. Let more clients train, or let the "
-            'run plan how labels are spent (certificate.recipe = "planned").'
+            f"The federation does not pay here: {alone}. Let more clients train, or {advice}."
         )
     return f"The federation makes no clear difference here: {alone}."
 

@@ -1,0 +1,263 @@
+"""Second part of ``make bench-methods``: every method launched by its setting, as users do.
+
+Each run is one of `simulate`, at the settings of its scenario: nothing is tuned. Beside it,
+what `personal.pull` and `personal.keep` trade: own error, error elsewhere, and certificate over
+a grid, from the adapter that one run of FedAvg published. Rows are kept in the cache, so that a
+benchmark which stopped goes on, and are written after each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedcert.bundles import Bundle
+from fedcert.certificates import PosteriorSplitRecipe
+from fedcert.errors import FedcertError, SettingsError
+from fedcert.methods import METHODS
+from fedcert.protocol.seeds import recipe_for_attempt
+from fedcert.runs.machine import describe_machine, versions
+from fedcert.scenarios import load_scenario
+from fedcert.search.learning import finetuned
+from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.federations import (
+    NotMeasuredError,
+    only_remembered,
+    remembered,
+)
+from fedcert.simulations.benchmarks.launched_page import launched_figures, launched_page
+from fedcert.simulations.benchmarks.publishing import publish, record_of
+from fedcert.simulations.benchmarks.recipes import limit
+from fedcert.simulations.simulating import simulate
+from fedcert.strategies.elsewhere import errors_elsewhere
+from fedcert.strategies.local_learner import scorers
+from fedcert.threads import torch_threads
+
+__all__ = ["CASES", "Case", "main"]
+
+# Raise it when a run gives something else for the same settings.
+_VERSION = 1
+SEEDS = (0, 1, 2)
+PULLS = (0.001, 0.01, 0.1, 1.0, 10.0)
+KEEPS = (0.0, 0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scenario with the settings that all its runs have."""
+
+    scenario: str
+    options: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, method: str, seed: int) -> RunSettings:
+        """Return the settings of one run."""
+        flat = {
+            "seed": seed,
+            "method": method,
+            "scenario.name": self.scenario,
+            "evaluation.baselines": False,
+            "evaluation.clients": 1,
+            "device": "cpu",
+            **{f"scenario.options.{name}": value for name, value in self.options.items()},
+            **self.settings,
+        }
+        return RunSettings.from_flat(flat)
+
+
+CASES = (
+    Case("digits", {"upstream": 64, "new": 20}),
+    Case("named-intents", {}, {"training.steps": 24, "training.batch_size": 64}),
+    Case("intents", {"upstream": 64, "new": 12}),
+    Case("politeness", {"new": 12}),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Launch, and render; a part of the benchmark goes to a folder of its own."""
+    options = _options(arguments)
+    cases = [
+        case for case in CASES if not options.scenario or case.scenario in options.scenario
+    ]
+    if options.quick:
+        quick = {"averaging.rounds": 3, "averaging.steps": 5}
+        small = {"upstream": 24, "new": 6}
+        cases = [replace(c, options=small, settings=c.settings | quick) for c in cases]
+    try:
+        with torch_threads(1), only_remembered() if options.finished else nullcontext():
+            for launched in _growing(cases, options.method or list(METHODS), options.seeds):
+                record = (record_of("methods") if options.output is None else {}) | {
+                    "launched": launched
+                }
+                documents = {
+                    "launched.md": launched_page(launched),
+                    **launched_figures(launched),
+                }
+                publish("methods", record, documents, folder=options.output)
+    except FedcertError as error:
+        sys.exit(f"error: {error}")
+
+
+def _growing(
+    cases: Sequence[Case], methods: Sequence[str], seeds: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Yield the record after each run that was not known before, and at the end."""
+    table: list[dict[str, Any]] = []
+    trades: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
+    refused: list[dict[str, str]] = []
+
+    def record() -> dict[str, Any]:
+        return {
+            "command": "make bench-methods",
+            "seeds": list(seeds),
+            "machine": describe_machine(),
+            "versions": versions(),
+            "cases": [asdict(case) for case in cases],
+            "missing": missing,
+            "refused": refused,
+            "table": table,
+            "trade": trades,
+        }
+
+    for seed in seeds:
+        for case in cases:
+            for method in methods:
+                try:
+                    found = _launched(case, method, seed)
+                except NotMeasuredError:
+                    continue
+                except SettingsError as error:
+                    if "'method'" in str(error):  # the method is none for this base model
+                        entry = {"scenario": case.scenario, "method": method}
+                        refused.append(entry | {"reason": str(error)})
+                        continue
+                    missing[case.scenario] = str(error)
+                    break
+                table += found["rows"]
+                trades += found["trade"]
+                yield record()
+    yield record()
+
+
+def _launched(case: Case, method: str, seed: int) -> dict[str, Any]:
+    settings = case.run(method, seed)
+    identity = {"version": _VERSION, "settings": settings.model_dump()}
+    sys.stdout.write(f"{case.scenario}, {method}, seed {seed}\n")
+    sys.stdout.flush()
+
+    def compute() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            done = simulate(settings, output=Path(folder) / "run", runner="inprocess")
+            bundle = Bundle.load(done.output / "bundle")
+            trade = _trade(settings, bundle, done.output) if method == "fedavg-local" else []
+            row = _row(done.results, settings)
+        named = {"scenario": case.scenario, "seed": seed}
+        return {"rows": [named | row], "trade": [named | each for each in trade]}
+
+    found: dict[str, Any] = remembered("launched", identity, compute)
+    return found
+
+
+def _row(results: dict[str, Any], settings: RunSettings) -> dict[str, Any]:
+    clients = results["clients"]
+    errors = np.array([client["test_error"] for client in clients])
+    elsewhere = [c["elsewhere_error"] for c in clients if c["elsewhere_error"] is not None]
+    bounds = np.array([client["bound"] for client in clients])
+    n, sent = settings.certificate.support_size, results["communication"]
+    worst = np.sort(errors)[-max(1, round(len(errors) / 10)) :]
+    return {
+        "method": settings.method,
+        "n": n,
+        "clients": len(clients),
+        "error": float(errors.mean()),
+        "worst_decile_error": float(worst.mean()),
+        "elsewhere": float(np.mean(elsewhere)) if elsewhere else None,
+        "certificate": float(bounds.mean()),
+        "nonvacuous": float((bounds < results["chance"]).mean()),
+        # What a certificate would be if this run's own predictors came for free.
+        "own_limit": limit(errors, n, settings.certificate.delta),
+        "verified": all(client["verified"] for client in clients),
+        "up_bytes": sent["upload_bytes_per_client"],
+        "down_bytes": sent["download_bytes_per_new_client"],
+        "client_seconds": float(np.mean([client["seconds"] for client in clients])),
+    }
+
+
+def _trade(settings: RunSettings, bundle: Bundle, output: Path) -> list[dict[str, Any]]:
+    """Personalize under each pull and keep, from what one run published.
+
+    The same split as in a run, in the order of the examples: means, no certificates.
+    """
+    scenario = load_scenario(settings.scenario.name, settings.scenario.options)
+    model = bundle.task(bundle.load_base(str(output / "base-model"))).model()
+    size, center = settings.certificate.support_size, bundle.prior.center()
+    served = recipe_for_attempt(bundle.recipes.recipe_for(size), 1)
+    if not isinstance(served, PosteriorSplitRecipe) or served.refinement != "finetune":
+        return []  # the head alone is trained, which has its own pull
+    rows = []
+    for pull in PULLS:
+        tuned = {}
+        for client, scorer in scorers(model, scenario, margin_tolerance=1e-4):
+            examples = scenario.support_examples(client, size)
+            choosing = examples.take(served.choosing(size).as_slice())
+            tuned[client] = finetuned(
+                scorer,
+                choosing,
+                center,
+                steps=served.tuning_steps,
+                learning_rate=served.learning_rate,
+                pull=pull,
+            )
+        for keep in KEEPS:
+            mixed = {name: keep * center + (1 - keep) * own for name, own in tuned.items()}
+            elsewhere = errors_elsewhere(mixed, model, scenario)
+            bounds, errors = [], []
+            for client, scorer in scorers(model, scenario, margin_tolerance=1e-4):
+                examples = scenario.support_examples(client, size)
+                rest = examples.take(served.certifying(size).as_slice())
+                wrong = int(scorer.score(mixed[client][None], rest).wrong.sum())
+                bounds.append(served.bound(wrong, len(rest)))
+                tests = scenario.test_examples(client)
+                if tests is not None:
+                    wrongs = scorer.score(mixed[client][None], tests).wrong
+                    errors.append(float(wrongs.mean()))
+            rows.append(
+                {
+                    "pull": pull,
+                    "keep": keep,
+                    "n": size,
+                    "error": float(np.mean(errors)),
+                    "elsewhere": float(np.mean(list(elsewhere.values()))),
+                    "certificate": float(np.mean(bounds)),
+                }
+            )
+    return rows
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="launched", description=__doc__)
+    parser.add_argument("--scenario", action="append", help="this one alone; may be repeated")
+    parser.add_argument("--method", action="append", help="this one alone; may be repeated")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--quick", action="store_true", help="a size that shows that it runs")
+    parser.add_argument(
+        "--finished", action="store_true", help="measure nothing: render what is finished"
+    )
+    parser.add_argument("--output", type=Path, help="folder for the record and the page")
+    options = parser.parse_args(arguments)
+    if options.quick and options.output is None:
+        parser.error("--quick does not go into docs/: name a folder by --output")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Renders docs/launched.md and its figures from the launched methods' rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fedcert.reports.curves import Curve, draw_curves
+from fedcert.reports.svg import PALETTE, WIDE
+from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
+
+__all__ = ["launched_figures", "launched_page"]
+
+_KEYS = (
+    "error", "worst_decile_error", "certificate", "nonvacuous", "own_limit", "up_bytes",
+    "down_bytes", "client_seconds",
+)  # fmt: skip
+
+
+def launched_page(record: dict[str, Any]) -> str:
+    """Return the page as Markdown."""
+    parts = [
+        "<!-- Rendered by `make bench-methods`; do not edit. -->",
+        "# Methods, launched",
+        "",
+        "Each row is a run of `fedcert simulate SCENARIO --set method=METHOD`, with its "
+        "protocol, its traffic, and its signed certificates, at settings that nobody tuned "
+        "([methods.md](methods.md)); [benchmarks.md](benchmarks.md) tunes each method "
+        "alike, without messages. Means over new clients, and over seeds.",
+        "",
+        "* *certificate*: the mean bound; *error*: on the client's own tests; *worst tenth*: "
+        "the mean over the tenth of the clients with the largest errors.",
+        "* *elsewhere*: the same adapter's error on the other new clients' tests.",
+        "* *own limit*: what a certificate would be if the exported adapters came for free.",
+        "* *sent*, *received*: KiB of an upstream client in all its messages, and to a new "
+        "client, bundle and basis of the space included.",
+        "",
+        machine_line(record),
+        "",
+        *left_out(record),
+    ]
+    for scenario, rows in by_scenario(record):
+        parts += _scenario(scenario, rows, record)
+    return "\n".join(parts)
+
+
+def launched_figures(record: dict[str, Any]) -> dict[str, str]:
+    """Return a figure of what pull and keep trade for each scenario, by its path."""
+    figures = {}
+    for scenario in dict.fromkeys(row["scenario"] for row in record["trade"]):
+        rows = [row for row in record["trade"] if row["scenario"] == scenario]
+        curves = []
+        for color, keep in zip(PALETTE, sorted({row["keep"] for row in rows}), strict=False):
+            for key, dotted in (("error", False), ("elsewhere", True)):
+                points = _means(rows, keep, key)
+                label = f"keep {keep:g}" + (", elsewhere" if dotted else "")
+                curves.append(Curve(label, color, points, dotted=dotted))
+        figures[_figure(scenario)] = draw_curves(
+            curves,
+            name=f"launched-{scenario}-trade",
+            label="Own error and error elsewhere by the pull, one color for each share kept",
+            x_title="personal.pull",
+            y_title="error on own tests (solid), elsewhere (dotted)",
+            base=10,
+            width=WIDE,
+        )
+    return figures
+
+
+def _figure(scenario: str) -> str:
+    return f"figures/launched-{scenario}-trade.svg"
+
+
+def _means(rows: list[dict[str, Any]], keep: float, key: str) -> list[tuple[float, float]]:
+    pulls = sorted({row["pull"] for row in rows})
+    found = []
+    for pull in pulls:
+        own = [row[key] for row in rows if (row["pull"], row["keep"]) == (pull, keep)]
+        found.append((pull, float(np.mean(own))))
+    return found
+
+
+def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any]) -> list[str]:
+    seeds = sorted({row["seed"] for row in rows})
+    lines = [
+        f"## `{scenario}`",
+        "",
+        f"n = {rows[0]['n']}, seeds {', '.join(map(str, seeds))}.",
+        "",
+    ]
+    lines += [
+        "| method | certificate | error | worst tenth | elsewhere | below chance | own limit "
+        "| sent | received | seconds | runs |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    means = [
+        _mean([row for row in rows if row["method"] == method])
+        for method in dict.fromkeys(row["method"] for row in rows)
+    ]
+    means.sort(key=lambda row: row["certificate"])
+    lines += [_line(row) for row in means] + [""]
+    for entry in record["refused"]:
+        if entry["scenario"] == scenario:
+            lines += [f"`{entry['method']}` is not for this base model.", ""]
+    trade = [row for row in record["trade"] if row["scenario"] == scenario]
+    if trade:
+        lines += _trade(scenario, trade)
+    return lines
+
+
+def _trade(scenario: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Say what pull and keep trade, from the adapter of FedAvg."""
+    keeps = sorted({row["keep"] for row in rows})
+    lines = [
+        f"### Personal against general on `{scenario}`",
+        "",
+        f"![own error and error elsewhere by pull and keep]({_figure(scenario)})",
+        "",
+        "Certificate / own error / error elsewhere, fine-tuned from what FedAvg published.",
+        "",
+        f"| pull | {' | '.join(f'keep {keep:g}' for keep in keeps)} |",
+        f"|---{'|---' * len(keeps)}|",
+    ]
+    by_key = {
+        keep: [dict(_means(rows, keep, key)) for key in ("certificate", "error", "elsewhere")]
+        for keep in keeps
+    }
+    for pull in sorted({row["pull"] for row in rows}):
+        cells = [" / ".join(f"{part[pull]:.3f}" for part in by_key[keep]) for keep in keeps]
+        lines.append(f"| {pull:g} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    known = [row["elsewhere"] for row in rows if row["elsewhere"] is not None]
+    return {
+        "method": rows[0]["method"],
+        "runs": len(rows),
+        "elsewhere": float(np.mean(known)) if known else None,
+        **{key: float(np.mean([row[key] for row in rows])) for key in _KEYS},
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    elsewhere = "-" if row["elsewhere"] is None else f"{row['elsewhere']:.3f}"
+    return (
+        f"| {row['method']} | {row['certificate']:.3f} | {row['error']:.3f} "
+        f"| {row['worst_decile_error']:.3f} | {elsewhere} | {row['nonvacuous']:.0%} "
+        f"| {row['own_limit']:.3f} | {row['up_bytes'] / 1024:.1f} "
+        f"| {row['down_bytes'] / 1024:.1f} | {row['client_seconds']:.2f} | {row['runs']} |"
+    )

@@ -1,0 +1,127 @@
+"""Every method, launched as a user does: run, report, certificate, and verification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from models.tiny_encoders import save_encoder
+from simulations.federation import CLIENTS, UPSTREAM, tiny_settings
+
+from fedcert.bundles import Bundle
+from fedcert.certificates import Certificate
+from fedcert.errors import SettingsError
+from fedcert.methods import METHODS
+from fedcert.models import with_label_names
+from fedcert.reports.results import read_results
+from fedcert.scenarios import load_scenario
+from fedcert.settings import RunSettings
+from fedcert.simulations.simulating import Simulation, simulate
+from fedcert.verification import verify
+
+pytestmark = pytest.mark.filterwarnings("ignore:the labels")
+
+# A base model with a head of its own is no zero-shot classifier.
+TRAINED = [kind for kind in METHODS if kind != "zero-shot"]
+
+
+def quick(method: str, **changes: Any) -> RunSettings:
+    """Return settings of a run of a method that takes a second."""
+    few: dict[str, Any] = {
+        "averaging__rounds": 2,
+        "averaging__clients": 5,
+        "averaging__steps": 3,
+        "averaging__head_steps": 3,
+        "personal__steps": 4,
+    }
+    return tiny_settings(method=method, **few | changes)
+
+
+def _named(folder: Path, method: str, **changes: Any) -> RunSettings:
+    """Return settings whose clients have labels of their own, by name."""
+    source = save_encoder(folder / "source", "bert")
+    base = with_label_names(source, folder / "base", pooling="mean")
+    scenario = {
+        "scenario__name": "tiny_names:TinyNames",
+        "scenario__options__base": str(base),
+    }
+    return quick(method, **scenario, **changes)
+
+
+def _check(simulation: Simulation, settings: RunSettings) -> None:
+    """Look at what any run leaves behind, and verify its certificates with all there is."""
+    results = read_results(simulation.results)
+    assert results.method == settings.method
+    assert not results.failures
+    assert (simulation.output / "report.html").is_file()
+    bundle = Bundle.load(simulation.output / "bundle")
+    scenario = load_scenario(settings.scenario.name, settings.scenario.options)
+    for client in scenario.new_clients:
+        folder = simulation.output / "clients" / client
+        certificate = Certificate.read(folder / "certificate.json")
+        assert certificate.protocol is not None  # committed before the seed came
+        found = verify(
+            certificate,
+            bundle=bundle,
+            adapter=folder / "adapter",
+            data=scenario.support_examples(client, 32),
+            base=bundle.load_base(str(scenario.base_model())),
+        )
+        assert found.passed, found.reasons
+        if certificate.recipe.kind == "default":
+            assert certificate.certified_on == 32
+            np.testing.assert_array_equal(certificate.adapter_vector, bundle.prior.center())
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_every_method_is_a_run_that_ends_in_certificates(tmp_path: Path, method: str) -> None:
+    settings = quick(method)
+    simulation = simulate(settings, output=tmp_path / "run", runner="inprocess")
+    _check(simulation, settings)
+    assert read_results(simulation.results).clients[0].elsewhere_error is not None
+    asked = [c for c in CLIENTS[:UPSTREAM] if (tmp_path / "run" / "clients" / c).is_dir()]
+    assert bool(asked) == (METHODS[method].asks != "nothing")
+
+
+@pytest.mark.parametrize("method", ["zero-shot", "local", "fedrep", "mr-mtl"])
+def test_methods_serve_clients_with_labels_of_their_own(tmp_path: Path, method: str) -> None:
+    settings = _named(tmp_path, method)
+    _check(simulate(settings, output=tmp_path / "run", runner="inprocess"), settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fedavg-local", "fedrep", "ditto"])
+def test_ray_gives_what_this_process_gives(tmp_path: Path, method: str) -> None:
+    settings = quick(method)
+    bundles = []
+    for runner in ("inprocess", "ray"):
+        simulation = simulate(settings, output=tmp_path / runner, runner=runner)
+        bundles.append(Bundle.load(simulation.output / "bundle").digest)
+    assert bundles[0] == bundles[1]
+
+
+def test_a_method_that_does_not_fit_is_refused_before_anybody_works(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="zero-shot takes a base model whose logits"):
+        simulate(quick("zero-shot"), output=tmp_path / "run", runner="inprocess")
+    assert not (tmp_path / "run" / "clients").exists()
+    with pytest.raises(SettingsError, match=r"did you mean 'fedrep'\?"):
+        quick("fedrap")
+    with pytest.raises(SettingsError, match="the method ditto adds no noise"):
+        quick("ditto", privacy__epsilon=1.0)
+    with pytest.raises(SettingsError, match=r"averaging\.options"):
+        quick("fedavg", averaging__options={"widht": 3})
+
+
+def test_the_center_that_is_kept_is_part_of_what_is_certified(tmp_path: Path) -> None:
+    shares = {}
+    for keep in (0.0, 0.75):
+        settings = quick("fedavg-local", personal__keep=keep)
+        simulation = simulate(settings, output=tmp_path / str(keep), runner="inprocess")
+        _check(simulation, settings)
+        center = Bundle.load(simulation.output / "bundle").prior.center()
+        folder = simulation.output / "clients" / CLIENTS[-1]
+        shares[keep] = Certificate.read(folder / "certificate.json").adapter_vector - center
+    assert np.abs(shares[0.0]).max() > 0.01
+    np.testing.assert_allclose(shares[0.75], shares[0.0] / 4, atol=1e-9)
