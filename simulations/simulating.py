@@ -17,6 +17,7 @@ from fedcert.atomic import write_atomically
 from fedcert.clients.client_app import make_client_app
 from fedcert.devices import resolve_device
 from fedcert.errors import RunError, SettingsError, did_you_mean
+from fedcert.methods import METHODS
 from fedcert.runs.events import Events, Listener, logged_run
 from fedcert.runs.machine import PeakMemory
 from fedcert.runs.progress import Stopwatch
@@ -155,6 +156,12 @@ def _check_clients(scenario: Scenario, settings: RunSettings) -> None:
     needed = settings.fewest_adapters(training)
     if training >= needed:
         return
+    if METHODS[settings.method].asks == "rounds":
+        raise SettingsError(
+            f"setting 'method': {training} upstream clients of the scenario {scenario.name} "
+            f"would train, and {settings.method} averages over at least {needed}; let more "
+            "clients train"
+        )
     advice = "let more clients train"
     if needed == settings.server.min_pool and training >= SMALLEST_FIT:
         advice = f"lower it, or {advice}"

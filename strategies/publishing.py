@@ -257,16 +257,11 @@ def _fingerprint(settings: RunSettings, scenario: Scenario) -> str:
         for name in ("prior", "privacy", "certificate", "planning")
     }
     del sections["certificate"]["support_size"]  # how many labels new clients have here
-    if settings.method != "prior":
-        # What came later is left out of the digest of runs that do not know it.
-        method = {
-            name: getattr(settings, name) for name in ("averaging", "personal", "training")
-        }
-        sections = {
-            "certificate": sections["certificate"],
-            "planning": sections["planning"],
-        } | {
-            "method": {"kind": settings.method} | {n: s.model_dump() for n, s in method.items()}
+    if settings.method != "prior":  # which the digests of before do not name
+        del sections["prior"]
+        sections["method"] = {"kind": settings.method} | {
+            name: getattr(settings, name).model_dump()
+            for name in ("averaging", "personal", "training")
         }
     words = sections | {
         "seed": settings.seed,

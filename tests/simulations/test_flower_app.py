@@ -168,10 +168,12 @@ def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flower]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["prior", "fedrep"])
 def test_flwr_run_gives_the_certificates_of_a_simulation(
-    flower: Flower, tmp_path: Path
+    flower: Flower, tmp_path: Path, method: str
 ) -> None:
     output = tmp_path / "run"
+    rounds = {"method": method, "averaging__rounds": 2, "averaging__steps": 3}
     run = flower.run(
         output=str(output),
         scenario__name=SCENARIO,
@@ -183,10 +185,12 @@ def test_flwr_run_gives_the_certificates_of_a_simulation(
         certificate__candidates=50,
         certificate__support_size=32,
         server__min_pool=10,
+        **rounds,
     )
     assert run["status"] == "finished:completed"
     bundle = Bundle.load(output / "bundle")
-    here = simulate(tiny_settings(), output=tmp_path / "here", runner="inprocess")
+    settings = tiny_settings(**rounds)
+    here = simulate(settings, output=tmp_path / "here", runner="inprocess")
     for client in CLIENTS[UPSTREAM:]:
         certificate = Certificate.read(output / "certificates" / f"{client}.json")
         report = verify_record(certificate).extended(check_bundle(certificate, bundle))
