@@ -124,7 +124,8 @@ def test_scores_depend_on_the_adapter_alone() -> None:
     together = attack_scores(prior, pool, samples)
     alone = attack_scores(prior, pool[7:8], samples)
     for name, scores in together.items():
-        np.testing.assert_allclose(scores[7], alone[name][0], rtol=1e-9, atol=1e-9)
+        # The root of a square that cancels: a distance of zero may come out as 6e-8.
+        np.testing.assert_allclose(scores[7], alone[name][0], rtol=1e-9, atol=1e-6)
 
 
 def test_replication_is_significant_when_samples_are_near() -> None:
