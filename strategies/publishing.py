@@ -201,6 +201,11 @@ class Publisher:
             How it came about.
         recipes : RecipeTable, optional
             Which recipe serves which n, if not as the settings say.
+
+        Returns
+        -------
+        Bundle
+            Not yet written anywhere.
         """
         noted = {**notes, **self._versions.next_notes()}
         return bundle_of(prior, noted, recipes=recipes, **self._made_for)

@@ -205,6 +205,11 @@ class AveragingMethod(Method):
             The server's before the round.
         number : int
             The round.
+
+        Returns
+        -------
+        Mapping
+            Shapes by name.
         """
         del space, number
         return {name: array.shape for name, array in state.items()}
@@ -254,6 +259,11 @@ class AveragingMethod(Method):
             In the order of their clients' names: a sum's last bits depend on it.
         number : int
             The round.
+
+        Returns
+        -------
+        State
+            What the next round begins with, or what is published.
         """
         del state, number
         weights = [update.weight for update in updates]

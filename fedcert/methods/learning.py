@@ -60,6 +60,11 @@ def split_recipe(refinement: str, choose_fraction: float, terms: Mapping[str, An
         Share of the examples to learn from.
     terms : Mapping
         What every recipe takes.
+
+    Returns
+    -------
+    Recipe
+        With the finalist that the refinement makes.
     """
     return PosteriorSplitRecipe(
         candidates=1, refinement=refinement, choose_fraction=choose_fraction, **terms

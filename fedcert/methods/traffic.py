@@ -41,6 +41,11 @@ def traffic_of(method: Method, space: AdapterSpace, *, upstream: int) -> Traffic
         The coordinates of adapters.
     upstream : int
         How many upstream clients there are, which share the rounds.
+
+    Returns
+    -------
+    Traffic
+        In bytes.
     """
     if isinstance(method, AveragingMethod):
         state = method.start(space, seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from models.tiny_encoders import save_encoder
 from simulations.federation import CLIENTS, UPSTREAM, tiny_settings
 
 from fedcert.bundles import Bundle
-from fedcert.certificates import Certificate
+from fedcert.certificates import Certificate, PosteriorSplitRecipe
 from fedcert.errors import SettingsError
 from fedcert.methods import METHODS
 from fedcert.models import with_label_names
 from fedcert.reports.results import read_results
 from fedcert.scenarios import load_scenario
+from fedcert.search import BatchedScorer
+from fedcert.search.session import SupportSession
 from fedcert.settings import RunSettings
 from fedcert.simulations.simulating import Simulation, simulate
 from fedcert.verification import verify
@@ -115,13 +118,20 @@ def test_a_method_that_does_not_fit_is_refused_before_anybody_works(tmp_path: Pa
 
 
 def test_the_center_that_is_kept_is_part_of_what_is_certified(tmp_path: Path) -> None:
-    shares = {}
-    for keep in (0.0, 0.75):
-        settings = quick("fedavg-local", personal__keep=keep)
-        simulation = simulate(settings, output=tmp_path / str(keep), runner="inprocess")
-        _check(simulation, settings)
-        center = Bundle.load(simulation.output / "bundle").prior.center()
-        folder = simulation.output / "clients" / CLIENTS[-1]
-        shares[keep] = Certificate.read(folder / "certificate.json").adapter_vector - center
-    assert np.abs(shares[0.0]).max() > 0.01
-    np.testing.assert_allclose(shares[0.75], shares[0.0] / 4, atol=1e-9)
+    settings = quick("fedavg-local", personal__keep=0.75)
+    simulation = simulate(settings, output=tmp_path / "run", runner="inprocess")
+    _check(simulation, settings)
+    bundle = Bundle.load(simulation.output / "bundle")
+    kept = bundle.recipes.recipe_for(32)
+    assert isinstance(kept, PosteriorSplitRecipe)
+    examples = load_scenario(settings.scenario.name, {}).support_examples(CLIENTS[-1], 32)
+    base = bundle.load_base(str(simulation.output / "base-model"))
+    scorer = BatchedScorer(bundle.task(base).model(), margin_tolerance=1e-4)
+    session = SupportSession(kept, bundle.prior, scorer, examples, seed="0" * 64)
+    center = bundle.prior.center()
+    moved = [
+        recipe.refine(session.only(recipe.choosing(32)))[0] - center
+        for recipe in (kept, replace(kept, keep=0.0))
+    ]
+    assert np.abs(moved[1]).max() > 0.01
+    np.testing.assert_allclose(moved[0], moved[1] / 4, atol=1e-7)
