@@ -10,6 +10,7 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
@@ -19,13 +20,22 @@ from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.errors import SettingsError, did_you_mean
 
-__all__ = ["Scenario", "absolute_options", "load_scenario", "scenario_defaults"]
+__all__ = [
+    "Scenario",
+    "absolute_options",
+    "load_scenario",
+    "option_names",
+    "scenario_defaults",
+]
 
 _PACKAGE = "fedcert.simulations.scenarios"
 
 
 class Scenario(ABC):
     """Data, tasks and base model of one federation.
+
+    The arguments of its constructor are its options. Where an argument's default is a frozen
+    dataclass, that is a group of options: one for each field.
 
     Every method gives the same answer for the same constructor arguments. The examples of
     pretraining, upstream training, support and test must be disjoint: a certificate on an
@@ -118,22 +128,37 @@ def load_scenario(name: str, options: Mapping[str, Any]) -> Scenario:
         If there is no such scenario, or an option does not fit it.
     """
     scenario = _find_class(name)
-    parameters = inspect.signature(scenario).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    parameters = inspect.signature(scenario).parameters.values()
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    known = option_names(scenario)
     for option in options if not takes_any else ():
-        if option not in parameters:
+        if option not in known:
             raise SettingsError(
                 f"scenario {name!r} does not take these options: it has no option {option!r}, "
-                f"but {', '.join(sorted(parameters)) or 'none at all'}"
-                f"{did_you_mean(option, parameters)}"
+                f"but {', '.join(sorted(known)) or 'none at all'}"
+                f"{did_you_mean(option, known)}"
             )
+    groups: dict[str, Any] = {p.name: p.default for p in parameters if is_dataclass(p.default)}
+    alone = dict(options)
     try:
-        return scenario(**options)
+        for argument, group in groups.items():
+            names = [field.name for field in fields(group) if field.name in options]
+            groups[argument] = replace(group, **{name: alone.pop(name) for name in names})
+        return scenario(**alone, **groups)
     except TypeError as error:
         reason = str(error).replace(f"{scenario.__name__}.__init__() ", "")
         raise SettingsError(
             f"scenario {name!r} does not take these options: {reason}"
         ) from error
+
+
+def option_names(scenario: type[Scenario]) -> list[str]:
+    """Return the names of a scenario's options."""
+    found = []
+    for name, parameter in inspect.signature(scenario).parameters.items():
+        group = parameter.default
+        found += [field.name for field in fields(group)] if is_dataclass(group) else [name]
+    return found
 
 
 def absolute_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

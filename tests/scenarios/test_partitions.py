@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,13 @@ def _installed() -> None:
 
 
 def _partition(kind: str, **changes: Any) -> Partition:
-    values = {"clients": 10, "alpha": 0.3, "classes": 2, "smallest": 10, "seed": 0}
-    return Partition(kind, **values | changes)
+    return Partition(kind, **{"partitions": 10} | changes)
+
+
+def _dealt(
+    kind: str, rows: Sequence[np.ndarray], *, smallest: int = 10, seed: int = 0, **changes: Any
+) -> np.ndarray:
+    return _partition(kind, **changes).deal(*rows, smallest=smallest, seed=seed)
 
 
 def _rows() -> tuple[np.ndarray, np.ndarray]:
@@ -39,15 +45,15 @@ def _rows() -> tuple[np.ndarray, np.ndarray]:
 def test_an_item_has_one_client_and_the_seed_decides(kind: str) -> None:
     _installed()
     items, labels = _rows()
-    clients = _partition(kind).deal(items, labels)
+    clients = _dealt(kind, [items, labels])
     for item in items[:50]:
         assert len(set(clients[items == item])) == 1
     assert len(set(clients)) == 10
-    np.testing.assert_array_equal(_partition(kind).deal(items, labels), clients)
+    np.testing.assert_array_equal(_dealt(kind, [items, labels]), clients)
     order = keyed_generator("tests/partitions").permutation(len(items))
-    shuffled = _partition(kind).deal(items[order], labels[order])
+    shuffled = _dealt(kind, [items[order], labels[order]])
     np.testing.assert_array_equal(shuffled, clients[order])
-    assert (_partition(kind, seed=1).deal(items, labels) != clients).any()
+    assert (_dealt(kind, [items, labels], seed=1) != clients).any()
 
 
 def test_a_small_alpha_skews_the_labels() -> None:
@@ -55,7 +61,7 @@ def test_a_small_alpha_skews_the_labels() -> None:
     items, labels = _rows()
 
     def skew(alpha: float) -> float:
-        clients = _partition("dirichlet", alpha=alpha, smallest=1).deal(items, labels)
+        clients = _dealt("dirichlet", [items, labels], alpha=alpha, smallest=1)
         shares = [
             np.bincount(labels[clients == client], minlength=5) / (clients == client).sum()
             for client in set(clients)
@@ -68,7 +74,7 @@ def test_a_small_alpha_skews_the_labels() -> None:
 def test_pathological_clients_have_the_asked_number_of_labels() -> None:
     _installed()
     items, labels = _rows()
-    clients = _partition("pathological", classes=3).deal(items, labels)
+    clients = _dealt("pathological", [items, labels], classes=3)
     assert {len(set(labels[clients == client])) for client in set(clients)} == {3}
 
 
@@ -76,7 +82,7 @@ def test_what_cannot_be_dealt_out_says_what_to_change() -> None:
     _installed()
     items, labels = _rows()
     with pytest.raises(SettingsError, match="lower `partitions` or `smallest`"):
-        _partition("dirichlet", smallest=500).deal(items, labels)
+        _dealt("dirichlet", [items, labels], smallest=500)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +90,7 @@ def test_what_cannot_be_dealt_out_says_what_to_change() -> None:
     [
         ({"kind": "iid"}, "choose dirichlet or pathological"),
         ({"alpha": 0.0}, "positive alpha"),
-        ({"clients": 1}, "at least 2"),
+        ({"partitions": 1}, "at least 2"),
         ({"classes": 1}, "at least 2"),
     ],
 )
@@ -99,7 +105,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(SettingsError, match=r"fedcert\[data\]"):
-        _partition("dirichlet").deal(*_rows())
+        _dealt("dirichlet", _rows())
 
 
 def test_a_table_without_clients(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def scenario(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Intents:
     found = load_scenario("intents", SMALL | {"data": str(folder), "base": str(base)})
     assert isinstance(found, Intents)
     # The tiny model takes no longer texts.
-    found._base._max_length = 8
+    object.__setattr__(found._base.options, "max_length", 8)
     return found
 
 

@@ -127,7 +127,7 @@ def test_other_scenarios_share_their_labels() -> None:
 @pytest.mark.parametrize(("setting", "ways"), [("mixed", 5), ("domain", 10)])
 def test_clinc_gives_every_client_enough(setting: str, ways: int, encoder: Path) -> None:
     scenario = NamedIntents(setting=setting, base=str(encoder))
-    scenario._base._max_length = 8
+    object.__setattr__(scenario._base.options, "max_length", 8)
     for client in scenario.new_clients:
         assert len(scenario.labels_of(client)) == ways
         assert len(scenario.support_examples(client, 128)) == 128

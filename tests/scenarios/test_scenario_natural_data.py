@@ -34,7 +34,7 @@ def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def _shortened(scenario: Scenario) -> Scenario:
-    scenario._base._max_length = 8  # type: ignore[attr-defined]
+    object.__setattr__(scenario._base.options, "max_length", 8)
     return scenario
 
 

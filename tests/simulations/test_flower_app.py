@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import socket
@@ -20,6 +19,7 @@ import pytest
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.clients.client_app import app as client_app
+from fedcert.scenarios import option_names
 from fedcert.settings import RunSettings
 from fedcert.simulations.scenarios.digits import Digits
 from fedcert.simulations.scenarios.own_data import OwnData
@@ -66,9 +66,9 @@ def test_its_options_are_a_scenarios_own_and_left_to_it(config: dict[str, Any]) 
     }
     # Empty: any other value would reach every scenario, also one that lacks the option.
     assert set(options.values()) == {""}
-    known = {*inspect.signature(Digits).parameters, *inspect.signature(OwnData).parameters}
+    known = {*option_names(Digits), *option_names(OwnData)}
     # `flwr run` has no mappings.
-    assert set(inspect.signature(OwnData).parameters) - {"phrases"} <= options.keys() <= known
+    assert set(option_names(OwnData)) - {"phrases"} <= options.keys() <= known
 
 
 def test_its_config_is_accepted(config: dict[str, Any]) -> None:
