@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling bench-tables bench-named test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling bench-tables bench-named bench-promises test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -50,6 +50,9 @@ bench-methods: $(INSTALLED) ## compare with every baseline and render docs/bench
 
 bench-named: $(INSTALLED) ## measure clients' own labels, with names, and render docs/named.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.named
+
+bench-promises: $(INSTALLED) ## measure what certificates promise beside the bound, and render docs/promises.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.promises
 
 bench-sweeps: $(INSTALLED) ## vary M, d, pool and shift one at a time and render docs/sweeps.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.sweeps

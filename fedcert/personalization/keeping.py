@@ -13,9 +13,9 @@ import numpy as np
 from fedcert.adapters.classifier_file import read_classifier
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.adapters.task import Task
-from fedcert.bundles import Bundle
 from fedcert.certificates import Answers, Choice, Evidence, Outcome, Recipe, Span
 from fedcert.data.examples import Examples
+from fedcert.priors import Prior
 from fedcert.search import exported_logits
 
 __all__ = ["ExportedEvidence", "kept_promises", "mark_threshold"]
@@ -26,10 +26,10 @@ class ExportedEvidence(Evidence):
 
     Parameters
     ----------
-    bundle : Bundle
-        Its prior's center is the default adapter.
     task : Task
         The bundle's, with the client's labels.
+    prior : Prior
+        The bundle's; its center is the default adapter.
     adapter : Path
         The adapter folder that is certified.
     ordered : Examples
@@ -42,8 +42,8 @@ class ExportedEvidence(Evidence):
 
     def __init__(
         self,
-        bundle: Bundle,
         task: Task,
+        prior: Prior,
         adapter: Path,
         ordered: Examples,
         *,
@@ -51,7 +51,7 @@ class ExportedEvidence(Evidence):
         tolerance: float,
     ) -> None:
         super().__init__(tolerance)
-        self._bundle, self._task, self._adapter = bundle, task, adapter
+        self._task, self._prior, self._adapter = task, prior, adapter
         places = np.arange(len(ordered))
         certify = (places >= span.start) & (places < span.stop)
         self._certifying = ordered.take(places[certify])
@@ -71,11 +71,11 @@ class ExportedEvidence(Evidence):
 
     def of(self, rival: str) -> Answers:
         """Return another model's answers on the same certifying examples."""
-        center = self._bundle.prior.center()
+        center = self._prior.center()
         vector = np.zeros_like(center) if rival == "base" else center
         with tempfile.TemporaryDirectory() as folder:
             write_peft_adapter(
-                self._bundle.space,
+                self._task.space,
                 vector,
                 Path(folder),
                 base_name=self._task.base.name,

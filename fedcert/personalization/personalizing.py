@@ -235,7 +235,7 @@ def personalize(
             recipe,
             chosen.choice,
             ExportedEvidence(
-                bundle, model.task, staging, ordered, span=span, tolerance=tolerance
+                model.task, bundle.prior, staging, ordered, span=span, tolerance=tolerance
             ),
         )
         mark_threshold(staging, promises)

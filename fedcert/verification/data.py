@@ -101,8 +101,8 @@ def _promises(
     """Count again what the recipe promises."""
     recipe, choice = certificate.recipe, certificate.choice
     evidence = ExportedEvidence(
-        bundle,
         task,
+        bundle.prior,
         adapter,
         ordered,
         span=recipe.certifies_on(choice, len(ordered)),

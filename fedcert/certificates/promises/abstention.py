@@ -25,7 +25,7 @@ is left to choose, at one eighth of the budget each."""
 _FEWEST = 16
 """With fewer answers nothing is said about them."""
 
-_STEP = 1e-4
+_HIGHEST = 1e6
 # How far a threshold may lie from the one that another machine chooses.
 _NEAR = 1e-3
 
@@ -89,12 +89,17 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
     ----------
     most_wrong : float
         Error among the answered that the threshold is chosen for, in (0, 1) (default: 0.1).
+    threshold : float or None
+        A threshold that is fixed beforehand, as by clients that plan; it costs nothing, and
+        serves where an adapter is trained on the choosing examples, whose margins then say
+        little (default: None, which has the examples choose).
     """
 
     kind: ClassVar[str] = "abstention"
     outcome: ClassVar[type[Outcome]] = AbstentionOutcome
 
     most_wrong: float = 0.1
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,13 +107,23 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
             raise CertificateError(
                 f"most_wrong must lie between 0 and 1, not {self.most_wrong!r}"
             )
+        known = self.threshold is None or isinstance(self.threshold, float)
+        if not known or not 0 <= (self.threshold or 0.0) < _HIGHEST:
+            raise CertificateError(
+                f"a threshold is a number of logits from 0 on, not {self.threshold!r}"
+            )
 
     @classmethod
     def asked(cls, argument: str | None, *, share: float) -> Self:
-        """Make the promise of the wanted error among the answered."""
+        """Make the promise of the wanted error among the answered, maybe ``@`` a threshold."""
         if argument is None:
             return cls(share=share)
-        return cls(share=share, most_wrong=float(argument))
+        error, at, threshold = argument.partition("@")
+        return cls(
+            share=share,
+            most_wrong=float(error),
+            threshold=float(threshold) if at else None,
+        )
 
     def choose(self, evidence: Evidence, ground: Ground) -> float | None:
         """Return the threshold that answers most and still promises what is wanted.
@@ -128,12 +143,14 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
         float or None
             A multiple of 1e-4; None if no example is left to choose.
         """
+        if self.threshold is not None:
+            return self.threshold
         if evidence.choosing is None:
             return None
         margins = np.unique(evidence.choosing.margins)
         between = (margins[1:] + margins[:-1]) / 2
-        candidates = np.round(between[np.isfinite(between)] / _STEP) * _STEP
-        return self._best([0.0, *map(float, candidates)], evidence.choosing, evidence, ground)
+        found = (round(float(value), 4) for value in between[np.isfinite(between)])
+        return self._best([0.0, *found], evidence.choosing, evidence, ground)
 
     def count(
         self, evidence: Evidence, chosen: float | None, ground: Ground
@@ -159,7 +176,7 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
             chosen = self._best(THRESHOLDS, evidence.certifying, evidence, ground)
         answered, judged, wrong = _counts(evidence.certifying, chosen, evidence.tolerance)
         outcome = AbstentionOutcome(
-            threshold=round(chosen, 4),
+            threshold=chosen,
             answered=answered,
             judged=judged,
             wrong=wrong,
@@ -189,7 +206,11 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
                 f"{answered} answers of {ground.trials}, {judged} of them judged and {wrong} "
                 "wrong, cannot be"
             )
-        if not ground.chosen_on and outcome.threshold not in THRESHOLDS:
+        if self.threshold is not None and outcome.threshold != self.threshold:
+            raise CertificateError(
+                f"the threshold was fixed at {self.threshold}, not at {outcome.threshold}"
+            )
+        if self._paid(ground) > 1 and outcome.threshold not in THRESHOLDS:
             raise CertificateError(
                 f"the threshold {outcome.threshold} is none of those that are paid for"
             )
@@ -268,11 +289,12 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
         ground : Ground
             What the promise stands on.
         """
-        chosen = (
-            "a threshold chosen by the other examples"
-            if ground.chosen_on
-            else f"one of {len(THRESHOLDS)} thresholds, all of which are paid for"
-        )
+        if self.threshold is not None:
+            chosen = "a threshold fixed beforehand"
+        elif ground.chosen_on:
+            chosen = "a threshold chosen by the other examples"
+        else:
+            chosen = f"one of {len(THRESHOLDS)} thresholds, all of which are paid for"
         beginning = (
             f"With an answer only where the highest logit exceeds the second by more than "
             f"{outcome.threshold:g}, {chosen},"
@@ -292,7 +314,12 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
 
     def _half(self, ground: Ground) -> float:
         """Return the budget of each of the two statements."""
-        return ground.budget / 2 / (1 if ground.chosen_on else len(THRESHOLDS))
+        return ground.budget / 2 / self._paid(ground)
+
+    def _paid(self, ground: Ground) -> int:
+        """Return how many thresholds are paid for."""
+        free = self.threshold is not None or ground.chosen_on
+        return 1 if free else len(THRESHOLDS)
 
     def _best(
         self, thresholds: Sequence[float], answers: Answers, evidence: Evidence, ground: Ground

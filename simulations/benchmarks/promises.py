@@ -1,0 +1,99 @@
+"""``make bench-promises``: what a certificate says beside its bound.
+
+Each kind of promise has a module of its own beside this one; this one puts their rows into one
+record and one page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedcert.errors import FedcertError, SettingsError
+from fedcert.runs.machine import describe_machine, versions
+from fedcert.simulations.benchmarks import promise_episodes, promises_kept
+from fedcert.simulations.benchmarks.promises_page import promises_page
+from fedcert.simulations.benchmarks.publishing import publish, record_of
+from fedcert.threads import torch_threads
+
+__all__ = ["main"]
+
+SEEDS = (0,)
+EPISODES = 10_000
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the asked parts, keep the others of the last record, and render the page."""
+    options = _options(arguments)
+    record = dict(record_of("promises")) if options.output is None else {}
+    record |= {
+        "command": "make bench-promises",
+        "seeds": list(options.seeds),
+        "delta": promises_kept.DELTA,
+        "machine": describe_machine(),
+        "versions": versions(),
+    }
+    try:
+        with torch_threads(1):
+            for part in options.part:
+                for table in _PARTS[part](options):
+                    record |= table
+                    page = {"promises.md": promises_page(record)}
+                    publish("promises", record, page, folder=options.output)
+    except FedcertError as error:
+        sys.exit(f"error: {error}")
+
+
+def _played(options: argparse.Namespace) -> Any:
+    found = []
+    for row in promise_episodes.rows(options.episodes):
+        found.append(row)
+        _say(".")
+    yield {"validity": found}
+
+
+def _kept(options: argparse.Namespace) -> Any:
+    table: dict[str, list[dict[str, Any]]] = {}
+    missing = {}
+    cases = [c for c in promises_kept.CASES if options.case in ("", c.cell.scenario)]
+    earlier = record_of("promises").get("kept", []) if options.output is None else []
+    for case in cases:
+        name = case.cell.scenario
+        _say(f"{name}: ")
+        try:
+            table[name] = [
+                row
+                for seed in options.seeds
+                for row in promises_kept.rows(case, seed, lambda: _say("."))
+            ]
+        except SettingsError as error:  # data or base model are not on this machine
+            missing[name] = str(error)
+            continue
+        kept = [row for row in earlier if row["scenario"] not in table]
+        measured = [row for rows in table.values() for row in rows]
+        yield {"kept": [*kept, *measured], "missing": missing}
+
+
+_PARTS = {"kept": _kept, "validity": _played}
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", nargs="*", choices=sorted(_PARTS), default=list(_PARTS))
+    parser.add_argument("--case", default="", help="one scenario alone")
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--episodes", type=int, default=EPISODES)
+    parser.add_argument("--output", type=Path, help="a folder for a part of it")
+    return parser.parse_args(arguments)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()
