@@ -170,6 +170,7 @@ def descend(
     seed: int,
     settings: FinetuneSettings,
     prepared: PreparedInputs | None = None,
+    penalty: Callable[[], torch.Tensor] | None = None,
 ) -> Descent:
     """Train parameters in place.
 
@@ -189,6 +190,8 @@ def descend(
         Steps, batch size, learning rate, and weight decay.
     prepared : PreparedInputs, optional
         `model.prepare` of the encoded examples, if it is known.
+    penalty : callable, optional
+        What of the parameters is added to the loss, besides weight decay (default: nothing).
 
     Returns
     -------
@@ -216,7 +219,8 @@ def descend(
 
     def loss(batch: torch.Tensor | None) -> torch.Tensor:
         wanted = labels if batch is None else labels[batch.to(labels.device)]
-        return cross_entropy(_logits(model, groups, vector(), batch), wanted)
+        fit = cross_entropy(_logits(model, groups, vector(), batch), wanted)
+        return fit if penalty is None else fit + penalty()
 
     generator = keyed_generator("finetune", seed)
     take_steps(parameters, loss, len(examples), settings=settings, generator=generator)
