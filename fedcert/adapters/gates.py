@@ -74,7 +74,7 @@ class Gates:
             matrix = len(tensor.shape) == 2
             places += range(self._rank_of(tensor.shape)) if matrix else [0]
         # The head first: without it no client has a task of its own.
-        order = np.lexsort((-np.arange(len(places)), places))
+        order = np.lexsort((-np.arange(len(places)), np.array(places)))
         return _on(len(self), order[:count])
 
     def kept(self, gates: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:

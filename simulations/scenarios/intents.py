@@ -3,12 +3,13 @@
 The data are the 22,500 requests to an assistant of CLINC150 (Larson et al., EMNLP 2019), of
 10 domains; requests outside all domains are left out. Each client has a private set of 5
 domains that it labels "mine" (252 possible tasks). Upstream clients hold some of the sets;
-every new client has a set that no upstream client has.
+every new client has a set that no upstream client has. The option `domains` splits the domains
+into more groups of intents, and so makes tasks with more independent parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ __all__ = ["Intents"]
 
 # Shares of the distinct texts for upstream training and for support; the rest is for tests.
 TRAINING, SUPPORT = 0.6, 0.2
+_DOMAINS = (10, 20, 30)
 
 
 class Intents(OnTextBase, Scenario):
@@ -48,6 +50,11 @@ class Intents(OnTextBase, Scenario):
         Folder or hub id of a pretrained text model; by default MiniLM.
     seed : int (default: 0)
         Draws the split, the sets, and each client's examples.
+    domains : int (default: 10)
+        10, 20, or 30: into how many groups the 150 intents are split; a client's set is half
+        of them.
+    texts : int (default: 0)
+        Use so many of the texts, drawn by the seed; 0 for all.
     """
 
     name = "intents"
@@ -67,14 +74,25 @@ class Intents(OnTextBase, Scenario):
         data: str = "",
         base: str = "",
         seed: int = 0,
+        domains: int = 10,
+        texts: int = 0,
     ) -> None:
-        self._sets = PersonalSets.draw("intents", upstream=upstream, new=new, seed=seed)
+        if texts < 0:
+            raise SettingsError("intents: texts must not be negative")
+        if domains not in _DOMAINS:
+            raise SettingsError(
+                f"intents: domains must be {', '.join(map(str, _DOMAINS))}, not {domains!r}"
+            )
+        self._sets = PersonalSets.draw(
+            "intents", upstream=upstream, new=new, seed=seed, things=domains
+        )
+        self._parts = domains // _DOMAINS[0]
         if training_size < 2 or test_size < 1:
             raise SettingsError(
                 "intents: training_size must be at least 2, and test_size at least 1"
             )
         self._sizes = {"training": training_size, "test": test_size}
-        self._seed, self._data = seed, data
+        self._seed, self._data, self._texts = seed, data, texts
         self._base = TextBase("intents", BaseOptions(base, max_length=64), self.labels)
 
     @property
@@ -88,7 +106,7 @@ class Intents(OnTextBase, Scenario):
         return self._sets.new
 
     def mine(self, client: str) -> tuple[str, ...]:
-        """Return the five domains that a client calls its own."""
+        """Return the domains, or parts of domains, that a client calls its own."""
         return tuple(self._table[2][domain] for domain in self._sets.of(client))
 
     def training_examples(self, client: str) -> Examples:
@@ -129,19 +147,38 @@ class Intents(OnTextBase, Scenario):
 
     @cached_property
     def _table(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], list[str]]:
-        """Return distinct texts, the domain of each, and the names of the domains."""
+        """Return distinct texts, the (part of a) domain of each, and the names of these."""
         path = data_file("intents", self._data, FILE)
         requests = read_requests(path)
-        names = sorted({request.domain for request in requests})
-        if len(names) != 10:
-            raise DataError(f"{path}: holds {len(names)} domains instead of 10")
+        count = len({request.domain for request in requests})
+        if count != _DOMAINS[0]:
+            raise DataError(f"{path}: holds {count} domains instead of {_DOMAINS[0]}")
+        part_of = _parts_of({(r.domain, r.intent) for r in requests}, self._parts)
+        names = sorted({*part_of.values()})
         texts = np.array([request.text for request in requests], dtype=object)
-        domains = np.array([names.index(request.domain) for request in requests])
+        domains = np.array([names.index(part_of[r.domain, r.intent]) for r in requests])
         return self.inputs.normalize(texts), domains.astype(np.int64), names
 
     @cached_property
     def _splits(self) -> dict[str, npt.NDArray[np.int64]]:
         count = len(self._table[1])
         order = keyed_generator("intents/split", self._seed).permutation(count)
+        count = min(count, self._texts or count)
         ends = [round(TRAINING * count), round((TRAINING + SUPPORT) * count)]
-        return dict(zip(("training", "support", "test"), np.split(order, ends), strict=True))
+        return dict(
+            zip(("training", "support", "test"), np.split(order[:count], ends), strict=True)
+        )
+
+
+def _parts_of(intents: Iterable[tuple[str, str]], parts: int) -> dict[tuple[str, str], str]:
+    """Return of each domain and intent which part of the domain it is in, in order of names."""
+    by_domain: dict[str, list[str]] = {}
+    for domain, intent in sorted(intents):
+        by_domain.setdefault(domain, []).append(intent)
+    return {
+        (domain, intent): domain
+        if parts == 1
+        else f"{domain} {place * parts // len(members) + 1}"
+        for domain, members in by_domain.items()
+        for place, intent in enumerate(members)
+    }

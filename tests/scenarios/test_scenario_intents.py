@@ -33,9 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.writerow(["text", "label", "client", "split"])
         for index in range(400):
             words = " ".join(generator.choice(GOOD + BAD, 5))
-            rows.writerow([words, "intent", f"domain{index % 10}", "train"])
+            rows.writerow([words, f"intent{index % 40}", f"domain{index % 10}", "train"])
             if index % 50 == 0:
-                rows.writerow([words.upper(), "intent", f"domain{(index + 1) % 10}", "test"])
+                rows.writerow([words.upper(), "intent0", f"domain{(index + 1) % 10}", "test"])
         rows.writerow(["good0 beyond", "oos", "oos", "oos_train"])
     return path.parent
 
@@ -58,6 +58,22 @@ def test_new_sets_are_unseen(scenario: Intents) -> None:
     assert not seen & unseen
     many = Intents(upstream=260, new=60)
     assert len(many.upstream_clients) == 260
+
+
+def test_domains_are_split_into_groups_and_halves_of_them_are_sets(folder: Path) -> None:
+    scenario = Intents(**SMALL, data=str(folder), domains=20)
+    clients = (*scenario.upstream_clients, *scenario.new_clients)
+    sets = [scenario.mine(client) for client in clients]
+    assert {len(mine) for mine in sets} == {10}
+    assert len(set(sets)) == len(clients)
+    names = scenario._table[2]
+    assert len(names) == 20
+    # The parts of a domain are apart, and make up all of it.
+    whole = Intents(**SMALL, data=str(folder))._table
+    merged = np.array([names[part].rsplit(" ", 1)[0] for part in scenario._table[1]])
+    assert merged.tolist() == [whole[2][domain] for domain in whole[1]]
+    with pytest.raises(SettingsError, match="domains must be 10, 20, 30, not 12"):
+        Intents(domains=12)
 
 
 def test_no_text_stands_on_both_sides(scenario: Intents) -> None:
