@@ -109,7 +109,8 @@ def test_simulate_takes_a_settings_file(run: Run, tmp_path: Path, finished: Simu
     settings = finished.output / "settings.toml"
     shown = run(
         *("simulate", "--settings", settings, "--output", tmp_path / "run"),
-        *("--set=prior.kind=pool", "--set=evaluation.baselines=false", "--json"),
+        *("--set=prior.kind=pool", "--set=evaluation.baselines=false"),
+        *("--set=evaluation.candidates=50", "--json"),
         "--runner=inprocess",
     )
     assert shown.code == 0

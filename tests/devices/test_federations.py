@@ -33,7 +33,7 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
 
 
 def _settings(device: str) -> RunSettings:
-    return tiny_settings(evaluation__baselines=False, device=device)
+    return tiny_settings(device=device)
 
 
 def _adapters(run: Path, space: AdapterSpace) -> dict[str, np.ndarray]:

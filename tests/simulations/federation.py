@@ -60,6 +60,7 @@ def tiny_settings(**changes: Any) -> RunSettings:
         "server.min_pool": 10,
         "server.timeout": 60.0,
         "evaluation.candidates": 50,
+        "evaluation.baselines": False,
     }
     flat |= {key.replace("__", "."): value for key, value in changes.items()}
     return RunSettings.from_flat(flat)
@@ -75,7 +76,10 @@ def finished_simulation(folder: Path) -> Simulation:
         A folder of the whole test session.
     """
     settings = tiny_settings(
-        prior__kind="diffusion", server__min_pool=11, evaluation__candidates=1000
+        prior__kind="diffusion",
+        server__min_pool=11,
+        evaluation__candidates=1000,
+        evaluation__baselines=True,
     )
     return simulate(settings, output=folder / "run", runner="inprocess")
 

@@ -56,7 +56,7 @@ class Watcher(Viewer):
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """One run on Ray, one in this process; in both a client fails."""
     folder = tmp_path_factory.mktemp("ray")
-    settings = tiny_settings(scenario__options__broken=CLIENTS[3], evaluation__baselines=False)
+    settings = tiny_settings(scenario__options__broken=CLIENTS[3])
     before = _surroundings()
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(MARK, folder.name)

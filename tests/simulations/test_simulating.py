@@ -126,7 +126,11 @@ def test_the_summary_has_the_figures_that_are_compared_over_time(finished: Simul
 def test_the_settings_file_repeats_the_run(finished: Simulation) -> None:
     settings = _settings_of(finished.output)
     assert settings.to_toml() == (finished.output / "settings.toml").read_text()
-    expected = {"prior__kind": "diffusion", "server__min_pool": 11}
+    expected = {
+        "prior__kind": "diffusion",
+        "server__min_pool": 11,
+        "evaluation__baselines": True,
+    }
     assert settings == tiny_settings(**expected, evaluation__candidates=1000)
 
 
@@ -166,7 +170,7 @@ def test_the_same_seed_gives_the_same_certificates_in_another_folder(
 
 
 def test_another_seed_gives_other_certificates(finished: Simulation, tmp_path: Path) -> None:
-    other = tiny_settings(seed=1, evaluation__baselines=False)
+    other = tiny_settings(seed=1)
     run = simulate(other, output=tmp_path / "run", runner="inprocess")
     assert run.results["digests"]["bundle"] != finished.results["digests"]["bundle"]
     assert run.results["profiles"] == []
@@ -181,7 +185,7 @@ def test_a_finished_run_is_measured_again_without_training(
     def train(_message: Message, _node: Node) -> RecordDict:
         raise AssertionError("nobody should train")
 
-    settings = tiny_settings(evaluation__baselines=False)
+    settings = tiny_settings()
     first = simulate(settings, output=tmp_path / "run", runner="inprocess")
     before = _certificates(first.output)
     monkeypatch.setattr(client_app, "train", train)
@@ -340,7 +344,7 @@ def test_the_in_process_runner_opens_no_port_and_starts_no_process(tmp_path: Pat
             look()
 
     look()
-    settings = tiny_settings(evaluation__baselines=False)
+    settings = tiny_settings()
     simulate(settings, output=tmp_path / "run", runner="inprocess", listeners=[Watcher()])
     look()
     assert len(seen) > UPSTREAM + NEW
@@ -354,7 +358,7 @@ def test_the_runners_have_these_names() -> None:
 def test_a_run_does_not_touch_the_global_generators(tmp_path: Path) -> None:
     np.random.seed(0)  # noqa: NPY002
     expected = np.random.RandomState(0).uniform(size=3)
-    settings = tiny_settings(evaluation__baselines=False)
+    settings = tiny_settings()
     simulate(settings, output=tmp_path / "run", runner="inprocess")
     assert list(np.random.uniform(size=3)) == list(expected)  # noqa: NPY002
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -39,6 +40,19 @@ def _serve(federation: Federation) -> list[Event]:
     return read_events(federation.output / EVENTS_FILE)
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    """Run once where nobody does anything out of the ordinary."""
+    federation = Federation(tmp_path_factory.mktemp("events") / "run")
+    _serve(federation)
+    return federation
+
+
+@pytest.fixture(scope="module")
+def events(served: Federation) -> list[Event]:
+    return read_events(served.output / EVENTS_FILE)
+
+
 def _not_finite(federation: Federation, client: str) -> None:
     def upload(message: Message) -> Message:
         context = federation.grid._contexts[100 + CLIENTS.index(client)]
@@ -57,8 +71,7 @@ def _gone(message: Message) -> Message:
     return Message(Error(5, "node unavailable"), reply_to=message)
 
 
-def test_a_run_is_logged_from_start_to_end_under_flowers_id(federation: Federation) -> None:
-    events = _serve(federation)
+def test_a_run_is_logged_from_start_to_end_under_flowers_id(events: list[Event]) -> None:
     assert {event.run for event in events} == {str(RUN)}
     assert (events[0].kind, events[-1].kind) == ("run-started", "run-ended")
     counts = Counter(event.kind for event in events)
@@ -69,8 +82,8 @@ def test_a_run_is_logged_from_start_to_end_under_flowers_id(federation: Federati
     assert [event.time for event in events] == sorted(event.time for event in events)
 
 
-def test_what_must_come_first_comes_first(federation: Federation) -> None:
-    kinds = [event.kind for event in _serve(federation)]
+def test_what_must_come_first_comes_first(events: list[Event]) -> None:
+    kinds = [event.kind for event in events]
 
     def first(kind: str) -> int:
         return kinds.index(kind)
@@ -117,10 +130,9 @@ def test_a_run_that_cannot_do_its_job_says_so_in_the_log(federation: Federation)
     assert (row["clients"], row["cause"]) == (UPSTREAM, "node unavailable")
 
 
-def test_no_seed_nonce_or_key_is_in_the_log(federation: Federation) -> None:
-    _serve(federation)
-    text = (federation.output / EVENTS_FILE).read_text(encoding="utf-8")
-    certificates = list((federation.output / "certificates").glob("*.json"))
+def test_no_seed_nonce_or_key_is_in_the_log(served: Federation, events: list[Event]) -> None:
+    text = (served.output / EVENTS_FILE).read_text(encoding="utf-8")
+    certificates = list((served.output / "certificates").glob("*.json"))
     assert len(certificates) == NEW
     secrets = {
         value
@@ -130,7 +142,7 @@ def test_no_seed_nonce_or_key_is_in_the_log(federation: Federation) -> None:
     # What may be there: what the bundle and the commitments are called.
     allowed = {
         event.fields[name]
-        for event in read_events(federation.output / EVENTS_FILE)
+        for event in events
         for name in ("digest", "commitment")
         if name in event.fields
     }
@@ -148,9 +160,10 @@ def _long_strings(value: object) -> list[str]:
     return []
 
 
-def test_a_second_run_in_the_folder_is_another_one_in_the_log(federation: Federation) -> None:
-    _serve(federation)
-    again = Federation(federation.output)
+def test_a_second_run_in_the_folder_is_another_one_in_the_log(
+    served: Federation, tmp_path: Path
+) -> None:
+    again = Federation(Path(shutil.copytree(served.output, tmp_path / "run")))
     config = CONFIG | {"output": str(again.output)}
     app(again.grid, Context(RUN + 1, 1, {}, RecordDict(), config))
     status = read_status(again.output)
