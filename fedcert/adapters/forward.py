@@ -23,7 +23,7 @@ from fedcert.adapters.compiling import CompiledOrEager
 from fedcert.adapters.layer_attention import (
     CapturedAttention,
     LayerAttention,
-    UnsupportedLayerError,
+    shared_attention,
 )
 from fedcert.adapters.model_inputs import (
     has_padding,
@@ -99,7 +99,9 @@ class AdaptedModel:
         self._first = min(int(t.name[prefix:].split(".")[0]) for t in space.targets)
         self._head_linear = linear_heads(base, space)
         self._in_tuples: bool | None = None  # not known yet
-        self._attention = self._find_attention() if reduce_top else None
+        self._attention: tuple[LayerAttention, LayerAttention] | None = None
+        if reduce_top:
+            self._attention, self.note = shared_attention(base, space, self._basis, self._first)
         self._compiled: CompiledOrEager | None = None
         self.prefix_cache = prefix_cache
         self._checked: set[bool] = set()
@@ -318,35 +320,6 @@ class AdaptedModel:
         if not hidden:
             raise never_ran(self.base.model, self._first)
         return hidden[0]
-
-    def _find_attention(self) -> tuple[LayerAttention, LayerAttention] | None:
-        """Take out the attention of the first adapted layer and of the last one."""
-        adapted = frozenset(target.name for target in self.space.targets)
-        config = self.base.model.config
-        if getattr(self.base.model, "several", False):
-            self.note = "the top layer runs in full: labels are read at several tokens"
-            return None
-        try:
-            first, top = (
-                LayerAttention(
-                    self._layers[index],
-                    f"{self.base.layout.layers}.{index}",
-                    config,
-                    self._basis,
-                    adapted,
-                )
-                for index in (self._first, len(self._layers) - 1)
-            )
-        except (UnsupportedLayerError, AttributeError) as error:
-            self.note = f"the top layer runs in full: {error}"
-            return None
-        if getattr(config, "attn_logit_softcapping", None):
-            self.note = "the top layer runs in full: its attention scores are capped"
-            return None
-        if first.keys_adapted and hasattr(config, "rope_parameters"):
-            self.note = "the top layer runs in full: its rotary keys are adapted"
-            return None
-        return (top, top) if self._first == len(self._layers) - 1 else (first, top)
 
     @torch.no_grad()
     def _check(self, prepared: PreparedInputs) -> None:

@@ -19,8 +19,12 @@ import torch
 from torch import nn
 
 from fedcert.adapters.patching import forward_replaced
+from fedcert.adapters.space import AdapterSpace
+from fedcert.models.base import BaseModel
 
-__all__ = ["CapturedAttention", "LayerAttention", "UnsupportedLayerError"]
+__all__ = ["CapturedAttention", "LayerAttention", "UnsupportedLayerError", "shared_attention"]
+
+_IN_FULL = "the top layer runs in full"
 
 _NAMES = {
     "query": ("q_proj", "query", "q_lin"),
@@ -332,3 +336,45 @@ def _rotate(states: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> t
     """Apply rotary position embeddings, halves convention (Su et al., arXiv 2104.09864)."""
     first, second = states.chunk(2, dim=-1)
     return states * cosine + torch.cat([-second, first], dim=-1) * sine
+
+
+def shared_attention(
+    base: BaseModel, space: AdapterSpace, basis: Mapping[str, torch.Tensor], first: int
+) -> tuple[tuple[LayerAttention, LayerAttention] | None, str]:
+    """Take out the attention of the first adapted layer and of the last one.
+
+    Parameters
+    ----------
+    base : BaseModel
+        The frozen model.
+    space : AdapterSpace
+        Says what is adapted.
+    basis : Mapping[str, torch.Tensor]
+        The space's directions, where the model computes.
+    first : int
+        Index of the first adapted layer.
+
+    Returns
+    -------
+    tuple
+        Both, or None and why the model's build does not allow it.
+    """
+    model, config = base.model, base.model.config
+    layers = cast(nn.ModuleList, model.get_submodule(base.layout.layers))
+    adapted = frozenset(target.name for target in space.targets)
+    if getattr(model, "several", False):
+        return None, f"{_IN_FULL}: labels are read at several tokens"
+    try:
+        bottom, top = (
+            LayerAttention(
+                layers[index], f"{base.layout.layers}.{index}", config, basis, adapted
+            )
+            for index in (first, len(layers) - 1)
+        )
+    except (UnsupportedLayerError, AttributeError) as error:
+        return None, f"{_IN_FULL}: {error}"
+    if getattr(config, "attn_logit_softcapping", None):
+        return None, f"{_IN_FULL}: its attention scores are capped"
+    if bottom.keys_adapted and hasattr(config, "rope_parameters"):
+        return None, f"{_IN_FULL}: its rotary keys are adapted"
+    return ((top, top) if first == len(layers) - 1 else (bottom, top)), ""
