@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
-from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 from fedcert.adapters import AdapterSpace
 from fedcert.atomic import write_atomically
@@ -39,7 +38,7 @@ def average(message: Message, node: Node) -> RecordDict:
     examples, started = node.training_examples(), time.perf_counter()
     # Before anything can depend on them: an upload spends its examples for good.
     node.state().spent.mark(examples, f"training by the method {method.kind}")
-    kept = _Kept(node.folder / "averaging" / f"{digest_json(request.identity())}.safetensors")
+    kept = _Kept(node.folder / "averaging" / digest_json(request.identity())[:16])
     update = method.local(
         state,
         node.model_of(node.task(space)),
@@ -61,28 +60,35 @@ def average(message: Message, node: Node) -> RecordDict:
 
 
 class _Kept:
-    """What a client keeps from round to round, so that a fresh process can go on with it."""
+    """What a client keeps from round to round, so that a fresh process can go on with it.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    A file for each of the last two rounds: a server that died asks for its last round again,
+    and what went into that is what was kept before it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def before(self, number: int) -> State:
-        """Return what was kept of an earlier round; nothing, of this one or a later one.
-
-        A run that begins again goes through its rounds again, and each gives the same.
-        """
-        if not self._path.is_file():
-            return {}
-        with safe_open(self._path, framework="numpy") as file:
-            if int((file.metadata() or {}).get("round", number)) >= number:
-                return {}
-            return {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+        """Return what was kept of the last round before this one; nothing if there is none."""
+        earlier = [known for known in self._rounds() if known < number]
+        return dict(load_file(self._file(max(earlier)))) if earlier else {}
 
     def keep(self, own: State, number: int) -> None:
         """Keep what is personal; nothing is written if nothing is."""
-        if own:
-            tensors = {name: np.ascontiguousarray(array) for name, array in own.items()}
-            write_atomically(self._path, save(tensors, metadata={"round": str(number)}))
+        if not own:
+            return
+        tensors = {name: np.ascontiguousarray(array) for name, array in own.items()}
+        write_atomically(self._file(number), save(tensors))
+        earlier = [known for known in self._rounds() if known < number]
+        for known in {*self._rounds()} - {number, *earlier[-1:]}:
+            self._file(known).unlink()
+
+    def _rounds(self) -> list[int]:
+        return sorted(int(path.stem) for path in self._folder.glob("*.safetensors"))
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.safetensors"
 
 
 def _part(arrays: State, prefix: str) -> State:

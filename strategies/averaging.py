@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from logging import INFO
+from logging import INFO, WARNING
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -83,16 +83,17 @@ class AveragingSource(PriorSource):
         self._seed, self.min_pool, self._has_bundle = seed, min_pool, has_bundle
         words = {"method": method.to_config(), "space": space.digest, "seed": seed}
         self._kept = _KeptState(folder / f"{digest_json(words)}.safetensors")
-        self._number, self._state = self._kept.read() or self._beginning()
+        # The next round, how many were merged before it, and the state.
+        self._number, self._merged, self._state = self._kept.read() or self._beginning()
         self._updates: dict[str, Update] = {}
 
-    def _beginning(self) -> tuple[int, State]:
-        return 1, self.method.start(self._space, seed=self._seed)
+    def _beginning(self) -> tuple[int, int, State]:
+        return 1, 0, self.method.start(self._space, seed=self._seed)
 
     def begin(self, roster: Roster) -> None:
         """Begin anew, for a later version, if the rounds that are over made an earlier one."""
         if self._number > self.method.rounds and self._has_bundle():
-            self._number, self._state = self._beginning()
+            self._number, self._merged, self._state = self._beginning()
 
     def summary(self) -> str:
         """Say what is averaged, and how often."""
@@ -149,21 +150,30 @@ class AveragingSource(PriorSource):
         """Count the updates of a round."""
         return {"answers": len(self._updates)}
 
+    def _merge(self) -> None:
+        """Go on to the next round; one that brought nothing leaves the state as it is."""
+        number, self._number = self._number, self._number + 1
+        if not self._updates:
+            log(WARNING, "\tno client could train in round %s", number)
+            return
+        # In the clients' order, not in that of arrival: a sum's last bits depend on it.
+        updates = [self._updates[client] for client in sorted(self._updates)]
+        self._state = self.method.merged(self._state, updates, number)
+        self._merged, self._updates = self._merged + 1, {}
+        self._kept.write(self._number, self._merged, self._state)
+
     def fit(self) -> Bundle | None:
         """Merge the round, and go on to the next one or to the bundle."""
         if self._number <= self.method.rounds:
-            if not self._updates:
-                raise NoPriorError(f"no client could train in round {self._number}")
-            # In the clients' order, not in that of arrival: a sum's last bits depend on it.
-            updates = [self._updates[client] for client in sorted(self._updates)]
-            self._state = self.method.merged(self._state, updates, self._number)
-            self._number, self._updates = self._number + 1, {}
-            self._kept.write(self._number, self._state)
+            self._merge()
         if self._number <= self.method.rounds:
             return None
+        if not self._merged:
+            raise NoPriorError("no client could train in any round")
         prior = self.method.published(self._space, self._state)
         notes = {
-            "choice": f"{self.method.title}: {self.method.rounds} rounds of averaging",
+            "choice": f"{self.method.title}: {self._merged} rounds of averaging",
+            "rounds": self._merged,
             "method": self.method.to_config(),
             "pool": 0,
             "memorization": "not audited: nothing is drawn at random from what was averaged",
@@ -179,19 +189,33 @@ class _KeptState:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self) -> tuple[int, State] | None:
-        """Return the next round and the state before it, if a run stopped there."""
+    def read(self) -> tuple[int, int, State] | None:
+        """Return the next round, how many were merged, and the state, if a run left some."""
         if not self._path.is_file():
             return None
         with safe_open(self._path, framework="numpy") as file:
-            number = int((file.metadata() or {})["round"])
-            names = list(file.keys())
-            return number, {name: np.array(file.get_tensor(name)) for name in names}
+            said, names = file.metadata() or {}, list(file.keys())
+            return (
+                int(said["round"]),
+                int(said["merged"]),
+                {name: np.array(file.get_tensor(name)) for name in names},
+            )
 
-    def write(self, number: int, state: State) -> None:
-        """Keep the state before a round."""
+    def write(self, number: int, merged: int, state: State) -> None:
+        """Keep the state before a round.
+
+        Parameters
+        ----------
+        number : int
+            The round.
+        merged : int
+            How many rounds before it brought an update.
+        state : State
+            What they left.
+        """
         tensors = {name: np.ascontiguousarray(array) for name, array in state.items()}
-        write_atomically(self._path, save(tensors, metadata={"round": str(number)}))
+        said = {"round": str(number), "merged": str(merged)}
+        write_atomically(self._path, save(tensors, metadata=said))
 
 
 def _check_tensors(tensors: State, expected: Mapping[str, tuple[int, ...]]) -> None:

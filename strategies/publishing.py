@@ -15,11 +15,11 @@ from fedcert.bundles.versions import BundleVersions
 from fedcert.canonical import digest_json
 from fedcert.certificates import Certificate, RecipeTable
 from fedcert.errors import RefusalError
-from fedcert.fitting import FittedPrior, bundle_of, make_bundle, noised_mean
+from fedcert.fitting import FittedPrior, bundle_of, make_bundle, noised_mean, privacy_notes
 from fedcert.models.base import BaseModel
 from fedcert.pool import Pool
 from fedcert.pool.store import check_labels
-from fedcert.priors import Prior
+from fedcert.priors import PointPrior, Prior
 from fedcert.priors.base import FloatArray
 from fedcert.privacy import MeanPrivacy
 from fedcert.protocol.witness import Countersignature
@@ -127,15 +127,52 @@ class Publisher:
         NoPriorError
             If an earlier version promises that nothing but noised means is published.
         """
+        self._check_promised()
+        notes = self._pool_notes()
+        return make_bundle(fitted, uploads=notes, released=self._released(), **self._made_for)
+
+    def from_average(self, pool: FloatArray, recipes: RecipeTable | None) -> Bundle:
+        """Make the next version of the pool's mean, which is one point.
+
+        Parameters
+        ----------
+        pool : numpy.ndarray
+            The adapters, shape ``(N, d)``.
+        recipes : RecipeTable or None
+            Which recipe serves which n, if not as the settings say.
+
+        Returns
+        -------
+        Bundle
+            Not yet written anywhere.
+
+        Raises
+        ------
+        NoPriorError
+            If an earlier version promises that nothing but noised means is published.
+        """
+        settings: RunSettings = self._made_for["settings"]
+        notes = {
+            **self._pool_notes(),
+            "choice": f"the mean of {len(pool)} adapters",
+            "pool": len(pool),
+            "privacy": privacy_notes(settings.upload_privacy(), self._released()),
+        }
+        return self.from_sums(PointPrior.fit(pool, seed=settings.seed), notes, recipes)
+
+    def _pool_notes(self) -> dict[str, Any]:
+        pool = self._pool
+        return pool.residuals() | self._versions.next_notes() | {"pool_digest": pool.digest()}
+
+    def _released(self) -> list[float | None]:
+        return [entry.mu for entry in self._pool.entries()]
+
+    def _check_promised(self) -> None:
         if self._published_means():
             raise NoPriorError(
                 "the bundles so far promise that nothing but noised means of this pool is "
                 "published (privacy.central_epsilon); set it again, or take a new run folder"
             )
-        pool, place = self._pool, self._versions.next_notes()
-        notes = pool.residuals() | place | {"pool_digest": pool.digest()}
-        released = [entry.mu for entry in pool.entries()]
-        return make_bundle(fitted, uploads=notes, released=released, **self._made_for)
 
     def from_mean(self, pool: FloatArray, privacy: MeanPrivacy) -> Bundle:
         """Make the next version of a noised mean, and of nothing else in the pool.
@@ -206,7 +243,13 @@ class Publisher:
         -------
         Bundle
             Not yet written anywhere.
+
+        Raises
+        ------
+        NoPriorError
+            If an earlier version promises that nothing but noised means is published.
         """
+        self._check_promised()
         noted = {**notes, **self._versions.next_notes()}
         return bundle_of(prior, noted, recipes=recipes, **self._made_for)
 

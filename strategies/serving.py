@@ -22,7 +22,7 @@ from fedcert.methods import AveragingMethod, DefaultAdapter
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.planning import menu
 from fedcert.pool import Pool
-from fedcert.priors import PointPrior, Prior
+from fedcert.priors import Prior
 from fedcert.priors.base import FloatArray
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.runs.events import Events
@@ -321,8 +321,7 @@ class Run:
         if privacy is not None:
             return self._publisher.from_mean(pool, privacy)
         if self.method.kind == DefaultAdapter.kind:
-            choice = {"choice": f"the mean of {len(pool)} adapters", "pool": len(pool)}
-            return self._published(PointPrior.fit(pool, seed=settings.seed), choice)
+            return self._publisher.from_average(pool, settings.method_recipes(self.method))
         self.fitted = fit_prior(
             pool, settings=settings.prior, seed=settings.seed, device=self._device
         )

@@ -16,7 +16,7 @@ from fedcert.priors import InterpolatedPrior, Prior
 from fedcert.privacy import UploadPrivacy
 from fedcert.settings import RunSettings
 
-__all__ = ["bundle_of", "make_bundle"]
+__all__ = ["bundle_of", "make_bundle", "privacy_notes"]
 
 _NO_PRIVACY = "no formal privacy: prior and directions were fitted to plain uploads"
 
@@ -65,7 +65,7 @@ def make_bundle(
             **fitted.notes(),
             **(uploads or {}),
             **({"kept_of_mean": keep} if keep else {}),
-            "privacy": _privacy_notes(settings.upload_privacy(), released),
+            "privacy": privacy_notes(settings.upload_privacy(), released),
         },
         base=base,
         space=space,
@@ -76,9 +76,10 @@ def make_bundle(
     )
 
 
-def _privacy_notes(
+def privacy_notes(
     offered: UploadPrivacy | None, released: Sequence[float | None]
 ) -> dict[str, Any] | str:
+    """Say what is promised of the uploads behind a bundle; see `make_bundle` for `released`."""
     noisy = [mu for mu in released if mu is not None]
     if offered is None or not released:
         return _NO_PRIVACY

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.errors import PriorError
 from fedcert.priors.base import FloatArray, Prior, check_pool
 
 __all__ = ["PointPrior"]
@@ -30,6 +31,11 @@ class PointPrior(Prior):
         client learns by the method's own rule (default: none).
     shared : Mapping, optional
         Named arrays that the rule takes, such as the weights of a net (default: none).
+
+    Raises
+    ------
+    PriorError
+        If the adapter is no vector of finite numbers.
     """
 
     kind = "point"
@@ -41,7 +47,10 @@ class PointPrior(Prior):
         method: Mapping[str, Any] | None = None,
         shared: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
-        self._center = np.asarray(center, dtype=np.float64)
+        center = np.asarray(center, dtype=np.float64)
+        if center.ndim != 1 or not len(center) or not np.isfinite(center).all():
+            raise PriorError("the point of a prior must be a vector of finite numbers")
+        self._center = center
         self.method = None if method is None else dict(method)
         self.shared = dict(shared or {})
 

@@ -73,11 +73,14 @@ class Case:
         return RunSettings.from_flat(flat)
 
 
+# Runs of minutes: half as many rounds as the defaults, of half as many clients.
+_ROUNDS = {"averaging.rounds": 15, "averaging.clients": 8}
+_ON_TEXT = _ROUNDS | {"training.steps": 24, "training.batch_size": 64}
 CASES = (
-    Case("digits", {"upstream": 64, "new": 20}),
-    Case("named-intents", {}, {"training.steps": 24, "training.batch_size": 64}),
-    Case("intents", {"upstream": 64, "new": 12}),
-    Case("politeness", {"new": 12}),
+    Case("digits", {"upstream": 32, "new": 12}, _ROUNDS),
+    Case("named-intents", {"upstream": 32, "new": 12}, _ON_TEXT),
+    Case("intents", {"upstream": 32, "new": 12}, _ON_TEXT),
+    Case("politeness", {"new": 12}, _ON_TEXT),
 )
 
 
@@ -124,7 +127,7 @@ def _growing(
             "cases": [asdict(case) for case in cases],
             "missing": missing,
             "refused": refused,
-            "table": table,
+            "table": _with_limits(table),
             "trade": trades,
         }
 
@@ -146,6 +149,15 @@ def _growing(
                 trades += found["trade"]
                 yield record()
     yield record()
+
+
+def _with_limits(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add the *limit* of each scenario and seed: the lowest of its methods' own limits."""
+    lowest: dict[tuple[str, int], float] = {}
+    for row in table:
+        key = row["scenario"], row["seed"]
+        lowest[key] = min(row["own_limit"], lowest.get(key, 1.0))
+    return [row | {"limit": lowest[row["scenario"], row["seed"]]} for row in table]
 
 
 def _launched(case: Case, method: str, seed: int) -> dict[str, Any]:

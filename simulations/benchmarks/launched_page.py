@@ -32,7 +32,8 @@ def launched_page(record: dict[str, Any]) -> str:
         "* *certificate*: the mean bound; *error*: on the client's own tests; *worst tenth*: "
         "the mean over the tenth of the clients with the largest errors.",
         "* *elsewhere*: the same adapter's error on the other new clients' tests.",
-        "* *own limit*: what a certificate would be if the exported adapters came for free.",
+        "* *limit*: what a certificate would be if what the best method exports came for free; "
+        "*own limit*: the same of this method.",
         "* *sent*, *received*: KiB of an upstream client in all its messages, and to a new "
         "client, bundle and basis of the space included.",
         "",
@@ -83,10 +84,12 @@ def _means(rows: list[dict[str, Any]], keep: float, key: str) -> list[tuple[floa
 
 def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any]) -> list[str]:
     seeds = sorted({row["seed"] for row in rows})
+    limit = float(np.mean([row["limit"] for row in rows]))
+    about = f"n = {rows[0]['n']}, seeds {', '.join(map(str, seeds))}; limit {limit:.3f}."
     lines = [
         f"## `{scenario}`",
         "",
-        f"n = {rows[0]['n']}, seeds {', '.join(map(str, seeds))}.",
+        about,
         "",
     ]
     lines += [

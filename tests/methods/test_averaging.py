@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from safetensors.numpy import load_file
 from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation
 
@@ -59,7 +59,9 @@ def test_personal_adapters_go_on_where_they_stopped_and_are_pulled(tmp_path: Pat
         bundle = federation.serve().strategy.bundle
         assert bundle is not None
         kept = [federation.output / "clients" / c / "averaging" for c in CLIENTS[:UPSTREAM]]
-        own = [load_file(next(folder.iterdir()))["adapter"] for folder in kept]
+        own = [
+            load_file(sorted(folder.rglob("*.safetensors"))[-1])["adapter"] for folder in kept
+        ]
         np.testing.assert_allclose(np.mean(own, axis=0), bundle.prior.center(), atol=1e-5)
         spreads.append(float(np.std(own, axis=0).mean()))
     assert spreads[1] < spreads[0] / 2
@@ -128,15 +130,45 @@ def test_bad_updates_are_left_out_and_their_clients_asked_no_more(tmp_path: Path
     assert set(strategy.certificates) == set(CLIENTS[-NEW:])
 
 
-class _Dying(LocalGrid):
-    """Ends in the middle of the third round of five clients each."""
+class _Counting(LocalGrid):
+    """Counts requests for updates."""
+
+    averaged = 0
 
     def _run(self, message: Message) -> Message:
         if message.metadata.message_type == AVERAGE:
-            self._averaged = getattr(self, "_averaged", 0) + 1
-            if self._averaged > 12:
-                raise KeyboardInterrupt
+            self.averaged += 1
         return super()._run(message)
+
+
+class _Dying(_Counting):
+    """Ends in the middle of the third round of five clients each."""
+
+    def _run(self, message: Message) -> Message:
+        if self.averaged == 12:
+            raise KeyboardInterrupt
+        return super()._run(message)
+
+
+class _Losing(_Counting):
+    """Loses all five clients of the first round."""
+
+    def _run(self, message: Message) -> Message:
+        reply = super()._run(message)
+        if message.metadata.message_type == AVERAGE and self.averaged <= 5:
+            return Message(Error(5, "node unavailable"), reply_to=message)
+        return reply
+
+
+def test_a_round_that_is_lost_does_not_lose_the_run(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, quick("fedavg"))
+    federation.grid = _Losing(federation.clients, nodes=federation.nodes)  # type: ignore[arg-type]
+    strategy = federation.serve().strategy
+    assert {failure.cause for failure in strategy.failures} == {"node unavailable"}
+    assert strategy.bundle is not None
+    assert np.abs(strategy.bundle.prior.center()).max() > 0.01
+    assert set(strategy.certificates) == set(CLIENTS[-NEW:])
+    assert strategy.bundle.notes["rounds"] == 1
 
 
 def test_a_run_that_died_goes_on_with_the_next_round(tmp_path: Path) -> None:
