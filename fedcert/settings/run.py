@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,8 +21,9 @@ from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.devices import AUTO, check_device
 from fedcert.errors import CertificateError, SettingsError, did_you_mean
 from fedcert.extensions import import_extensions
-from fedcert.methods import METHODS, FederatedSettings, Method, PersonalTraining
+from fedcert.methods import METHODS, Method
 from fedcert.scenarios import absolute_options, scenario_defaults
+from fedcert.settings.methods import method_from
 from fedcert.settings.sections import (
     PLANNED,
     SMALLEST_AVERAGE,
@@ -248,43 +248,12 @@ class RunSettings(Section):
         SettingsError
             If the method does not take them.
         """
-        training = training or self.finetune_settings()
-        averaging, personal, cls = self.averaging, self.personal, METHODS[self.method]
-        federated = FederatedSettings(
-            rounds=averaging.rounds,
-            clients_per_round=averaging.clients,
-            local=replace(
-                training,
-                steps=averaging.steps,
-                batch_size=averaging.batch_size,
-                learning_rate=averaging.learning_rate or training.learning_rate,
-            ),
-            proximal_mu=averaging.pull if cls.pulls_upstream else 0.0,
-            head_steps=averaging.head_steps if cls.own_heads else 0,
+        return method_from(
+            METHODS[self.method],
+            training or self.finetune_settings(),
+            averaging=self.averaging,
+            personal=self.personal,
         )
-        usual = averaging.pull if cls.pulls_new else training.weight_decay
-        learning = PersonalTraining(
-            settings=replace(
-                training,
-                steps=personal.steps or training.steps,
-                learning_rate=personal.learning_rate or training.learning_rate,
-            ),
-            proximal_mu=usual if personal.pull < 0 else personal.pull,
-            keep=personal.keep,
-            head_only=cls.own_heads,
-        )
-        try:
-            return cls(
-                federated=federated,
-                personal=learning,
-                choose_fraction=personal.choose,
-                **averaging.options,
-            )
-        except TypeError as error:
-            raise SettingsError(
-                f"setting 'averaging.options': the method {self.method} does not take them: "
-                f"{error}"
-            ) from None
 
     def method_recipes(self, method: Method) -> RecipeTable | None:
         """Return the recipe of a method that has one; None where `recipe_table` says it."""
