@@ -49,7 +49,7 @@ def test_with_warn_it_stays() -> None:
     assert (fitted.prior.kind, fitted.instead_of) == ("pool", None)
     assert len(fitted.complaints) == 2
     assert "at 0.00 times the distance of held-out adapters" in fitted.warnings[0]
-    assert "advantage of up to 1.00" in fitted.warnings[0]
+    assert "up to 1.00 for all that" in fitted.warnings[0]
     assert fitted.notes()["membership_passed"] is False
 
 

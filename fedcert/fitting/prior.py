@@ -81,8 +81,10 @@ class FittedPrior:
         if self.membership.decidable and not self.membership.passed:
             attack = self.membership.worst
             found.append(
-                f"the attack by {attack.name!r} may tell who was in the pool with an advantage "
-                f"of up to {attack.upper:.2f} (limit {self.membership.limit:g})"
+                f"the attack by {attack.name!r} tells who was in the pool with an advantage of "
+                f"{attack.advantage:.2f}, and up to {attack.upper:.2f} for all that "
+                f"{self.membership.non_members} held-out adapters can say (limit "
+                f"{self.membership.limit:g})"
             )
         return tuple(found)
 

@@ -148,3 +148,23 @@ def test_replication_p_values_are_uniform_under_equality() -> None:
     ]
     assert 0.02 < np.mean(np.array(p) < 0.05) < 0.08
     assert 0.45 < np.mean(p) < 0.55
+
+
+@pytest.mark.parametrize(
+    ("held_out", "members", "guessing", "passing", "lower", "upper"),
+    [
+        (8, 72, 0.43, 0.71, 0.49, 0.98),
+        (13, 115, 0.35, 0.75, 0.61, 0.97),
+        (51, 461, 0.19, 0.83, 0.79, 0.95),
+    ],
+)
+def test_the_widths_that_the_documentation_names(
+    held_out: int, members: int, guessing: float, passing: float, lower: float, upper: float
+) -> None:
+    def interval(advantage: float) -> tuple[float, float]:
+        low, high = auc_interval((1 + advantage) / 2, members, held_out, 1 - 0.05 / 4)
+        return 2 * low - 1, 2 * high - 1
+
+    assert interval(0.0)[1] == pytest.approx(guessing, abs=0.006)
+    assert interval(passing - 0.006)[1] < 0.9 < interval(passing + 0.006)[1]
+    assert interval(0.9) == pytest.approx((lower, upper), abs=0.006)
