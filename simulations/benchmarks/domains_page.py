@@ -54,7 +54,10 @@ def domains_page(record: dict[str, Any]) -> str:
             *_lines(groups, rows, kinds, counts, risks),
             "",
         ]
-    return "\n".join([*parts, "## Where each prior begins to pay", "", *_verdicts(risks), ""])
+    parts += ["## Where each prior begins to pay", "", *_verdicts(risks), ""]
+    if record["planning"]:
+        parts += [*_planning(record["planning"], record["new"]), ""]
+    return "\n".join(parts)
 
 
 def _lines(
@@ -73,6 +76,8 @@ def _lines(
     for pool in sorted({row["pool"] for row in rows}):
         for kind in kinds:
             same = [row for row in rows if (row["pool"], row["prior"]) == (pool, kind)]
+            if not same:
+                continue  # not finished
             directions = _each(same, "directions") if kind not in {"pool", "jitter"} else ""
             shown = " | ".join(
                 f"{risk:.3f} ± {se:.3f}"
@@ -108,7 +113,38 @@ def _verdicts(risks: _RISKS) -> list[str]:
         "|---|---|" + "---|" * len(kinds),
     ]
     for groups, pool in sorted({(groups, pool) for groups, pool, *_ in risks}):
+        if any((groups, pool, kind, most) not in risks for kind in (_ANCHOR, *kinds)):
+            continue  # not finished
         anchor, _ = _mean(risks[groups, pool, _ANCHOR, most])
         ratios = [_mean(risks[groups, pool, kind, most])[0] / anchor for kind in kinds]
         lines.append(f"| {groups} | {pool} | " + " | ".join(f"{r:.2f}" for r in ratios) + " |")
+    return lines
+
+
+def _planning(rows: list[dict[str, Any]], new: int) -> list[str]:
+    """Compare plans for the mean with plans for the worst quarter."""
+    lines = [
+        "## The worst quarter",
+        "",
+        f"What `planning.objective` does: {rows[0]['planners']} planning clients choose the "
+        f"recipe for their mean certificate or for that of their worst quarter, and {new} new "
+        "clients are served by it. *Worst quarter*: the mean certificate of the worst "
+        "quarter of the new clients. *Change*: of the mean, against the plan for "
+        "the mean, with its standard error over clients. Recipes that train are left out "
+        "here.",
+        "",
+        "| groups | n | objective | recipe | mean certificate | worst quarter | change |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [
+            str(row["domains"]),
+            str(row["n"]),
+            row["objective"],
+            row["recipe"],
+            f"{row['certificate']:.3f}",
+            f"{row['worst_quarter']:.3f}",
+            f"{row['change']:+.3f} ± {row['change_se']:.3f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -1,0 +1,58 @@
+"""Pages about a private default adapter, and about when a prior pays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedcert.simulations.benchmarks.domains_page import domains_page
+from fedcert.simulations.benchmarks.privacy_page import privacy_page
+
+MACHINE = {"cores": 2, "cpu": "a processor"}
+TRAINING = {"steps": 8, "batch_size": 16, "examples": 20}
+
+
+def _bound(mean: str, certificate: float, **more: Any) -> dict[str, Any]:
+    about = {"scenario": "named-intents", "clients": 128, "clip": 1.5, "n": 16}
+    return about | {"mean": mean, "certificate": certificate, "error": 0.1, **more}
+
+
+def test_a_private_default_is_compared_with_the_plain_one_and_with_none() -> None:
+    table = [
+        _bound("none: the base model", 0.5),
+        _bound("plain", 0.4),
+        _bound("clipped", 0.41),
+        _bound("noised", 0.425, epsilon=8.0, delta_p=1e-5, noise_deviation=0.0123),
+    ]
+    record = {
+        "training": TRAINING, "table": table, "dimension": 33, "new": 20, "delta": 0.05,
+        "draws": 5, "clip_clients": 8, "longer_than_clip": 0.5, "seed": 0, "machine": MACHINE,
+    }  # fmt: skip
+    page = privacy_page(record)
+    assert "| noised | 8 | 0.012 | 0.425 | 0.100 |" in page
+    assert "gains 0.100 on the base model; of that, noise keeps 75% at epsilon 8." in page
+    table[1]["certificate"] = 0.499
+    assert "next to nothing" in privacy_page(record)
+
+
+def _row(prior: str, risk: float, **more: Any) -> dict[str, Any]:
+    about = {"domains": 10, "pool": 32, "seed": 0, "directions": 9, "alone": 0.2}
+    return about | {"prior": prior, "risks": [{"m": 1000, "risk": risk, "se": 0.01}], **more}
+
+
+def test_priors_are_compared_with_the_gaussian_where_all_are_measured() -> None:
+    record = {
+        "training": TRAINING, "new": 60, "seeds": [0], "machine": MACHINE, "planning": [],
+        "table": [_row("diffusion", 0.09, best_step=50), _row("gaussian", 0.1)],
+    }  # fmt: skip
+    page = domains_page(record)
+    assert "| 32 | diffusion | 9 | 50 | 0.090 ± 0.010 |" in page
+    assert "| 10 | 32 | 0.90 |" in page
+    assert "worst quarter" not in page
+    # A prior that is not measured yet at another pool leaves that pool out.
+    record["table"].append(_row("gaussian", 0.1, pool=128))
+    assert "| 10 | 128 |" not in domains_page(record)
+    record["planning"] = [
+        {"domains": 10, "n": 16, "objective": "tail", "recipe": "union", "planners": 32,
+         "certificate": 0.4, "worst_quarter": 0.5, "change": 0.004, "change_se": 0.002}
+    ]  # fmt: skip
+    assert "| 10 | 16 | tail | union | 0.400 | 0.500 | +0.004 ± 0.002 |" in domains_page(record)
