@@ -53,11 +53,13 @@ class SeedReceipt:
         recipe : Recipe
             With the delta of this attempt.
         """
+        # The shares of promises are multiples of the bound's, attempt by attempt.
+        beside = ", beside the shares of its promises" if recipe.promises else ""
         return (
             f"the server with the public key {self.server}, which issued the seed after the "
             f"commitment {self.commitment}, as attempt {self.attempt} of this client; the "
             f"attempt has delta {_plain(recipe.delta)} of the {_plain(self.granted)} for all "
-            f"attempts"
+            f"attempts{beside}"
         )
 
 

@@ -129,7 +129,16 @@ def bundle_of(
     -------
     Bundle
         The bundle, not yet written anywhere.
+
+    Raises
+    ------
+    CertificateError
+        If certificates are to promise what says nothing for these labels.
     """
+    recipes = recipes or settings.recipe_table()
+    for _, recipe in recipes.rows:
+        for promise in recipe.promises:
+            promise.check_task(len(labels), own_labels=not labels)
     local = Path(base.name).exists()
     return Bundle(
         # A local path means nothing on another machine; the digest is the identity.
@@ -140,7 +149,7 @@ def bundle_of(
         prior=prior,
         inputs=inputs,
         labels=labels,
-        recipes=recipes or settings.recipe_table(),
+        recipes=recipes,
         notes=notes,
         server=server,
     )
