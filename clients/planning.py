@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from flwr.app import Message, MetricRecord, RecordDict
 
@@ -15,6 +16,7 @@ from fedcert.data.identity import in_drawn_order
 from fedcert.errors import ProtocolError
 from fedcert.messages import METRICS, REPLY, UPSTREAM, PlanReply, PlanRequest
 from fedcert.messages.flower import arrays_of, content, payload_of
+from fedcert.personalization.keeping import kept_of
 from fedcert.planning import ClientReplay, plan_client, replays_to_config
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed
@@ -60,6 +62,7 @@ def plan(message: Message, node: Node) -> RecordDict:
         seed=seed,
         candidates=max(recipe.candidates for recipe in recipes),
         constants=constant_adapters(bundle.space, task.base.num_labels),
+        keep=partial(kept_of, task=task, prior=bundle.prior),
     )
     found = replays_to_config(plan_client(replays, recipes, sizes))
     reply = content(PlanReply(found), key=REPLY)

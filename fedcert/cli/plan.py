@@ -57,5 +57,7 @@ def plan(
     if row.tail is not None:
         say(f"tail:        {row.tail:.3f} on average over the worst quarter, which chose")
     say(f"range:       {row.low:.3f} to {row.high:.3f} (10% and 90% quantiles)")
+    for name, value in (row.promised or {}).items():
+        say(f"promised:    {name.replace('_', ' ').replace('.', ', ')} {value:.3f} on average")
     if n is not None and n > row.n:
         say(f"{row.n} is the largest size up to {n} that was planned", wrap=True)

@@ -16,9 +16,10 @@ from fedcert.adapters.task import Task
 from fedcert.certificates import Answers, Choice, Evidence, Outcome, Recipe, Span
 from fedcert.data.examples import Examples
 from fedcert.priors import Prior
+from fedcert.priors.base import FloatArray
 from fedcert.search import exported_logits
 
-__all__ = ["ExportedEvidence", "kept_promises", "mark_threshold"]
+__all__ = ["ExportedEvidence", "kept_of", "kept_promises", "mark_threshold"]
 
 
 class ExportedEvidence(Evidence):
@@ -112,6 +113,51 @@ def kept_promises(recipe: Recipe, choice: Choice, evidence: Evidence) -> tuple[O
         promise.fulfil(evidence, recipe.ground(promise, choice, n))
         for promise in recipe.promises
     )
+
+
+def kept_of(
+    recipe: Recipe,
+    choice: Choice,
+    vector: FloatArray,
+    ordered: Examples,
+    *,
+    task: Task,
+    prior: Prior,
+) -> tuple[Outcome, ...]:
+    """Export an adapter for once, and count what a recipe promises of it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With its promises.
+    choice : Choice
+        What was chosen.
+    vector : numpy.ndarray
+        The adapter, shape (d,).
+    ordered : Examples
+        The support set in its drawn order.
+    task : Task
+        The bundle's.
+    prior : Prior
+        The bundle's.
+
+    Returns
+    -------
+    tuple of Outcome
+        One for each promise.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path, base = Path(folder), task.base
+        write_peft_adapter(task.space, vector, path, base_name=base.name, base=base)
+        evidence = ExportedEvidence(
+            task,
+            prior,
+            path,
+            ordered,
+            span=recipe.certifies_on(choice, len(ordered)),
+            tolerance=recipe.margin_tolerance,
+        )
+        return kept_promises(recipe, choice, evidence)
 
 
 def mark_threshold(adapter: Path, promises: Iterable[Outcome]) -> None:

@@ -112,12 +112,20 @@ class Replayed:
         What it would have certified on the first n examples.
     mean : float
         The mean of what it would have certified on disjoint parts of all examples.
+    promised : Mapping or None
+        What it would have promised beside the bound on the first n examples, by
+        `Outcome.planned`; None if the recipe promises nothing (default: None).
     """
 
     recipe: int
     n: int
     bound: float
     mean: float
+    promised: Mapping[str, float] | None = None
+
+
+# Members of a row that plans of earlier versions do not have.
+_OPTIONAL = frozenset({"tail", "promised"})
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,9 @@ class PlanRow:
     tail : float or None
         Mean of the worst quarter of the planning clients' means, by which the recipe was
         chosen; None, and absent from a bundle, where it was chosen by the mean.
+    promised : Mapping or None
+        Means of what it promises beside the bound; None, and absent from the JSON form, if it
+        promises nothing (default: None).
     """
 
     n: int
@@ -149,6 +160,7 @@ class PlanRow:
     high: float
     clients: int
     tail: float | None = None
+    promised: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         require_integer("n", self.n, 1, 2**53 - 1)
@@ -165,6 +177,7 @@ class PlanRow:
             raise CertificateError(
                 f"the mean, {self.mean}, must not exceed the tail's {self.aim}"
             )
+        check_promised(self.recipe, self.promised)
 
     @property
     def aim(self) -> float:
@@ -172,11 +185,9 @@ class PlanRow:
         return self.mean if self.tail is None else self.tail
 
     def to_config(self) -> dict[str, Any]:
-        """Return the row as a JSON object."""
-        entry = asdict(self) | {"recipe": self.recipe.to_config()}
-        if self.tail is None:  # as plans were before there was another objective
-            del entry["tail"]
-        return entry
+        """Return the row as a JSON object, in which what does not apply is left out."""
+        row = asdict(self) | {"recipe": self.recipe.to_config()}
+        return {key: row[key] for key in row if key not in _OPTIONAL or row[key] is not None}
 
 
 @dataclass(frozen=True)
@@ -253,7 +264,8 @@ class Plan:
             if objective == "tail":
                 # Rounding must not put the tail's mean below that of all.
                 tail = max(mean, _rounded(np.mean(tail_values(means[n][best]))))
-            planned.append(PlanRow(n, recipes[best], mean, low, high, most, tail))
+            promised = _promised(recipes[best], replayed)
+            planned.append(PlanRow(n, recipes[best], mean, low, high, most, tail, promised))
         return cls(tuple(planned))
 
     def table(self) -> RecipeTable:
@@ -320,15 +332,42 @@ class Plan:
             raise BundleError(f"the plan in the bundle is damaged: {error}") from error
 
 
+def check_promised(recipe: Recipe, promised: Mapping[str, float] | None) -> None:
+    """Raise `CertificateError` unless these can be figures of the recipe's promises."""
+    names = [
+        f"{promise.kind}.{name}"
+        for promise in recipe.promises
+        for name in promise.outcome.figures
+    ]
+    if promised is None:
+        return
+    if not isinstance(promised, Mapping) or sorted(promised) != sorted(names):
+        raise CertificateError("promised holds other figures than those of the recipe")
+    for name, value in promised.items():
+        require_number(name, value)
+        if not -1 <= value <= 1:
+            raise CertificateError(f"{name} must lie in [-1, 1], not {value}")
+
+
+def _promised(recipe: Recipe, replayed: Sequence[Replayed]) -> dict[str, float] | None:
+    """Average what planning clients would have been promised, if all of them say it."""
+    told = [row.promised for row in replayed if row.promised is not None]
+    if not told or len(told) < len(replayed):
+        return None
+    check_promised(recipe, told[0])
+    return {name: _rounded(np.mean([each[name] for each in told])) for name in sorted(told[0])}
+
+
 def _rounded(value: float | np.floating[Any]) -> float:
     # As fine as bounds are: so equal recipes tie whatever the order of the clients.
     return round(float(value), 6)
 
 
 def _row(entry: object) -> PlanRow:
-    names = {field.name for field in fields(PlanRow)} - {"tail"}
-    if not isinstance(entry, Mapping) or set(entry) - {"tail"} != names:
+    names = {field.name for field in fields(PlanRow)} - _OPTIONAL
+    if not isinstance(entry, Mapping) or set(entry) - _OPTIONAL != names:
         raise CertificateError(f"a row must hold {', '.join(sorted(names))} alone")
-    if entry.get("tail", 0) is None:
-        raise CertificateError("tail is left out where there is none")
+    for name in _OPTIONAL & set(entry):
+        if entry[name] is None:
+            raise CertificateError(f"{name} is left out where there is none")
     return PlanRow(**{**entry, "recipe": Recipe.from_config(entry["recipe"])})

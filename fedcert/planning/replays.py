@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.certificates import Choice, Recipe
+from fedcert.certificates import Outcome as Promised
 from fedcert.certificates.replay import (
     ErrorTable,
     Outcome,
@@ -28,6 +29,8 @@ from fedcert.search.scores import Scorer, Scores
 from fedcert.search.session import SupportSession
 
 __all__ = ["ClientReplay", "plan_client"]
+
+Keep = Callable[[Recipe, Choice, FloatArray, Examples], tuple[Promised, ...]]
 
 
 class ClientReplay:
@@ -53,6 +56,9 @@ class ClientReplay:
     tested : callable, optional
         Returns which predictions of adapters ``(H, d)`` are wrong on test examples, bool of
         shape ``(H, T)``; without it the outcomes' risks are NaN.
+    keep : callable, optional
+        Returns what a recipe promises of an adapter that it chose on some examples
+        (`fedcert.personalization.keeping.kept_of`).
     """
 
     def __init__(
@@ -65,10 +71,11 @@ class ClientReplay:
         candidates: int,
         constants: FloatArray = NO_CONSTANTS,
         tested: Callable[[FloatArray], npt.NDArray[np.bool_]] | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self._prior, self._scorer, self._examples = prior, scorer, examples
         self._seed, self._candidates, self._constants = seed, candidates, constants
-        self._tested = tested
+        self._tested, self._keep = tested, keep
         self._known_risks: dict[bytes, float] = {}
         self._known_scores: dict[bytes, Scores] = {}  # of candidates that are no draws
         self._refined: dict[str, tuple[FloatArray, Scores]] = {}  # risks and scores
@@ -100,6 +107,32 @@ class ClientReplay:
         if recipe.refines:
             refined = self._finalists(recipe, n, slice(recipe.choosing(n).stop, None))
         return mean_bound(recipe, self._table_for(recipe), n, refined)
+
+    def promised(self, recipe: Recipe, n: int) -> dict[str, float] | None:
+        """Return what a recipe would have promised on the first n examples, if anything."""
+        if self._keep is None or not recipe.promises:
+            return None
+        choice, vector = self._choice(recipe, n)
+        outcomes = self._keep(recipe, choice, vector, self._examples.take(slice(0, n)))
+        return dict(item for outcome in outcomes for item in outcome.planned().items())
+
+    def _choice(self, recipe: Recipe, n: int) -> tuple[Choice, FloatArray]:
+        """Return what a recipe chooses on the first n examples."""
+        if not recipe.selects_from_counts():
+            chosen = recipe.choose(self._session(recipe, n))
+            return chosen.choice, chosen.vector
+        made: FloatArray | None = None
+        refined = None
+        if recipe.refines:
+            refined = self._finalists(recipe, n, recipe.certifying(n).as_slice())
+            made = recipe.refine(self._session(recipe, n).only(recipe.choosing(n)))
+        counts, _ = recipe.counts_and_risks(self._table_for(recipe), n, refined)
+        if recipe.randomized:
+            counts = replace(counts, numbers=np.array([recipe.number_of(self._seed)]))
+        choice = recipe.choice(counts, recipe.select(counts))
+        if made is not None:
+            return choice, made[choice.index]
+        return choice, self._vector(recipe, recipe.candidate_of(choice))
 
     @cached_property
     def _vectors(self) -> FloatArray:
@@ -221,7 +254,13 @@ def plan_client(
         A row for each recipe and n that could be replayed.
     """
     return [
-        Replayed(index, n, replays.outcome(recipe, n).bound, replays.mean_bound(recipe, n))
+        Replayed(
+            index,
+            n,
+            replays.outcome(recipe, n).bound,
+            replays.mean_bound(recipe, n),
+            replays.promised(recipe, n),
+        )
         for n in sizes
         for index, recipe in enumerate(recipes)
         if worth_trying(recipe, n)

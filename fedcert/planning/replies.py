@@ -10,16 +10,19 @@ from fedcert.certificates import Recipe
 from fedcert.certificates.recipes.base import require_integer, require_number
 from fedcert.errors import CertificateError, ProtocolError
 from fedcert.planning.menu import worth_trying
-from fedcert.planning.plan import Replayed
+from fedcert.planning.plan import Replayed, check_promised
 
 __all__ = ["replays_from_config", "replays_to_config"]
 
-_KEYS = {field.name for field in fields(Replayed)}
+_KEYS = {field.name for field in fields(Replayed)} - {"promised"}
 
 
 def replays_to_config(replays: Iterable[Replayed]) -> list[dict[str, Any]]:
     """Return replays as a JSON array."""
-    return [asdict(replayed) for replayed in replays]
+    return [
+        {name: value for name, value in asdict(replayed).items() if value is not None}
+        for replayed in replays
+    ]
 
 
 def replays_from_config(
@@ -67,15 +70,20 @@ def replays_from_config(
 
 
 def _row(entry: object, recipes: Sequence[Recipe], sizes: Sequence[int]) -> Replayed:
-    if not isinstance(entry, Mapping) or set(entry) != _KEYS:
+    if not isinstance(entry, Mapping) or set(entry) - {"promised"} != _KEYS:
         raise CertificateError(f"a replay must hold {', '.join(sorted(_KEYS))} alone")
     require_integer("recipe", entry["recipe"], 0, len(recipes) - 1)
     require_integer("n", entry["n"], 1, max(sizes))
     for name in ("bound", "mean"):
         require_number(name, entry[name])
     replayed = Replayed(
-        entry["recipe"], entry["n"], float(entry["bound"]), float(entry["mean"])
+        entry["recipe"],
+        entry["n"],
+        float(entry["bound"]),
+        float(entry["mean"]),
+        entry.get("promised"),
     )
+    check_promised(recipes[replayed.recipe], replayed.promised)
     if replayed.n not in sizes:
         raise CertificateError(f"nobody asked for n = {replayed.n}")
     lowest = recipes[replayed.recipe].lowest_bound(replayed.n)

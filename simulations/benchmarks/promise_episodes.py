@@ -227,7 +227,22 @@ def false_promises(
 
 
 def is_false(promise: Promise[Any], outcome: Outcome, world: World) -> bool:
-    """Return whether anything that an outcome says is wrong in a world."""
+    """Return whether anything that an outcome says is wrong in a world.
+
+    Parameters
+    ----------
+    promise : Promise
+        What was promised.
+    outcome : Outcome
+        What was counted.
+    world : World
+        Where it was counted.
+
+    Returns
+    -------
+    bool
+        True if a bound of it is false.
+    """
     said: Any = outcome
     if outcome.kind == AbstentionPromise.kind:
         share, wrong = world.answered(said.threshold)

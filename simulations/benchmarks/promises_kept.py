@@ -71,7 +71,7 @@ class Case:
 
 CASES = (
     Case(
-        Cell(scenario="digits", sizes=(64,), new=24, fitted=48, planners=6,
+        Cell(scenario="digits", sizes=(64,), new=16, fitted=24, planners=4,
              planning_size=128, candidates=300),
         recipe="tuned_head 0.25",
         most_wrong=0.10,
@@ -85,8 +85,8 @@ CASES = (
         over="base",
     ),
     Case(
-        Cell(scenario="intents", sizes=(64,), new=16, fitted=32, planners=6,
-             planning_size=128),
+        Cell(scenario="intents", sizes=(64,), new=12, fitted=12, planners=4,
+             planning_size=64),
         recipe="tuned_head 0.25",
         most_wrong=0.25,
         over="default",

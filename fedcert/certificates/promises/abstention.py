@@ -54,6 +54,7 @@ class AbstentionOutcome(Outcome):
     """
 
     kind: ClassVar[str] = "abstention"
+    figures: ClassVar[tuple[str, ...]] = ("wrong_at_most", "answered_at_least")
 
     threshold: float
     answered: int

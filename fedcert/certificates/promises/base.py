@@ -73,6 +73,8 @@ class Outcome(Record):
 
     what = "promise"
     kind: ClassVar[str]
+    figures: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that a plan shows; one that is absent says no more than 1 does."""
 
     def to_object(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -115,6 +117,14 @@ class Outcome(Record):
     def row(self) -> str:
         """Return the outcome in a few words, for a line or a table's cell."""
         raise NotImplementedError
+
+    def planned(self) -> dict[str, float]:
+        """Return what a plan shows of it, by kind and field."""
+        values = {name: getattr(self, name) for name in self.figures}
+        return {
+            f"{self.kind}.{name}": 1.0 if value is None else value
+            for name, value in values.items()
+        }
 
     def answers_above(self) -> float | None:
         """Return the margin below which the adapter gives no answer; None if it always does."""

@@ -34,6 +34,7 @@ class GainOutcome(Outcome):
     """
 
     kind: ClassVar[str] = "gain"
+    figures: ClassVar[tuple[str, ...]] = ("at_least",)
 
     won: int
     lost: int

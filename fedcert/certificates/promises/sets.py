@@ -26,6 +26,7 @@ class SetsOutcome(Outcome):
     """
 
     kind: ClassVar[str] = "sets"
+    figures: ClassVar[tuple[str, ...]] = ("missed_at_most",)
 
     missed: int
     missed_at_most: float
