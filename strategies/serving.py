@@ -163,7 +163,7 @@ class Run:
         )
         self.fitted: FittedPrior | None = None
         self._output = output
-        self.method = settings.method_of(self._finetune_settings())
+        self.method = settings.method_of(self._finetune_settings()).fitted_to(self.base)
         self.method.check(self.space)
         _check_head(settings.method_recipes(self.method), self.space)
 

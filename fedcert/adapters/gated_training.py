@@ -11,14 +11,11 @@ import torch
 
 from fedcert.adapters.finetune import FinetuneSettings, descend
 from fedcert.adapters.forward import AdaptedModel
-from fedcert.adapters.gates import Gates
+from fedcert.adapters.gates import Gates, clamp_passing
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 
-__all__ = ["LARGEST_GATE", "SMALLEST_GATE", "SparseSettings", "finetune_gated", "sparse_gates"]
-
-SMALLEST_GATE, LARGEST_GATE = 1e-4, 1000.0
-"""Between these a gate is a scale, for the penalties and as the target of a net."""
+__all__ = ["SparseSettings", "finetune_gated", "sparse_gates"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def sparse_gates(
         return first + factor * moved
 
     def penalty() -> torch.Tensor:
-        clamped = _passing(current())
+        clamped = clamp_passing(current())
         sizes = (gates.sizes(trained) / clamped).sum()
         scales = (100 * clamped + clamped.log()).sum()
         return (sparse.size_penalty * sizes + sparse.gate_penalty * scales) / len(examples)
@@ -179,9 +176,3 @@ def finetune_gated(
     with torch.no_grad():
         change = gates.change(trained, fixed)[0].cpu().double().numpy()
     return np.asarray(np.asarray(center, dtype=np.float64) + change)
-
-
-def _passing(gates: torch.Tensor) -> torch.Tensor:
-    """Clamp gates to scales; the gradient is that of the gates."""
-    clamped = gates.clamp(SMALLEST_GATE, LARGEST_GATE)
-    return gates + (clamped - gates).detach()

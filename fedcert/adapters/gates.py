@@ -21,7 +21,11 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.errors import AdapterError
 from fedcert.randomness import keyed_generator
 
-__all__ = ["Gates"]
+__all__ = ["SMALLEST_GATE", "Gates", "clamp_passing"]
+
+SMALLEST_GATE = 1e-4
+"""Where a gate starts that is nearly shut, and what is kept is never below it."""
+_LARGEST_GATE = 1000.0
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,10 @@ class Gates:
         return _on(len(self), order[:count])
 
     def kept(self, gates: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-        """Return the largest `count` gates, not below 0, and zero for the others.
+        """Return the largest `count` gates, clamped from below, and zero for the others.
 
-        They are ranked as they are: where many lie below a clamp, their order still says which
-        is the most useful.
+        They are ranked before they are clamped: where many lie below, their order still says
+        which is the most useful.
 
         Parameters
         ----------
@@ -91,7 +95,7 @@ class Gates:
             How many are kept.
         """
         order = np.argsort(-gates, kind="stable")[:count]
-        return np.where(_on(len(self), order) > 0, np.maximum(gates, 0.0), 0.0)
+        return np.where(_on(len(self), order) > 0, np.maximum(gates, SMALLEST_GATE), 0.0)
 
     def start(self, device: torch.device | str = "cpu") -> list[torch.Tensor]:
         """Return what a client trains, all zero: its distance from the shared start."""
@@ -162,6 +166,11 @@ class Gates:
             drawn = keyed_generator("gates", tensor.name).uniform(-width, width, size)
             downs.append(torch.from_numpy(drawn).float())
         return downs
+
+
+def clamp_passing(gates: torch.Tensor) -> torch.Tensor:
+    """Clamp gates to positive scales; the gradient is that of the gates."""
+    return gates + (gates.clamp(SMALLEST_GATE, _LARGEST_GATE) - gates).detach()
 
 
 def _on(count: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -79,7 +79,7 @@ def _bytes(settings: Any) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for kind in METHODS:
         try:
-            method = settings.model_copy(update={"method": kind}).method_of()
+            method = settings.model_copy(update={"method": kind}).method_of().fitted_to(base)
             method.check(space)
         except FedcertError as error:
             found[kind] = {"refused": str(error)}

@@ -4,6 +4,8 @@ from fedcert.methods.adapters import AdapterMethod, FedAvg, FedAvgLocal
 from fedcert.methods.alone import Local, ZeroShot
 from fedcert.methods.base import AveragingMethod, Method, State, Update
 from fedcert.methods.federated import FederatedSettings
+from fedcert.methods.fedl2p import FedL2P
+from fedcert.methods.fedp2eft import BayesTune, FedP2EFT
 from fedcert.methods.fedrep import FedRep
 from fedcert.methods.learning import default_recipe, finetune_recipe, split_recipe
 from fedcert.methods.local_training import PersonalTraining
@@ -20,10 +22,13 @@ __all__ = [
     "METHODS",
     "AdapterMethod",
     "AveragingMethod",
+    "BayesTune",
     "DefaultAdapter",
     "Ditto",
     "FedAvg",
     "FedAvgLocal",
+    "FedL2P",
+    "FedP2EFT",
     "FedProx",
     "FedProxLocal",
     "FedRep",
@@ -56,5 +61,8 @@ for _method in (
     FedRep,
     Ditto,
     MrMtl,
+    BayesTune,
+    FedP2EFT,
+    FedL2P,
 ):
     register_method(_method)

@@ -25,6 +25,7 @@ from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.methods.federated import FederatedSettings, weighted_mean
 from fedcert.methods.local_training import PersonalTraining
+from fedcert.models import BaseModel
 from fedcert.priors import PointPrior
 from fedcert.priors.base import FloatArray, Prior
 
@@ -102,6 +103,20 @@ class Method(ABC):
     federated: FederatedSettings = field(default_factory=FederatedSettings)
     personal: PersonalTraining = field(default_factory=PersonalTraining)
     choose_fraction: float = 0.5
+
+    def __post_init__(self) -> None:  # noqa: B027 - settings of most need no other check
+        """Raise `SettingsError` if a setting is out of its range."""
+
+    def fitted_to(self, base: BaseModel) -> Self:
+        """Return the method with what it has to know of a base model; most know nothing.
+
+        Raises
+        ------
+        SettingsError
+            If it is none for this base model.
+        """
+        del base
+        return self
 
     def check(self, space: AdapterSpace) -> None:  # noqa: B027 - most fit every space
         """Raise `SettingsError` if it is none for models of this space."""

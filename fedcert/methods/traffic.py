@@ -51,9 +51,9 @@ def traffic_of(method: Method, space: AdapterSpace, *, upstream: int) -> Traffic
         state = method.start(space, seed=0)
         drawn = min(method.federated.clients_per_round or upstream, upstream)
         share = method.rounds * drawn / max(1, upstream)
-        # The first round may differ from the others; the last has the shapes that stay.
-        expected = method.expects(space, state, method.rounds)
-        up = sum(prod(shape) * _FLOAT32 for shape in expected.values())
+        rounds = [method.expects(space, state, n + 1) for n in range(method.rounds)]
+        shapes = [shape for expected in rounds for shape in expected.values()]
+        up = sum(prod(shape) * _FLOAT32 for shape in shapes) / method.rounds
         return Traffic(up * share, _size(state) * share, _published(method, space, state))
     if method.asks == "adapters":
         new = None if method.kind == "prior" else _published(method, space, {})

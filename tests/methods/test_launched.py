@@ -38,6 +38,7 @@ def quick(method: str, **changes: Any) -> RunSettings:
         "averaging__steps": 3,
         "averaging__head_steps": 3,
         "personal__steps": 4,
+        "averaging__options": {"net_rounds": 2} if method in {"fedp2eft", "fedl2p"} else {},
     }
     return tiny_settings(method=method, **few | changes)
 

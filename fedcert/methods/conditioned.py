@@ -1,0 +1,271 @@
+"""Methods that learn how to personalize: a net reads off a client's inputs what to train.
+
+First the clients average an adapter. Then they say once how their inputs look to the frozen
+base model, as sums that standardize a net's input. From then on only the net's weights go up:
+each client finds out what would have served it, and the net learns to say so from its inputs.
+A new client's choosing examples alone go through the net, so its certificate stays valid.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.space import AdapterSpace
+from fedcert.adapters.statistics import count_linears, layer_statistics
+from fedcert.certificates import Recipe
+from fedcert.data.examples import Examples
+from fedcert.errors import AdapterError, SettingsError
+from fedcert.methods.adapters import AdapterMethod
+from fedcert.methods.base import State, Update
+from fedcert.methods.learning import split_recipe
+from fedcert.models import BaseModel
+from fedcert.priors import PointPrior
+from fedcert.priors.base import FloatArray, Prior
+
+__all__ = ["ConditionedMethod", "tensors_of"]
+
+_ADAPTER, _NET, _POOLED = "adapter.", "net.", "pooled."
+_OWN = "statistics"
+# A statistic that hardly differs between clients says nothing, rather than anything.
+_SMALLEST_DEVIATION = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionedMethod(AdapterMethod):
+    """Averages an adapter, then a net from statistics of a client's inputs to what it trains.
+
+    Parameters
+    ----------
+    net_rounds : int (default: 40)
+        Rounds of the net, after those of the adapter and one of statistics.
+    net_steps : int (default: 10)
+        A client's steps on the net in a round.
+    net_rate : float (default: 0.003)
+        Their learning rate.
+    linears : int
+        How many modules the statistics are of; the base model says it.
+    """
+
+    net_rounds: int = 40
+    net_steps: int = 10
+    net_rate: float = 0.003
+    linears: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.net_rounds, self.net_steps) < 1 or self.net_rate <= 0:
+            raise SettingsError(
+                f"setting 'averaging.options': {self.kind} needs net_rounds and net_steps of "
+                "at least 1, and a positive net_rate"
+            )
+
+    def fitted_to(self, base: BaseModel) -> Self:
+        """Return the method for the modules of a base model."""
+        try:
+            return replace(self, linears=count_linears(base))
+        except AdapterError as error:
+            raise SettingsError(
+                f"setting 'method': {self.kind} does not fit: {error}"
+            ) from None
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of the adapter, one of statistics, and those of the net."""
+        return self._statistics_round + self.net_rounds
+
+    @property
+    def _statistics_round(self) -> int:
+        return self.federated.rounds + 1
+
+    def recipe(self, terms: Mapping[str, Any]) -> Recipe:
+        """Learn by the net from some examples, and certify on the others."""
+        return split_recipe("learned", self.choose_fraction, terms)
+
+    def start(self, space: AdapterSpace, *, seed: int) -> State:
+        """Return the adapter that changes nothing, and a net that says the same to all."""
+        zeros = np.zeros(2 * self.linears, dtype=np.float32)
+        return {
+            **_named(_ADAPTER, super().start(space, seed=seed)),
+            **_named(_NET, self.first_net(space, seed=seed)),
+            **_named(_POOLED, {"mean": zeros, "deviation": zeros + 1}),
+        }
+
+    def expects(
+        self, space: AdapterSpace, state: State, number: int
+    ) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of an adapter, of sums of statistics, or of a net."""
+        if number == self._statistics_round:
+            return {"sums": (2 * self.linears,), "squares": (2 * self.linears,)}
+        part = _ADAPTER if number < self._statistics_round else _NET
+        return {name: array.shape for name, array in _part(state, part).items()}
+
+    def local(
+        self,
+        state: State,
+        model: AdaptedModel,
+        examples: Examples,
+        *,
+        number: int,
+        seed: int,
+        own: State,
+    ) -> Update:
+        """Train the adapter, say how the inputs look, or train the net."""
+        if number < self._statistics_round:
+            adapter = _part(state, _ADAPTER)
+            return super().local(adapter, model, examples, number=number, seed=seed, own={})
+        # The base model is frozen, so what it makes of the examples stays as it is.
+        found = own.get(_OWN)
+        known = statistics_of(model, examples) if found is None else found
+        if number == self._statistics_round:
+            sums = {"sums": known, "squares": np.square(known)}
+            return Update(tensors=sums, weight=1, own={_OWN: known})
+        net, measured = self.trained_net(
+            _part(state, _NET),
+            _standardized(known, _part(state, _POOLED)),
+            self.whole(model.space, _part(state, _ADAPTER)),
+            model,
+            examples,
+            seed=seed,
+        )
+        return Update(tensors=net, weight=len(examples), own={_OWN: known}, measured=measured)
+
+    def merged(self, state: State, updates: Sequence[Update], number: int) -> State:
+        """Replace what the round was about."""
+        mean = super().merged(state, updates, number)
+        if number == self._statistics_round:
+            spread = np.sqrt(np.maximum(mean["squares"] - np.square(mean["sums"]), 0.0))
+            pooled = {
+                "mean": mean["sums"],
+                "deviation": np.maximum(spread, _SMALLEST_DEVIATION),
+            }
+            return {**state, **_named(_POOLED, pooled)}
+        part = _ADAPTER if number < self._statistics_round else _NET
+        return {**state, **_named(part, mean)}
+
+    def published(self, space: AdapterSpace, state: State) -> Prior:
+        """Return the adapter, with the net beside it."""
+        center = self.whole(space, _part(state, _ADAPTER)).astype(np.float64)
+        beside = {k: v for k, v in state.items() if not k.startswith(_ADAPTER)}
+        return PointPrior(center, method=self.to_config(), shared=beside)
+
+    def learned(self, prior: PointPrior, model: AdaptedModel, examples: Examples) -> FloatArray:
+        """Let the net read the choosing inputs, and train what it says.
+
+        Parameters
+        ----------
+        prior : PointPrior
+            The adapter, with the net beside it.
+        model : AdaptedModel
+            The client's.
+        examples : Examples
+            The choosing examples.
+
+        Returns
+        -------
+        numpy.ndarray
+            Float64, shape ``(d,)``; the shared adapter where fewer than two labels are seen.
+        """
+        if len(np.unique(examples.labels)) < 2:
+            return prior.center()
+        condition = _standardized(statistics_of(model, examples), _part(prior.shared, _POOLED))
+        return self.personalized(
+            _part(prior.shared, _NET), condition, prior.center(), model, examples
+        )
+
+    @abstractmethod
+    def first_net(self, space: AdapterSpace, *, seed: int) -> State:
+        """Return the weights of a net that nobody trained yet."""
+
+    @abstractmethod
+    def trained_net(
+        self,
+        net: State,
+        condition: npt.NDArray[np.float32],
+        center: npt.NDArray[Any],
+        model: AdaptedModel,
+        examples: Examples,
+        *,
+        seed: int,
+    ) -> tuple[State, Mapping[str, float]]:
+        """Return the net after a client's steps, and numbers about them.
+
+        Parameters
+        ----------
+        net : State
+            The server's.
+        condition : numpy.ndarray
+            The client's standardized statistics, shape ``(2 L,)``.
+        center : numpy.ndarray
+            The shared adapter, shape ``(d,)``.
+        model : AdaptedModel
+            The client's.
+        examples : Examples
+            Its training examples.
+        seed : int
+            Of its draws.
+        """
+
+    @abstractmethod
+    def personalized(
+        self,
+        net: State,
+        condition: npt.NDArray[np.float32],
+        center: npt.NDArray[Any],
+        model: AdaptedModel,
+        examples: Examples,
+    ) -> FloatArray:
+        """Return a new client's adapter; without a random number.
+
+        Parameters
+        ----------
+        net : State
+            The published one.
+        condition : numpy.ndarray
+            The client's standardized statistics, shape ``(2 L,)``.
+        center : numpy.ndarray
+            The shared adapter, shape ``(d,)``.
+        model : AdaptedModel
+            The client's.
+        examples : Examples
+            Its choosing examples.
+        """
+
+
+def tensors_of(net: State) -> dict[str, torch.Tensor]:
+    """Return a net's weights as tensors of their own, ready to be trained."""
+    return {
+        name: torch.from_numpy(np.array(array, dtype=np.float32)).requires_grad_()
+        for name, array in net.items()
+    }
+
+
+def statistics_of(model: AdaptedModel, examples: Examples) -> npt.NDArray[np.float32]:
+    """Return `layer_statistics` of readable examples as they travel, shape ``(2 L,)``."""
+    return layer_statistics(model, examples.usable.inputs).astype(np.float32)
+
+
+def _standardized(
+    statistics: npt.NDArray[np.float32], pooled: State
+) -> npt.NDArray[np.float32]:
+    return np.asarray((statistics - pooled["mean"]) / pooled["deviation"], dtype=np.float32)
+
+
+def _named(prefix: str, state: State) -> State:
+    return {f"{prefix}{name}": array for name, array in state.items()}
+
+
+def _part(state: Mapping[str, npt.NDArray[Any]], prefix: str) -> State:
+    """Return the arrays under a prefix, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in state.items()
+        if name.startswith(prefix)
+    }
