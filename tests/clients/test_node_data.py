@@ -23,6 +23,7 @@ from fedcert.models import load_base_model
 from fedcert.records.signing import public_hex
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
+from fedcert.simulations.runners.flower_internals import LocalGrid
 
 ROWS = "a,b,c,d,label\n0,.1,.2,.3,dark\n.4,.5,.6,.7,bright\n1,1,1,1,1\n"
 
@@ -283,6 +284,7 @@ def test_nor_what_an_unforeseen_error_says_later(
 
     monkeypatch.setattr("fedcert.clients.client_app.train", handler)
     app = make_client_app(settings, tmp_path / "run")
+    LocalGrid(app, nodes=1)  # Flower makes messages within a run only
     message = Message(RecordDict(), dst_node_id=1, message_type=TRAIN)
     message.metadata.__dict__["_message_id"] = "1"
     reply = app(message, Context(1, 1, config, RecordDict(), {}))
