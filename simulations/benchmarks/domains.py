@@ -120,7 +120,7 @@ def _row(ground: Ground, size: int, kind: str) -> dict[str, Any]:
     }
     if isinstance(prior, DiffusionPrior):
         row["best_step"] = prior.report.best_step
-    risk = row["risks"][-1]["risk"]
+    risk = risks[:, -1].mean()
     sys.stdout.write(f"{ground.groups} groups, pool {size}, {kind}: {risk:.3f}\n")
     sys.stdout.flush()
     return row

@@ -66,14 +66,18 @@ class Ground:
     @cached_property
     def federation(self) -> Federation:
         """Scenario and model."""
-        options = {
-            "upstream": max(POOLS), "new": NEW, "domains": self.groups, "texts": _TEXTS
-        }  # fmt: skip
-        return Federation.of("intents", seed=self.seed, **options)
+        return Federation.of(
+            "intents",
+            seed=self.seed,
+            upstream=max(POOLS),
+            new=NEW,
+            domains=self.groups,
+            texts=_TEXTS,
+        )
 
     def embedded(self, examples: Examples) -> torch.Tensor:
         """Return the embeddings of texts, which are the same in all groupings."""
-        known = _embeddings(self.federation)
+        known = _embeddings(self)
         return torch.from_numpy(np.stack([known[str(text)] for text in examples.inputs]))
 
     @cached_property
@@ -103,8 +107,9 @@ class Ground:
         """Return the risk of the best of M by new client, ``(clients, values of M)``."""
         vectors = prior.sample(derive_seed("risk profile", self.seed), count=max(COUNTS))
         scenario = self.federation.scenario
-        labels = self.predictions(vectors, scenario.test_examples(scenario.new_clients[0]))
-        tests = [scenario.test_examples(client).labels for client in scenario.new_clients]
+        # All new clients have the same texts.
+        labels = self.predictions(vectors, self.tests(scenario.new_clients[0]))
+        tests = [self.tests(client).labels for client in scenario.new_clients]
         return np.array([best_of(labels != mine, list(COUNTS)) for mine in tests])
 
     @cached_property
@@ -120,18 +125,24 @@ class Ground:
                 settings=TRAINING,
                 embedded=self.embedded(examples),
             ).vector
-            tests = scenario.test_examples(client)
-            errors.append((self.predictions(vector[None], tests)[0] != tests.labels).mean())
+            tests, adapter = self.tests(client), vector[None].astype(np.float64)
+            errors.append((self.predictions(adapter, tests)[0] != tests.labels).mean())
         return float(np.mean(errors))
 
     def support(self, client: str) -> Examples:
         """Return a new client's support set."""
         return self.federation.scenario.support_examples(client, _SUPPORT)
 
+    def tests(self, client: str) -> Examples:
+        """Return what measures a new client's true error."""
+        found = self.federation.scenario.test_examples(client)
+        assert found is not None  # the scenario has some for everybody
+        return found
+
     def logits(self, vectors: FloatArray, examples: Examples) -> torch.Tensor:
         """Return the logits of adapters ``(C, d)`` on examples, ``(C, n, K)``."""
         embedded, found = self.embedded(examples), []
-        for block in torch.from_numpy(vectors).float().split(_BLOCK):
+        for block in torch.split(torch.from_numpy(vectors).float(), _BLOCK):
             with torch.no_grad():
                 found.append(head_logits(self.federation.model, embedded, block))
         return torch.cat(found)
@@ -145,9 +156,9 @@ class Ground:
 _known: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
 
 
-def _embeddings(federation: Federation) -> dict[str, npt.NDArray[np.float32]]:
+def _embeddings(ground: Ground) -> dict[str, npt.NDArray[np.float32]]:
     """Return the frozen encoder's embedding of each text that clients have, by text."""
-    scenario = federation.scenario
+    federation, scenario = ground.federation, ground.federation.scenario
     identity = {
         "base": federation.model.base.digest,
         "texts": _TEXTS,
@@ -160,8 +171,7 @@ def _embeddings(federation: Federation) -> dict[str, npt.NDArray[np.float32]]:
     for client in scenario.upstream_clients:
         found |= {*scenario.training_examples(client).inputs}
     for client in scenario.new_clients:
-        found |= {*scenario.test_examples(client).inputs}
-        found |= {*scenario.support_examples(client, _SUPPORT).inputs}
+        found |= {*ground.tests(client).inputs, *ground.support(client).inputs}
     # By length: a block is as wide as its longest text.
     texts = np.array(sorted(found, key=lambda text: (len(text), text)), dtype=object)
     path = cache_folder() / "embeddings" / f"{key}.safetensors"
