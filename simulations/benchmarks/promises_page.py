@@ -136,9 +136,9 @@ def _validity(rows: list[dict[str, Any]]) -> str:
     lines = [
         "## Validity",
         "",
-        f"Each promise in {len({row['case'] for row in rows})} worlds where all that it says "
-        f"is known, {rows[0]['episodes']:,} episodes each; the world with the most false "
-        f"promises. *p*: probability of as many if each is false with delta = "
+        f"Each promise in worlds where all that it says "
+        f"is known, {rows[0]['episodes']:,} episodes each; shown is the world with the most "
+        f"false promises. *p*: probability of as many if each is false with delta = "
         f"{rows[0]['delta']:g}.",
         "",
         "| promise | recipe | world | false | share | p |",

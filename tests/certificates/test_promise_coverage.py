@@ -56,7 +56,7 @@ def p_value(recipe: Recipe, promise: Promise[Any], world: World, episodes: int) 
 def test_no_more_than_delta_are_false(
     recipe: Recipe, promise: Promise[Any], world: World
 ) -> None:
-    few = EPISODES if recipe.candidates < 8 else 300
+    few = EPISODES if recipe.candidates < 4 else 500
     assert p_value(recipe, promise, world, few) >= SIGNIFICANCE
 
 
