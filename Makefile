@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-deployment bench-sweeps bench-sampling bench-tables bench-named bench-domains bench-privacy bench-promises test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-structure bench-deployment bench-sweeps bench-sampling bench-tables bench-named bench-domains bench-privacy bench-promises test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -47,6 +47,9 @@ bench-sampling: $(INSTALLED) ## play out what dropping or copying rows does to c
 bench-methods: $(INSTALLED) ## compare with every baseline and render docs/benchmarks.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.methods
 	$(BIN)/python -m fedcert.simulations.benchmarks.launched
+
+bench-structure: $(INSTALLED) ## measure which directions new clients train, and render docs/structure.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.structure
 
 bench-named: $(INSTALLED) ## measure clients' own labels, with names, and render docs/named.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.named

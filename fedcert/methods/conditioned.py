@@ -28,7 +28,7 @@ from fedcert.methods.base import State, Update
 from fedcert.methods.learning import split_recipe
 from fedcert.models import BaseModel
 from fedcert.priors import PointPrior
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import FloatArray
 
 __all__ = ["ConditionedMethod", "tensors_of"]
 
@@ -150,7 +150,7 @@ class ConditionedMethod(AdapterMethod):
         part = _ADAPTER if number < self._statistics_round else _NET
         return {**state, **_named(part, mean)}
 
-    def published(self, space: AdapterSpace, state: State) -> Prior:
+    def published(self, space: AdapterSpace, state: State) -> PointPrior:
         """Return the adapter, with the net beside it."""
         center = self.whole(space, _part(state, _ADAPTER)).astype(np.float64)
         beside = {k: v for k, v in state.items() if not k.startswith(_ADAPTER)}
@@ -175,10 +175,30 @@ class ConditionedMethod(AdapterMethod):
         """
         if len(np.unique(examples.labels)) < 2:
             return prior.center()
+        condition, net = self.read_off(prior, model, examples)
+        return self.personalized(net, condition, prior.center(), model, examples)
+
+    def read_off(
+        self, prior: PointPrior, model: AdaptedModel, examples: Examples
+    ) -> tuple[npt.NDArray[np.float32], State]:
+        """Return the standardized statistics of choosing inputs, and the net that takes them.
+
+        Parameters
+        ----------
+        prior : PointPrior
+            As in `learned`.
+        model : AdaptedModel
+            The client's.
+        examples : Examples
+            The choosing examples, whose labels play no part.
+
+        Returns
+        -------
+        tuple
+            The condition, shape ``(2 L,)``, and the net's weights.
+        """
         condition = _standardized(statistics_of(model, examples), _part(prior.shared, _POOLED))
-        return self.personalized(
-            _part(prior.shared, _NET), condition, prior.center(), model, examples
-        )
+        return condition, _part(prior.shared, _NET)
 
     @abstractmethod
     def first_net(self, space: AdapterSpace, *, seed: int) -> State:

@@ -29,7 +29,7 @@ from fedcert.methods.base import State
 from fedcert.methods.conditioned import ConditionedMethod, tensors_of
 from fedcert.methods.learning import split_recipe
 from fedcert.priors import PointPrior
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator
 
 __all__ = ["BayesTune", "FedP2EFT", "GatedMethod"]
@@ -81,6 +81,10 @@ class GatedMethod(AdapterMethod):
     def gates(self, space: AdapterSpace) -> Gates:
         """Return the gates of an adapter space."""
         return Gates(space, head_rank=self.head_rank)
+
+    def count(self, gates: Gates) -> int:
+        """Return how many gates the budget keeps, at least one."""
+        return max(1, round(self.budget * len(gates)))
 
     def own_gates(
         self,
@@ -138,8 +142,7 @@ class GatedMethod(AdapterMethod):
             Its choosing examples.
         """
         gates = self.gates(model.space)
-        count = max(1, round(self.budget * len(gates)))
-        return self.tuned(gates.kept(found, count), center, model, examples)
+        return self.tuned(gates.kept(found, self.count(gates)), center, model, examples)
 
     def tuned(
         self,
@@ -188,7 +191,7 @@ class BayesTune(GatedMethod):
         """Learn from some examples, and certify on the others."""
         return split_recipe("learned", self.choose_fraction, terms)
 
-    def published(self, space: AdapterSpace, state: State) -> Prior:
+    def published(self, space: AdapterSpace, state: State) -> PointPrior:
         """Return the adapter, with the settings of the gates."""
         center = self.whole(space, state).astype(np.float64)
         return PointPrior(center, method=self.to_config())

@@ -1,0 +1,92 @@
+"""The page that `fedcert.simulations.benchmarks.structure` renders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fedcert.simulations.benchmarks.pages import machine_line
+
+__all__ = ["structure_page"]
+
+_WAYS = {
+    "plain": "leading directions (plain)",
+    "bayestune": "found alone (BayesTune)",
+    "average": "the net's, of the average client",
+    "fedp2eft": "the net's, of one's own inputs (FedP2EFT)",
+}
+
+
+def structure_page(record: dict[str, Any]) -> str:
+    """Return the page as Markdown.
+
+    Parameters
+    ----------
+    record : dict
+        As in ``results/structure.json``.
+    """
+    lines = [
+        "# Which parts of an adapter to train",
+        "",
+        f"Rendered by `{record['command']}`. {machine_line(record)} Seeds: "
+        f"{', '.join(map(str, record['seeds']))}. Each new client fine-tunes the same shared "
+        f"adapter on {record['support']} examples under a budget of gates "
+        "([methods.md](methods.md)); rows differ in which gates are kept. Errors are means "
+        "over new clients, on their test examples; in brackets, the mean difference from "
+        "plain, with its standard error over clients.",
+        "",
+    ]
+    for scenario in dict.fromkeys(row["scenario"] for row in record["table"]):
+        lines += _section(scenario, record)
+    return "\n".join(lines)
+
+
+def _section(scenario: str, record: dict[str, Any]) -> list[str]:
+    rows = [row for row in record["table"] if row["scenario"] == scenario]
+    budgets = sorted({row["budget"] for row in rows if row["method"] != "shared"})
+    [net, *_] = [net for net in record["nets"] if net["scenario"] == scenario]
+    shared = np.mean([row["error"] for row in rows if row["method"] == "shared"])
+    counts = [len(_of(rows, "plain", budget)[0]["kept"]) for budget in budgets]
+    lines = [
+        f"## `{scenario}`",
+        "",
+        f"The shared adapter alone: {shared:.3f}. There are {len(net['gates'])} gates.",
+        "",
+        "| gates | " + " | ".join(f"{count} kept" for count in counts) + " |",
+        "|---|" + "---|" * len(counts),
+    ]
+    for way, title in _WAYS.items():
+        cells = [_cell(rows, way, budget) for budget in budgets]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    kept = [_of(rows, way, budgets[0]) for way in ("bayestune", "fedp2eft")]
+    differing = [len({tuple(row["kept"]) for row in some}) for some in kept]
+    distances = net["distances"]
+    return [
+        *lines,
+        "",
+        f"At the smallest budget {len(kept[0])} clients keep {differing[0]} different sets of "
+        f"gates by BayesTune, and {differing[1]} by the net. Over the net's rounds its mean "
+        f"distance from what clients find went from {distances[0]:.4f} to {distances[-1]:.4f}. "
+        f"Most often kept by the net: {_favorites(kept[1], net['gates'])}.",
+        "",
+    ]
+
+
+def _of(rows: list[dict[str, Any]], way: str, budget: float) -> list[dict[str, Any]]:
+    return [row for row in rows if row["method"] == way and row["budget"] == budget]
+
+
+def _cell(rows: list[dict[str, Any]], way: str, budget: float) -> str:
+    errors = np.array([row["error"] for row in _of(rows, way, budget)])
+    if way == "plain":
+        return f"{errors.mean():.3f}"
+    apart = errors - np.array([row["error"] for row in _of(rows, "plain", budget)])
+    deviation = apart.std(ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else 0.0
+    return f"{errors.mean():.3f} ({apart.mean():+.3f} ± {deviation:.3f})"
+
+
+def _favorites(rows: list[dict[str, Any]], names: list[str]) -> str:
+    counts = np.bincount([gate for row in rows for gate in row["kept"]], minlength=len(names))
+    order = np.argsort(-counts, kind="stable")[:3]
+    return ", ".join(f"`{names[gate]}` ({counts[gate]} of {len(rows)})" for gate in order)
