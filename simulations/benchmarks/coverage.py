@@ -21,7 +21,7 @@ from fedcert.certificates import (
     UnionRecipe,
     WeightedUnionRecipe,
 )
-from fedcert.simulations.benchmarks import sampling
+from fedcert.simulations.benchmarks import conditioning, sampling
 from fedcert.simulations.benchmarks.episodes import CASES, SIZE, false_certificates
 from fedcert.simulations.benchmarks.recipes import (
     CompressionRecipe,
@@ -50,6 +50,7 @@ RECIPES: tuple[Recipe, ...] = (
     PosteriorSplitRecipe(**_TERMS),
     PosteriorSplitRecipe(**_TERMS, finalists=3),
     PosteriorSplitRecipe(**_TERMS, finalists=2, refinement="posterior_mean+finetune"),
+    PosteriorSplitRecipe(**_TERMS, finalists=3, refinement="posterior_mean+finetune+learned"),
     HybridRecipe(**_TERMS),
     HybridRecipe(**_TERMS, beta=0.5),
     UnionRecipe(**_TERMS, randomized=True),
@@ -68,7 +69,8 @@ _FRACTIONS = tuple(n1 / SIZE for n1 in (1, 4, 10, 30, 36, 39))
 def coverage(episodes: int = EPISODES, *, seed: int = 0) -> Iterator[dict[str, Any]]:
     """Play every recipe in every case, and those that split also with n1 of many sizes.
 
-    Then come the worlds of `sampling`, where inputs repeat or cannot be read.
+    Then come the worlds of `sampling`, where inputs repeat or cannot be read, and those of
+    `conditioning`, where a structure remembers the inputs that it was read off.
 
     Yields
     ------
@@ -90,6 +92,7 @@ def coverage(episodes: int = EPISODES, *, seed: int = 0) -> Iterator[dict[str, A
             "delta": recipe.delta,
         }
     yield from sampling.rows(episodes, seed=seed, delta=DELTA, candidates=20)
+    yield from conditioning.rows(episodes, seed=seed, delta=DELTA)
 
 
 def _label(recipe: Recipe) -> str:

@@ -33,6 +33,7 @@ from fedcert.certificates import (
 from fedcert.certificates.counts import Counts, Selection
 from fedcert.simulations.benchmarks import coverage
 from fedcert.simulations.benchmarks import episodes as harness
+from fedcert.simulations.benchmarks.conditioning import INPUTS, Inputs, false_structures
 from fedcert.simulations.benchmarks.coverage import RECIPES
 from fedcert.simulations.benchmarks.episodes import CASES, Case, excess, false_certificates
 from fedcert.simulations.benchmarks.recipes import GibbsRecipe
@@ -88,10 +89,27 @@ def test_the_hardest_case_is_hard(recipe: Recipe) -> None:
 def test_the_benchmark_plays_every_recipe_in_every_case() -> None:
     rows = list(coverage.coverage(50))
     worlds = {world.name for world in WORLDS}
+    worlds |= {inputs.name for inputs in INPUTS}
     assert {row["case"] for row in rows} == {case.name for case in CASES} | worlds
     assert len({row["recipe"] for row in rows}) >= len(RECIPES)
     assert all(set(row) == set(rows[0]) and row["episodes"] == 50 for row in rows)
     assert rows == list(coverage.coverage(50))
+
+
+LEARNED: dict[str, Any] = {
+    "candidates": 1,
+    "delta": coverage.DELTA,
+    "refinement": "learned",
+}
+
+
+@pytest.mark.parametrize("inputs", INPUTS, ids=lambda inputs: str(inputs.frequent))
+def test_a_structure_may_remember_what_it_was_read_off(inputs: Inputs) -> None:
+    """It may be read off choosing inputs; off certifying ones it is good on these alone."""
+    for recipe, honest in ((PosteriorSplitRecipe, True), (RefinedOnAll, False)):
+        false = false_structures(recipe(**LEARNED), inputs, 5_000, seed=3)
+        found = excess(int(false.sum()), 5_000, coverage.DELTA)
+        assert found >= SIGNIFICANCE if honest else found < SIGNIFICANCE / 1000
 
 
 def test_shared_examples_leave_every_risk_as_it_is() -> None:
