@@ -1,0 +1,45 @@
+"""The launched methods' benchmark, at a size that shows that all of it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from simulations.federation import SCENARIO
+
+from fedcert.simulations.benchmarks import launched
+
+TINY = {
+    "adapter.rank": 2,
+    "training.steps": 10,
+    "averaging.rounds": 2,
+    "averaging.steps": 3,
+    "certificate.support_size": 32,
+}
+
+
+def test_rows_limits_refusals_and_what_pull_and_keep_trade(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launched, "CASES", (launched.Case(SCENARIO, {}, TINY),))
+    monkeypatch.setattr(launched, "PULLS", (0.01, 100.0))
+    monkeypatch.setattr(launched, "remembered", lambda _kind, _identity, compute: compute())
+    methods = [f"--method={name}" for name in ("fedavg-local", "local", "zero-shot")]
+    launched.main([*methods, "--seeds", "0", "--output", str(tmp_path)])
+    record = json.loads((tmp_path / "methods.json").read_text())["launched"]
+    rows = record["table"]
+    assert [row["method"] for row in rows] == ["fedavg-local", "local"]
+    assert all(row["verified"] and row["clients"] == 2 for row in rows)
+    assert [entry["method"] for entry in record["refused"]] == ["zero-shot"]
+    assert {row["limit"] for row in rows} == {min(row["own_limit"] for row in rows)}
+    # Only where the server averages does an upstream client send anything.
+    assert rows[0]["up_bytes"] > 0 == rows[1]["up_bytes"]
+    trade = {(row["pull"], row["keep"]): row for row in record["trade"]}
+    assert len(trade) == 2 * len(launched.KEEPS)
+    # A strong pull leaves everybody the same adapter, whatever is kept of it.
+    held = [trade[100.0, keep]["error"] for keep in launched.KEEPS]
+    assert max(held) - min(held) < 0.05
+    page = (tmp_path / "launched.md").read_text()
+    assert "`zero-shot` is not for this base model." in page
+    assert f"figures/launched-{SCENARIO}-trade.svg" in page
