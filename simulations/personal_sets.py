@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 
+from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
 from fedcert.randomness import keyed_generator
+from fedcert.scenarios import Scenario
 
-__all__ = ["PersonalSets"]
+__all__ = ["PersonalScenario", "PersonalSets"]
 
 # Ten things have 252 halves; those of more things are drawn one by one.
 _ALL = 10
@@ -98,3 +103,56 @@ def _drawn(scenario: str, things: int, count: int, *, seed: int) -> list[tuple[i
         half = generator.choice(things, things // 2, replace=False)
         found[tuple(sorted(half.tolist()))] = None
     return list(found)
+
+
+class PersonalScenario(Scenario):
+    """Splits one table, which all clients share; each labels it by its own set.
+
+    Parameters
+    ----------
+    sets : PersonalSets
+        Who calls what its own.
+    training_size : int
+        Examples that an upstream client trains on, drawn from the training split.
+    seed : int
+        Draws each client's examples.
+    """
+
+    def __init__(self, sets: PersonalSets, *, training_size: int, seed: int) -> None:
+        self._sets, self._training_size, self._seed = sets, training_size, seed
+
+    @property
+    def upstream_clients(self) -> tuple[str, ...]:
+        """Ids of the clients that train."""
+        return self._sets.upstream
+
+    @property
+    def new_clients(self) -> tuple[str, ...]:
+        """Ids of the clients that personalize."""
+        return self._sets.new
+
+    def training_examples(self, client: str) -> Examples:
+        """Return an upstream client's own draw from the training split."""
+        pool = self._splits["training"]
+        generator = keyed_generator(f"{self.name}/training", self._seed, client)
+        size = min(self._training_size, len(pool))
+        return self._labeled(client, generator.choice(pool, size, replace=False))
+
+    def support_examples(self, client: str, size: int) -> Examples:
+        """Return the first `size` of the client's own order of the support split."""
+        pool = self._splits["support"]
+        if not 1 <= size <= len(pool):
+            raise DataError(
+                f"{self.name} can give 1 to {len(pool)} support examples, not {size}"
+            )
+        generator = keyed_generator(f"{self.name}/support", self._seed, client)
+        return self._labeled(client, generator.permutation(pool)[:size])
+
+    @cached_property
+    @abstractmethod
+    def _splits(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Return the table's rows in the training, support and test split."""
+
+    @abstractmethod
+    def _labeled(self, client: str, rows: npt.NDArray[np.int64]) -> Examples:
+        """Return rows of the table with a client's labels."""

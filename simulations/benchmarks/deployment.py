@@ -22,7 +22,7 @@ import transformers
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.deployment_page import reliability_page
 from fedcert.simulations.benchmarks.deployment_scale import in_own_process
-from fedcert.simulations.benchmarks.publishing import page_of, publish, record_of
+from fedcert.simulations.benchmarks.publishing import page_of, publish, record_of, say
 
 __all__ = ["FAULTS", "PARTS", "fault_rows", "main", "overhead_of"]
 
@@ -120,7 +120,7 @@ def _faults(_options: argparse.Namespace) -> dict[str, Any]:
 def _scale(options: argparse.Namespace) -> dict[str, Any]:
     runs = []
     for clients in options.clients:
-        _say(f"a simulation with {clients} upstream clients on Ray")
+        say(f"a simulation with {clients} upstream clients on Ray")
         runs.append(in_own_process("run", clients, "ray"))
     largest = overhead_of(runs[-1], min(os.cpu_count() or 1, runs[-1]["clients"]))
     memory = [{key: run[key] for key in ("clients", "server_mib", "total_mib")} for run in runs]
@@ -132,14 +132,14 @@ def _scale(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pool(options: argparse.Namespace) -> dict[str, Any]:
-    _say(f"{options.uploads} uploads into a pool")
+    say(f"{options.uploads} uploads into a pool")
     return {"pooled_uploads": in_own_process("pool", options.uploads)}
 
 
 def _footprint(_options: argparse.Namespace) -> dict[str, Any]:
     from fedcert.simulations.benchmarks.footprint import measure_footprint
 
-    _say("a device's footprint")
+    say("a device's footprint")
     return {"footprint": measure_footprint()}
 
 
@@ -172,11 +172,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--output", type=Path, help="write here, and leave the record and the docs as they are"
     )
     return parser.parse_args(arguments)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

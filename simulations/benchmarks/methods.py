@@ -34,7 +34,7 @@ from fedcert.simulations.benchmarks.methods_page import (
     methods_page,
 )
 from fedcert.simulations.benchmarks.methods_table import SeedResult, measured_seed, table_of
-from fedcert.simulations.benchmarks.publishing import publish, record_of
+from fedcert.simulations.benchmarks.publishing import publish, record_of, say
 from fedcert.simulations.benchmarks.workers import side_by_side
 from fedcert.threads import torch_threads
 
@@ -102,7 +102,7 @@ def measure(
             found = [*_results(case, methods, seeds, sizes)]
         except SettingsError as error:  # data or base model are not on this machine
             missing[case.scenario] = str(error)
-            _say(f"left out: {error}")
+            say(f"left out: {error}")
             continue
         # Means are compared on the same clients: a seed that lacks methods has to wait, unless
         # none has them all.
@@ -137,7 +137,7 @@ def _results(
         try:
             yield seed, measured_seed(case, methods, seed, sizes)
         except NotMeasuredError:
-            _say(f"{case.scenario}, seed {seed}: not finished")
+            say(f"{case.scenario}, seed {seed}: not finished")
 
 
 def _fill(
@@ -149,17 +149,12 @@ def _fill(
         for seed in options.seeds
         for case in cases
     ]
-    _say(f"{len(parts)} parts on {options.workers} workers")
+    say(f"{len(parts)} parts on {options.workers} workers")
     side_by_side(
         parts,
         workers=options.workers,
-        on_part=lambda done: _say(f"{done} of {len(parts)} parts are done"),
+        on_part=lambda done: say(f"{done} of {len(parts)} parts are done"),
     )
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def _part(case: Case, methods: Sequence[type[Method]], seed: int, sizes: Sequence[int]) -> None:

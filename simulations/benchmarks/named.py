@@ -26,7 +26,7 @@ from fedcert.simulations.benchmarks.named_methods import PLANNED, learned_on_all
 from fedcert.simulations.benchmarks.named_page import named_page
 from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Site
 from fedcert.simulations.benchmarks.named_steel import SHOTS, steel_rows
-from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.threads import torch_threads
 
@@ -99,17 +99,17 @@ def _growing(cells: Sequence[Cell], seeds: Sequence[int]) -> Iterator[dict[str, 
     missing: dict[str, str] = {}
     for seed in seeds:
         for cell in cells:
-            _say(f"{cell.name}, seed {seed}: ")
+            say(f"{cell.name}, seed {seed}: ", end="")
             try:
                 parts = _measured(Site(cell, seed))
             except SettingsError as error:  # data or base model are not on this machine
                 missing[cell.name] = str(error)
-                _say(f"left out: {error}\n")
+                say(f"left out: {error}")
                 continue
             except NotMeasuredError:
-                _say("not finished\n")
+                say("not finished")
                 continue
-            _say(" done\n")
+            say(" done")
             for key, rows in parts.items():
                 found[key] += rows
             yield _record(cells, seeds, found, missing)
@@ -163,7 +163,7 @@ def _measured(site: Site) -> dict[str, list[dict[str, Any]]]:
         if some and cell.setting == "mixed":
             for row in steel_rows(client):
                 steel[row["method"]].append(row)
-        _say(".")
+        say(".", end="")
     table = [
         about | _row(method, n, rows, outcomes, learned[n], ways)
         for (method, n), rows in outcomes.items()
@@ -238,11 +238,6 @@ def _against_sgd(
 
 def _standard_error(values: Any) -> float | None:
     return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fedcert.atomic import write_atomically, write_json
 
-__all__ = ["between_markers", "page_of", "publish", "record_of"]
+__all__ = ["between_markers", "page_of", "publish", "record_of", "say"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +42,13 @@ def publish(
         written.append((folder or _ROOT / "docs") / path)
         write_atomically(written[-1], text.encode())
     shown = [path.relative_to(_ROOT) if folder is None else path for path in written]
-    sys.stdout.write(f"wrote {', '.join(map(str, shown))}\n")
+    say(f"wrote {', '.join(map(str, shown))}")
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Write how far a benchmark is, at once."""
+    sys.stdout.write(f"{text}{end}")
+    sys.stdout.flush()
 
 
 def record_of(name: str) -> dict[str, Any]:

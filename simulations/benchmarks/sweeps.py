@@ -8,7 +8,6 @@ out of the pool is a digit, a domain of requests, or three languages.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -30,7 +29,7 @@ from fedcert.randomness import derive_seed, small_seed
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.search import BatchedScorer
 from fedcert.simulations.benchmarks.federations import remembered
-from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.sweep_cases import CASES, Site
 from fedcert.simulations.benchmarks.sweeps_page import sweeps_page
 from fedcert.threads import torch_threads
@@ -278,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not points:
         parser.error(f"there is no sweep {options.sweep[0]!r}")
     with torch_threads(1):
-        table, missing = measure(points, options.seeds, _say)
+        table, missing = measure(points, options.seeds, say)
     record = {
         "command": "make bench-sweeps",
         "seeds": options.seeds,
@@ -292,11 +291,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "table": table,
     }
     publish("sweeps", record, {"sweeps.md": sweeps_page(record)}, folder=options.output)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

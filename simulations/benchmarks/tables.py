@@ -9,7 +9,6 @@ benchmark which stopped goes on; the page shows what there is after each.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from fedcert import __version__
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.federations import remembered
-from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.tables_page import tables_page
 from fedcert.simulations.benchmarks.ticket_tables import (
     COLUMNS,
@@ -74,7 +73,7 @@ def measure(
                     {"table": asdict(table), "seed": seed, "n": n, "version": __version__},
                     partial(_measured, table, seed=seed, n=n, runner=runner),
                 )
-                _say(f"{table.name}, seed {seed}, n = {n}")
+                say(f"{table.name}, seed {seed}, n = {n}")
                 yield rows
 
 
@@ -147,11 +146,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "table": sorted(rows, key=lambda row: (row["scenario"], row["n"], row["seed"])),
         }
         publish("tables", record, {"tables.md": tables_page(record)}, folder=options.output)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

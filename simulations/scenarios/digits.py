@@ -17,10 +17,9 @@ from sklearn.datasets import load_digits
 
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import ImageInputs
-from fedcert.errors import DataError, SettingsError
+from fedcert.errors import SettingsError
 from fedcert.randomness import keyed_generator
-from fedcert.scenarios import Scenario
-from fedcert.simulations.personal_sets import PersonalSets
+from fedcert.simulations.personal_sets import PersonalScenario, PersonalSets
 from fedcert.simulations.scenarios.digits_base import pretrained_base
 
 __all__ = ["Digits"]
@@ -29,7 +28,7 @@ __all__ = ["Digits"]
 PRETRAINING, TRAINING, SUPPORT = 700, 400, 300
 
 
-class Digits(Scenario):
+class Digits(PersonalScenario):
     """The embedded default: real images, no download.
 
     Parameters
@@ -52,20 +51,10 @@ class Digits(Scenario):
     def __init__(
         self, *, upstream: int = 128, new: int = 20, training_size: int = 100, seed: int = 0
     ) -> None:
-        self._sets = PersonalSets.draw("digits", upstream=upstream, new=new, seed=seed)
+        sets = PersonalSets.draw("digits", upstream=upstream, new=new, seed=seed)
         if not 2 <= training_size <= TRAINING:
             raise SettingsError(f"digits: training_size must be 2 to {TRAINING}")
-        self._training_size, self._seed = training_size, seed
-
-    @property
-    def upstream_clients(self) -> tuple[str, ...]:
-        """Ids of the clients that train."""
-        return self._sets.upstream
-
-    @property
-    def new_clients(self) -> tuple[str, ...]:
-        """Ids of the clients that personalize."""
-        return self._sets.new
+        super().__init__(sets, training_size=training_size, seed=seed)
 
     def mine(self, client: str) -> tuple[int, ...]:
         """Return the five digits that a client calls its own."""
@@ -78,20 +67,6 @@ class Digits(Scenario):
         return pretrained_base(
             self.inputs, images[part], digits[part], labels=self.labels, on_step=on_step
         )
-
-    def training_examples(self, client: str) -> Examples:
-        """Return an upstream client's own draw from the training split."""
-        pool = self._splits["training"]
-        generator = keyed_generator("digits/training", self._seed, client)
-        return self._labeled(client, generator.choice(pool, self._training_size, replace=False))
-
-    def support_examples(self, client: str, size: int) -> Examples:
-        """Return the first `size` images of the client's own order of the support split."""
-        pool = self._splits["support"]
-        if not 1 <= size <= len(pool):
-            raise DataError(f"digits can give 1 to {len(pool)} support examples, not {size}")
-        generator = keyed_generator("digits/support", self._seed, client)
-        return self._labeled(client, generator.permutation(pool)[:size])
 
     def test_examples(self, client: str) -> Examples:
         """Return the test split under the client's labels."""

@@ -19,9 +19,8 @@ import numpy.typing as npt
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
 from fedcert.randomness import keyed_generator
-from fedcert.scenarios import Scenario
 from fedcert.simulations.clinc import FILE, read_requests
-from fedcert.simulations.personal_sets import PersonalSets
+from fedcert.simulations.personal_sets import PersonalScenario, PersonalSets
 from fedcert.simulations.sources import BaseOptions, OnTextBase, TextBase, data_file
 
 __all__ = ["Intents"]
@@ -31,7 +30,7 @@ TRAINING, SUPPORT = 0.6, 0.2
 _DOMAINS = (10, 20, 30)
 
 
-class Intents(OnTextBase, Scenario):
+class Intents(OnTextBase, PersonalScenario):
     """Requests to an assistant, on a pretrained text encoder.
 
     Parameters
@@ -83,7 +82,7 @@ class Intents(OnTextBase, Scenario):
             raise SettingsError(
                 f"intents: domains must be {', '.join(map(str, _DOMAINS))}, not {domains!r}"
             )
-        self._sets = PersonalSets.draw(
+        sets = PersonalSets.draw(
             "intents", upstream=upstream, new=new, seed=seed, things=domains
         )
         self._parts = domains // _DOMAINS[0]
@@ -91,43 +90,17 @@ class Intents(OnTextBase, Scenario):
             raise SettingsError(
                 "intents: training_size must be at least 2, and test_size at least 1"
             )
-        self._sizes = {"training": training_size, "test": test_size}
-        self._seed, self._data, self._texts = seed, data, texts
+        super().__init__(sets, training_size=training_size, seed=seed)
+        self._test_size, self._data, self._texts = test_size, data, texts
         self._base = TextBase("intents", BaseOptions(base, max_length=64), self.labels)
-
-    @property
-    def upstream_clients(self) -> tuple[str, ...]:
-        """Ids of the clients that train."""
-        return self._sets.upstream
-
-    @property
-    def new_clients(self) -> tuple[str, ...]:
-        """Ids of the clients that personalize."""
-        return self._sets.new
 
     def mine(self, client: str) -> tuple[str, ...]:
         """Return the domains, or parts of domains, that a client calls its own."""
         return tuple(self._table[2][domain] for domain in self._sets.of(client))
 
-    def training_examples(self, client: str) -> Examples:
-        """Return an upstream client's own draw from the training split."""
-        pool, size = self._splits["training"], self._sizes["training"]
-        generator = keyed_generator("intents/training", self._seed, client)
-        return self._labeled(
-            client, generator.choice(pool, min(size, len(pool)), replace=False)
-        )
-
-    def support_examples(self, client: str, size: int) -> Examples:
-        """Return the first `size` texts of the client's own order of the support split."""
-        pool = self._splits["support"]
-        if not 1 <= size <= len(pool):
-            raise DataError(f"intents can give 1 to {len(pool)} support examples, not {size}")
-        generator = keyed_generator("intents/support", self._seed, client)
-        return self._labeled(client, generator.permutation(pool)[:size])
-
     def test_examples(self, client: str) -> Examples:
         """Return the first texts of the test split under the client's labels."""
-        rows = self._splits["test"][: self._sizes["test"]]
+        rows = self._splits["test"][: self._test_size]
         return Examples(self._test_texts, self._own(client, rows))
 
     def _labeled(self, client: str, rows: npt.NDArray[np.int64]) -> Examples:
@@ -141,7 +114,7 @@ class Intents(OnTextBase, Scenario):
     @cached_property
     def _test_texts(self) -> npt.NDArray[Any]:
         """One array for all clients: scorers keep what they computed for an array."""
-        rows = self._splits["test"][: self._sizes["test"]]
+        rows = self._splits["test"][: self._test_size]
         texts: npt.NDArray[Any] = self._table[0][rows]
         return texts
 
