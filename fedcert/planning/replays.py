@@ -144,6 +144,13 @@ class ClientReplay:
         return self._scorer.score(self._vectors, self._examples)
 
     @cached_property
+    def _coarse_losses(self) -> FloatArray:
+        """Where posterior means start: chains of every size begin at the same candidates."""
+        sampler = self._prior.on(self._scorer.device).coarse()
+        vectors = sampler.sample(self._seed, count=self._candidates)
+        return self._scorer.score(vectors, self._examples).losses
+
+    @cached_property
     def _tests(self) -> npt.NDArray[np.bool_] | None:
         return None if self._tested is None else self._tested(self._vectors)
 
@@ -209,13 +216,15 @@ class ClientReplay:
 
     def _session(self, recipe: Recipe, n: int, *, start: int = 0) -> SupportSession:
         """Let a recipe choose on some n of the examples as it would for a client."""
+        part = slice(start, start + n)
         return SupportSession(
             recipe,
             self._prior,
             self._scorer,
-            self._examples.take(slice(start, start + n)),
+            self._examples.take(part),
             seed=self._seed,
             constants=self._constants,
+            coarse_losses=lambda: self._coarse_losses[:, part],
         )
 
     def _chosen(self, recipe: Recipe, n: int, *, start: int = 0) -> Outcome:

@@ -37,6 +37,7 @@ def posterior_means(
     chains: int,
     steps: int,
     count: int = 1,
+    losses: FloatArray | None = None,
     on_scored: Callable[[int], None] = lambda _count: None,
 ) -> FloatArray:
     """Return mean adapters of the posterior given `examples`.
@@ -62,6 +63,8 @@ def posterior_means(
         Proposals of each chain; its states in the second half are averaged.
     count : int (default: 1)
         How many means, each over its own share of the chains.
+    losses : numpy.ndarray, optional
+        The candidates' losses on the examples, shape ``(candidates, n)``, if they are known.
     on_scored : callable
         Called with the number of candidates that were scored since the last call.
 
@@ -72,9 +75,12 @@ def posterior_means(
     """
     generator = keyed_generator("posterior mean", seed)
     posterior = _Posterior(prior, scorer, examples)
-    starts, likelihoods = _starts(
-        posterior, seed, candidates, chains, generator, on_scored=on_scored
+    known = (
+        _likelihoods(posterior, seed, candidates, on_scored=on_scored)
+        if losses is None
+        else -losses.sum(axis=1)
     )
+    starts, likelihoods = _starts(known, posterior, seed, chains, generator)
     sampler = _SliceSampler(posterior, starts, likelihoods, generator)
     total, kept = np.zeros((chains, prior.dimension)), 0
     for step in range(steps):
@@ -99,27 +105,35 @@ class _Posterior:
         return adapters, -losses.sum(axis=1)
 
 
-def _starts(
+def _likelihoods(
     posterior: _Posterior,
     seed: str,
     candidates: int,
-    chains: int,
-    generator: np.random.Generator,
     *,
     on_scored: Callable[[int], None],
-) -> tuple[FloatArray, FloatArray]:
-    """Draw the chains' first states among the candidates, by likelihood."""
+) -> FloatArray:
+    """Return the log likelihoods of the candidates."""
     found = []
     for first in range(0, candidates, _CHUNK):
         count = min(_CHUNK, candidates - first)
         noise = candidate_noise(seed, first, count, posterior.prior.noise_width)
         found.append(posterior.evaluate(noise)[1])
         on_scored(count)
-    likelihoods = np.concatenate(found)
+    return np.concatenate(found)
+
+
+def _starts(
+    likelihoods: FloatArray,
+    posterior: _Posterior,
+    seed: str,
+    chains: int,
+    generator: np.random.Generator,
+) -> tuple[FloatArray, FloatArray]:
+    """Draw the chains' first states among the candidates, by likelihood."""
     best = likelihoods.max()
     # Candidates that fail to evaluate have no likelihood; where all do, any will serve.
-    weights = np.exp(likelihoods - best) if np.isfinite(best) else np.ones(candidates)
-    rows = generator.choice(candidates, size=chains, p=weights / weights.sum())
+    weights = np.exp(likelihoods - best) if np.isfinite(best) else np.ones(len(likelihoods))
+    rows = generator.choice(len(likelihoods), size=chains, p=weights / weights.sum())
     width = posterior.prior.noise_width
     noise = np.concatenate([candidate_noise(seed, int(row), 1, width) for row in rows])
     return noise, likelihoods[rows]

@@ -42,6 +42,10 @@ class SupportSession(Session):
         Adapters that predict one label each, for recipes that have such candidates.
     chunk : int (default: 1024)
         Candidates drawn at a time; the choice is the same.
+    coarse_losses : callable, optional
+        Returns the losses of the coarse sampler's first M candidates on these examples, shape
+        ``(M, n)``, where somebody has them: sessions over parts of the same examples share
+        them.
     on_scored : callable
         Called with the number of candidates that were scored since the last call.
 
@@ -61,6 +65,7 @@ class SupportSession(Session):
         seed: str,
         constants: FloatArray = NO_CONSTANTS,
         chunk: int = CHUNK,
+        coarse_losses: Callable[[], FloatArray] | None = None,
         on_scored: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self._recipe, self._prior, self._scorer = recipe, prior, scorer
@@ -68,7 +73,7 @@ class SupportSession(Session):
         self._ordered, self._seed = ordered, seed
         self._constants = constants
         self._fixed = fixed_candidates(recipe, prior, constants)
-        self._on_scored = on_scored
+        self._on_scored, self._coarse_losses = on_scored, coarse_losses
         self.n, self.candidates, self.chunk = len(ordered), recipe.candidates, chunk
         self.number = recipe.number_of(seed)
 
@@ -99,6 +104,7 @@ class SupportSession(Session):
         Chains walk over candidates of the coarse sampler: a mean over hundreds of them hardly
         depends on its last digits, and no finalist has to be a candidate of the seed.
         """
+        known = self._coarse_losses
         return posterior_means(
             self._sampler.coarse(),
             self._scorer,
@@ -108,6 +114,7 @@ class SupportSession(Session):
             chains=chains,
             steps=steps,
             count=count,
+            losses=None if known is None else known()[:candidates],
             on_scored=self._on_scored,
         )
 
@@ -136,15 +143,22 @@ class SupportSession(Session):
 
     def only(self, span: Span) -> SupportSession:
         """Return a session over some of the examples."""
-        return self._with(self._scorer, self._taken(span))
+        known = self._coarse_losses
+        part = None if known is None else lambda: known()[:, span.as_slice()]
+        return self._with(self._scorer, self._taken(span), part)
 
     def at(self, tolerance: float) -> SupportSession:
         """Return a session that counts margins up to `tolerance` as errors."""
         scorer = copy.copy(self._scorer)
         scorer.margin_tolerance = tolerance
-        return self._with(scorer, self._ordered)
+        return self._with(scorer, self._ordered, self._coarse_losses)
 
-    def _with(self, scorer: Scorer, ordered: Examples) -> SupportSession:
+    def _with(
+        self,
+        scorer: Scorer,
+        ordered: Examples,
+        coarse_losses: Callable[[], FloatArray] | None,
+    ) -> SupportSession:
         return SupportSession(
             self._recipe,
             self._prior,
@@ -153,6 +167,7 @@ class SupportSession(Session):
             seed=self._seed,
             constants=self._constants,
             chunk=self.chunk,
+            coarse_losses=coarse_losses,
             on_scored=self._on_scored,
         )
 

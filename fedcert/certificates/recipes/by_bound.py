@@ -31,14 +31,13 @@ def lowest_bound(counts: Counts, budgets: npt.NDArray[np.float64]) -> Selection:
     top = np.full((len(errors), counts.certified_on + 1), -1.0)
     np.maximum.at(top, (episodes[:, None], errors), budgets)
     bounds = np.full(top.shape, 2.0)
-    for count in range(top.shape[1]):
-        present = top[:, count] >= 0
-        bounds[present, count] = binomial_upper_bounds(
-            np.full(present.sum(), count),
-            counts.certified_on,
-            top[present, count],
-            None if counts.numbers is None else counts.numbers[present],
-        )
+    rows, counted = np.nonzero(top >= 0)
+    bounds[rows, counted] = binomial_upper_bounds(
+        counted,
+        counts.certified_on,
+        top[rows, counted],
+        None if counts.numbers is None else counts.numbers[rows],
+    )
     best = bounds.argmin(axis=1)
     leads = (errors == best[:, None]) & (budgets == top[episodes, best][:, None])
     index = lowest(np.where(leads, 0, 1), counts.losses)
