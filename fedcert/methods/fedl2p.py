@@ -122,8 +122,8 @@ class FedL2P(ConditionedMethod):
                     optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
                     for tensor in weights.values():
-                        steep = torch.nan_to_num(tensor.grad, 0.0, _STEEPEST, -_STEEPEST)
-                        tensor.grad = steep.clamp(-_STEEPEST, _STEEPEST)
+                        if tensor.grad is not None:
+                            tensor.grad.nan_to_num_(0.0).clamp_(-_STEEPEST, _STEEPEST)
                     optimizer.step()
         trained = {name: tensor.detach().numpy() for name, tensor in weights.items()}
         measured = {"loss-before": losses[0], "loss-after": losses[-1]}

@@ -221,15 +221,16 @@ class FedP2EFT(GatedMethod, ConditionedMethod):
         hidden, outputs = 2 * width, len(self.gates(space))
         draw = keyed_generator("gate net", seed)
 
-        def drawn(rows: int, columns: int) -> npt.NDArray[np.float32]:
+        def weights(rows: int, columns: int) -> npt.NDArray[np.float32]:
             scale = _GAIN * np.sqrt(2 / max(1, rows + columns))
-            return (scale * draw.standard_normal((rows, columns))).astype(np.float32)
+            drawn = scale * draw.standard_normal((rows, columns))
+            return np.asarray(drawn, dtype=np.float32)
 
         return {
-            "hidden.weight": drawn(hidden, width),
+            "hidden.weight": weights(hidden, width),
             "hidden.bias": np.full(hidden, SMALLEST_GATE, dtype=np.float32),
             "slope": np.full(1, 0.25, dtype=np.float32),
-            "gates.weight": drawn(outputs, hidden),
+            "gates.weight": weights(outputs, hidden),
             "gates.bias": np.full(outputs, SMALLEST_GATE, dtype=np.float32),
         }
 

@@ -93,7 +93,10 @@ def _measured(name: str, changes: dict[str, Any], seed: int) -> dict[str, Any]:
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
     labels = scenario.labels
     base = load_base_model(
-        str(scenario.base_model()), num_labels=len(labels), labels=labels, device="cpu"
+        str(scenario.base_model()),
+        num_labels=len(labels),
+        labels=labels,
+        device=torch.device("cpu"),
     )
     method = settings.method_of().fitted_to(base)
     assert isinstance(method, FedP2EFT)

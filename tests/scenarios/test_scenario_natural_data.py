@@ -91,6 +91,13 @@ def test_topics(tmp_path: Path, backbone: str) -> None:
     assert _disjoint(_sides(_shortened(scenario), 5))
     with pytest.raises(SettingsError, match="no language 'fra'; choose among eng, hau, swa"):
         _ = load_scenario("topics", options | {"held_out": "fra"}).new_clients
+    half = options | {"held_out": "half", "concentration": 0.2}
+    scenario = load_scenario("topics", half)
+    assert set(scenario.new_clients) <= {"eng-01", "hau-01", "swa-01"}
+    assert {client[4:] for client in scenario.upstream_clients} == {"00"}
+    train = [scenario.training_examples(client) for client in scenario.upstream_clients]
+    # Dealt out evenly, each topic would be a third.
+    assert max(np.bincount(part.labels).max() / len(part) for part in train) > 0.45
 
 
 @pytest.mark.parametrize(
