@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-structure bench-deployment bench-sweeps bench-sampling bench-tables bench-named bench-domains bench-privacy bench-promises test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-structure bench-deployment bench-sweeps bench-sampling bench-tables bench-named bench-warm-start bench-domains bench-privacy bench-promises test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -62,6 +62,9 @@ bench-domains: $(INSTALLED) ## measure from which pool on each prior pays and re
 
 bench-privacy: $(INSTALLED) ## measure a private default adapter and render docs/private-default.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.privacy
+
+bench-warm-start: $(INSTALLED) ## measure what federated rounds on the base model are worth and render docs/warm-start.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.warm_start
 
 bench-sweeps: $(INSTALLED) ## vary M, d, pool and shift one at a time and render docs/sweeps.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.sweeps

@@ -108,7 +108,7 @@ def _support(node: Node) -> Examples:
 
 def check_base(bundle: Bundle, node: Node) -> None:
     """Raise `BundleError` if a bundle is for another base model or other labels."""
-    base = node.base_model()
+    base = node.base_model(bundle.base_digest)
     if not base.goes_by(bundle.base_digest):
         raise BundleError(
             f"the bundle is for another base model ({bundle.base_digest[:12]} instead of "

@@ -17,6 +17,7 @@ from fedcert.clients.node import Node, node_of
 from fedcert.clients.own_training import Training
 from fedcert.clients.planning import plan
 from fedcert.clients.training import train
+from fedcert.clients.warming import install, warm
 from fedcert.errors import FedcertError, RefusalError, SettingsError
 from fedcert.messages import REPLY
 from fedcert.messages.flower import content
@@ -76,6 +77,14 @@ def make_client_app(
     def hello(message: Message, context: Context) -> Message:
         return answer(_introduce, message, context)
 
+    @client_app.train("trunk")
+    def trunk(message: Message, context: Context) -> Message:
+        return answer(warm, message, context)
+
+    @client_app.query("base")
+    def base(message: Message, context: Context) -> Message:
+        return answer(install, message, context)
+
     @client_app.train("adapter")
     def adapter(message: Message, context: Context) -> Message:
         return answer(train, message, context)
@@ -118,7 +127,7 @@ def _introduce(_message: Message, node: Node) -> RecordDict:
 
 # What a node answers that demands noise. The others say something about its examples without
 # any; one that is added has to be listed here, or such a node refuses it.
-_NOISY: tuple[_Handler, ...] = (_introduce, train)
+_NOISY: tuple[_Handler, ...] = (_introduce, install, train)
 
 
 def node_here(

@@ -30,6 +30,7 @@ from fedcert.records.signing import key_from_seed, read_or_create_key
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.settings.sections import ScenarioSettings
+from fedcert.warm_start import merged_folder, trunk_part
 
 __all__ = ["Node", "node_of"]
 
@@ -77,6 +78,8 @@ class Node:
         Where it computes; by default where the run's settings say.
     training : Training or None
         Its own training loop, if its ClientApp was built with one.
+    bases : Path or None
+        Where base models are that came of warm starts; virtual clients share them.
     """
 
     client: str
@@ -91,9 +94,23 @@ class Node:
     duplicates_are_real: bool = False
     device: str = AUTO
     training: Training | None = None
+    bases: Path | None = None
 
     def training_examples(self) -> Examples:
-        """Return what it trains on: without what cannot be read, and telling so."""
+        """Return what its adapter is trained on: nothing that a warm start is trained on."""
+        examples = self._readable_examples()
+        return self._parts(examples)[1] if self.settings.warm_start.rounds else examples
+
+    def trunk_examples(self) -> Examples:
+        """Return what it trains the trunk of a warm start on."""
+        return self._parts(self._readable_examples())[0]
+
+    def _parts(self, examples: Examples) -> tuple[Examples, Examples]:
+        share = self.settings.warm_start.share
+        return trunk_part(examples, share, client=self.client)
+
+    def _readable_examples(self) -> Examples:
+        """Return its training examples without what cannot be read, telling so."""
         examples = self.scenario.training_examples(self.client)
         if left_out := examples.always_wrong:
             # Training is no sample that a claim rests on: here leaving out is free.
@@ -140,20 +157,31 @@ class Node:
         """Return what the node says when the roll is called."""
         return HelloReply(self.client, self.role, PROTOCOL_VERSION, __version__)
 
-    def base_model(self) -> BaseModel:
-        """Load the base model once per process; all virtual clients there share it."""
-        folder, labels = str(self.scenario.base_model()), tuple(self.scenario.labels)
-        return _shared_base(folder, labels, self.device)
+    def base_model(self, digest: str = "") -> BaseModel:
+        """Load a base model once per process; all virtual clients there share it.
+
+        Parameters
+        ----------
+        digest : str (default: "")
+            Of what is asked for; if a warm start made it, that one. Otherwise it is the one
+            that the task names, and whoever uses it compares the digests.
+        """
+        folder = self.scenario.base_model()
+        if digest and self.bases is not None:
+            merged = merged_folder(self.bases, digest)
+            folder = merged if merged.is_dir() else folder
+        return _shared_base(str(folder), tuple(self.scenario.labels), self.device)
 
     def task(self, space: AdapterSpace) -> Task:
         """Return the run's task in an adapter space, with this client's labels."""
-        task = Task(self.base_model(), space, self.scenario.inputs, self.scenario.labels)
+        base = self.base_model(space.base_digest)
+        task = Task(base, space, self.scenario.inputs, self.scenario.labels)
         return task if self.scenario.labels else task.with_labels(self._own_labels)
 
     def task_of(self, bundle: Bundle) -> Task:
         """Return a bundle's task, with this client's labels."""
         labels = self._own_labels if bundle.takes_labels else None
-        return bundle.task(self.base_model(), labels=labels)
+        return bundle.task(self.base_model(bundle.base_digest), labels=labels)
 
     @property
     def _own_labels(self) -> tuple[str, ...]:
@@ -256,6 +284,7 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
         duplicates_are_real=_flag(config, "duplicates-are-real")
         or scenario.duplicates_are_real,
         device=check_device(str(config.get("device") or settings.device)),
+        bases=(own or output) / "warm-start",
     )
 
 

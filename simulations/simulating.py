@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -29,9 +29,12 @@ from fedcert.simulations.runners import RUNNERS
 from fedcert.simulations.runners.gpu_shares import gpu_share, weights_mib
 from fedcert.simulations.tuning import tuned
 from fedcert.strategies.reporting import results_of, write_results
-from fedcert.strategies.serving import Outcome, serve
+from fedcert.strategies.serving import Outcome, serve, warm_up
+from fedcert.strategies.warm_start import Warmed
 
-__all__ = ["Simulation", "simulate"]
+__all__ = ["Simulation", "simulate", "simulate_warm_start"]
+
+_Outcome = TypeVar("_Outcome")
 
 
 @dataclass(frozen=True)
@@ -86,18 +89,7 @@ def simulate(
     RunError
         If the run could not do its job.
     """
-    output = output.resolve()
-    if runner not in RUNNERS:
-        raise SettingsError(
-            f"there is no runner {runner!r}; choose {' or '.join(RUNNERS)}"
-            f"{did_you_mean(runner, RUNNERS)}"
-        )
-    # Once, here: workers have other working directories.
-    settings = settings.with_absolute_paths()
-    scenario = load_scenario(settings.scenario.name, settings.scenario.options)
-    _check_clients(scenario, settings)
-    resolve_device(settings.device)  # what is not here is refused before anything is written
-    _claim_folder(output, settings)
+    scenario, settings, output = _opened(settings, output, runner)
     watch = Stopwatch()
     told: list[Listener] = [watch, *listeners]
     with logged_run(output, command="fedcert simulate", listeners=told) as events:
@@ -117,6 +109,62 @@ def simulate(
             )
         summary = write_results(results, output, watch=watch, memory=memory, events=events)
         return Simulation(output, results, summary)
+
+
+def simulate_warm_start(
+    settings: RunSettings,
+    *,
+    output: Path,
+    runner: str = "ray",
+    listeners: Iterable[Listener] = (),
+) -> Warmed:
+    """Improve the base model in a federation of virtual clients, and stop there.
+
+    Parameters
+    ----------
+    settings, output, runner, listeners
+        As in `simulate`.
+
+    Returns
+    -------
+    Warmed
+        The new base model, in the folder ``warm-start`` of the run folder.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such scenario or runner.
+    RunError
+        If no client could train.
+    """
+    scenario, settings, output = _opened(settings, output, runner)
+    with logged_run(output, command="fedcert warm-start", listeners=listeners) as events:
+        events.phase("prepare the base model")
+        scenario.base_model(on_step=events.note)
+        settings, gpus = _placed(settings, scenario, runner)
+        return _with_server(
+            lambda grid: warm_up(grid, settings, output=output, events=events),
+            scenario, settings, output, runner, gpus,
+        )  # fmt: skip
+
+
+def _opened(
+    settings: RunSettings, output: Path, runner: str
+) -> tuple[Scenario, RunSettings, Path]:
+    """Check what was asked for, and claim the folder; return all with absolute paths."""
+    output = output.resolve()
+    if runner not in RUNNERS:
+        raise SettingsError(
+            f"there is no runner {runner!r}; choose {' or '.join(RUNNERS)}"
+            f"{did_you_mean(runner, RUNNERS)}"
+        )
+    # Once, here: workers have other working directories.
+    settings = settings.with_absolute_paths()
+    scenario = load_scenario(settings.scenario.name, settings.scenario.options)
+    _check_clients(scenario, settings)
+    resolve_device(settings.device)  # what is not here is refused before anything is written
+    _claim_folder(output, settings)
+    return scenario, settings, output
 
 
 def _claim_folder(output: Path, settings: RunSettings) -> None:
@@ -212,13 +260,27 @@ def _federate(
         )
     events.phase(f"start the {runner} runner")
     settings, gpus = _placed(settings, scenario, runner)
-    outcomes: list[Outcome] = []
+    return _with_server(
+        lambda grid: serve(grid, settings, output=output, events=events),
+        scenario, settings, output, runner, gpus,
+    )  # fmt: skip
+
+
+def _with_server(
+    work: Callable[[Grid], _Outcome],
+    scenario: Scenario,
+    settings: RunSettings,
+    output: Path,
+    runner: str,
+    gpus: float,
+) -> _Outcome:
+    """Do the server's work on a grid of virtual clients, and return what comes of it."""
+    outcomes: list[_Outcome] = []
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        outcome = serve(grid, settings, output=output, events=events)
-        outcomes.append(outcome)
+        outcomes.append(work(grid))
 
     RUNNERS[runner](
         server_app,

@@ -25,7 +25,7 @@ __all__ = ["tuned"]
 
 # Factors of the settings' learning rate and weight decay. Heads take next to no time.
 _RATES, _DECAYS = (0.3, 1.0, 3.0), (0.1, 1.0, 10.0)
-_HEADS, _WHOLE = 4, 2  # clients
+_WHOLE = 2  # clients, where the layers are trained as well
 _VALIDATION = 0.25
 
 
@@ -55,7 +55,8 @@ def tuned(settings: RunSettings, scenario: Scenario) -> RunSettings:
     cache = PrefixCache(settings.client.cache_mib)
     space = settings.space_of(base)
     parts = []
-    for client in scenario.upstream_clients[: _HEADS if head_only else _WHOLE]:
+    tuners = settings.tuning_clients(scenario.upstream_clients)
+    for client in tuners[: None if head_only else _WHOLE]:
         task = Task(base, space, scenario.inputs, scenario.labels)
         if not scenario.labels:
             task = task.with_labels(scenario.labels_of(client))

@@ -10,7 +10,17 @@ from typing import Any
 
 from flwr.app import Message, MetricRecord
 
-from fedcert.messages import AVERAGE, CERTIFY, COMMIT, METRICS, PLAN, TRAIN, Payload
+from fedcert.messages import (
+    AVERAGE,
+    BASE,
+    CERTIFY,
+    COMMIT,
+    METRICS,
+    PLAN,
+    TRAIN,
+    WARM,
+    Payload,
+)
 from fedcert.messages.flower import content, reply_of, size_of
 from fedcert.runs.events import Events
 from fedcert.runs.failures import Failure
@@ -20,6 +30,8 @@ __all__ = ["Correspondence", "Request", "Traffic"]
 
 # What a type of message asks for, in a word.
 _ASKED_FOR = {
+    WARM: "warm start",
+    BASE: "the new base model",
     TRAIN: "training",
     AVERAGE: "training",
     PLAN: "planning",

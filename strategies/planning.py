@@ -36,6 +36,8 @@ class Planning:
         Most clients that plan; 0 for no limit.
     objective : str (default: "mean")
         ``"tail"``: recipes are chosen for the worst quarter of the planning clients.
+    barred : collection of str
+        Clients that must not plan: the base model has learned from them.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class Planning:
         seed: int,
         most: int = 0,
         objective: Objective = "mean",
+        barred: Collection[str] = (),
     ) -> None:
+        self._barred = frozenset(barred)
         self._share, self._seed, self._most = share, seed, most
         self._objective: Objective = objective
         self._sizes, self._recipes = tuple(sizes), tuple(recipes)
@@ -84,12 +88,13 @@ class Planning:
         frozenset of str
             Ids of the planning clients.
         """
-        known = {*known} - {*pooled}
-        everyone = {*upstream} | {*pooled} | known
+        trained = {*pooled} | self._barred
+        known = {*known} - trained
+        everyone = {*upstream} | trained | known
         count = min(round(self._share * len(everyone)), len(everyone) - must_train)
         count = min(count, self._most or count)
         free = sorted(
-            {*upstream} - {*pooled} - known,
+            {*upstream} - trained - known,
             key=lambda client: derive_seed("planning client", self._seed, client),
         )
         joining = free[: max(0, count - len(known))]

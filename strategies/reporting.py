@@ -27,7 +27,7 @@ from fedcert.reports.certificate_page import write_certificate_page
 from fedcert.reports.results import RESULTS_FORMAT, read_results
 from fedcert.reports.summary import headline
 from fedcert.runs.events import Events
-from fedcert.runs.failures import failure_rows
+from fedcert.runs.failures import Failure, failure_rows
 from fedcert.runs.machine import PeakMemory, describe_machine, versions
 from fedcert.runs.progress import Stopwatch
 from fedcert.scenarios import Scenario
@@ -104,7 +104,7 @@ def results_of(
         "plan": _plan_rows(bundle.plan),
         "prior": prior_section(outcome, evidence, settings),
         "communication": _communication(outcome),
-        "failures": failure_rows(strategy.failures),
+        "failures": failure_rows(_failures(outcome)),
         "statement": None if example is None else example.statement,
         "assumptions": [] if example is None else list(example.assumptions),
         "bundle_version": bundle.version,
@@ -114,6 +114,7 @@ def results_of(
             "adapter space": bundle.space.digest,
             "prior": bundle.prior.digest,
         },
+        "warm_start": None if outcome.warmed is None else outcome.warmed.to_config(),
         "bound_by_n": [],
         "profiles": [],
         **measured,
@@ -164,6 +165,11 @@ def write_results(
     else:
         write_report(results, output / "report.html")
     return summary
+
+
+def _failures(outcome: Outcome) -> list[Failure]:
+    before = [] if outcome.warmed is None else outcome.warmed.failures
+    return [*before, *outcome.strategy.failures]
 
 
 def _bundle_of(outcome: Outcome) -> Bundle:

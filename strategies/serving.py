@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,8 +37,9 @@ from fedcert.strategies.prior_strategy import PriorStrategy
 from fedcert.strategies.publishing import Publisher
 from fedcert.strategies.registration import Registration
 from fedcert.strategies.sources import NothingSource, PriorSource
+from fedcert.strategies.warm_start import Warmed, WarmStart
 
-__all__ = ["Outcome", "Run", "check_absolute", "serve", "settings_and_output"]
+__all__ = ["Outcome", "Run", "check_absolute", "serve", "settings_and_output", "warm_up"]
 
 _Pooled = TypeVar("_Pooled", bound=PooledPrior)
 
@@ -60,6 +61,8 @@ class Outcome:
         has no evidence, and if the bundle of an earlier run served.
     strategy : PriorStrategy
         Bundle, certificates, failures and traffic.
+    warmed : Warmed or None
+        What came of the warm start, if there was one.
     """
 
     scenario: Scenario
@@ -67,6 +70,7 @@ class Outcome:
     space: AdapterSpace
     fitted: FittedPrior | None
     strategy: PriorStrategy
+    warmed: Warmed | None = None
 
 
 def serve(
@@ -111,10 +115,71 @@ def serve(
     PoolError
         If what is there was made for other labels.
     """
-    run = Run.of(settings, output=output, events=events)
+    warmed = None
+    if settings.warm_start.rounds:
+        warmed = warm_up(grid, settings, output=output, events=events)
+    run = Run.of(settings, output=output, events=events, warmed=warmed)
     serving = run.strategy(strategy)
     serving.start(grid)
-    return Outcome(run.scenario, run.base, run.space, run.fitted, serving)
+    return Outcome(run.scenario, run.base, run.space, run.fitted, serving, warmed)
+
+
+def warm_up(
+    grid: Grid, settings: RunSettings, *, output: Path, events: Events | None = None
+) -> Warmed:
+    """Let upstream clients improve the base model, as the section ``warm_start`` says.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's way to the nodes.
+    settings : RunSettings
+        What to do.
+    output : Path
+        Gets ``warm-start/``: the trunk after the last round, and the new base model.
+    events : Events, optional
+        The stream of what happens.
+
+    Returns
+    -------
+    Warmed
+        The new base model, which `Run.of` takes.
+
+    Raises
+    ------
+    SettingsError
+        If the scenario or a setting does not fit.
+    RunError
+        If no client could train, or another run is at work in the same folder.
+    """
+    events = events or Events()
+    scenario = load_scenario(settings.scenario.name, settings.scenario.options)
+    labels = scenario.labels
+    base = load_base_model(
+        str(scenario.base_model(on_step=events.note)),
+        num_labels=len(labels),
+        labels=labels,
+        device=resolve_device(settings.device),
+    )
+    registration = _registration(settings, scenario)
+    registration.wait(grid, events, pooled=0, must_fit=True)
+    planning = settings.planning
+    choosing = Planning(
+        share=planning.clients, most=planning.most, sizes=(), recipes=(), seed=settings.seed
+    )
+    return WarmStart(
+        base=base,
+        space=settings.space_of(base),
+        settings=settings.warm_start,
+        training=settings.trunk_training(),
+        folder=output / "warm-start",
+        seed=settings.seed,
+        planning=choosing if settings.planned else None,
+        must_train=registration.needed,
+        tuners=settings.tuning_clients(scenario.upstream_clients),
+        timeout=settings.server.timeout,
+        events=events,
+    ).run(grid)
 
 
 class Run:
@@ -135,13 +200,25 @@ class Run:
     """
 
     def __init__(
-        self, settings: RunSettings, output: Path, scenario: Scenario, events: Events
+        self,
+        settings: RunSettings,
+        output: Path,
+        scenario: Scenario,
+        events: Events,
+        warmed: Warmed | None = None,
     ) -> None:
+        if settings.warm_start.rounds and warmed is None:
+            raise SettingsError(
+                "setting 'warm_start.rounds': a warm start comes before this; call "
+                "fedcert.strategies.serving.warm_up first, or set it to 0"
+            )
         self._settings, self._events, self.scenario = settings, events, scenario
         labels, self._device = scenario.labels, resolve_device(settings.device)
         events.record("device", device=describe_device(self._device))
+        folder = warmed.folder if warmed else scenario.base_model(on_step=events.note)
+        self._barred = warmed.clients if warmed else frozenset[str]()
         self.base = load_base_model(
-            str(scenario.base_model(on_step=events.note)),
+            str(folder),
             num_labels=len(labels),
             labels=labels,
             device=self._device,
@@ -150,6 +227,8 @@ class Run:
         self._pool, self.space = _pool_of(
             output / "pool", self.base, settings.space_of(self.base)
         )
+        if warmed:
+            self._pool.set_aside(warmed.planners)
         self._authority = _authority(settings, output)
         self._publisher = Publisher(
             output,
@@ -168,7 +247,13 @@ class Run:
         _check_head(settings.method_recipes(self.method), self.space)
 
     @staticmethod
-    def of(settings: RunSettings, *, output: Path, events: Events | None = None) -> Run:
+    def of(
+        settings: RunSettings,
+        *,
+        output: Path,
+        events: Events | None = None,
+        warmed: Warmed | None = None,
+    ) -> Run:
         """Load the scenario and its base model, and open the run folder.
 
         Parameters
@@ -179,6 +264,8 @@ class Run:
             The run folder.
         events : Events, optional
             The stream of what happens.
+        warmed : Warmed, optional
+            What `warm_up` returned, where the settings ask for a warm start.
 
         Returns
         -------
@@ -189,7 +276,7 @@ class Run:
         scenario = load_scenario(settings.scenario.name, settings.scenario.options)
         for note in scenario.notes:
             events.note(f"NOTE: {note}")
-        return Run(settings, output, scenario, events)
+        return Run(settings, output, scenario, events, warmed)
 
     def strategy(self, pooled: type[PooledPrior] = PooledPrior) -> PriorStrategy:
         """Make the strategy that the settings ask for.
@@ -267,6 +354,7 @@ class Run:
                 # them does no better than the head from names, in many times the time.
                 posterior_means=not self.space.names_head,
                 training=self._finetune_settings(),
+                barred=self._barred,
             ),
             **self._training(),
             **self._common(),
@@ -280,19 +368,13 @@ class Run:
         }
 
     def _common(self) -> dict[str, Any]:
-        settings, scenario = self._settings, self.scenario
-        expected = len(scenario.upstream_clients) + len(scenario.new_clients)
+        settings = self._settings
         return {
             "space": self.space,
             "authority": self._authority,
             "timeout": settings.server.timeout,
             "publisher": self._publisher,
-            "registration": Registration(
-                nodes=settings.server.nodes or expected,
-                patience=settings.server.registration_timeout,
-                needed=self._fewest,
-                gathers=settings.server.nodes > 0,
-            ),
+            "registration": _registration(settings, self.scenario),
             "events": self._events,
         }
 
@@ -309,11 +391,7 @@ class Run:
 
     @property
     def _fewest(self) -> int:
-        """Adapters that a prior takes here; nodes that nobody knows may all be upstream."""
-        settings = self._settings
-        return settings.fewest_adapters(
-            len(self.scenario.upstream_clients) or settings.server.nodes
-        )
+        return _fewest(self._settings, self.scenario)
 
     def _fit(self, pool: FloatArray) -> Bundle:
         settings = self._settings
@@ -353,6 +431,21 @@ def check_absolute(output: Path | None) -> None:
         )
 
 
+def _fewest(settings: RunSettings, scenario: Scenario) -> int:
+    """Return the adapters that a prior takes; nodes that nobody knows may all be upstream."""
+    return settings.fewest_adapters(len(scenario.upstream_clients) or settings.server.nodes)
+
+
+def _registration(settings: RunSettings, scenario: Scenario) -> Registration:
+    expected = len(scenario.upstream_clients) + len(scenario.new_clients)
+    return Registration(
+        nodes=settings.server.nodes or expected,
+        patience=settings.server.registration_timeout,
+        needed=_fewest(settings, scenario),
+        gathers=settings.server.nodes > 0,
+    )
+
+
 def _pool_of(folder: Path, base: BaseModel, space: AdapterSpace) -> tuple[Pool, AdapterSpace]:
     """Open the run's pool; one from before knows the base model by its weights alone."""
     try:
@@ -383,6 +476,7 @@ def _planning(
     local_head: bool,
     posterior_means: bool,
     training: FinetuneSettings,
+    barred: Collection[str],
 ) -> Planning | None:
     if not settings.planned:
         return None
@@ -402,6 +496,7 @@ def _planning(
             randomized=certificate.randomized,
         ),
         seed=settings.seed,
+        barred=barred,
     )
 
 

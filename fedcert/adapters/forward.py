@@ -176,6 +176,32 @@ class AdaptedModel:
         output = run(prepared, parts, len(vectors))
         return output.float().unflatten(0, (len(vectors), len(prepared)))  # type: ignore[no-any-return, no-untyped-call]
 
+    def whole_logits(
+        self, inputs: dict[str, torch.Tensor], vectors: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute the logits of C adapters with all layers run, nothing skipped or reduced.
+
+        Gradients flow to the vectors, and to what hooks of others add to the layers.
+
+        Parameters
+        ----------
+        inputs : dict
+            Keyword arguments of the model, n examples, on its device.
+        vectors : torch.Tensor
+            ``(C, d)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape ``(C, n, labels)``.
+        """
+        copies = len(vectors)
+        with ExitStack() as stack:
+            self._install(stack, self.space.split(vectors.to(self.device, self._dtype)))
+            repeated = {name: repeat(value, copies) for name, value in inputs.items()}
+            output = self.base.model(**repeated).logits
+        return cast(torch.Tensor, output.unflatten(0, (copies, -1)))
+
     def floats_per_adapter(self, prepared: PreparedInputs) -> int:
         """Estimate how many numbers one adapter's activations take at their peak."""
         examples, tokens, width = prepared.hidden.shape
@@ -328,10 +354,7 @@ class AdaptedModel:
         generator = torch.Generator().manual_seed(0)
         vectors = 0.5 * torch.randn(2, self.space.dimension, generator=generator)
         parts = self.space.split(vectors.to(self.device, self._dtype))
-        with ExitStack() as stack:
-            self._install(stack, parts)
-            inputs = {name: repeat(value, 2) for name, value in few.inputs.items()}
-            whole = self.base.model(**inputs).logits
+        whole = self.whole_logits(few.inputs, vectors).flatten(0, 1)
         if self._attention is not None:
             problem = problem_of(lambda: self._reduced(few, parts, 2), whole, self._dtype)
             if not problem:

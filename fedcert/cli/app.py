@@ -34,12 +34,15 @@ from fedcert.cli.simulate import simulate
 from fedcert.cli.status import status
 from fedcert.cli.submit import submit
 from fedcert.cli.verify import verify
+from fedcert.cli.warm_start import warm_start
 
 __all__ = ["app", "main"]
 
 # What `fedcert --help` shows under which heading, in this order, groups of commands last.
 _HEADINGS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Run a federation": (new, methods, simulate, status, report, server, deploy),
+    "Run a federation": (
+        *(new, methods, simulate, warm_start, status, report, server, deploy),
+    ),
     "On a device": (plan, commit, personalize, predict, submit, monitor),
     "For everybody": (certify, verify, bundle, prior, keys),
 }

@@ -15,7 +15,7 @@ from fedcert.errors import RunError
 from fedcert.reports.formats import decimal_up
 from fedcert.runs.failures import failed_line
 
-__all__ = ["simulate"]
+__all__ = ["quiet", "simulate"]
 
 
 def simulate(
@@ -67,7 +67,7 @@ def simulate(
     if device is not None:
         overrides.append(f"device={json.dumps(device)}")
     resolved = RunSettings.read(settings, overrides)
-    _quiet()
+    quiet()
     if as_json:
         simulation = run(resolved, output=output, runner=runner)
         typer.echo(json.dumps(simulation.summary))
@@ -80,7 +80,7 @@ def simulate(
         raise RunError(failed_line(failures))
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence libraries that would print over the progress bars."""
     import transformers
 

@@ -25,6 +25,7 @@ from fedcert.errors import ProtocolError
 __all__ = [
     "ARRAYS",
     "AVERAGE",
+    "BASE",
     "CERTIFY",
     "CLIENT_ID",
     "COMMIT",
@@ -38,9 +39,11 @@ __all__ = [
     "REPLY",
     "TRAIN",
     "UPSTREAM",
+    "WARM",
     "AdapterReply",
     "AdapterRequest",
     "AverageRequest",
+    "BaseRequest",
     "CertifyReply",
     "CertifyRequest",
     "CommitReply",
@@ -50,6 +53,7 @@ __all__ = [
     "PlanReply",
     "PlanRequest",
     "QuestionRequest",
+    "WarmRequest",
 ]
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -57,6 +61,12 @@ CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 HELLO = "query.hello"
 """Who are you, and what is your role? Asked once per run."""
+
+WARM = "train.trunk"
+"""Do a client's part of a round of the warm start, and upload how far the trunk moved."""
+
+BASE = "query.base"
+"""Make the base model that came of the warm start, and keep it."""
 
 TRAIN = "train.adapter"
 """Fine-tune an adapter and upload it."""
@@ -146,6 +156,51 @@ class HelloReply(Payload):
     role: Any = None
     protocol: Any = None
     version: Any = None
+
+
+@dataclass(frozen=True)
+class WarmRequest(Payload):
+    """Request of `WARM`; the reply is arrays alone, how far every B moved.
+
+    Attributes
+    ----------
+    trunk : Mapping
+        What is trained together: `fedcert.warm_start.Trunk`. Arrays whose names begin with
+        ``trunk.`` are its B; those with ``basis.`` are the space's.
+    space : Mapping
+        The space of the personal adapter, on the base model as it was.
+    training : Mapping
+        How to train: `fedcert.warm_start.TrunkTraining`.
+    done : int
+        Joint steps of the rounds before.
+    seed : int
+        Of the training.
+    """
+
+    trunk: Mapping[str, Any]
+    space: Mapping[str, Any]
+    training: Mapping[str, Any]
+    done: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class BaseRequest(Payload):
+    """Request of `BASE`; the arrays are every B after the last round. The reply says nothing.
+
+    Attributes
+    ----------
+    trunk : Mapping
+        As in `WarmRequest`.
+    digest : str
+        What the base model with the trunk in its weights must have.
+    about : Mapping
+        What is noted beside it.
+    """
+
+    trunk: Mapping[str, Any]
+    digest: str
+    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fedcert.models.label_scorer import LabelScorer, phrase_tokens
 from fedcert.models.pretrained import made_for
 from fedcert.models.tokenizer import load_tokenizer
 
-__all__ = ["model_for"]
+__all__ = ["label_tokens", "model_for"]
 
 # Cosine from which on two labels are said to embed alike.
 _ALIKE = 0.95
@@ -122,23 +122,60 @@ def _embedded(
     model: EncoderClassifier, text: str, label: str, source: tuple[str, str | None]
 ) -> torch.Tensor:
     device = next(model.parameters()).device
+    inputs = label_tokens(model, [text], labels=[label], source=source)
+    if model.text_tower is not None:
+        return model.text_tower.embed(inputs).to(device)
+    return model.embed(**moved(inputs, device))[0]
+
+
+def label_tokens(
+    model: EncoderClassifier,
+    texts: Sequence[str],
+    *,
+    labels: Sequence[str],
+    source: tuple[str, str | None],
+) -> dict[str, torch.Tensor]:
+    """Tokenize texts that stand for labels, for the encoder, or for the text tower of two.
+
+    Parameters
+    ----------
+    model : EncoderClassifier
+        Classifies by the names of labels.
+    texts : sequence of str
+        One alone where there is a text tower.
+    labels : sequence of str
+        The label of each text, for the message.
+    source : tuple
+        Folder or hub id with the tokenizer, and its revision.
+
+    Returns
+    -------
+    dict
+        Keyword arguments of the encoder, on the CPU; several texts are padded on the right.
+
+    Raises
+    ------
+    DataError
+        If a text is longer than what the model takes.
+    """
     tower = model.text_tower
     if tower is not None:
-        inputs, longest = tower.tokens(text), tower.longest
+        inputs, longest = tower.tokens(texts[0]), tower.longest
+        counts = [inputs["input_ids"].shape[1]]
     else:
         tokenizer = load_tokenizer(*source)
-        encoded = tokenizer([text], return_tensors="pt")
+        padding = {"padding": True} if len(texts) > 1 else {}
+        encoded = tokenizer(list(texts), return_tensors="pt", **padding)
         inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
         longest = _longest(model.config, tokenizer)
-    count = inputs["input_ids"].shape[1]
-    if count > longest:
-        raise DataError(
-            f"the description of the label {label!r} takes {count} tokens, but the base model "
-            f"takes {longest}; shorten it"
-        )
-    if tower is not None:
-        return tower.embed(inputs).to(device)
-    return model.embed(**moved(inputs, device))[0]
+        counts = inputs["attention_mask"].sum(dim=1).tolist()
+    for label, count in zip(labels, counts, strict=True):
+        if count > longest:
+            raise DataError(
+                f"the description of the label {label!r} takes {count} tokens, but the base "
+                f"model takes {longest}; shorten it"
+            )
+    return inputs
 
 
 def _longest(config: Any, tokenizer: Any) -> int:

@@ -29,6 +29,8 @@ __all__ = [
     "Projection",
     "Results",
     "SizeAlone",
+    "WarmRound",
+    "WarmStart",
     "read_results",
 ]
 
@@ -181,6 +183,24 @@ class Communication(_Record):
     download_bytes: Amount | None = None
 
 
+class WarmRound(_Record):
+    """One round of a warm start."""
+
+    clients: int = Field(ge=0)
+    loss: Amount | None = None
+
+
+class WarmStart(_Record):
+    """How the base model was improved before adapters were harvested."""
+
+    before: Text
+    after: Text
+    rounds: Rows[WarmRound] = ()
+    clients: int = Field(ge=0)
+    bytes_up: Amount | None = None
+    bytes_down: Amount | None = None
+
+
 class Timing(_Record):
     """The wall-clock time of one phase."""
 
@@ -219,6 +239,7 @@ class Results(_Record):
     prior: Prior | None = None
     profiles: Rows[Profile] = ()
     communication: Communication | None = None
+    warm_start: WarmStart | None = None
     timings: Rows[Timing] = ()
     failures: Rows[Failure] = ()
     statement: Text | None = None

@@ -54,6 +54,7 @@ KINDS: Mapping[str, frozenset[str]] = {
     "sent": frozenset({"message", "clients", "bytes_down", "to"}),
     "received": frozenset({"message", "client", "bytes_up"}),
     # What came of them
+    "base-merged": frozenset({"digest", "before"}),
     "upload-accepted": frozenset({"client"}),
     "upload-refused": frozenset({"client", "phase", "cause"}),
     "failure": frozenset({"client", "phase", "cause"}),

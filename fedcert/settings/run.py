@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -42,14 +43,18 @@ from fedcert.settings.sections import (
     Section,
     ServerSettings,
     TrainingSettings,
+    WarmStartSettings,
 )
 from fedcert.settings.toml import toml_key, toml_of
 
 if TYPE_CHECKING:
     from fedcert.models.base import BaseModel
     from fedcert.privacy import MeanPrivacy, UploadPrivacy
+    from fedcert.warm_start import TrunkTraining
 
 __all__ = ["RunSettings"]
+
+_TUNERS = 4
 
 
 class RunSettings(Section):
@@ -73,6 +78,7 @@ class RunSettings(Section):
     training: TrainingSettings = TrainingSettings()
     averaging: AveragingSettings = AveragingSettings()
     personal: PersonalSettings = PersonalSettings()
+    warm_start: WarmStartSettings = WarmStartSettings()
     prior: PriorSettings = PriorSettings()
     privacy: PrivacySettings = PrivacySettings()
     certificate: CertificateSettings = CertificateSettings()
@@ -121,6 +127,7 @@ class RunSettings(Section):
             settings._check_planning()
             settings._check_method()
             settings._check_central()
+            settings._check_warm_start()
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -334,6 +341,17 @@ class RunSettings(Section):
                     f"{toml_of(value)}; choose {toml_of(needed)}"
                 )
 
+    def _check_warm_start(self) -> None:
+        """Raise `SettingsError` where the trunk would reveal what uploads do not."""
+        if not self.warm_start.rounds:
+            return
+        for key in ("epsilon", "central_epsilon"):
+            if getattr(self.privacy, key) > 0:
+                raise SettingsError(
+                    "setting 'warm_start.rounds': clients train the trunk without noise, so a "
+                    f"warm start does not go with privacy.{key} > 0; set it to 0"
+                )
+
     def _check_min_pool(self) -> None:
         """Raise `SettingsError` if the audit can leave too few adapters for the fit."""
         smallest = self.server.min_pool
@@ -391,6 +409,28 @@ class RunSettings(Section):
         """Return the training section as the library's own type."""
         said = self.training.model_dump(exclude={"lora_ranks", "parts", "tuned"})
         return FinetuneSettings(**said, head_only=self.training.parts == "head")
+
+    def trunk_training(self) -> TrunkTraining:
+        """Return how clients train the trunk of a warm start."""
+        from fedcert.warm_start import TrunkTraining
+
+        warm = self.warm_start
+        return TrunkTraining(
+            personal=replace(self.finetune_settings(), steps=warm.personal_steps),
+            parts=warm.personal,
+            steps=warm.steps,
+            batch_size=warm.batch_size,
+            learning_rate=warm.learning_rate,
+            total=warm.rounds * warm.steps,
+        )
+
+    def tuning_clients(self, upstream: Sequence[str]) -> tuple[str, ...]:
+        """Return the upstream clients by whose examples the training is tuned, if it is.
+
+        They train adapters as others do, but no trunk: the rate would be tuned to what it has
+        seen.
+        """
+        return tuple(upstream[:_TUNERS]) if self.training.tuned else ()
 
     def lora_ranks(self) -> tuple[int, ...]:
         """Return the ranks of plain LoRA; empty if clients train in the adapter space."""

@@ -34,6 +34,7 @@ __all__ = [
     "Section",
     "ServerSettings",
     "TrainingSettings",
+    "WarmStartSettings",
 ]
 
 SMALLEST_FIT = 10
@@ -136,6 +137,43 @@ class PersonalSettings(Section):
     federation knows, and personalizes less."""
     choose: float = Field(default=0.5, gt=0, lt=1)
     """Share of a new client's examples that it learns from; the others certify."""
+
+
+class WarmStartSettings(Section):
+    """Rounds in which clients improve the base model before anybody harvests an adapter.
+
+    All of them train a *trunk* together, B of a LoRA on every linear module of the layers; each
+    has an adapter of its own the while, which it keeps to itself. In the end the trunk becomes
+    part of the base model's weights. See docs/warm-start.md.
+    """
+
+    rounds: int = Field(default=0, ge=0)
+    """0 is off."""
+    clients_per_round: int = Field(default=16, ge=0)
+    """Clients drawn for a round; 0 takes all."""
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of each client's examples that train the trunk. They do not train its adapter."""
+    rank: int = Field(default=8, ge=1)
+    """Rank of the trunk."""
+    personal: Literal["adapter", "head"] = "adapter"
+    """What each client has for itself the while: a whole adapter, or its head alone."""
+    personal_steps: int = Field(default=10, ge=1)
+    """Steps of the personal part alone, as in ``training`` otherwise, before the joint ones."""
+    steps: int = Field(default=12, ge=1)
+    """Joint steps of a client in a round."""
+    batch_size: int = Field(default=32, ge=1)
+    """Examples of a joint step."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Of the trunk on the clients; it falls along a cosine over all rounds."""
+    server_rate: float = Field(default=1.0, gt=0)
+    """What the mean of the clients' moves is multiplied with."""
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Of the server, from round to round."""
+    nesterov: bool = False
+    """Whether the server's momentum looks ahead."""
+    weights: Literal["examples", "tail"] = "examples"
+    """``"examples"``: clients count by how many they have. ``"tail"``: those count more whose
+    loss stays high after adaptation. Nobody counts more than three mean clients."""
 
 
 class PriorSettings(Section):

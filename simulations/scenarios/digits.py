@@ -39,6 +39,10 @@ class Digits(PersonalScenario):
         New clients; their sets are unseen upstream.
     training_size : int (default: 100)
         Images that an upstream client trains on, drawn from the training split.
+    known : int (default: 10)
+        Digits that the base model was pretrained on, from 0 on.
+    base : str (default: "")
+        Folder of a base model that takes the place of the pretrained one.
     seed : int (default: 0)
         Draws the split, the sets, and each client's examples.
     """
@@ -49,8 +53,18 @@ class Digits(PersonalScenario):
     inputs = ImageInputs(channels=1, height=8, width=8, low=0.0, high=16.0)
 
     def __init__(
-        self, *, upstream: int = 128, new: int = 20, training_size: int = 100, seed: int = 0
+        self,
+        *,
+        upstream: int = 128,
+        new: int = 20,
+        training_size: int = 100,
+        known: int = 10,
+        base: str = "",
+        seed: int = 0,
     ) -> None:
+        if not 2 <= known <= 10:
+            raise SettingsError("digits: known must be 2 to 10")
+        self._known, self._base = known, base
         sets = PersonalSets.draw("digits", upstream=upstream, new=new, seed=seed)
         if not 2 <= training_size <= TRAINING:
             raise SettingsError(f"digits: training_size must be 2 to {TRAINING}")
@@ -62,8 +76,11 @@ class Digits(PersonalScenario):
 
     def base_model(self, *, on_step: Callable[[str], None] = lambda _: None) -> Path:
         """Return the small ViT pretrained ten ways on images that nothing else uses."""
+        if self._base:
+            return Path(self._base)
         images, digits = self._images
         part = self._splits["pretraining"]
+        part = part[digits[part] < self._known]
         return pretrained_base(
             self.inputs, images[part], digits[part], labels=self.labels, on_step=on_step
         )

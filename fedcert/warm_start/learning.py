@@ -1,0 +1,293 @@
+"""A client's part in a round of the warm start: personal steps, then joint ones.
+
+The objective is that of Block et al., "Provable Meta-Learning with Low-Rank Adaptations"
+(NeurIPS 2025): the mean over clients of the best loss that is in reach of a *personal* adapter.
+So the trunk need not hold what only one client wants. Each round the personal part starts from
+zero, as a new client will, and is thrown away at the end: it never leaves, nothing has to be
+kept between rounds, and a round can be repeated.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy, normalize
+
+from fedcert.adapters.finetune import FinetuneSettings, descend
+from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.task import Task
+from fedcert.data.examples import Examples
+from fedcert.devices import exact_float32, moved
+from fedcert.errors import DataError, SettingsError
+from fedcert.models.encoder import EncoderClassifier
+from fedcert.models.heads import NamesHead
+from fedcert.models.label_names import label_tokens
+from fedcert.randomness import keyed_generator
+from fedcert.warm_start.trunk import Trunk, TrunkTensors
+
+__all__ = ["LocalRound", "TrunkTraining", "local_round", "trunk_part"]
+
+# Of the rate in the beginning: where the cosine ends.
+_FLOOR = 0.1
+# What the personal part's rate is in joint steps, as a share of that in its own steps, which
+# falls to zero: it is near its place, and follows the trunk.
+_FOLLOWING = 0.1
+_LARGEST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkTraining:
+    """How clients train the trunk.
+
+    Parameters
+    ----------
+    personal : FinetuneSettings
+        The steps of the personal part alone, and its rate and weight decay.
+    parts : str (default: "adapter")
+        What is personal: the whole ``"adapter"``, or the ``"head"`` alone, which is standard
+        retraining.
+    steps : int (default: 12)
+        Joint steps of a client in a round.
+    batch_size : int (default: 32)
+        Examples of a joint step.
+    learning_rate : float (default: 3e-3)
+        Of the trunk's AdamW at the beginning.
+    total : int (default: 120)
+        Joint steps of a client that takes part in all rounds: where the cosine ends.
+    """
+
+    personal: FinetuneSettings
+    parts: Literal["adapter", "head"] = "adapter"
+    steps: int = 12
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    total: int = 120
+
+    def rate(self, step: int) -> float:
+        """Return the trunk's rate after so many joint steps, those of earlier rounds included.
+
+        A rate that fell to zero in every round would never get anywhere, and one that does not
+        fall ends in noise (Photon, MLSys 2025).
+        """
+        angle = math.pi * min(step / self.total, 1.0)
+        return self.learning_rate * (_FLOOR + (1 - _FLOOR) * (1 + math.cos(angle)) / 2)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the settings as a JSON object."""
+        return asdict(self) | {"personal": self.personal.to_config()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Rebuild settings from `to_config`.
+
+        Raises
+        ------
+        SettingsError
+            If a key is unknown or missing.
+        """
+        try:
+            return cls(**{**config, "personal": FinetuneSettings(**config["personal"])})
+        except (KeyError, TypeError) as error:
+            raise SettingsError(f"these are no settings of a warm start: {error}") from None
+
+
+@dataclass(frozen=True)
+class LocalRound:
+    """What a client did in a round.
+
+    Attributes
+    ----------
+    delta : TrunkTensors
+        How far every B moved.
+    loss : float
+        Mean cross-entropy (nats) after the personal steps, before the joint ones: what the
+        trunk that was sent is worth to this client.
+    examples : int
+        How many took part.
+    seconds : float
+        Wall time.
+    """
+
+    delta: TrunkTensors
+    loss: float
+    examples: int
+    seconds: float
+
+
+def trunk_part(examples: Examples, share: float, *, client: str) -> tuple[Examples, Examples]:
+    """Split a client's examples: those that train the trunk, and those that train its adapter.
+
+    An adapter that was trained on what its base model has seen before would be surer than a new
+    client's can be. The order follows from the inputs, so that an example stays on its side
+    when others join it, and equal inputs stay together.
+
+    Parameters
+    ----------
+    examples : Examples
+        All that the client trains with.
+    share : float
+        Of the trunk's part.
+    client : str
+        Its id, so that clients do not split common inputs alike.
+
+    Returns
+    -------
+    tuple of Examples
+        The trunk's part, and the adapter's; both keep the order of the examples.
+    """
+    digests = examples.input_digests(f"warm start/{client}")
+    order = np.argsort(np.array(digests, dtype=str), kind="stable")
+    count = round(share * len(examples))
+    return examples.take(np.sort(order[:count])), examples.take(np.sort(order[count:]))
+
+
+@exact_float32()
+def local_round(
+    task: Task,
+    trunk: Trunk,
+    received: TrunkTensors,
+    examples: Examples,
+    *,
+    training: TrunkTraining,
+    done: int,
+    seed: int,
+) -> LocalRound:
+    """Do one client's part of a round.
+
+    Parameters
+    ----------
+    task : Task
+        The client's, with its labels, on the base model as it was before the warm start.
+    trunk : Trunk
+        Of that base model.
+    received : TrunkTensors
+        The server's.
+    examples : Examples
+        What trains the trunk.
+    training : TrunkTraining
+        Steps and rates.
+    done : int
+        Joint steps of the rounds before.
+    seed : int
+        Draws the batches.
+
+    Returns
+    -------
+    LocalRound
+        How far the trunk moved, and the loss after the personal steps.
+
+    Raises
+    ------
+    DataError
+        If there is too little to learn from.
+    """
+    started, examples = time.perf_counter(), examples.usable
+    if len(examples) == 0:
+        raise DataError("there are no examples to train the trunk with")
+    # All layers are run: what is reduced reads the weights and would pass the trunk by.
+    model = task.model(reduce_top=False)
+    tensors = {
+        name: torch.from_numpy(np.array(array)).to(model.device).requires_grad_()
+        for name, array in received.items()
+    }
+    head = sum(math.prod(tensor.shape) for tensor in task.space.head)
+    alone = training.parts == "head"
+    size = (1, head if alone else task.space.dimension)
+    own = torch.zeros(size, device=model.device, requires_grad=True)
+    fixed = torch.zeros(1, task.space.dimension - size[1], device=model.device)
+
+    def vector() -> torch.Tensor:
+        return torch.cat([fixed, own], dim=1)
+
+    with trunk.installed(task.base, tensors), _embedding_labels(task) as embed_labels:
+        with torch.no_grad():
+            embed_labels()
+        before = descend(model, examples, [own], vector, seed=seed, settings=training.personal)
+        loss = before.fit()[0]
+        _joint_steps(
+            model, examples, tensors, own, vector, embed_labels,
+            training=training, done=done, seed=seed,
+        )  # fmt: skip
+    delta = {
+        name: tensor.detach().cpu().numpy() - received[name] for name, tensor in tensors.items()
+    }
+    return LocalRound(delta, loss, len(examples), time.perf_counter() - started)
+
+
+def _joint_steps(
+    model: AdaptedModel,
+    examples: Examples,
+    tensors: Mapping[str, torch.Tensor],
+    own: torch.Tensor,
+    vector: Callable[[], torch.Tensor],
+    embed_labels: Callable[[], None],
+    *,
+    training: TrunkTraining,
+    done: int,
+    seed: int,
+) -> None:
+    """Move trunk and personal part together."""
+    generator = keyed_generator("warm start batches", seed)
+    labels = torch.from_numpy(examples.labels).to(model.device)
+    personal = training.personal
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(tensors.values()), "lr": training.learning_rate},
+            {"params": [own], "lr": _FOLLOWING * personal.learning_rate},
+        ],
+        weight_decay=0.0,
+    )
+    for step in range(training.steps):
+        optimizer.param_groups[0]["lr"] = training.rate(done + step)
+        count = min(training.batch_size, len(examples))
+        rows = generator.choice(len(examples), count, replace=False)
+        inputs = moved(model.task.encode(examples.take(rows)), model.device)
+        embed_labels()
+        logits = model.whole_logits(inputs, vector())[0]
+        wanted = labels[torch.from_numpy(rows).to(labels.device)]
+        loss = cross_entropy(logits, wanted) + personal.weight_decay / 2 * own.square().sum()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(list(tensors.values()), _LARGEST_GRADIENT)
+        optimizer.step()
+
+
+@contextmanager
+def _embedding_labels(task: Task) -> Iterator[Callable[[], None]]:
+    """Yield a function that embeds the labels' names with the trunk as it is by then.
+
+    Where logits are cosines with embeddings of names, the trunk moves both sides. What stood
+    there before is put back in the end. Elsewhere the function does nothing.
+    """
+    model, labels = task.base.model, task.label_set
+    named = isinstance(model, EncoderClassifier) and isinstance(model.task_head, NamesHead)
+    # A text tower of its own is no part of what the trunk changes.
+    if not named or labels is None or model.text_tower is not None:
+        yield lambda: None
+        return
+    assert isinstance(model, EncoderClassifier)
+    head, before = model.task_head, model.task_head.label_embeddings
+    pairs = zip(labels.names, labels.texts, strict=True)
+    named_texts = [(name, text) for name, own in pairs for text in own]
+    names, texts = zip(*named_texts, strict=True)
+    source = task.base.name, None if task.base.revision == "local" else task.base.revision
+    tokens = label_tokens(model, texts, labels=names, source=source)
+    inputs = moved(tokens, task.base.device)
+    counts = [len(own) for own in labels.texts]
+
+    def embed() -> None:
+        units = normalize(model.embed(**inputs).float(), dim=-1)
+        means = torch.stack([part.mean(dim=0) for part in units.split(counts)])
+        head.label_embeddings = normalize(means, dim=-1)
+
+    try:
+        yield embed
+    finally:
+        head.label_embeddings = before

@@ -1,0 +1,151 @@
+"""Renders docs/warm-start.md from what ``make bench-warm-start`` measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fedcert.simulations.benchmarks.pages import left_out, machine_line
+
+__all__ = ["warm_start_page"]
+
+_NAMES = {
+    "none": "none",
+    "standard": "standard: the head alone is personal",
+    "meta": "meta: a whole adapter is personal",
+    "central": "central: standard, client after client, no average",
+}
+# By scenario and n: what the mean certificate was to be, as a share of that without.
+_GOALS = {("named-intents, mixed", 16): 0.9}
+
+Row = dict[str, Any]
+
+
+def warm_start_page(record: dict[str, Any]) -> str:
+    """Return the page as Markdown."""
+    parts = [*_intro(), *left_out(record)]
+    for scenario in dict.fromkeys(row["scenario"] for row in record["table"]):
+        rows = [row for row in record["table"] if row["scenario"] == scenario]
+        parts += [f"## `{scenario}`", "", *_about(record, scenario, rows), ""]
+        parts += [*_table(rows), "", *_goals(rows, scenario), ""]
+    parts += _not_run(record)
+    parts += [machine_line(record), f"Command: `{record['command']}`."]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _intro() -> list[str]:
+    return [
+        "<!-- Rendered by `make bench-warm-start`; do not edit. -->",
+        "# What a warm start is worth",
+        "",
+        "Before adapters are harvested, upstream clients improve the base model in federated "
+        "rounds ([flower.md](flower.md#warm-start) says how). Everything after it is as ever: "
+        "adapters, prior, plan, certificates. Examples that trained the base model train no "
+        "adapter; without a warm start all of them train adapters. Planning clients and new "
+        "clients train no base model.",
+        "",
+        "* *certificate*: mean bound of the planned recipe over new clients and seeds, ± its "
+        "standard error over clients; *against none*: its ratio to that without a warm start.",
+        "* *error*: on the clients' examples that nothing else used.",
+        "* *false*: certificates below the true error, of how many.",
+        "* *loss*: of upstream clients after their personal steps, in the first round and in "
+        "the last, in nats; on examples that train.",
+        "* *uploaded*: by all clients in all rounds, float32.",
+        "",
+    ]
+
+
+def _about(record: dict[str, Any], scenario: str, rows: list[Row]) -> list[str]:
+    cell = next(cell for cell in record["cells"] if cell["scenario"] == scenario)
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
+    warm = ", ".join(f"{key} = {value}" for key, value in cell["warm_start"].items())
+    kinds = f"; the plan chooses among {' and '.join(cell['kinds'])}" if cell["kinds"] else ""
+    return [
+        f"{cell['fitted']} upstream clients, {cell['planners']} that plan, {cell['new']} new "
+        f"ones; seeds {seeds}; {warm}{kinds}."
+    ]
+
+
+def _table(rows: list[Row]) -> list[str]:
+    lines = [
+        "| warm start | n | recipe | certificate | against none | error | false | loss "
+        "| uploaded |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for n in sorted({row["n"] for row in rows}):
+        for method, name in _NAMES.items():
+            mine = [row for row in rows if (row["warm_start"], row["n"]) == (method, n)]
+            if mine:
+                lines.append(f"| {name} | {n} | {_cells(mine, _against(rows, mine, n))} |")
+    return lines
+
+
+def _cells(mine: list[Row], ratio: float | None) -> str:
+    mean = {key: float(np.mean([row[key] for row in mine])) for key in ("certificate", "error")}
+    se = float(np.sqrt(np.sum(np.square([row["se"] for row in mine])))) / len(mine)
+    clients = sum(row["clients"] for row in mine)
+    warm = mine[0]["rounds"] > 0
+    return " | ".join(
+        [
+            ", ".join(dict.fromkeys(row["recipe"] for row in mine)),
+            f"{mean['certificate']:.3f} ± {se:.3f}",
+            f"{ratio:.2f}" if ratio is not None and warm else "-",
+            f"{mean['error']:.3f}",
+            f"{sum(row['violations'] for row in mine)} of {clients}",
+            f"{mine[0]['loss_first']:.3f} to {mine[0]['loss_last']:.3f}" if warm else "-",
+            f"{mine[0]['bytes_up'] / 2**20:.1f} MiB" if warm else "-",
+        ]
+    )
+
+
+def _against(rows: list[Row], mine: list[Row], n: int) -> float | None:
+    """Return the ratio to no warm start, on the seeds that both have."""
+    without = {
+        row["seed"]: row["certificate"]
+        for row in rows
+        if (row["warm_start"], row["n"]) == ("none", n)
+    }
+    both = [row for row in mine if row["seed"] in without]
+    if not both:
+        return None
+    return float(
+        np.mean([row["certificate"] for row in both])
+        / np.mean([without[row["seed"]] for row in both])
+    )
+
+
+def _goals(rows: list[Row], scenario: str) -> list[str]:
+    lines = []
+    for (name, n), share in _GOALS.items():
+        mine = [row for row in rows if (row["warm_start"], row["n"]) == ("meta", n)]
+        ratio = _against(rows, mine, n) if name == scenario and mine else None
+        if ratio is not None:
+            verdict = "met" if ratio <= share else "missed"
+            lines.append(
+                f"Asked for beforehand: at n = {n} at most {share:g} times the certificate "
+                f"without a warm start. **{verdict.capitalize()}**: {ratio:.2f}."
+            )
+    return lines
+
+
+def _not_run(record: dict[str, Any]) -> list[str]:
+    measured = {(row["scenario"], row["warm_start"], row["seed"]) for row in record["table"]}
+    wanted = [
+        (cell["scenario"], method, seed)
+        for cell in record["cells"]
+        for method in _NAMES
+        for seed in record["seeds"]
+    ]
+    absent = [key for key in wanted if key not in measured]
+    if not absent:
+        return []
+    listed = "; ".join(
+        f"`{scenario}` {method} (seed {seed})" for scenario, method, seed in absent
+    )
+    return [
+        "## Not measured yet",
+        "",
+        f"The benchmark goes on where it stopped; not measured so far: {listed}.",
+        "",
+    ]

@@ -1,0 +1,414 @@
+"""The strategy `WarmStart`: rounds in which upstream clients improve the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedcert.adapters.space import AdapterSpace
+from fedcert.errors import FedcertError, RunError
+from fedcert.messages import BASE, UPSTREAM, WARM, BaseRequest, Payload, WarmRequest
+from fedcert.messages.flower import arrays_of, failure_cause
+from fedcert.methods.federated import drawn_clients
+from fedcert.models.base import BaseModel
+from fedcert.pool.locking import only_one
+from fedcert.runs.events import Events
+from fedcert.runs.failures import Failure, causes_of
+from fedcert.settings.sections import WarmStartSettings
+from fedcert.strategies.correspondence import Correspondence, Request, Traffic
+from fedcert.strategies.observed_grid import ObservedGrid
+from fedcert.strategies.planning import Planning
+from fedcert.strategies.roster import Roster, call_roll
+from fedcert.warm_start import Trunk, TrunkTensors, TrunkTraining, merge
+from fedcert.warm_start.outer import (
+    RoundMean,
+    ServerOptimizer,
+    norm_of,
+    round_weights,
+    shortened,
+    tail_weights,
+)
+from fedcert.warm_start.progress import WarmProgress
+
+__all__ = ["WarmStart", "Warmed"]
+
+# Nobody's examples count more than this, whatever a client says.
+_MOST_EXAMPLES = 10**6
+# Of the ascent where the tail counts: a client at one nat doubles its weight in two rounds.
+_TAIL_RATE = 0.5
+# Seconds; as in `PriorStrategy`.
+_LONGEST_HELLO = 300.0
+_OVERHEAD = 4096  # bytes of an array's name, shape, and format in a message, generously
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """What came of a warm start.
+
+    Attributes
+    ----------
+    folder : Path
+        The new base model.
+    before, digest : str
+        Digests of the base model before and after.
+    clients : frozenset of str
+        Who trained the trunk.
+    planners : frozenset of str
+        Who was kept out of it to plan.
+    rounds : list of dict
+        What each round was like.
+    failures : list of Failure
+        Who failed, when and why.
+    traffic : Traffic
+        Bytes up and down in this process; rounds of an earlier one are in `rounds`.
+    """
+
+    folder: Path
+    before: str
+    digest: str
+    clients: frozenset[str]
+    planners: frozenset[str]
+    rounds: list[dict[str, Any]]
+    failures: list[Failure] = field(default_factory=list)
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return what a report says of it: a JSON object."""
+        return {
+            "before": self.before,
+            "after": self.digest,
+            "rounds": self.rounds,
+            "clients": len(self.clients),
+            "bytes_up": sum(row["bytes_up"] for row in self.rounds),
+            "bytes_down": sum(row["bytes_down"] for row in self.rounds),
+        }
+
+
+@dataclass
+class _Answer:
+    """A client's good answer in a round, still packed."""
+
+    reply: Message
+    examples: int
+    loss: float
+    norm: float
+
+
+class WarmStart(Strategy):
+    """Averages how far clients moved a common trunk, and makes a new base model of it.
+
+    Each round goes to some of the upstream clients, by a seed and their stable ids. What they
+    send is checked, shortened if it is much longer than the others, and averaged with capped
+    weights, one client at a time. After the last round the trunk is merged into the weights,
+    and every node makes the same base model of the last trunk: `Trunk.add_to` gives the same
+    bits everywhere, and the digest proves it. Planners, and clients by which training was
+    tuned, are in no trunk.
+
+    The trunk is on the disk after each round, and a run that died goes on after it.
+
+    Parameters
+    ----------
+    base : BaseModel
+        As it is before.
+    space : AdapterSpace
+        Of the clients' personal adapters; sent along with its basis.
+    settings : WarmStartSettings
+        Rounds, clients, and the server's optimizer.
+    training : TrunkTraining
+        How clients train.
+    folder : Path
+        Where progress and the new base model are kept.
+    seed : int
+        Draws A, clients, and batches.
+    planning : Planning, optional
+        Who plans the recipe table afterwards.
+    must_train : int (default: 0)
+        Clients that are left to train an adapter in any case.
+    tuners : collection of str
+        Clients by whose examples the training was tuned.
+    timeout : float (default: 3600)
+        Seconds to wait for the replies of a round.
+    events : Events, optional
+        The stream of what happens.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: BaseModel,
+        space: AdapterSpace,
+        settings: WarmStartSettings,
+        training: TrunkTraining,
+        folder: Path,
+        seed: int,
+        planning: Planning | None = None,
+        must_train: int = 0,
+        tuners: Collection[str] = (),
+        timeout: float = 3600.0,
+        events: Events | None = None,
+    ) -> None:
+        self._base, self._space, self._settings = base, space, settings
+        self._training, self._seed, self._timeout = training, seed, timeout
+        self._planning, self._must_train = planning, must_train
+        self._tuners = frozenset(tuners)
+        self._folder, self._events = folder, events or Events()
+        self.trunk = Trunk.of(base, rank=settings.rank, seed=seed)
+        self._identity = {
+            "trunk": self.trunk.to_config(),
+            "space": space.to_config(),
+            "training": training.to_config(),
+            "settings": settings.model_dump(),
+            "seed": seed,
+        }
+        self.progress = WarmProgress.read(self._file, self.trunk, self._identity)
+        self._optimizer = ServerOptimizer(
+            settings.server_rate, settings.momentum, settings.nesterov, self.progress.moments
+        )
+        self._letters = Correspondence(self._events)
+        self._roster: Roster | None = None
+        self._answers: dict[str, _Answer] = {}
+        self._bytes: tuple[int, int] = (0, 0)
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / "trunk.safetensors"
+
+    def summary(self) -> None:
+        """Do nothing: events say what happens."""
+
+    def run(self, grid: Grid) -> Warmed:
+        """Do the rounds that are left, and let every node make the new base model.
+
+        Parameters
+        ----------
+        grid : Grid
+            Flower's way to the nodes.
+
+        Returns
+        -------
+        Warmed
+            The new base model, and how it came about.
+
+        Raises
+        ------
+        RunError
+            If no client could train in some round, or another run is at work in the folder.
+        """
+        with only_one(self._folder / "lock", what=f"the warm start in {self._folder}"):
+            roster = self._call(grid)
+            left = self._settings.rounds - len(self.progress.rounds)
+            if left > 0:
+                self._choose(roster)
+                expected = self._settings.clients_per_round or len(self._trainers(roster))
+                self._events.phase("warm up the base model", left * expected)
+                watched = cast(Grid, ObservedGrid(grid, self._receive))
+                self.start(watched, ArrayRecord(), num_rounds=left, timeout=self._timeout)
+            return self._finish(grid, roster)
+
+    # Rounds
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the trunk to the clients of the next round."""
+        assert self._roster is not None  # `run` called the roll
+        number = len(self.progress.rounds) + 1
+        self._events.record("round", number=number, total=self._settings.rounds)
+        self._answers, self._bytes = {}, self._counted()
+        names = drawn_clients(
+            self._trainers(self._roster), self._settings.clients_per_round, self._seed, number
+        )
+        if not names:
+            raise RunError(f"no upstream client is left to train the trunk{self._causes()}")
+        words = WarmRequest(
+            trunk=self.trunk.to_config(),
+            space=self._space.to_config(),
+            training=self._training.to_config(),
+            done=(number - 1) * self._training.steps,
+            seed=self._seed,
+        )
+        arrays_sent = {f"basis.{name}": array for name, array in self._space.basis.items()}
+        arrays_sent |= {f"trunk.{name}": array for name, array in self.progress.tensors.items()}
+        return self._letters.ask(self._roster, Request(WARM, names, words, arrays_sent))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Average what came, move the trunk, and write it down."""
+        for reply in replies:
+            self._receive(reply)
+        self._letters.give_up()
+        names = sorted(self._answers)
+        if not names:
+            number = len(self.progress.rounds) + 1
+            raise RunError(f"no client could train the trunk in round {number}{self._causes()}")
+        answers = [self._answers[name] for name in names]
+        median = float(np.median([answer.norm for answer in answers]))
+        mean = RoundMean(self.trunk)
+        for answer, weight in zip(answers, self._weights(names, answers), strict=True):
+            mean.add(shortened(self._delta(answer.reply), answer.norm, median), weight)
+        self.progress.tensors = self._optimizer.step(self.progress.tensors, mean.total)
+        self._note_round(names, answers, median)
+        self._answers = {}
+        loss = self.progress.rounds[-1]["loss"]
+        return None, MetricRecord({"loss": loss, "clients": len(names)})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask nothing: clients report the loss before their joint steps as they train."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return None: nothing was asked."""
+
+    def _weights(self, names: list[str], answers: list[_Answer]) -> list[float]:
+        examples = [answer.examples for answer in answers]
+        if self._settings.weights == "examples":
+            return [*map(float, round_weights(examples))]
+        weights = self._tail()
+        drawn = round_weights(examples, [weights[name] for name in names])
+        losses = {name: answer.loss for name, answer in zip(names, answers, strict=True)}
+        self.progress.weights = tail_weights(weights, losses, rate=_TAIL_RATE)
+        return [*map(float, drawn)]
+
+    def _tail(self) -> dict[str, float]:
+        """Return every client's weight; who is new has that of a mean one."""
+        assert self._roster is not None
+        names = self._trainers(self._roster)
+        known = {name: self.progress.weights.get(name, 1 / len(names)) for name in names}
+        # Who answered counts, even if it failed in a later round.
+        known |= {name: known.get(name, 1 / len(names)) for name in self._answers}
+        total = sum(known.values())
+        return {name: weight / total for name, weight in known.items()}
+
+    def _note_round(self, names: list[str], answers: list[_Answer], median: float) -> None:
+        up, down = (
+            now - before for now, before in zip(self._counted(), self._bytes, strict=True)
+        )
+        progress = self.progress
+        progress.moments = self._optimizer.moments
+        progress.clients = sorted({*progress.clients, *names})
+        progress.rounds.append(
+            {
+                "clients": len(names),
+                "loss": float(np.mean([answer.loss for answer in answers])),
+                "norm": median,
+                "bytes_up": up,
+                "bytes_down": down,
+            }
+        )
+        progress.save(self._file, self._identity)
+
+    # Replies
+
+    def _receive(self, reply: Message) -> None:
+        """Check a reply, once only."""
+        taken = self._letters.take(reply)
+        if taken is None:
+            return
+        client, kind = taken
+        try:
+            self._letters.read(client, kind, reply)
+            if kind == WARM:
+                self._answers[client] = self._checked(client, reply)
+        except FedcertError as error:
+            cause = failure_cause(str(error))
+            self._letters.note_failure(client, kind, cause, refused=not reply.has_error())
+        self._events.advance()
+
+    def _checked(self, client: str, reply: Message) -> _Answer:
+        said = self._letters.measurements.get(client, {})
+        examples, loss = said.get("num-examples", 0.0), said.get("loss", float("nan"))
+        if not 1 <= examples <= _MOST_EXAMPLES or not loss >= 0:
+            raise FedcertError(
+                f"its metrics must hold num-examples from 1 to {_MOST_EXAMPLES:,} and a loss"
+            )
+        return _Answer(reply, int(examples), loss, norm_of(self._delta(reply)))
+
+    def _delta(self, reply: Message) -> TrunkTensors:
+        most = sum(
+            4 * rows * columns + _OVERHEAD for rows, columns in self.trunk.shapes().values()
+        )
+        return self.trunk.checked(arrays_of(reply.content, most=most))
+
+    def _counted(self) -> tuple[int, int]:
+        traffic = self._letters.traffic
+        return sum(traffic.up.values()), sum(traffic.down.values())
+
+    # Who is there
+
+    def _call(self, grid: Grid) -> Roster:
+        self._events.phase("call the roll")
+        wait = min(_LONGEST_HELLO, self._timeout)
+        self._roster = call_roll(grid, grid.get_node_ids(), timeout=wait, events=self._events)
+        return self._roster
+
+    def _choose(self, roster: Roster) -> None:
+        """Decide who stays out of the trunk, before anybody trains; that does not change."""
+        progress, planners = self.progress, frozenset[str]()
+        if self._planning is not None:
+            planners = self._planning.clients_among(
+                roster.clients(UPSTREAM),
+                pooled=progress.clients,
+                must_train=self._must_train,
+                known=progress.planners,
+            )
+        progress.planners = sorted({*progress.planners, *planners})
+        progress.save(self._file, self._identity)
+
+    def _trainers(self, roster: Roster) -> list[str]:
+        apart = {*self.progress.planners} | self._tuners | self._letters.failed
+        return [name for name in roster.clients(UPSTREAM) if name not in apart]
+
+    def _causes(self) -> str:
+        listed = causes_of(self._letters.failures)
+        return f": {listed}" if listed else ""
+
+    # The new base model
+
+    def _finish(self, grid: Grid, roster: Roster) -> Warmed:
+        self._events.phase("merge the trunk")
+        about = {
+            "rounds": len(self.progress.rounds),
+            "clients": len(self.progress.clients),
+            "trunk": {"rank": self.trunk.rank, "seed": self.trunk.seed},
+            "settings": self._settings.model_dump(),
+            "training": self._training.to_config(),
+        }
+        folder, digest = merge(
+            Path(self._base.name), self.trunk, self.progress.tensors, self._folder, about=about
+        )
+        self._events.record("base-merged", digest=digest, before=self._base.digest)
+        request = BaseRequest(self.trunk.to_config(), digest, about)
+        self._hand_out(grid, roster, request)
+        return Warmed(
+            folder,
+            self._base.digest,
+            digest,
+            frozenset(self.progress.clients),
+            frozenset(self.progress.planners),
+            self.progress.rounds,
+            self._letters.failures,
+            self._letters.traffic,
+        )
+
+    def _hand_out(self, grid: Grid, roster: Roster, request: Payload) -> None:
+        """Let every node make the new base model; one that does not gets no further anyway."""
+        names = sorted(roster.nodes)
+        self._events.phase("hand out the base model", len(names))
+        asked = Request(BASE, names, request, self.progress.tensors)
+        messages = self._letters.ask(roster, asked)
+        watched = ObservedGrid(grid, self._receive)
+        for reply in watched.send_and_receive(messages, timeout=self._timeout):
+            self._receive(reply)
+        self._letters.give_up()
