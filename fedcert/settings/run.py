@@ -28,7 +28,6 @@ from fedcert.settings.methods import method_from
 from fedcert.settings.sections import (
     PLANNED,
     SMALLEST_AVERAGE,
-    SMALLEST_FIT,
     AdapterSettings,
     AveragingSettings,
     CertificateSettings,
@@ -45,6 +44,7 @@ from fedcert.settings.sections import (
     TrainingSettings,
     WarmStartSettings,
 )
+from fedcert.settings.together import check_together
 from fedcert.settings.toml import toml_key, toml_of
 
 if TYPE_CHECKING:
@@ -121,13 +121,7 @@ class RunSettings(Section):
             import_extensions(_listed(filled["imports"]))
         try:
             settings = cls.model_validate(filled)
-            settings.recipe_table()
-            settings._check_min_pool()
-            settings._check_federated()
-            settings._check_planning()
-            settings._check_method()
-            settings._check_central()
-            settings._check_warm_start()
+            check_together(settings)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -299,93 +293,6 @@ class RunSettings(Section):
     def planning_sizes(self) -> tuple[int, ...]:
         """Return the sizes of support sets to plan for, in increasing order."""
         return tuple(int(size) for size in self.planning.sizes.split(","))
-
-    def _check_planning(self) -> None:
-        """Raise `SettingsError` where planning clients would reveal what others do not."""
-        if self.planned and self.federated_prior:
-            raise SettingsError(
-                "setting 'certificate.recipe': 'planned' does not go with prior.training = "
-                "'federated'; name a recipe"
-            )
-        if self.planned and self.privacy.epsilon > 0:
-            raise SettingsError(
-                "setting 'certificate.recipe': planning clients answer without noise, so "
-                "'planned' does not go with privacy.epsilon > 0; name a recipe"
-            )
-
-    def _check_method(self) -> None:
-        """Raise `SettingsError` for a promise that methods with rounds cannot make."""
-        self.method_recipes(self.method_of())
-        if METHODS[self.method].asks == "rounds" and self.privacy.epsilon > 0:
-            raise SettingsError(
-                f"setting 'privacy.epsilon': the method {self.method} adds no noise and can "
-                'make no such promise; choose method = "prior"'
-            )
-
-    def _check_central(self) -> None:
-        """Raise `SettingsError` where more than a noised mean would be published."""
-        if not self.privacy.central_epsilon:
-            return
-        wrong: dict[str, tuple[Any, Any]] = {
-            "method": (self.method, "prior"),
-            "certificate.recipe": (self.certificate.recipe, DefaultRecipe.kind),
-            "prior.training": (self.prior.training, "pooled"),
-            "prior.keep": (self.prior.keep, 0.0),
-            "privacy.epsilon": (self.privacy.epsilon, 0.0),
-        }
-        for key, (value, needed) in wrong.items():
-            if value != needed:
-                raise SettingsError(
-                    f"setting 'privacy.central_epsilon': the bundle then holds a noised mean "
-                    f"and nothing else of the uploads, which does not go with {key} = "
-                    f"{toml_of(value)}; choose {toml_of(needed)}"
-                )
-
-    def _check_warm_start(self) -> None:
-        """Raise `SettingsError` where the trunk would reveal what uploads do not."""
-        if not self.warm_start.rounds:
-            return
-        for key in ("epsilon", "central_epsilon"):
-            if getattr(self.privacy, key) > 0:
-                raise SettingsError(
-                    "setting 'warm_start.rounds': clients train the trunk without noise, so a "
-                    f"warm start does not go with privacy.{key} > 0; set it to 0"
-                )
-
-    def _check_min_pool(self) -> None:
-        """Raise `SettingsError` if the audit can leave too few adapters for the fit."""
-        smallest = self.server.min_pool
-        if self.method != "prior":
-            return
-        if not smallest:  # then the Gaussian takes the place of a prior that needs more
-            return
-        held = self.prior.held_out(smallest)
-        if self.prior.kind == "diffusion" and smallest - held < SMALLEST_FIT:
-            raise SettingsError(
-                f"setting 'server.min_pool': of {smallest} adapters the audit holds {held} "
-                f"back, and {smallest - held} are too few for the diffusion prior; it needs "
-                f"{SMALLEST_FIT}"
-            )
-
-    def _check_federated(self) -> None:
-        """Raise `SettingsError` if the federated prior is asked for what it cannot do."""
-        if not self.federated_prior:
-            return
-        if self.prior.kind != "diffusion":
-            raise SettingsError(
-                f"setting 'prior.training': the {self.prior.kind} prior cannot be trained "
-                'federated; choose prior.kind = "diffusion"'
-            )
-        if self.prior.keep:
-            raise SettingsError(
-                "setting 'prior.keep': the federated prior has no adapters to average; choose "
-                'prior.training = "pooled"'
-            )
-        if self.privacy.epsilon > 0:
-            raise SettingsError(
-                "setting 'privacy.epsilon': the federated prior adds no noise and can make no "
-                'such promise; pool noisy uploads (prior.training = "pooled") instead'
-            )
 
     def upload_privacy(self) -> UploadPrivacy | None:
         """Return the promise that clients make with their uploads, or None without one."""

@@ -1,0 +1,131 @@
+"""What sections of a run's settings must not say together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fedcert.certificates import DefaultRecipe
+from fedcert.errors import SettingsError
+from fedcert.methods import METHODS
+from fedcert.settings.sections import SMALLEST_FIT
+from fedcert.settings.toml import toml_of
+
+if TYPE_CHECKING:
+    from fedcert.settings.run import RunSettings
+
+__all__ = ["check_together"]
+
+
+def check_together(settings: RunSettings) -> None:
+    """Check what no section knows alone.
+
+    Raises
+    ------
+    SettingsError
+        Naming the key that does not go with another, and what to choose.
+    CertificateError
+        If the recipe table cannot be.
+    """
+    settings.recipe_table()
+    for check in (
+        _check_min_pool,
+        _check_federated,
+        _check_planning,
+        _check_method,
+        _check_central,
+        _check_warm_start,
+    ):
+        check(settings)
+
+
+def _check_planning(settings: RunSettings) -> None:
+    """Raise `SettingsError` where planning clients would reveal what others do not."""
+    if settings.planned and settings.federated_prior:
+        raise SettingsError(
+            "setting 'certificate.recipe': 'planned' does not go with prior.training = "
+            "'federated'; name a recipe"
+        )
+    if settings.planned and settings.privacy.epsilon > 0:
+        raise SettingsError(
+            "setting 'certificate.recipe': planning clients answer without noise, so "
+            "'planned' does not go with privacy.epsilon > 0; name a recipe"
+        )
+
+
+def _check_method(settings: RunSettings) -> None:
+    """Raise `SettingsError` for a promise that methods with rounds cannot make."""
+    settings.method_recipes(settings.method_of())
+    if METHODS[settings.method].asks == "rounds" and settings.privacy.epsilon > 0:
+        raise SettingsError(
+            f"setting 'privacy.epsilon': the method {settings.method} adds no noise and can "
+            'make no such promise; choose method = "prior"'
+        )
+
+
+def _check_central(settings: RunSettings) -> None:
+    """Raise `SettingsError` where more than a noised mean would be published."""
+    if not settings.privacy.central_epsilon:
+        return
+    wrong: dict[str, tuple[Any, Any]] = {
+        "method": (settings.method, "prior"),
+        "certificate.recipe": (settings.certificate.recipe, DefaultRecipe.kind),
+        "prior.training": (settings.prior.training, "pooled"),
+        "prior.keep": (settings.prior.keep, 0.0),
+        "privacy.epsilon": (settings.privacy.epsilon, 0.0),
+    }
+    for key, (value, needed) in wrong.items():
+        if value != needed:
+            raise SettingsError(
+                f"setting 'privacy.central_epsilon': the bundle then holds a noised mean "
+                f"and nothing else of the uploads, which does not go with {key} = "
+                f"{toml_of(value)}; choose {toml_of(needed)}"
+            )
+
+
+def _check_warm_start(settings: RunSettings) -> None:
+    """Raise `SettingsError` where the trunk would reveal what uploads do not."""
+    if not settings.warm_start.rounds:
+        return
+    for key in ("epsilon", "central_epsilon"):
+        if getattr(settings.privacy, key) > 0:
+            raise SettingsError(
+                "setting 'warm_start.rounds': clients train the trunk without noise, so a "
+                f"warm start does not go with privacy.{key} > 0; set it to 0"
+            )
+
+
+def _check_min_pool(settings: RunSettings) -> None:
+    """Raise `SettingsError` if the audit can leave too few adapters for the fit."""
+    smallest = settings.server.min_pool
+    if settings.method != "prior":
+        return
+    if not smallest:  # then the Gaussian takes the place of a prior that needs more
+        return
+    held = settings.prior.held_out(smallest)
+    if settings.prior.kind == "diffusion" and smallest - held < SMALLEST_FIT:
+        raise SettingsError(
+            f"setting 'server.min_pool': of {smallest} adapters the audit holds {held} "
+            f"back, and {smallest - held} are too few for the diffusion prior; it needs "
+            f"{SMALLEST_FIT}"
+        )
+
+
+def _check_federated(settings: RunSettings) -> None:
+    """Raise `SettingsError` if the federated prior is asked for what it cannot do."""
+    if not settings.federated_prior:
+        return
+    if settings.prior.kind != "diffusion":
+        raise SettingsError(
+            f"setting 'prior.training': the {settings.prior.kind} prior cannot be trained "
+            'federated; choose prior.kind = "diffusion"'
+        )
+    if settings.prior.keep:
+        raise SettingsError(
+            "setting 'prior.keep': the federated prior has no adapters to average; choose "
+            'prior.training = "pooled"'
+        )
+    if settings.privacy.epsilon > 0:
+        raise SettingsError(
+            "setting 'privacy.epsilon': the federated prior adds no noise and can make no "
+            'such promise; pool noisy uploads (prior.training = "pooled") instead'
+        )
