@@ -98,7 +98,8 @@ def test_methods_serve_clients_with_labels_of_their_own(tmp_path: Path, method: 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedavg-local", "fedrep", "ditto"])
 def test_ray_gives_what_this_process_gives(tmp_path: Path, method: str) -> None:
-    settings = quick(method)
+    # On a busy machine Ray's workers take more than a minute to begin.
+    settings = quick(method, server__timeout=600.0)
     bundles = []
     for runner in ("inprocess", "ray"):
         simulation = simulate(settings, output=tmp_path / runner, runner=runner)
