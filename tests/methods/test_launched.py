@@ -89,7 +89,7 @@ def test_every_method_is_a_run_that_ends_in_certificates(tmp_path: Path, method:
     assert bool(asked) == (METHODS[method].asks != "nothing")
 
 
-@pytest.mark.parametrize("method", ["zero-shot", "local", "fedrep", "mr-mtl"])
+@pytest.mark.parametrize("method", ["zero-shot", "local", "fedrep", "mr-mtl", "fedp2eft"])
 def test_methods_serve_clients_with_labels_of_their_own(tmp_path: Path, method: str) -> None:
     settings = _named(tmp_path, method)
     _check(simulate(settings, output=tmp_path / "run", runner="inprocess"), settings)
