@@ -231,6 +231,11 @@ class ConditionedMethod(AdapterMethod):
             Its training examples.
         seed : int
             Of its draws.
+
+        Returns
+        -------
+        tuple
+            The net's weights, and finite numbers by name.
         """
 
     @abstractmethod
@@ -256,6 +261,11 @@ class ConditionedMethod(AdapterMethod):
             The client's.
         examples : Examples
             Its choosing examples.
+
+        Returns
+        -------
+        numpy.ndarray
+            Float64, shape ``(d,)``.
         """
 
 

@@ -109,6 +109,11 @@ class GatedMethod(AdapterMethod):
             The gates at first, shape ``(G,)``.
         seed : int
             Draws the batches.
+
+        Returns
+        -------
+        numpy.ndarray
+            Float64, shape ``(G,)``.
         """
         return sparse_gates(
             model,
@@ -140,6 +145,11 @@ class GatedMethod(AdapterMethod):
             The client's.
         examples : Examples
             Its choosing examples.
+
+        Returns
+        -------
+        numpy.ndarray
+            Float64, shape ``(d,)``.
         """
         gates = self.gates(model.space)
         return self.tuned(gates.kept(found, self.count(gates)), center, model, examples)
@@ -163,6 +173,11 @@ class GatedMethod(AdapterMethod):
             The client's.
         examples : Examples
             Its choosing examples.
+
+        Returns
+        -------
+        numpy.ndarray
+            Float64, shape ``(d,)``.
         """
         tuned = finetune_gated(
             model,

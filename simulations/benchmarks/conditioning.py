@@ -107,6 +107,11 @@ def rows(episodes: int, *, seed: int, delta: float) -> Iterator[dict[str, Any]]:
         Draws them.
     delta : float
         Of the recipe.
+
+    Yields
+    ------
+    dict
+        As of `fedcert.simulations.benchmarks.coverage.coverage`.
     """
     recipe = PosteriorSplitRecipe(candidates=1, delta=delta, refinement="learned")
     for number, inputs in enumerate(INPUTS):
