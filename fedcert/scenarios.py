@@ -110,6 +110,14 @@ class Scenario(ABC):
     def test_examples(self, client: str) -> Examples | None:
         """Return examples for measuring the true error, or None where there are none."""
 
+    def reference_examples(self) -> Examples | None:
+        """Return a public sample of what all clients meet, that nothing else may use.
+
+        None, unless the scenario says otherwise: where labels mean something else to each
+        client there is no such sample. It carries labels of `labels`.
+        """
+        return None
+
 
 def load_scenario(name: str, options: Mapping[str, Any]) -> Scenario:
     """Build a scenario by name.

@@ -71,6 +71,10 @@ class Split:
         Share of the new clients' items that are for support.
     seed : int
         Of all draws.
+    reference : int
+        Items that are kept for the reference sample, a row of each, drawn from all rows but
+        those that `_is_new` gives to new clients; nobody trains or is certified on them
+        (default: 0).
     """
 
     upstream: int = 0
@@ -81,13 +85,14 @@ class Split:
     new_size: int = 400
     support_share: float = 0.5
     seed: int = 0
+    reference: int = 0
 
     def __post_init__(self) -> None:
-        sizes = (self.upstream, self.new, self.training_size, self.new_size)
+        sizes = (self.upstream, self.new, self.training_size, self.new_size, self.reference)
         if min(sizes) < 0 or self.smallest < 4:
             raise SettingsError(
-                "the scenario's options upstream, new, training_size and new_size must not be "
-                "negative, and smallest be at least 4"
+                "the scenario's options upstream, new, training_size, new_size and reference "
+                "must not be negative, and smallest be at least 4"
             )
         if not 0 < self.support_share < 1:
             raise SettingsError("the scenario's option support_share must lie between 0 and 1")
@@ -156,6 +161,28 @@ class NaturalScenario(Scenario):
         rows = self._part(1, client)
         rows = rows[~self._for_support[rows]]
         return self._examples(rows) if len(rows) else None
+
+    def reference_examples(self) -> Examples | None:
+        """Return the reference sample, if the option `reference` asks for one."""
+        return self._examples(self._reserved) if self._split.reference else None
+
+    @cached_property
+    def _reserved(self) -> npt.NDArray[np.int64]:
+        """Draw the rows of the reference sample, one for each of its items."""
+        size, rows = self._split.reference, self._rows
+        if not size:
+            return np.zeros(0, dtype=np.int64)
+        generator = keyed_generator(self.name, "reference", self._split.seed)
+        found: dict[str, int] = {}
+        for row in generator.permutation(len(rows.labels)):
+            if self._is_new(rows.clients[row]) is not True:
+                found.setdefault(rows.items[row], int(row))
+            if len(found) == size:
+                return np.array(list(found.values()), dtype=np.int64)
+        raise SettingsError(
+            f"{self.name}: there are {len(found)} items for a reference sample, not {size}; "
+            "lower the option `reference`"
+        )
 
     def _examples(self, rows: npt.NDArray[np.int64]) -> Examples:
         table = self._rows
@@ -228,9 +255,12 @@ class NaturalScenario(Scenario):
         """Return each large client's rows, an item once; clients and rows are shuffled."""
         found: dict[str, dict[str, int]] = {}
         labels, repeated, conflicting = self._rows.labels, 0, 0
+        reserved = set(self._rows.items[self._reserved])
         for row, (client, item) in enumerate(
             zip(self._rows.clients, self._rows.items, strict=True)
         ):
+            if item in reserved:
+                continue
             first = found.setdefault(client, {}).setdefault(item, row)
             repeated += first != row
             conflicting += labels[first] != labels[row]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,9 @@ from fedcert.atomic import write_atomically
 from fedcert.bundles import Bundle
 from fedcert.bundles.versions import BundleVersions
 from fedcert.canonical import digest_json
-from fedcert.certificates import Certificate, RecipeTable
-from fedcert.errors import RefusalError
+from fedcert.certificates import Certificate, Promise, RecipeTable
+from fedcert.data.examples import Examples
+from fedcert.errors import RefusalError, SettingsError
 from fedcert.fitting import FittedPrior, bundle_of, make_bundle, noised_mean, privacy_notes
 from fedcert.models.base import BaseModel
 from fedcert.pool import Pool
@@ -74,6 +75,7 @@ class Publisher:
             "labels": scenario.labels,
             "settings": settings,
             "server": server,
+            "reference": _reference(settings, scenario),
         }
         self._fingerprint = _fingerprint(settings, scenario)
         self._refit_after = settings.server.refit_after
@@ -283,6 +285,23 @@ class Publisher:
                 earlier.mkdir(exist_ok=True)
                 path.rename(earlier / f"{path.stem}.before-attempt-{witness.attempt}.json")
             write_atomically(path, text.encode())
+
+
+def _reference(settings: RunSettings, scenario: Scenario) -> Examples | None:
+    """Return the sample that the bundle carries, if certificates promise something about it."""
+    promises: Sequence[Promise[Any]] = settings.certificate.shares()["promises"]
+    for promise in promises:
+        promise.check_task(len(scenario.labels), own_labels=not scenario.labels)
+    if not any(promise.public for promise in promises):
+        return None
+    sample = scenario.reference_examples()
+    if sample is None or not len(sample):
+        raise SettingsError(
+            f"certificate.promises asks for 'reference', and the scenario "
+            f"{scenario.name!r} keeps no reference sample: set its option `reference`, if it "
+            "has one, to a number of examples, such as 500"
+        )
+    return sample
 
 
 # Settings that came after the first digests: at their default they say nothing new, and a run

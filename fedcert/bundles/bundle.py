@@ -19,8 +19,10 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.adapters.task import Task
 from fedcert.atomic import replaced_folder, write_atomically
 from fedcert.bundles.archives import pack, read_archive
+from fedcert.bundles.reference import arrays_of, examples_from
 from fedcert.canonical import canonical_json, digest_json, digest_tensors
 from fedcert.certificates.recipes import RecipeTable
+from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.data.kinds import input_spec_from_config
 from fedcert.errors import BundleError, FedcertError, UnknownKindError
@@ -82,6 +84,9 @@ class Bundle:
     server : str or None
         Public key of the server whose seeds count, 64 hexadecimal digits; None, and absent
         from the manifest, if the bundle names none.
+    reference : Examples or None
+        A labeled sample of what all clients meet together, that nothing else used; it stands
+        among the arrays. None if the bundle has none.
     """
 
     base_name: str
@@ -95,11 +100,14 @@ class Bundle:
     notes: Mapping[str, Any]
     plan: Plan | None = None
     server: str | None = None
+    reference: Examples | None = None
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Return all arrays: the space's basis and the prior's."""
+        """Return all arrays: the space's basis, the prior's, and the reference sample's."""
         basis = {f"space.{name}": array for name, array in self.space.basis.items()}
-        return basis | {f"prior.{name}": array for name, array in self.prior.tensors().items()}
+        prior = {f"prior.{name}": array for name, array in self.prior.tensors().items()}
+        sample = {} if self.reference is None else arrays_of(self.reference)
+        return basis | prior | {f"reference.{name}": each for name, each in sample.items()}
 
     def manifest(self) -> dict[str, Any]:
         """Return all else, with a digest of the arrays: a JSON object."""
@@ -230,6 +238,7 @@ class Bundle:
                 notes=found.notes,
                 plan=found.plan,
                 server=found.server,
+                reference=examples_from(_part(tensors, "reference.")),
             )
             bundle._check_whole()
             if bundle.digest != digest_json(content):
@@ -332,6 +341,9 @@ class Bundle:
             )
         if self.plan is not None and self.plan.table() != self.recipes:
             raise BundleError("the bundle is damaged: its recipes are not those of its plan")
+        labels = () if self.reference is None else self.reference.labels
+        if len(labels) and not -1 <= min(labels) <= max(labels) < len(self.labels):
+            raise BundleError("the bundle is damaged: its reference sample has other labels")
 
 
 def _read_folder(folder: Path) -> dict[str, bytes]:

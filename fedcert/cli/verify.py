@@ -93,8 +93,12 @@ def verify(
     examples = base = place = None
     # Another federation's bundle says how to read other data: the table shows that it is one.
     fits = loaded is not None and loaded.digest == record.digests.bundle
-    if data is not None and loaded is not None and at is not None and fits:
-        examples = read_labeled(data, loaded, input_column, label_column, labels=record.labels)
+    public = folder is not None and any(each.public for each in record.recipe.promises)
+    if (data is not None or public) and loaded is not None and at is not None and fits:
+        if data is not None:
+            examples = read_labeled(
+                data, loaded, input_column, label_column, labels=record.labels
+            )
         from fedcert.devices import resolve_device  # needs torch, which an auditor may lack
 
         place = resolve_device(device)

@@ -9,6 +9,7 @@ from typing import Any
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
 from fedcert.certificates import RecipeTable
+from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.fitting.prior import FittedPrior
 from fedcert.models.base import BaseModel
@@ -32,6 +33,7 @@ def make_bundle(
     uploads: Mapping[str, Any] | None = None,
     released: Sequence[float | None] = (),
     server: str | None = None,
+    reference: Examples | None = None,
 ) -> Bundle:
     """Put together what devices download.
 
@@ -50,6 +52,8 @@ def make_bundle(
         what is not known nothing is promised.
     server : str, optional
         Public key of the server whose seeds count.
+    reference : Examples, optional
+        The sample that the bundle carries.
 
     Returns
     -------
@@ -73,6 +77,7 @@ def make_bundle(
         labels=labels,
         settings=settings,
         server=server,
+        reference=reference,
     )
 
 
@@ -99,6 +104,7 @@ def bundle_of(
     settings: RunSettings,
     server: str | None = None,
     recipes: RecipeTable | None = None,
+    reference: Examples | None = None,
 ) -> Bundle:
     """Put a prior, however it came about, together with what devices need beside it.
 
@@ -124,6 +130,8 @@ def bundle_of(
         Public key of the server whose seeds count for the bundle, if one does.
     recipes : RecipeTable, optional
         Which recipe serves which n, if not as the settings say.
+    reference : Examples, optional
+        The sample that the bundle carries.
 
     Returns
     -------
@@ -152,4 +160,5 @@ def bundle_of(
         recipes=recipes,
         notes=notes,
         server=server,
+        reference=reference,
     )

@@ -70,6 +70,13 @@ class ExportedEvidence(Evidence):
         """The adapter's answers on the m certifying examples."""
         return self._answers(self._adapter, self._certifying)
 
+    @cached_property
+    def reference(self) -> Answers:
+        """The adapter's answers on the bundle's reference sample."""
+        if self._bundle.reference is None:
+            return super().reference
+        return self._answers(self._adapter, self._bundle.reference)
+
     def of(self, rival: str) -> Answers:
         """Return another model's answers on the same certifying examples."""
         center = self._prior.center()

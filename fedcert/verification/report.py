@@ -83,6 +83,7 @@ def verify(
         # They need a model library, and a record alone does not.
         from fedcert.verification.checks import check_adapter, check_bundle
         from fedcert.verification.data import check_data
+        from fedcert.verification.reference import check_public
 
         found = check_bundle(certificate, bundle)
         report = report.extended(found)
@@ -90,6 +91,8 @@ def verify(
         # Another federation's adapters have other coordinates: this says so.
         if adapter is not None:
             report = report.extended(check_adapter(certificate, bundle, adapter))
+        if adapter is not None and data is None and report.passed:
+            report = report.extended(check_public(certificate, bundle, adapter, base))
         if data is not None and adapter is not None and fits:
             model = base or bundle.load_base()
             report = report.extended(check_data(certificate, bundle, model, adapter, data))
@@ -126,6 +129,13 @@ def _about_the_choice(
     if adapter is None:
         yield Unchecked(
             "adapter", "whether an adapter folder holds the certified adapter", "--adapter"
+        )
+    public = any(promise.public for promise in recipe.promises)
+    if public and (bundle is None or adapter is None):
+        yield Unchecked(
+            "reference",
+            "whether the errors on the bundle's reference sample were counted right",
+            "--bundle, --adapter",
         )
     if data is not None:
         return

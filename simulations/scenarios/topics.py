@@ -43,7 +43,7 @@ class Topics(OnTextBase, NaturalScenario):
     base : str (default: "")
         Folder or hub id of a pretrained text model; by default MiniLM, which knows English
         best.
-    upstream, new, seed
+    upstream, new, seed, reference
         See `fedcert.simulations.natural.Split`.
     """
 
@@ -73,6 +73,7 @@ class Topics(OnTextBase, NaturalScenario):
         upstream: int = 100,
         new: int = 20,
         seed: int = 0,
+        reference: int = 0,
     ) -> None:
         super().__init__(
             Split(
@@ -83,6 +84,7 @@ class Topics(OnTextBase, NaturalScenario):
                 new_size=0,
                 support_share=0.55,
                 seed=seed,
+                reference=reference,
             )
         )
         self._data, self._client_size = data, client_size

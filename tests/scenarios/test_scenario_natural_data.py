@@ -58,7 +58,8 @@ def _disjoint(sides: tuple[set[bytes], set[bytes], set[bytes]]) -> bool:
     return bool(one and two and three) and not (one & two or one & three or two & three)
 
 
-def test_politeness(tmp_path: Path, backbone: str) -> None:
+def _requests(tmp_path: Path) -> str:
+    """Write 150 requests, each judged by five of twelve annotators."""
     generator = keyed_generator("tests/politeness")
     texts = [" ".join(generator.choice(GOOD + BAD, 6)) for _ in range(150)]
     rows = [
@@ -66,12 +67,34 @@ def test_politeness(tmp_path: Path, backbone: str) -> None:
         for item in range(150)
         for rater in generator.choice(12, 5, replace=False)
     ]
-    folder = _write(tmp_path / "politeness.csv.gz", ["text", "label", "client", "item"], rows)
+    return _write(tmp_path / "politeness.csv.gz", ["text", "label", "client", "item"], rows)
+
+
+def test_politeness(tmp_path: Path, backbone: str) -> None:
+    folder = _requests(tmp_path)
     options = {"new": 2, "smallest": 15, "smallest_new": 40, "new_size": 40}
     scenario = load_scenario("politeness", options | {"data": folder, "base": backbone})
     assert len(scenario.new_clients) == 2
     assert len(scenario.upstream_clients) == 10
     assert _disjoint(_sides(_shortened(scenario), 10))
+
+
+def test_nobody_else_gets_what_is_in_the_reference_sample(
+    tmp_path: Path, backbone: str
+) -> None:
+    folder = _requests(tmp_path)
+    options = {"new": 2, "smallest": 15, "smallest_new": 30, "new_size": 40}
+    options |= {"data": folder, "base": backbone}
+    plain = load_scenario("politeness", options)
+    assert plain.reference_examples() is None
+    held = load_scenario("politeness", options | {"reference": 20})
+    sample = held.reference_examples()
+    assert sample is not None
+    assert len(set(sample.inputs)) == len(sample) == 20
+    kept = {text.encode() for text in sample.inputs}
+    assert not kept & set().union(*_sides(_shortened(held), 8))
+    with pytest.raises(SettingsError, match="there are 150 items for a reference sample"):
+        load_scenario("politeness", options | {"reference": 151}).reference_examples()
 
 
 def test_topics(tmp_path: Path, backbone: str) -> None:

@@ -14,6 +14,7 @@ from fedcert.certificates.promises.base import (
 )
 from fedcert.certificates.promises.evidence import Answers, Evidence, Rival
 from fedcert.certificates.promises.gain import GainOutcome, GainPromise
+from fedcert.certificates.promises.reference import ReferenceOutcome, ReferencePromise
 from fedcert.certificates.promises.sets import SetsOutcome, SetsPromise
 from fedcert.certificates.promises.simultaneous import SimultaneousOutcome, SimultaneousPromise
 
@@ -27,6 +28,8 @@ __all__ = [
     "Ground",
     "Outcome",
     "Promise",
+    "ReferenceOutcome",
+    "ReferencePromise",
     "Rival",
     "SetsOutcome",
     "SetsPromise",

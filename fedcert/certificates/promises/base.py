@@ -56,11 +56,19 @@ class Ground:
         Number of certifying examples, m.
     chosen_on : int
         Number of examples that do not certify, so that what they choose is free.
+    public_budget : float
+        The same for examples that anybody may have looked at before the adapter was chosen:
+        an equal part for each of the M draws, and all of it if the adapter is none of them
+        (default: 0, which promises nothing).
+    refined : bool
+        Whether the adapter is none of the draws (default: False).
     """
 
     budget: float
     trials: int
     chosen_on: int
+    public_budget: float = 0.0
+    refined: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,8 @@ class Promise(ABC, Generic[OutcomeType]):
 
     kind: ClassVar[str]
     outcome: ClassVar[type[Outcome]]
+    public: ClassVar[bool] = False
+    """Whether bundle and adapter alone show that it was counted right."""
 
     share: float
 

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.errors import CertificateError
+
 __all__ = ["Answers", "Evidence", "Rival"]
 
 FloatArray = npt.NDArray[np.float64]
@@ -101,6 +103,17 @@ class Evidence(ABC):
     @abstractmethod
     def certifying(self) -> Answers:
         """The adapter's answers on the m certifying examples."""
+
+    @property
+    def reference(self) -> Answers:
+        """The adapter's answers on the bundle's reference sample.
+
+        Raises
+        ------
+        CertificateError
+            If the bundle has none, as by default.
+        """
+        raise CertificateError("there is no reference sample to count errors on")
 
     @abstractmethod
     def of(self, rival: Rival) -> Answers:

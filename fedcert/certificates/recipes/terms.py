@@ -9,7 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 from fedcert.certificates.attempts import UNSAID_FIRST_SHARE
-from fedcert.certificates.bounds import binomial_upper_bound, budget_of
+from fedcert.certificates.bounds import (
+    WEIGHT_DENOMINATOR,
+    binomial_upper_bound,
+    budget_of,
+    uniform_weight,
+)
 from fedcert.certificates.promises import Ground, Promise, promises_from, share_of, together
 from fedcert.certificates.randomized import LEAST, number_of
 from fedcert.certificates.recipes.parts import (
@@ -215,10 +220,13 @@ class Terms(ABC):
         """
         part = share_of(promise, self.delta)
         trials = self.certifies_on(choice, n).size
+        drawn = WEIGHT_DENOMINATOR if self.refines else uniform_weight(self.candidates)
         return Ground(
             budget=budget_of(part, self.weight(choice)) if part else 0.0,
             trials=trials,
             chosen_on=n - trials,
+            public_budget=budget_of(part, drawn) if part else 0.0,
+            refined=self.refines,
         )
 
     def unwitnessed(self) -> Self:
