@@ -14,7 +14,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-structure bench-deployment bench-sweeps bench-sampling bench-tables bench-named bench-warm-start bench-domains bench-privacy bench-promises test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-structure bench-deployment bench-sweeps bench-sampling bench-living bench-tables bench-named bench-warm-start bench-domains bench-privacy bench-promises test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -43,6 +43,9 @@ bench-certificates: $(INSTALLED) ## measure every recipe and render docs/certifi
 
 bench-sampling: $(INSTALLED) ## play out what dropping or copying rows does to certificates, and render docs/theory.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.sampling_page
+
+bench-living: $(INSTALLED) ## compare living bounds with fresh certificates, and render docs/theory.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.promises_living
 
 bench-methods: $(INSTALLED) ## compare with every baseline and render docs/benchmarks.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.methods

@@ -307,6 +307,7 @@ def _reference(settings: RunSettings, scenario: Scenario) -> Examples | None:
 # Settings that came after the first digests: at their default they say nothing new, and a run
 # that began before them goes on with its bundle.
 _LATER = {
+    ("certificate", "first_share"),
     ("certificate", "promised"),
     ("certificate", "promises"),
     ("certificate", "randomized"),

@@ -494,6 +494,7 @@ def _planning(
             posterior_means=posterior_means,
             training=training,
             randomized=certificate.randomized,
+            first_share=certificate.first_share,
         ),
         seed=settings.seed,
         barred=barred,

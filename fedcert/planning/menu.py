@@ -45,6 +45,7 @@ def menu(
     posterior_means: bool = True,
     training: FinetuneSettings = FinetuneSettings(),  # noqa: B008
     randomized: bool = False,
+    first_share: float = FIRST_SHARE,
     promises: tuple[Promise[Any], ...] = (),
 ) -> tuple[Recipe, ...]:
     """Return every recipe that a planner tries.
@@ -70,6 +71,8 @@ def menu(
         fine-tuned from the center has the same steps, learning rate, and weight decay.
     randomized : bool (default: False)
         Whether their bounds take a number from the seed.
+    first_share : float
+        Share of delta of a client's first attempt (default: 0.99).
     promises : tuple of Promise
         What their certificates say beside the bound (default: none).
 
@@ -81,7 +84,7 @@ def menu(
     terms: dict[str, Any] = {
         "candidates": candidates,
         "delta": delta,
-        "first_share": FIRST_SHARE,
+        "first_share": first_share,
         "randomized": randomized,
         "promises": promises,
     }

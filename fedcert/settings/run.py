@@ -18,7 +18,6 @@ from fedcert.certificates import (
     Recipe,
     RecipeTable,
 )
-from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.devices import AUTO, check_device
 from fedcert.errors import CertificateError, SettingsError, did_you_mean
 from fedcert.extensions import import_extensions
@@ -232,7 +231,7 @@ class RunSettings(Section):
         certificate = self.certificate
         return {
             **certificate.shares(),
-            "first_share": FIRST_SHARE,
+            "first_share": certificate.first_share,
             "randomized": certificate.randomized,
         }
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.certificates.promises import SimultaneousPromise, promises_asked, rounded_down
 from fedcert.errors import CertificateError, did_you_mean
 from fedcert.models.layout import ATTENTION_PROJECTIONS
@@ -247,6 +248,9 @@ class CertificateSettings(Section):
     randomized: bool = False
     """Bounds take a random number from the server's seed: lower on average, and true just as
     often. Certificates without a server are not randomized."""
+    first_share: float = Field(default=FIRST_SHARE, gt=0, lt=1)
+    """Share of delta that a client's first certificate has; all later ones, on fresh examples
+    too, divide the rest. Lower it where certificates are to be renewed."""
     promises: str = ""
     """What certificates say beside the bound, separated by commas: ``abstention=0.1``,
     ``gain=default`` or ``gain=base``, ``sets=3``."""

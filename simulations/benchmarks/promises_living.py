@@ -1,0 +1,165 @@
+"""Living bounds against the number of spot checks, for the new clients of a run.
+
+``python -m fedcert.simulations.benchmarks.promises_living`` measures and renders the section of
+docs/theory.md. Runs are kept in the cache, and one that died goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcert.bundles import Bundle
+from fedcert.cache import cache_folder
+from fedcert.certificates import Certificate, binomial_upper_bound
+from fedcert.certificates.monitoring import RiskWatch
+from fedcert.certificates.spot_checks import living_bound
+from fedcert.randomness import keyed_generator
+from fedcert.reports.formats import decimal_up
+from fedcert.runs.machine import describe_machine, versions
+from fedcert.scenarios import load_scenario
+from fedcert.search import exported_wrong
+from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.publishing import between_markers, page_of, publish
+from fedcert.simulations.simulating import simulate
+
+__all__ = ["LOOKS", "living_rows", "main", "measured", "table"]
+
+SEED = 0
+RECIPES = ("split", "union")
+LOOKS = (0, 8, 16, 32, 64, 128, 256, 400)
+_PAGE = "theory.md"
+
+
+def main() -> None:
+    """Measure, write ``results/living.json``, and put the table into docs/theory.md."""
+    record = {
+        "command": "make bench-living",
+        "seed": SEED,
+        "machine": describe_machine(),
+        "versions": versions(),
+        "table": list(measured()),
+    }
+    page = between_markers(page_of(_PAGE), "living", table(record))
+    publish("living", record, {_PAGE: page})
+
+
+def measured() -> Iterator[dict[str, Any]]:
+    """Serve 20 new clients of `digits` by each recipe; yield a row a client and look."""
+    for recipe in RECIPES:
+        settings = RunSettings.from_mapping(
+            {
+                "seed": SEED,
+                "scenario": {"name": "digits", "options": {"upstream": 96, "new": 20}},
+                "certificate": {"recipe": recipe, "split_from": 1, "support_size": 64},
+            }
+        )
+        output = cache_folder() / "promises-living" / recipe
+        run = simulate(settings, output=output, runner="inprocess")
+        scenario = load_scenario("digits", settings.scenario.options)
+        bundle = Bundle.load(output / "bundle")
+        task = bundle.task(bundle.load_base(str(scenario.base_model())))
+        for client in scenario.new_clients:
+            record, folder = _certified(run.output, client)
+            examples = scenario.test_examples(client)
+            assert examples is not None  # digits has some of every client
+            # With replacement: then the risk over all test examples is known exactly.
+            rows = keyed_generator("spot checks", client, SEED).integers(
+                len(examples), size=max(LOOKS)
+            )
+            wrong = exported_wrong(
+                task, folder, examples, margin_tolerance=record.recipe.margin_tolerance
+            )
+            for row in living_rows(record, wrong[rows], LOOKS):
+                yield {"recipe": recipe, "client": client, "risk": float(wrong.mean())} | row
+
+
+def _certified(output: Path, client: str) -> tuple[Certificate, Path]:
+    """Read a new client's certificate; return it with the adapter's folder."""
+    [path] = output.glob(f"**/{client}/certificate.json")
+    return Certificate.read(path), path.parent / "adapter"
+
+
+def living_rows(
+    certificate: Certificate, wrong: npt.NDArray[np.bool_], looks: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Compare the bound after spot checks with a fresh certificate on the same number.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        What the client got.
+    wrong : numpy.ndarray
+        Outcomes of the spot checks in their order, bool, shape (T,).
+    looks : sequence of int
+        After how many to look.
+
+    Yields
+    ------
+    dict
+        ``checks, errors, living, fresh, certified, alarm``. Fresh is the exact bound of an
+        adapter that was fixed before, at the certificate's delta, for somebody who fixed the
+        number beforehand and looks once.
+    """
+    watch, done = RiskWatch(bound=certificate.bound, alpha=0.05), 0
+    for look in looks:
+        watch, done = watch.updated(wrong[done:look].tolist()), look
+        fresh = binomial_upper_bound(watch.errors, look, certificate.recipe.delta)
+        yield {
+            "checks": look,
+            "errors": watch.errors,
+            "living": living_bound(certificate, watch),
+            "fresh": fresh,
+            "certified": certificate.bound,
+            "alarm": watch.alarmed,
+        }
+
+
+def table(record: dict[str, Any]) -> str:
+    """Render means over clients: a row for each number of spot checks."""
+    rows = record["table"]
+    clients = {(row["recipe"], row["client"]): row for row in rows}
+    false = len({(row["recipe"], row["client"]) for row in rows if row["living"] < row["risk"]})
+    alarmed = sum(row["alarm"] for row in clients.values())
+    lines = [
+        f"Measured on `digits`: {len(clients)} certificates from n = 64, mean bound after "
+        f"spot checks drawn from each client's test examples (`make bench-living`). Of them "
+        f"{false} had a living bound below the true risk at one of these looks, and "
+        f"{alarmed} an alarm.",
+        "",
+        "| spot checks | " + " | ".join(f"{name}: living | fresh" for name in RECIPES) + " |",
+        "|---" * (1 + 2 * len(RECIPES)) + "|",
+    ]
+    for look in LOOKS:
+        cells = [
+            decimal_up(
+                fmean(
+                    row[kind] for row in rows if (row["recipe"], row["checks"]) == (name, look)
+                )
+            )
+            for name in RECIPES
+            for kind in ("living", "fresh")
+        ]
+        lines.append(f"| {look} | {' | '.join(cells)} |")
+    certified = [
+        fmean(row["certified"] for key, row in clients.items() if key[0] == name)
+        for name in RECIPES
+    ]
+    risks = [
+        fmean(row["risk"] for key, row in clients.items() if key[0] == name) for name in RECIPES
+    ]
+    told = [
+        f"{name} {decimal_up(bound)} at a true risk of {risk:.3f}"
+        for name, bound, risk in zip(RECIPES, certified, risks, strict=True)
+    ]
+    lines += ["", f"The certificates themselves say on average: {', '.join(told)}."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
