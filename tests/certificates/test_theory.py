@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-THEORY = Path(__file__).resolve().parents[2] / "docs" / "theory.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+THEORY = DOCS / "theory.md"
 
 
-def test_the_examples_give_what_the_text_shows() -> None:
-    results = doctest.testfile(str(THEORY), module_relative=False, verbose=False)
-    assert results.attempted >= 6
+@pytest.mark.parametrize(("page", "least"), [("theory.md", 6), ("protocol.md", 3)])
+def test_the_examples_give_what_the_text_shows(page: str, least: int) -> None:
+    results = doctest.testfile(str(DOCS / page), module_relative=False, verbose=False)
+    assert results.attempted >= least
     assert results.failed == 0
 
 
