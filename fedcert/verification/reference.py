@@ -14,7 +14,7 @@ __all__ = ["check_public"]
 
 
 def check_public(
-    certificate: Certificate, bundle: Bundle, adapter: Path, base: BaseModel | None
+    certificate: Certificate, bundle: Bundle, adapter: Path, base: BaseModel
 ) -> list[Check]:
     """Count what a certificate promises about the bundle's reference sample.
 
@@ -26,8 +26,8 @@ def check_public(
         The bundle that it names.
     adapter : Path
         The certified adapter's folder.
-    base : BaseModel or None
-        The bundle's base model; loaded as the bundle says, if it is needed and missing.
+    base : BaseModel
+        The bundle's base model.
 
     Returns
     -------

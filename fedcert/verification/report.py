@@ -52,7 +52,8 @@ def verify(
     data : Examples, optional
         The support set, in any order; needs `bundle` and `adapter`.
     base : BaseModel, optional
-        The bundle's base model; by default it is loaded as the bundle says.
+        The bundle's base model; with `data` it is loaded as the bundle says by default.
+        With bundle and adapter it counts the errors on the bundle's reference sample.
     opening : Opening, optional
         The client's salts; needs `data`.
     public_key, server_key : str, optional
@@ -91,7 +92,7 @@ def verify(
         # Another federation's adapters have other coordinates: this says so.
         if adapter is not None:
             report = report.extended(check_adapter(certificate, bundle, adapter))
-        if adapter is not None and data is None and report.passed:
+        if adapter is not None and data is None and base is not None and report.passed:
             report = report.extended(check_public(certificate, bundle, adapter, base))
         if data is not None and adapter is not None and fits:
             model = base or bundle.load_base()
@@ -105,7 +106,9 @@ def verify(
     if log is not None:
         report = report.extended(check_log(certificate, log, witness))
     unchecked = (
-        *_about_the_choice(certificate, bundle, adapter, data if fits else None),
+        *_about_the_choice(
+            certificate, bundle, adapter, data if fits else None, counted=base is not None
+        ),
         *_about_people(certificate, bundle, public_key, server_key),
         *_about_the_server(certificate, opening if data is not None else None, witness, log),
     )
@@ -117,6 +120,8 @@ def _about_the_choice(
     bundle: Bundle | None,
     adapter: Path | None,
     data: Examples | None,
+    *,
+    counted: bool,
 ) -> Iterator[Unchecked]:
     recipe = certificate.recipe
     if bundle is None:
@@ -131,7 +136,7 @@ def _about_the_choice(
             "adapter", "whether an adapter folder holds the certified adapter", "--adapter"
         )
     public = any(promise.public for promise in recipe.promises)
-    if public and (bundle is None or adapter is None):
+    if public and data is None and (adapter is None or not counted):
         yield Unchecked(
             "reference",
             "whether the errors on the bundle's reference sample were counted right",

@@ -1,14 +1,16 @@
-"""Living bounds against the number of spot checks, for the new clients of a run.
+"""Living bounds against the number of spot checks, for new clients of `digits`.
 
 ``python -m fedcert.simulations.benchmarks.promises_living`` measures and renders the section of
-docs/theory.md. Runs are kept in the cache, and one that died goes on.
+docs/theory.md. The run is kept in the cache, and goes on if it died.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,12 @@ import numpy.typing as npt
 
 from fedcert.bundles import Bundle
 from fedcert.cache import cache_folder
-from fedcert.certificates import Certificate, binomial_upper_bound
+from fedcert.certificates import Certificate, Recipe, RecipeTable, binomial_upper_bound
 from fedcert.certificates.monitoring import RiskWatch
 from fedcert.certificates.spot_checks import living_bound
+from fedcert.personalization import personalize
 from fedcert.randomness import keyed_generator
+from fedcert.records.signing import generate_key
 from fedcert.reports.formats import decimal_up
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.scenarios import load_scenario
@@ -32,6 +36,7 @@ __all__ = ["LOOKS", "living_rows", "main", "measured", "table"]
 
 SEED = 0
 RECIPES = ("split", "union")
+_SIZE = 64
 LOOKS = (0, 8, 16, 32, 64, 128, 256, 400)
 _PAGE = "theory.md"
 
@@ -51,38 +56,46 @@ def main() -> None:
 
 def measured() -> Iterator[dict[str, Any]]:
     """Serve 20 new clients of `digits` by each recipe; yield a row a client and look."""
-    for recipe in RECIPES:
-        settings = RunSettings.from_mapping(
-            {
-                "seed": SEED,
-                "scenario": {"name": "digits", "options": {"upstream": 96, "new": 20}},
-                "certificate": {"recipe": recipe, "split_from": 1, "support_size": 64},
-            }
-        )
-        output = cache_folder() / "promises-living" / recipe
-        run = simulate(settings, output=output, runner="inprocess")
-        scenario = load_scenario("digits", settings.scenario.options)
-        bundle = Bundle.load(output / "bundle")
-        task = bundle.task(bundle.load_base(str(scenario.base_model())))
+    settings = RunSettings.from_mapping(
+        {
+            "seed": SEED,
+            "scenario": {"name": "digits", "options": {"upstream": 96, "new": 20}},
+            "certificate": {"recipe": "split", "split_from": 1, "support_size": _SIZE},
+        }
+    )
+    output = cache_folder() / "promises-living" / "split"
+    simulate(settings, output=output, runner="inprocess")
+    scenario = load_scenario("digits", settings.scenario.options)
+    bundle = Bundle.load(output / "bundle")
+    task = bundle.task(bundle.load_base(str(scenario.base_model())))
+    for name in RECIPES:
+        recipe = Recipe.from_config({"kind": name, "candidates": 1000, "delta": 0.05})
+        changed = replace(bundle, recipes=RecipeTable(((1, recipe),)))
         for client in scenario.new_clients:
-            record, folder = _certified(run.output, client)
-            examples = scenario.test_examples(client)
-            assert examples is not None  # digits has some of every client
+            with TemporaryDirectory() as folder:
+                record = personalize(
+                    changed,
+                    task.model(),
+                    scenario.support_examples(client, _SIZE),
+                    client=client,
+                    key=generate_key(),
+                    folder=Path(folder),
+                    duplicates_are_real=scenario.duplicates_are_real,
+                ).certificate
+                examples = scenario.test_examples(client)
+                assert examples is not None  # digits has some of every client
+                wrong = exported_wrong(
+                    task,
+                    Path(folder) / "adapter",
+                    examples,
+                    margin_tolerance=recipe.margin_tolerance,
+                )
             # With replacement: then the risk over all test examples is known exactly.
-            rows = keyed_generator("spot checks", client, SEED).integers(
-                len(examples), size=max(LOOKS)
+            drawn = keyed_generator("spot checks", client, SEED).integers(
+                len(wrong), size=max(LOOKS)
             )
-            wrong = exported_wrong(
-                task, folder, examples, margin_tolerance=record.recipe.margin_tolerance
-            )
-            for row in living_rows(record, wrong[rows], LOOKS):
-                yield {"recipe": recipe, "client": client, "risk": float(wrong.mean())} | row
-
-
-def _certified(output: Path, client: str) -> tuple[Certificate, Path]:
-    """Read a new client's certificate; return it with the adapter's folder."""
-    [path] = output.glob(f"**/{client}/certificate.json")
-    return Certificate.read(path), path.parent / "adapter"
+            for row in living_rows(record, wrong[drawn], LOOKS):
+                yield {"recipe": name, "client": client, "risk": float(wrong.mean())} | row
 
 
 def living_rows(

@@ -25,7 +25,7 @@ from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.runners import RUNNERS
 from fedcert.simulations.simulating import Simulation, simulate
-from fedcert.verification import check_adapter, check_bundle, check_data
+from fedcert.verification import check_adapter, check_bundle, check_data, verify
 from simulations.federation import CLIENTS, NEW, UPSTREAM, tiny_settings
 
 NEW_CLIENTS = CLIENTS[UPSTREAM:]
@@ -379,3 +379,21 @@ def test_every_candidate_keeps_a_share_of_the_mean_adapter(tmp_path: Path) -> No
     rest = Bundle.load(tmp_path / "plain" / "bundle").prior.sample("ab" * 32, count=400)
     mixed = bundle.prior.sample("ab" * 32, count=400)
     assert np.var(mixed, axis=0).sum() == pytest.approx(0.75**2 * np.var(rest, axis=0).sum())
+
+
+def test_certificates_speak_about_the_reference_sample_of_their_bundle(tmp_path: Path) -> None:
+    asked = {"certificate__promises": "reference"}
+    with pytest.raises(SettingsError, match="keeps no reference sample: set its option"):
+        simulate(tiny_settings(**asked), output=tmp_path / "none", runner="inprocess")
+    settings = tiny_settings(**asked, scenario__options={"reference": 80})
+    run = simulate(settings, output=tmp_path / "run", runner="inprocess").output
+    bundle = Bundle.load(run / "bundle")
+    assert bundle.reference is not None
+    assert len(bundle.reference) == 80
+    folder = run / "clients" / NEW_CLIENTS[0]
+    record = Certificate.read(folder / "certificate.json")
+    base = bundle.load_base(str(load_scenario(settings.scenario.name, {}).base_model()))
+    report = verify(record, bundle=bundle, adapter=folder / "adapter", base=base)
+    assert report.passed, report.reasons
+    [found] = [check for check in report.checks if check.name == "reference sample"]
+    assert f"errors on {80}" in found.detail

@@ -32,6 +32,8 @@ class Tiny(Scenario):
         Of each client's idea and examples.
     broken : str
         Upstream clients, separated by commas, that have lost their examples.
+    reference : int
+        Examples of the reference sample, which are a client's of its own; 0 for none.
     """
 
     name = "tiny"
@@ -40,8 +42,15 @@ class Tiny(Scenario):
     inputs = ImageInputs(channels=1, height=4, width=4, low=0.0, high=1.0)
 
     def __init__(
-        self, *, upstream: int = 14, new: int = 2, seed: int = 0, broken: str = ""
+        self,
+        *,
+        upstream: int = 14,
+        new: int = 2,
+        seed: int = 0,
+        broken: str = "",
+        reference: int = 0,
     ) -> None:
+        self._reference = reference
         ids = [f"tiny-{index:02d}" for index in range(upstream + new)]
         self._upstream, self._new = tuple(ids[:upstream]), tuple(ids[upstream:])
         self._seed, self._broken = seed, broken.split(",")
@@ -72,6 +81,9 @@ class Tiny(Scenario):
 
     def test_examples(self, client: str) -> Examples:
         return self._draw("test", client, 100)
+
+    def reference_examples(self) -> Examples | None:
+        return self._draw("reference", "all", self._reference) if self._reference else None
 
     def _draw(self, part: str, client: str, count: int) -> Examples:
         angle = keyed_generator("tiny/idea", self._seed, client).uniform(-0.6, 0.6)
