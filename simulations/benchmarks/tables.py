@@ -142,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "seeds": sorted({row["seed"] for row in rows}),
             "machine": describe_machine(),
             "versions": versions(),
-            "missing": {},
+            "missing": dict.fromkeys(
+                {*(options.table or TABLES)} - {row["scenario"] for row in rows}, "not run yet"
+            ),
             "table": sorted(rows, key=lambda row: (row["scenario"], row["n"], row["seed"])),
         }
         publish("tables", record, {"tables.md": tables_page(record)}, folder=options.output)
