@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedcert.errors import RefusalError
-from fedcert.priors import NoisedMeanPrior
+from fedcert.priors import PointPrior
 from fedcert.priors.base import FloatArray
 from fedcert.privacy import MeanPrivacy
 from fedcert.privacy.gaussian import composed, epsilon_of
@@ -25,7 +25,7 @@ def noised_mean(
     budget: float,
     before: tuple[float, ...],
     generator: np.random.Generator,
-) -> tuple[NoisedMeanPrior, dict[str, Any]]:
+) -> tuple[PointPrior, dict[str, Any]]:
     """Make the prior of a bundle that holds a noised mean, and what its notes say.
 
     Nothing is screened or audited, since what that decides or finds would be a release of its
@@ -63,12 +63,10 @@ def noised_mean(
             "privacy.budget, or gather adapters of other clients in a new run folder"
         )
     center = privacy.release(pool, generator=generator)
-    # As long as the longest adapter that counts in full.
-    prior = NoisedMeanPrior(center, deviation=privacy.clip / len(center) ** 0.5)
     choice = (
         f"mean of {len(pool)} adapters, none longer than {privacy.clip:g}, with noise of "
         f"deviation {privacy.noise_deviation(len(pool)):.3g} on each coordinate: epsilon "
         f"{together:.3g} at delta_p = {privacy.delta:g} for replacing one client's adapter"
     )
     notes = {"choice": choice, "pool": len(pool)}
-    return prior, notes | {"privacy": privacy.notes(len(pool), before=before)}
+    return PointPrior(center), notes | {"privacy": privacy.notes(len(pool), before=before)}

@@ -6,7 +6,6 @@ from fedcert.priors.gaussian import GaussianPrior
 from fedcert.priors.interpolated import InterpolatedPrior
 from fedcert.priors.latent import LatentSpace
 from fedcert.priors.memorization import NearestPoolAudit, audit_nearest_pool
-from fedcert.priors.noised_mean import NoisedMeanPrior
 from fedcert.priors.point import PointPrior
 from fedcert.priors.profile import best_of, risk_profile
 from fedcert.priors.registry import (
@@ -27,7 +26,6 @@ __all__ = [
     "JitterPrior",
     "LatentSpace",
     "NearestPoolAudit",
-    "NoisedMeanPrior",
     "PointPrior",
     "Prior",
     "ResamplingPrior",
@@ -43,5 +41,5 @@ __all__ = [
 
 for _fitted in (DiffusionPrior, GaussianPrior, JitterPrior, ResamplingPrior):
     register_prior(_fitted)
-for _derived in (InterpolatedPrior, NoisedMeanPrior, PointPrior):
+for _derived in (InterpolatedPrior, PointPrior):
     register_derived(_derived)

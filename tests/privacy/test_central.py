@@ -11,9 +11,9 @@ import pytest
 from simulations.federation import CLIENTS, UPSTREAM, Federation, tiny_settings
 
 from fedcert.bundles import Bundle
-from fedcert.errors import FedcertError, PriorError, RefusalError, SettingsError
+from fedcert.errors import FedcertError, RefusalError, SettingsError
 from fedcert.fitting import noised_mean
-from fedcert.priors import NoisedMeanPrior, load_prior, save_prior
+from fedcert.priors import PointPrior
 from fedcert.privacy import MeanPrivacy, delta_of, epsilon_of
 from fedcert.randomness import keyed_generator
 from fedcert.settings import RunSettings
@@ -53,7 +53,7 @@ def test_what_cannot_be_clipped_is_not_published(pool: np.ndarray) -> None:
         PRIVACY.release(pool, generator=keyed_generator("x"))
 
 
-def _mean(**changes: Any) -> tuple[NoisedMeanPrior, dict[str, Any]]:
+def _mean(**changes: Any) -> tuple[PointPrior, dict[str, Any]]:
     terms: dict[str, Any] = {"privacy": PRIVACY, "budget": 4.0, "before": ()}
     return noised_mean(POOL, generator=keyed_generator("x"), **(terms | changes))
 
@@ -71,21 +71,11 @@ def test_published_means_add_up_to_the_budget() -> None:
     assert f"e^{together:.3g}" in notes["privacy"]["words"]
 
 
-def test_the_prior_is_its_center_and_noise_of_a_public_width(tmp_path: Path) -> None:
+def test_the_prior_is_the_published_adapter() -> None:
     prior, _ = _mean()
-    np.testing.assert_array_equal(
-        prior.center(), PRIVACY.release(POOL, generator=keyed_generator("x"))
-    )
-    assert prior.config() == {"deviation": pytest.approx(2 / 3)}  # C / sqrt(d)
-    draws = prior.sample("ab" * 32, count=4000)
-    assert (draws - prior.center()).std() == pytest.approx(2 / 3, rel=0.02)
-    save_prior(prior, tmp_path)
-    assert load_prior(tmp_path).digest == prior.digest
-    with pytest.raises(PriorError, match="central_epsilon"):
-        NoisedMeanPrior.fit(POOL, seed=0)
-    for center, deviation in (([[1.0]], 1.0), ([np.nan], 1.0), ([1.0], -1.0), ([1.0], np.inf)):
-        with pytest.raises(PriorError):
-            NoisedMeanPrior(np.array(center), deviation=deviation)
+    released = PRIVACY.release(POOL, generator=keyed_generator("x"))
+    np.testing.assert_array_equal(prior.center(), released)
+    np.testing.assert_array_equal(prior.sample("ab" * 32, count=3), [released] * 3)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +108,7 @@ def _published(folder: Path) -> Bundle:
 def test_a_bundle_holds_the_noised_mean_and_nothing_else_of_the_uploads(tmp_path: Path) -> None:
     strategy = _serve(tmp_path / "run")
     bundle = _published(tmp_path / "run")
-    assert isinstance(bundle.prior, NoisedMeanPrior)
+    assert isinstance(bundle.prior, PointPrior)
     # All that is not known before the first upload, but for their number and the center.
     assert set(bundle.tensors()) - {f"space.{name}" for name in bundle.space.basis} == {
         "prior.center"
@@ -161,7 +151,7 @@ def test_a_promise_and_plain_bundles_do_not_share_a_folder(tmp_path: Path) -> No
     _serve(tmp_path / "plain", privacy__central_epsilon=0.0)
     with pytest.raises(FedcertError):
         _serve(tmp_path / "plain")
-    assert not isinstance(_published(tmp_path / "plain").prior, NoisedMeanPrior)
+    assert not isinstance(_published(tmp_path / "plain").prior, PointPrior)
 
 
 def test_all_of_the_pool_is_in_the_mean(tmp_path: Path) -> None:
