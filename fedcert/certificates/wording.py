@@ -135,6 +135,8 @@ def _assumptions(certificate: Certificate) -> tuple[str, ...]:
     """Return what must be true for a certificate to mean what it says, a sentence each."""
     before, after = FIRST_ASSUMPTIONS[:4], FIRST_ASSUMPTIONS[5:]
     own = _also_the_signers_word(certificate.recipe, certificate.support_size)
+    if certificate.promises is not None:
+        own += ", and so is whatever was counted, or chosen, for what else it promises"
     stated = () if certificate.sample is None else certificate.sample.assumptions()
     named = () if certificate.label_texts is None else (_OWN_LABELS,)
     return (*before, f"{_WORD}{own}.", *after, _UNCONDITIONAL, _PREDICTOR, *named, *stated)

@@ -293,3 +293,20 @@ def test_sentence_transformers_loads_the_folder_as_the_page_says(
     known: dict[str, Any] = {}
     exec(blocks("predicting.md", "run")["sentences"], known)
     assert known["embeddings"].shape == (2, 16)
+
+
+def test_what_is_not_sure_enough_gets_no_answer_and_sets_are_listed_in_order(
+    adapter: Path, run: Run, tmp_path: Path
+) -> None:
+    described = adapter / "classifier.json"
+    stored = json.loads(described.read_text())
+    data, told = _write(tmp_path, "data.csv"), tmp_path / "told.jsonl"
+    for threshold, sure in ((0.0, True), (1e5, False)):
+        described.write_text(json.dumps(stored | {"threshold": threshold}))
+        assert run("predict", adapter, data, "--top", 2, "-o", told).code == 0
+        rows = [json.loads(line) for line in told.read_text().splitlines()]
+        for row in rows:
+            ranked = sorted(row["probabilities"], key=row["probabilities"].get, reverse=True)
+            assert row["labels"] == ranked
+            assert row["label"] == (ranked[0] if sure else "no answer")
+    assert run("predict", adapter, data, "--top", 3).code == 1
