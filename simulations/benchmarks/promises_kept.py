@@ -59,13 +59,17 @@ class Case:
     over: str
     sets: int = 3
 
-    def promises(self, threshold: float) -> tuple[Promise[Any], ...]:
-        """Return the promises, alone: each is measured with half of delta."""
+    def promises(self, threshold: float, labels: int) -> tuple[Promise[Any], ...]:
+        """Return the promises, alone: each is measured with half of delta.
+
+        Sets that would hold all labels are left out.
+        """
+        sets = (SetsPromise(share=1.0, size=self.sets),) if self.sets < labels else ()
         return (
             AbstentionPromise(share=1.0, most_wrong=self.most_wrong),
             AbstentionPromise(share=1.0, most_wrong=self.most_wrong, threshold=threshold),
             GainPromise(share=1.0, over=self.over),  # type: ignore[arg-type]
-            SetsPromise(share=1.0, size=self.sets),
+            *sets,
         )
 
 
@@ -266,7 +270,7 @@ def _measured(client: Client, case: Case, threshold: float) -> list[dict[str, An
         errors = int((evidence.certifying.leads <= evidence.tolerance).sum())
         bound = recipe.bound(errors, chosen.span.size, chosen.choice)
         made = []
-        for promise in case.promises(threshold):
+        for promise in case.promises(threshold, evidence.certifying.logits.shape[1]):
             ground = recipe.ground(promise, chosen.choice, n)
             said = promise.fulfil(evidence, ground).to_object()
             made.append(
