@@ -62,7 +62,7 @@ def plan(message: Message, node: Node) -> RecordDict:
         seed=seed,
         candidates=max(recipe.candidates for recipe in recipes),
         constants=constant_adapters(bundle.space, task.base.num_labels),
-        keep=partial(kept_of, task=task, prior=bundle.prior),
+        keep=partial(kept_of, task=task, prior=bundle.prior, reference=bundle.reference),
     )
     found = replays_to_config(plan_client(replays, recipes, sizes))
     reply = content(PlanReply(found), key=REPLY)

@@ -39,6 +39,8 @@ class ExportedEvidence(Evidence):
         Which of them certify.
     tolerance : float
         The recipe's ``margin_tolerance``.
+    reference : Examples, optional
+        The bundle's reference sample, if it has one.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class ExportedEvidence(Evidence):
         *,
         span: Span,
         tolerance: float,
+        reference: Examples | None = None,
     ) -> None:
         super().__init__(tolerance)
         self._task, self._prior, self._adapter = task, prior, adapter
+        self._reference = reference
         places = np.arange(len(ordered))
         certify = (places >= span.start) & (places < span.stop)
         self._certifying = ordered.take(places[certify])
@@ -73,9 +77,9 @@ class ExportedEvidence(Evidence):
     @cached_property
     def reference(self) -> Answers:
         """The adapter's answers on the bundle's reference sample."""
-        if self._bundle.reference is None:
+        if self._reference is None:
             return super().reference
-        return self._answers(self._adapter, self._bundle.reference)
+        return self._answers(self._adapter, self._reference)
 
     def of(self, rival: str) -> Answers:
         """Return another model's answers on the same certifying examples."""
@@ -130,6 +134,7 @@ def kept_of(
     *,
     task: Task,
     prior: Prior,
+    reference: Examples | None = None,
 ) -> tuple[Outcome, ...]:
     """Export an adapter for once, and count what a recipe promises of it.
 
@@ -147,6 +152,8 @@ def kept_of(
         The bundle's.
     prior : Prior
         The bundle's.
+    reference : Examples, optional
+        The bundle's reference sample, if it has one.
 
     Returns
     -------
@@ -163,6 +170,7 @@ def kept_of(
             ordered,
             span=recipe.certifies_on(choice, len(ordered)),
             tolerance=recipe.margin_tolerance,
+            reference=reference,
         )
         return kept_promises(recipe, choice, evidence)
 

@@ -235,7 +235,13 @@ def personalize(
             recipe,
             chosen.choice,
             ExportedEvidence(
-                model.task, bundle.prior, staging, ordered, span=span, tolerance=tolerance
+                model.task,
+                bundle.prior,
+                staging,
+                ordered,
+                span=span,
+                tolerance=tolerance,
+                reference=bundle.reference,
             ),
         )
         mark_threshold(staging, promises)

@@ -107,6 +107,7 @@ def _promises(
         ordered,
         span=recipe.certifies_on(choice, len(ordered)),
         tolerance=recipe.margin_tolerance,
+        reference=bundle.reference,
     )
     try:
         for promise, outcome in zip(recipe.promises, certificate.promises or (), strict=True):

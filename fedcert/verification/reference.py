@@ -42,12 +42,13 @@ def check_public(
     if bundle.reference is None:
         return [Check("reference sample", False, "the bundle has no reference sample")]
     evidence = ExportedEvidence(
-        bundle,
         bundle.task(base, labels=certificate.label_set),
+        bundle.prior,
         adapter,
         bundle.reference.take([]),  # none of the client's own
         span=Span(0, 0),
         tolerance=recipe.margin_tolerance,
+        reference=bundle.reference,
     )
     checks = []
     for promise, outcome in public:
