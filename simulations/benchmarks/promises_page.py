@@ -38,7 +38,9 @@ def promises_page(record: Mapping[str, Any]) -> str:
     )
     parts = [head]
     if record.get("kept"):
-        parts += [_abstention(record["kept"]), _gain(record["kept"]), _sets(record["kept"])]
+        parts += [_abstention(record["kept"]), _gain(record["kept"])]
+    if any(row["promise"] == "sets" for row in record.get("kept", ())):
+        parts.append(_sets(record["kept"]))
     if record.get("validity"):
         parts.append(_validity(record["validity"]))
     return "\n".join(parts)
