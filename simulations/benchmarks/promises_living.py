@@ -64,7 +64,8 @@ def measured() -> Iterator[dict[str, Any]]:
         }
     )
     output = cache_folder() / "promises-living" / "split"
-    simulate(settings, output=output, runner="inprocess")
+    if not (output / "bundle").is_dir():
+        simulate(settings, output=output, runner="inprocess")
     scenario = load_scenario("digits", settings.scenario.options)
     bundle = Bundle.load(output / "bundle")
     task = bundle.task(bundle.load_base(str(scenario.base_model())))
