@@ -145,7 +145,7 @@ class WarmStartSettings(Section):
 
     All of them train a *trunk* together, B of a LoRA on every linear module of the layers; each
     has an adapter of its own the while, which it keeps to itself. In the end the trunk becomes
-    part of the base model's weights. See docs/warm-start.md.
+    part of the base model's weights. docs/flower.md says how.
     """
 
     rounds: int = Field(default=0, ge=0)
