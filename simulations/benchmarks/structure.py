@@ -42,19 +42,19 @@ CASES: dict[str, dict[str, Any]] = {
     "topics": {
         "scenario.options.held_out": "half",
         "scenario.options.concentration": 0.5,
-        "scenario.options.client_size": 60,
-        "scenario.options.upstream": 20,
-        "scenario.options.new": 10,
+        "scenario.options.client_size": 70,
+        "scenario.options.upstream": 32,
+        "scenario.options.new": 24,
     },
-    "digits": {"scenario.options.upstream": 20, "scenario.options.new": 10},
+    "digits": {"scenario.options.upstream": 32, "scenario.options.new": 24},
 }
 _COMMON: dict[str, Any] = {
     "method": "fedp2eft",
-    "averaging.rounds": 6,
-    "averaging.clients": 5,
+    "averaging.rounds": 10,
+    "averaging.clients": 8,
     "averaging.steps": 10,
-    "averaging.options.net_rounds": 8,
-    "personal.steps": 20,
+    "averaging.options.net_rounds": 16,
+    "personal.steps": 30,
 }
 
 
