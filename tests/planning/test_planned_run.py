@@ -82,6 +82,7 @@ def planners() -> list[str]:
         local_head=True,
         posterior_means=True,
         training=_settings().finetune_settings(),
+        barred=(),
     )
     assert chosen is not None
     return sorted(chosen.clients_among(CLIENTS[:UPSTREAM], pooled=(), must_train=10))

@@ -110,6 +110,7 @@ def test_the_summary_has_the_figures_that_are_compared_over_time(finished: Simul
         "new_clients",
         "mean_certificate",
         "mean_test_error",
+        "mean_error_elsewhere",
         "local_certificate",
         "local_test_error",
         "best_of_1000",

@@ -13,6 +13,8 @@ from fedcert.errors import ProtocolError
 from fedcert.messages import (
     AdapterReply,
     AdapterRequest,
+    AverageRequest,
+    BaseRequest,
     CertifyReply,
     CertifyRequest,
     CommitReply,
@@ -22,6 +24,7 @@ from fedcert.messages import (
     PlanReply,
     PlanRequest,
     QuestionRequest,
+    WarmRequest,
 )
 from fedcert.messages.flower import content, payload_of
 
@@ -37,6 +40,24 @@ ON_THE_WIRE: list[tuple[Payload, dict[str, Any]]] = [
     (
         QuestionRequest({"rank": 2}, {"steps": 3}, 7, {"kind": "mean", "words": {}}),
         {**ADAPTER, "question": {"kind": "mean", "words": {}}},
+    ),
+    (
+        AverageRequest({"rank": 2}, {"kind": "fedavg"}, 7, 1),
+        {"space": {"rank": 2}, "method": {"kind": "fedavg"}, "seed": 7, "round": 1},
+    ),
+    (
+        WarmRequest({"rank": 8}, {"rank": 2}, {"steps": 3}, 4, 7),
+        {
+            "trunk": {"rank": 8},
+            "space": {"rank": 2},
+            "training": {"steps": 3},
+            "done": 4,
+            "seed": 7,
+        },
+    ),
+    (
+        BaseRequest({"rank": 8}, "00ff", {"rounds": 1}),
+        {"trunk": {"rank": 8}, "digest": "00ff", "about": {"rounds": 1}},
     ),
     (PlanRequest("{}", [{}], [16]), {"bundle": "{}", "recipes": [{}], "sizes": [16]}),
     (PlanReply([[1]]), {"replays": [[1]]}),
