@@ -18,6 +18,7 @@ from fedcert.messages import METRICS, REPLY, UPSTREAM, AverageRequest
 from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.methods import State, averaging_method
 from fedcert.methods.federated import round_seed
+from fedcert.named_arrays import under
 
 __all__ = ["average"]
 
@@ -28,12 +29,12 @@ def average(message: Message, node: Node) -> RecordDict:
         raise ProtocolError(f"{node.client} is no {UPSTREAM} client")
     request = AverageRequest.from_object(payload_of(message.content))
     arrays = arrays_of(message.content)
-    space = AdapterSpace.from_config(request.space, _part(arrays, "basis."))
+    space = AdapterSpace.from_config(request.space, under("basis.", arrays))
     # First: what is refused must not cost an example.
     method, number, state = (
         averaging_method(request.method),
         request.round,
-        _part(arrays, "state."),
+        under("state.", arrays),
     )
     examples, started = node.training_examples(), time.perf_counter()
     # Before anything can depend on them: an upload spends its examples for good.
@@ -89,11 +90,3 @@ class _Kept:
 
     def _file(self, number: int) -> Path:
         return self._folder / f"{number:06d}.safetensors"
-
-
-def _part(arrays: State, prefix: str) -> State:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }

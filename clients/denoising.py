@@ -19,6 +19,7 @@ from fedcert.clients.node import Node
 from fedcert.errors import FedcertError
 from fedcert.messages import REPLY, QuestionRequest
 from fedcert.messages.flower import arrays_of, content, payload_of
+from fedcert.named_arrays import under
 from fedcert.priors import DiffusionPrior, LatentSpace
 from fedcert.priors.base import FloatArray
 from fedcert.priors.denoiser import Denoiser
@@ -38,7 +39,7 @@ def contribute(message: Message, node: Node) -> RecordDict:
     arrays, asked = arrays_of(message.content), request.identity() | node.training_identity()
     path = node.folder / "federated" / f"{digest_json(asked)}.safetensors"
     if not path.is_file():
-        space = AdapterSpace.from_config(request.space, _part(arrays, "basis."))
+        space = AdapterSpace.from_config(request.space, under("basis.", arrays))
         purpose = "training for the federated prior"
         own = own_adapter(request, space, node, purpose=purpose)
         write_atomically(path, save({"adapter": own.vector}))
@@ -47,7 +48,7 @@ def contribute(message: Message, node: Node) -> RecordDict:
     found = answer(
         str(question["kind"]),
         question["words"],
-        _part(arrays, "question."),
+        under("question.", arrays),
         adapter,
         client=node.client,
     )
@@ -165,11 +166,3 @@ _ANSWERS: dict[str, Callable[[Any, Any, FloatArray, str], Arrays]] = {
     "denoise": _denoise,
     "judge": _judge,
 }
-
-
-def _part(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Arrays:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }

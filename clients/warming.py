@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 from flwr.app import Message, MetricRecord, RecordDict
 
 from fedcert.adapters import AdapterSpace
@@ -14,6 +9,7 @@ from fedcert.clients.node import Node
 from fedcert.errors import ProtocolError, RefusalError
 from fedcert.messages import METRICS, REPLY, UPSTREAM, BaseRequest, WarmRequest
 from fedcert.messages.flower import arrays_of, content, payload_of
+from fedcert.named_arrays import under
 from fedcert.randomness import small_seed
 from fedcert.warm_start import (
     PROVENANCE,
@@ -48,8 +44,8 @@ def warm(message: Message, node: Node) -> RecordDict:
     request = WarmRequest.from_object(payload_of(message.content))
     arrays = arrays_of(message.content)
     trunk = Trunk.from_config(request.trunk)
-    space = AdapterSpace.from_config(request.space, _part(arrays, "basis."))
-    received = trunk.checked(_part(arrays, "trunk."))
+    space = AdapterSpace.from_config(request.space, under("basis.", arrays))
+    received = trunk.checked(under("trunk.", arrays))
     examples = node.trunk_examples()
     # Before anything can depend on them: an upload spends its examples for good.
     node.state().spent.mark(examples, "training the trunk of a warm start")
@@ -86,13 +82,3 @@ def install(message: Message, node: Node) -> RecordDict:
             digest=str(request.digest),
         )
     return content({}, key=REPLY)
-
-
-def _part(
-    arrays: Mapping[str, npt.NDArray[Any]], prefix: str
-) -> dict[str, npt.NDArray[np.float32]]:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from logging import INFO, WARNING
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from fedcert.messages import AVERAGE, UPSTREAM, AverageRequest
 from fedcert.messages.flower import arrays_of
 from fedcert.methods import AveragingMethod, State, Update
 from fedcert.methods.federated import drawn_clients
+from fedcert.named_arrays import largest_message, prefixed
 from fedcert.priors import Prior
 from fedcert.strategies.correspondence import Request
 from fedcert.strategies.phases import Phase
@@ -35,8 +35,6 @@ __all__ = ["AveragingSource"]
 _MOST_EXAMPLES = 10**6
 # Nor does a client move the mean without bound.
 _LARGEST_NORM = 1e3
-# What an array's name, shape, and format take in a message, generously.
-_OVERHEAD = 4096
 
 
 class AveragingSource(PriorSource):
@@ -124,8 +122,8 @@ class AveragingSource(PriorSource):
             seed=self._seed,
             round=self._number,
         )
-        arrays = {f"basis.{name}": array for name, array in self._space.basis.items()}
-        arrays |= {f"state.{name}": array for name, array in self._state.items()}
+        arrays = prefixed("basis.", self._space.basis)
+        arrays |= prefixed("state.", self._state)
         self._updates = {}
         return Request(AVERAGE, names, payload, arrays)
 
@@ -138,7 +136,7 @@ class AveragingSource(PriorSource):
     ) -> None:
         """Check an update and keep it until the round is merged."""
         expected = self.method.expects(self._space, self._state, self._number)
-        most = sum(8 * prod(shape) + _OVERHEAD for shape in expected.values())
+        most = largest_message(expected.values())
         tensors = arrays_of(reply.content, most=most)
         _check_tensors(tensors, expected)
         weight = measured.get("num-examples", 0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from logging import INFO
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from fedcert.bundles import Bundle
 from fedcert.errors import PriorError
 from fedcert.messages import CONTRIBUTE, UPSTREAM, QuestionRequest
 from fedcert.messages.flower import arrays_of
+from fedcert.named_arrays import largest_message, prefixed
 from fedcert.priors import Prior
 from fedcert.randomness import keyed_generator
 from fedcert.strategies.correspondence import Request
@@ -38,10 +38,6 @@ NO_PRIVACY = (
     "secure aggregation the server could read an adapter off its terms, and without noise "
     "the sums themselves may tell who took part"
 )
-
-
-# What an array's name, shape, and format take in a message, generously.
-_OVERHEAD = 4096
 
 
 class FederatedSource(PriorSource):
@@ -138,8 +134,8 @@ class FederatedSource(PriorSource):
             seed=self._seed,
             question={"kind": question.kind, "words": dict(question.words)},
         )
-        arrays = {f"basis.{name}": array for name, array in self._space.basis.items()}
-        arrays |= {f"question.{name}": array for name, array in question.arrays.items()}
+        arrays = prefixed("basis.", self._space.basis)
+        arrays |= prefixed("question.", question.arrays)
         return Request(CONTRIBUTE, clients, payload, arrays)
 
     def take(
@@ -197,7 +193,7 @@ class FederatedSource(PriorSource):
 
 def _largest_answer(question: Question) -> int:
     """Return the bytes that no answer exceeds in a message, in double precision."""
-    return sum(8 * prod(shape) + _OVERHEAD for shape in question.expects.values())
+    return largest_message(question.expects.values())
 
 
 def _check_answer(answer: Arrays, question: Question) -> None:

@@ -18,6 +18,7 @@ from fedcert.messages import BASE, UPSTREAM, WARM, BaseRequest, Payload, WarmReq
 from fedcert.messages.flower import arrays_of, failure_cause
 from fedcert.methods.federated import drawn_clients
 from fedcert.models.base import BaseModel
+from fedcert.named_arrays import largest_message, prefixed
 from fedcert.pool.locking import only_one
 from fedcert.runs.events import Events
 from fedcert.runs.failures import Failure, causes_of
@@ -45,7 +46,6 @@ _MOST_EXAMPLES = 10**6
 _TAIL_RATE = 0.5
 # Seconds; as in `PriorStrategy`.
 _LONGEST_HELLO = 300.0
-_OVERHEAD = 4096  # bytes of an array's name, shape, and format in a message, generously
 
 
 @dataclass(frozen=True)
@@ -234,8 +234,8 @@ class WarmStart(Strategy):
             done=(number - 1) * self._training.steps,
             seed=self._seed,
         )
-        arrays_sent = {f"basis.{name}": array for name, array in self._space.basis.items()}
-        arrays_sent |= {f"trunk.{name}": array for name, array in self.progress.tensors.items()}
+        arrays_sent = prefixed("basis.", self._space.basis)
+        arrays_sent |= prefixed("trunk.", self.progress.tensors)
         return self._letters.ask(self._roster, Request(WARM, names, words, arrays_sent))
 
     def aggregate_train(
@@ -336,9 +336,7 @@ class WarmStart(Strategy):
         return _Answer(reply, int(examples), loss, norm_of(self._delta(reply)))
 
     def _delta(self, reply: Message) -> TrunkTensors:
-        most = sum(
-            4 * rows * columns + _OVERHEAD for rows, columns in self.trunk.shapes().values()
-        )
+        most = largest_message(self.trunk.shapes().values(), item=4)
         return self.trunk.checked(arrays_of(reply.content, most=most))
 
     def _counted(self) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.errors import ModelError
 from fedcert.models.base import BaseModel
 from fedcert.models.encoder import TASK_HEAD, EncoderClassifier
+from fedcert.named_arrays import under
 
 __all__ = ["head_hooks", "linear_heads"]
 
@@ -46,8 +47,7 @@ def head_hooks(
 
 def _beside(parts: dict[str, torch.Tensor]) -> Hook:
     """Replace the logits of a head beside the encoder."""
-    start = f"{TASK_HEAD}."
-    tensors = {n.removeprefix(start): part for n, part in parts.items() if n.startswith(start)}
+    tensors = under(f"{TASK_HEAD}.", parts)
 
     def hook(head: Any, args: tuple[Any, ...], _output: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, head.stacked(args[0], tensors))

@@ -28,6 +28,7 @@ from fedcert.data.kinds import input_spec_from_config
 from fedcert.errors import BundleError, FedcertError, UnknownKindError
 from fedcert.label_set import LabelSet
 from fedcert.models.base import BaseModel, load_base_model
+from fedcert.named_arrays import under
 from fedcert.planning.plan import Plan
 from fedcert.priors.base import Prior
 from fedcert.priors.registry import prior_from_parts
@@ -228,9 +229,9 @@ class Bundle:
                 base_name=base["name"],
                 base_revision=base["revision"],
                 base_digest=base["digest"],
-                space=AdapterSpace.from_config(found.space, _part(tensors, "space.")),
+                space=AdapterSpace.from_config(found.space, under("space.", tensors)),
                 prior=prior_from_parts(
-                    prior["kind"], prior["config"], _part(tensors, "prior.")
+                    prior["kind"], prior["config"], under("prior.", tensors)
                 ),
                 inputs=input_spec_from_config(found.inputs),
                 labels=found.labels,
@@ -238,7 +239,7 @@ class Bundle:
                 notes=found.notes,
                 plan=found.plan,
                 server=found.server,
-                reference=examples_from(_part(tensors, "reference.")),
+                reference=examples_from(under("reference.", tensors)),
             )
             bundle._check_whole()
             if bundle.digest != digest_json(content):
@@ -374,14 +375,6 @@ def _check_sums(path: Path, files: Mapping[str, bytes]) -> None:
                 f"{path}: the bundle is damaged: {name} is not the file that {_SUMS} lists; "
                 "one of the two is broken or of another version. Get the bundle again"
             )
-
-
-def _part(tensors: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in tensors.items()
-        if name.startswith(prefix)
-    }
 
 
 def _contiguous(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -27,6 +27,7 @@ from fedcert.methods.adapters import AdapterMethod
 from fedcert.methods.base import State, Update
 from fedcert.methods.learning import split_recipe
 from fedcert.models import BaseModel
+from fedcert.named_arrays import prefixed, under
 from fedcert.priors import PointPrior
 from fedcert.priors.base import FloatArray
 
@@ -93,9 +94,9 @@ class ConditionedMethod(AdapterMethod):
         """Return the adapter that changes nothing, and a net that says the same to all."""
         zeros = np.zeros(2 * self.linears, dtype=np.float32)
         return {
-            **_named(_ADAPTER, super().start(space, seed=seed)),
-            **_named(_NET, self.first_net(space, seed=seed)),
-            **_named(_POOLED, {"mean": zeros, "deviation": zeros + 1}),
+            **prefixed(_ADAPTER, super().start(space, seed=seed)),
+            **prefixed(_NET, self.first_net(space, seed=seed)),
+            **prefixed(_POOLED, {"mean": zeros, "deviation": zeros + 1}),
         }
 
     def expects(
@@ -105,7 +106,7 @@ class ConditionedMethod(AdapterMethod):
         if number == self._statistics_round:
             return {"sums": (2 * self.linears,), "squares": (2 * self.linears,)}
         part = _ADAPTER if number < self._statistics_round else _NET
-        return {name: array.shape for name, array in _part(state, part).items()}
+        return {name: array.shape for name, array in under(part, state).items()}
 
     def local(
         self,
@@ -119,7 +120,7 @@ class ConditionedMethod(AdapterMethod):
     ) -> Update:
         """Train the adapter, say how the inputs look, or train the net."""
         if number < self._statistics_round:
-            adapter = _part(state, _ADAPTER)
+            adapter = under(_ADAPTER, state)
             return super().local(adapter, model, examples, number=number, seed=seed, own={})
         # The base model is frozen, so what it makes of the examples stays as it is.
         found = own.get(_OWN)
@@ -128,9 +129,9 @@ class ConditionedMethod(AdapterMethod):
             sums = {"sums": known, "squares": np.square(known)}
             return Update(tensors=sums, weight=1, own={_OWN: known})
         net, measured = self.trained_net(
-            _part(state, _NET),
-            _standardized(known, _part(state, _POOLED)),
-            self.whole(model.space, _part(state, _ADAPTER)),
+            under(_NET, state),
+            _standardized(known, under(_POOLED, state)),
+            self.whole(model.space, under(_ADAPTER, state)),
             model,
             examples,
             seed=seed,
@@ -146,13 +147,13 @@ class ConditionedMethod(AdapterMethod):
                 "mean": mean["sums"],
                 "deviation": np.maximum(spread, _SMALLEST_DEVIATION),
             }
-            return {**state, **_named(_POOLED, pooled)}
+            return {**state, **prefixed(_POOLED, pooled)}
         part = _ADAPTER if number < self._statistics_round else _NET
-        return {**state, **_named(part, mean)}
+        return {**state, **prefixed(part, mean)}
 
     def published(self, space: AdapterSpace, state: State) -> PointPrior:
         """Return the adapter, with the net beside it."""
-        center = self.whole(space, _part(state, _ADAPTER)).astype(np.float64)
+        center = self.whole(space, under(_ADAPTER, state)).astype(np.float64)
         beside = {k: v for k, v in state.items() if not k.startswith(_ADAPTER)}
         return PointPrior(center, method=self.to_config(), shared=beside)
 
@@ -197,8 +198,8 @@ class ConditionedMethod(AdapterMethod):
         tuple
             The condition, shape ``(2 L,)``, and the net's weights.
         """
-        condition = _standardized(statistics_of(model, examples), _part(prior.shared, _POOLED))
-        return condition, _part(prior.shared, _NET)
+        condition = _standardized(statistics_of(model, examples), under(_POOLED, prior.shared))
+        return condition, under(_NET, prior.shared)
 
     @abstractmethod
     def first_net(self, space: AdapterSpace, *, seed: int) -> State:
@@ -286,16 +287,3 @@ def _standardized(
     statistics: npt.NDArray[np.float32], pooled: State
 ) -> npt.NDArray[np.float32]:
     return np.asarray((statistics - pooled["mean"]) / pooled["deviation"], dtype=np.float32)
-
-
-def _named(prefix: str, state: State) -> State:
-    return {f"{prefix}{name}": array for name, array in state.items()}
-
-
-def _part(state: Mapping[str, npt.NDArray[Any]], prefix: str) -> State:
-    """Return the arrays under a prefix, without it."""
-    return {
-        name.removeprefix(prefix): array
-        for name, array in state.items()
-        if name.startswith(prefix)
-    }

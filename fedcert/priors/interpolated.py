@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.errors import PriorError
+from fedcert.named_arrays import prefixed, under
 from fedcert.priors.base import FloatArray, Prior
 from fedcert.priors.registry import prior_from_parts
 
@@ -96,19 +97,14 @@ class InterpolatedPrior(Prior):
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the global adapter and the other prior's arrays."""
-        rest = {f"{_REST}{name}": array for name, array in self._rest.tensors().items()}
-        return {"center": self._center} | rest
+        return {"center": self._center} | prefixed(_REST, self._rest.tensors())
 
     @classmethod
     def from_parts(
         cls, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
     ) -> Self:
         """Rebuild from `config` and `tensors`."""
-        inner = {
-            name.removeprefix(_REST): array
-            for name, array in tensors.items()
-            if name.startswith(_REST)
-        }
+        inner = under(_REST, tensors)
         return cls(
             prior_from_parts(config["rest"]["kind"], config["rest"]["config"], inner),
             center=tensors["center"],

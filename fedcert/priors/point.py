@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.errors import PriorError
+from fedcert.named_arrays import prefixed, under
 from fedcert.priors.base import FloatArray, Prior, check_pool
 
 __all__ = ["PointPrior"]
@@ -83,17 +84,11 @@ class PointPrior(Prior):
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the adapter and what is shared beside it."""
-        named = {f"{_SHARED}{name}": array for name, array in self.shared.items()}
-        return {"center": self._center, **named}
+        return {"center": self._center, **prefixed(_SHARED, self.shared)}
 
     @classmethod
     def from_parts(
         cls, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
     ) -> Self:
         """Rebuild from the adapter and what is shared beside it."""
-        shared = {
-            name.removeprefix(_SHARED): array
-            for name, array in tensors.items()
-            if name.startswith(_SHARED)
-        }
-        return cls(tensors["center"], shared=shared, **config)
+        return cls(tensors["center"], shared=under(_SHARED, tensors), **config)

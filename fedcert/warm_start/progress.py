@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from fedcert.atomic import write_atomically
 from fedcert.canonical import canonical_json, digest_json
 from fedcert.errors import RunError
+from fedcert.named_arrays import prefixed, under
 from fedcert.warm_start.trunk import Trunk, TrunkTensors
 
 __all__ = ["WarmProgress"]
@@ -66,9 +67,10 @@ class WarmProgress:
             "clients": self.clients,
             "planners": self.planners,
         }
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        arrays |= {_TRUNK + name: array for name, array in self.tensors.items()}
-        arrays |= {_MOMENT + name: array for name, array in self.moments.items()}
+        arrays: dict[str, npt.NDArray[Any]] = {
+            **prefixed(_TRUNK, self.tensors),
+            **prefixed(_MOMENT, self.moments),
+        }
         metadata = {"fedcert": canonical_json(words).decode()}
         write_atomically(path, save(arrays, metadata))
 
@@ -102,15 +104,7 @@ class WarmProgress:
                 words = json.loads(file.metadata()["fedcert"])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             known = words.pop("identity")
-            done = cls(
-                {n.removeprefix(_TRUNK): a for n, a in arrays.items() if n.startswith(_TRUNK)},
-                {
-                    n.removeprefix(_MOMENT): a
-                    for n, a in arrays.items()
-                    if n.startswith(_MOMENT)
-                },
-                **words,
-            )
+            done = cls(under(_TRUNK, arrays), under(_MOMENT, arrays), **words)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{path} is damaged ({error}); remove it, and the warm start begins anew"
