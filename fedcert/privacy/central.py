@@ -9,43 +9,26 @@ import numpy as np
 
 from fedcert.errors import SettingsError
 from fedcert.priors.base import FloatArray
-from fedcert.privacy.gaussian import composed, epsilon_of, mu_of
-from fedcert.privacy.mechanism import clipped
+from fedcert.privacy.gaussian import composed, epsilon_of
+from fedcert.privacy.mechanism import GaussianPrivacy, clipped
 
 __all__ = ["MeanPrivacy"]
 
 
 @dataclass(frozen=True)
-class MeanPrivacy:
+class MeanPrivacy(GaussianPrivacy):
     """The promise of one published mean: replacing any one client's adapter hardly shows.
 
     Parameters
     ----------
-    clip : float
-        C, the largest norm of an adapter; longer ones are shortened.
-    epsilon, delta : float
-        The promise for one published mean. `delta` is the delta_p of a bundle's notes, not
-        the delta of certificates.
+    clip, epsilon, delta : float
+        As in `GaussianPrivacy`.
 
     Raises
     ------
     SettingsError
         If one of them is out of range.
     """
-
-    clip: float
-    epsilon: float
-    delta: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.clip < np.inf:
-            raise SettingsError(f"the clipping norm must be above 0 (got {self.clip!r})")
-        mu_of(self.epsilon, self.delta)
-
-    @property
-    def mu(self) -> float:
-        """The promise as Gaussian differential privacy, for accounting."""
-        return mu_of(self.epsilon, self.delta)
 
     def noise_deviation(self, clients: int) -> float:
         """Return the standard deviation of the noise on each coordinate of the mean.

@@ -12,20 +12,19 @@ from fedcert.errors import SettingsError
 from fedcert.priors.base import FloatArray
 from fedcert.privacy.gaussian import epsilon_of, mu_of
 
-__all__ = ["UploadPrivacy", "clipped"]
+__all__ = ["GaussianPrivacy", "UploadPrivacy", "clipped"]
 
 
 @dataclass(frozen=True)
-class UploadPrivacy:
-    """The promise of one upload: whichever adapter it was, replacing it hardly shows.
+class GaussianPrivacy:
+    """What one release promises that is clipped and noised, whatever is released.
 
     Parameters
     ----------
     clip : float
-        C, the largest norm of an adapter; longer ones are shortened. Replacing one adapter
-        by another moves the upload by at most 2 C.
+        C, the largest norm of an adapter; longer ones are shortened.
     epsilon, delta : float
-        The promise for one upload. `delta` is the delta_p of a bundle's notes, not the
+        The promise for one release. `delta` is the delta_p of a bundle's notes, not the
         delta of certificates.
 
     Raises
@@ -47,6 +46,24 @@ class UploadPrivacy:
     def mu(self) -> float:
         """The promise as Gaussian differential privacy, for accounting."""
         return mu_of(self.epsilon, self.delta)
+
+
+@dataclass(frozen=True)
+class UploadPrivacy(GaussianPrivacy):
+    """The promise of one upload: whichever adapter it was, replacing it hardly shows.
+
+    Replacing one adapter by another moves the upload by at most 2 C.
+
+    Parameters
+    ----------
+    clip, epsilon, delta : float
+        As in `GaussianPrivacy`.
+
+    Raises
+    ------
+    SettingsError
+        If one of them is out of range.
+    """
 
     @property
     def sensitivity(self) -> float:
