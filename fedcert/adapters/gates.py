@@ -168,9 +168,24 @@ class Gates:
         return downs
 
 
-def clamp_passing(gates: torch.Tensor) -> torch.Tensor:
-    """Clamp gates to positive scales; the gradient is that of the gates."""
-    return gates + (gates.clamp(SMALLEST_GATE, _LARGEST_GATE) - gates).detach()
+def clamp_passing(
+    values: torch.Tensor, low: float = SMALLEST_GATE, high: float = _LARGEST_GATE
+) -> torch.Tensor:
+    """Clamp values, by default to the scales of gates; the gradient passes as if they were not.
+
+    Parameters
+    ----------
+    values : torch.Tensor
+        Of any shape.
+    low, high : float
+        The limits.
+
+    Returns
+    -------
+    torch.Tensor
+        Of the same shape.
+    """
+    return values + (values.clamp(low, high) - values).detach()
 
 
 def _on(count: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, linear
 
 from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.gates import clamp_passing
 from fedcert.adapters.prepared import PreparedInputs
 from fedcert.adapters.space import AdapterSpace
 from fedcert.data.examples import Examples
@@ -156,8 +157,7 @@ class FedL2P(ConditionedMethod):
         found = vector.detach()[0].cpu().double().numpy()
         if not np.isfinite(found).all():
             return np.asarray(center, dtype=np.float64)
-        keep = self.personal.keep
-        return np.asarray(keep * np.asarray(center) + (1 - keep) * found)
+        return self.personal.mixed(center, found)
 
     def _rates(
         self,
@@ -170,7 +170,7 @@ class FedL2P(ConditionedMethod):
         for layer in range(3):
             value = linear(value, weights[f"{layer}.weight"], weights[f"{layer}.bias"])
             value = value.relu() if layer < 2 else value
-        factors = value[0] + (value[0].clamp(0, _HIGHEST_RATE) - value[0]).detach()
+        factors = clamp_passing(value[0], 0.0, _HIGHEST_RATE)
         sizes = torch.tensor([int(np.prod(shape)) for shape in space.shapes().values()])
         return self.descent_rate * factors.repeat_interleave(sizes)
 

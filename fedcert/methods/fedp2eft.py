@@ -188,8 +188,7 @@ class GatedMethod(AdapterMethod):
             settings=self.personal.settings,
             pull=self.personal.proximal_mu,
         )
-        keep = self.personal.keep
-        return np.asarray(keep * np.asarray(center) + (1 - keep) * tuned)
+        return self.personal.mixed(center, tuned)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,10 +169,13 @@ class PersonalTraining:
             start, model, examples, seed=seed, settings=self.settings,
             proximal_mu=self.proximal_mu, part=part,
         )  # fmt: skip
-        mixed: npt.NDArray[np.float64] = self.keep * start + (1 - self.keep) * trained.astype(
-            np.float64
-        )
-        return mixed
+        return self.mixed(start, trained)
+
+    def mixed(
+        self, start: npt.NDArray[Any], trained: npt.NDArray[Any]
+    ) -> npt.NDArray[np.float64]:
+        """Return the mean of start and trained adapter, weighted by `keep`, shape ``(d,)``."""
+        return np.asarray(self.keep * start + (1 - self.keep) * trained.astype(np.float64))
 
 
 def body_part(space: AdapterSpace) -> slice:

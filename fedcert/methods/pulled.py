@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
 
 from fedcert.adapters.forward import AdaptedModel
-from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
-from fedcert.methods.adapters import AdapterMethod, FedAvg, FedAvgLocal
+from fedcert.methods.adapters import FedAvg, FedAvgLocal
 from fedcert.methods.base import State, Update
-from fedcert.methods.learning import finetune_recipe
 from fedcert.methods.local_training import train_from
 
 __all__ = ["Ditto", "FedProx", "FedProxLocal", "MrMtl"]
@@ -40,7 +40,38 @@ class FedProxLocal(FedAvgLocal):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ditto(AdapterMethod):
+class _OwnAdapters(FedAvgLocal):
+    """Every client has an adapter of its own that it goes on with, pulled to what is shared."""
+
+    keeps: ClassVar[str] = "an adapter of each client, upstream ones included"
+    pulls_new: ClassVar[bool] = True
+
+    def _gone_on(
+        self,
+        state: State,
+        model: AdaptedModel,
+        examples: Examples,
+        *,
+        seed: int,
+        own: State,
+        pull: float,
+    ) -> npt.NDArray[np.float32]:
+        """Train this client's adapter further; the first time from the server's."""
+        received = self.whole(model.space, state)
+        return train_from(
+            own.get(_ADAPTER, received),
+            model,
+            examples,
+            seed=seed,
+            settings=self.federated.local,
+            proximal_mu=pull,
+            toward=received,
+            part=self.trained(model.space),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ditto(_OwnAdapters):
     """FedAvg, and a personal adapter of every client that is pulled to the shared one.
 
     Li, Hu, Beirami and Smith, "Ditto: Fair and Robust Federated Learning Through
@@ -52,9 +83,7 @@ class Ditto(AdapterMethod):
     kind: ClassVar[str] = "ditto"
     title: ClassVar[str] = "Ditto"
     shares: ClassVar[str] = "the adapter"
-    keeps: ClassVar[str] = "an adapter of each client, upstream ones included"
     learns: ClassVar[str] = "fine-tunes the shared adapter, pulled to it"
-    pulls_new: ClassVar[bool] = True
 
     def local(
         self,
@@ -68,26 +97,14 @@ class Ditto(AdapterMethod):
     ) -> Update:
         """Do FedAvg's part, then train this client's adapter, pulled to the server's."""
         update = super().local(state, model, examples, number=number, seed=seed, own={})
-        received = self.whole(model.space, state)
-        personal = train_from(
-            own.get(_ADAPTER, received),
-            model,
-            examples,
-            seed=seed,
-            settings=self.federated.local,
-            proximal_mu=self.personal.proximal_mu,
-            toward=received,
-            part=self.trained(model.space),
+        personal = self._gone_on(
+            state, model, examples, seed=seed, own=own, pull=self.personal.proximal_mu
         )
         return replace(update, own={_ADAPTER: personal})
 
-    def recipe(self, terms: Mapping[str, Any]) -> Recipe:
-        """Fine-tune on some examples, and certify on the others."""
-        return finetune_recipe(self.personal, self.choose_fraction, terms)
-
 
 @dataclass(frozen=True, kw_only=True)
-class MrMtl(AdapterMethod):
+class MrMtl(_OwnAdapters):
     """The mean of personal adapters, each of which is pulled to that mean.
 
     Mean-regularized multi-task learning (Evgeniou and Pontil, KDD 2004) in rounds, as in Liu,
@@ -99,10 +116,8 @@ class MrMtl(AdapterMethod):
     kind: ClassVar[str] = "mr-mtl"
     title: ClassVar[str] = "MR-MTL"
     shares: ClassVar[str] = "the mean of the clients' adapters"
-    keeps: ClassVar[str] = "an adapter of each client, upstream ones included"
     learns: ClassVar[str] = "fine-tunes the mean, pulled to it"
     pulls_upstream: ClassVar[bool] = True
-    pulls_new: ClassVar[bool] = True
 
     def local(
         self,
@@ -115,23 +130,11 @@ class MrMtl(AdapterMethod):
         own: State,
     ) -> Update:
         """Go on with this client's adapter, pulled to the mean."""
-        received = self.whole(model.space, state)
-        personal = train_from(
-            own.get(_ADAPTER, received),
-            model,
-            examples,
-            seed=seed,
-            settings=self.federated.local,
-            proximal_mu=self.federated.proximal_mu,
-            toward=received,
-            part=self.trained(model.space),
+        personal = self._gone_on(
+            state, model, examples, seed=seed, own=own, pull=self.federated.proximal_mu
         )
         return Update(
             tensors=self.shared(model.space, personal),
             weight=len(examples),
             own={_ADAPTER: personal},
         )
-
-    def recipe(self, terms: Mapping[str, Any]) -> Recipe:
-        """Fine-tune on some examples, and certify on the others."""
-        return finetune_recipe(self.personal, self.choose_fraction, terms)
