@@ -35,9 +35,6 @@ from fedcert.strategies.sources import NoPriorError, PriorSource
 
 __all__ = ["PriorStrategy"]
 
-# Seconds; saying who one is takes a node no more than starting a process.
-_LONGEST_HELLO = 300.0
-
 
 class PriorStrategy(Strategy):
     """Takes a prior from a source, and serves new clients with certificates.
@@ -197,8 +194,8 @@ class PriorStrategy(Strategy):
         """Return who is there, asking all nodes the first time."""
         if self._roster is None:
             self._events.phase(SHOWN[Phase.ROLL_CALL])
-            wait, nodes = min(_LONGEST_HELLO, self._timeout), grid.get_node_ids()
-            self._roster = call_roll(grid, nodes, timeout=wait, events=self._events)
+            nodes = grid.get_node_ids()
+            self._roster = call_roll(grid, nodes, timeout=self._timeout, events=self._events)
             for node, cause in self._roster.failures.items():
                 self._letters.note_failure(f"node {node}", "hello", cause)
             self.source.begin(self._roster)

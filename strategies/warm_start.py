@@ -44,8 +44,6 @@ __all__ = ["WarmStart", "Warmed"]
 _MOST_EXAMPLES = 10**6
 # Of the ascent where the tail counts: a client at one nat doubles its weight in two rounds.
 _TAIL_RATE = 0.5
-# Seconds; as in `PriorStrategy`.
-_LONGEST_HELLO = 300.0
 
 
 @dataclass(frozen=True)
@@ -347,8 +345,8 @@ class WarmStart(Strategy):
 
     def _call(self, grid: Grid) -> Roster:
         self._events.phase("call the roll")
-        wait = min(_LONGEST_HELLO, self._timeout)
-        self._roster = call_roll(grid, grid.get_node_ids(), timeout=wait, events=self._events)
+        nodes = grid.get_node_ids()
+        self._roster = call_roll(grid, nodes, timeout=self._timeout, events=self._events)
         return self._roster
 
     def _choose(self, roster: Roster) -> None:
