@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fedcert.cli.console import say
+from fedcert.cli.running import OverridesOption, SettingsOption, settings_of
 
 __all__ = ["methods"]
 
@@ -18,13 +18,8 @@ def methods(
         str | None,
         typer.Argument(help="Count bytes for a scenario, by the settings of its run."),
     ] = None,
-    settings: Annotated[
-        Path | None, typer.Option("--settings", "-s", help="A TOML file with settings.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="One setting, section.key=value; may be repeated."),
-    ] = None,
+    settings: SettingsOption = None,
+    overrides: OverridesOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List the methods: what each shares, what is personal, and how a new client learns.
@@ -33,12 +28,8 @@ def methods(
     runs by the setting `method`, as in `fedcert simulate digits --set method=fedrep`.
     """
     from fedcert.methods import METHODS
-    from fedcert.settings import RunSettings
 
-    changes = [*(overrides or ())]
-    if scenario is not None:
-        changes.insert(0, f"scenario.name={scenario}")
-    read = RunSettings.read(settings, changes)
+    read = settings_of(scenario, settings, overrides or ())
     counted = _bytes(read) if scenario is not None or settings is not None else {}
     rows = [
         {

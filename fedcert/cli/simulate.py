@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,32 +10,29 @@ import typer
 from rich.table import Table
 
 from fedcert.cli.console import console, say
+from fedcert.cli.running import (
+    OutputOption,
+    OverridesOption,
+    RunnerOption,
+    ScenarioArgument,
+    SettingsOption,
+    naming_the_extra,
+    quiet,
+    settings_of,
+)
 from fedcert.errors import RunError
 from fedcert.reports.formats import decimal_up
 from fedcert.runs.failures import failed_line
 
-__all__ = ["quiet", "simulate"]
+__all__ = ["simulate"]
 
 
 def simulate(
-    scenario: Annotated[
-        str | None,
-        typer.Argument(help="A built-in scenario such as `digits`, or `module:Class`."),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Run folder; an unfinished run goes on.")
-    ] = Path("runs/latest"),
-    settings: Annotated[
-        Path | None, typer.Option("--settings", "-s", help="A TOML file with settings.")
-    ] = None,
-    override: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="One setting, `section.key=value`; may be repeated."),
-    ] = None,
-    runner: Annotated[
-        str,
-        typer.Option(help="`ray`: all cores; `inprocess`: this process, opens no port."),
-    ] = "ray",
+    scenario: ScenarioArgument = None,
+    output: OutputOption = Path("runs/latest"),
+    settings: SettingsOption = None,
+    override: OverridesOption = None,
+    runner: RunnerOption = "ray",
     device: Annotated[
         str | None,
         typer.Option(
@@ -55,18 +51,11 @@ def simulate(
     results. Exits with 1 if the run could not do its job or a client failed.
     """
     from fedcert.runs.progress import ProgressBars
-    from fedcert.settings import RunSettings
 
-    try:
+    with naming_the_extra():
         from fedcert.simulations.simulating import simulate as run
-    except ModuleNotFoundError as error:
-        raise RunError(
-            f"simulations need the package {error.name!r}: pip install 'fedcert[simulation]'"
-        ) from error
-    overrides = [*([f'scenario.name="{scenario}"'] if scenario else []), *(override or [])]
-    if device is not None:
-        overrides.append(f"device={json.dumps(device)}")
-    resolved = RunSettings.read(settings, overrides)
+    placed = [] if device is None else [f"device={json.dumps(device)}"]
+    resolved = settings_of(scenario, settings, [*(override or []), *placed])
     quiet()
     if as_json:
         simulation = run(resolved, output=output, runner=runner)
@@ -78,15 +67,6 @@ def simulate(
         _print_results(simulation.output, simulation.results, simulation.summary)
     if failures := simulation.results["failures"]:
         raise RunError(failed_line(failures))
-
-
-def quiet() -> None:
-    """Silence libraries that would print over the progress bars."""
-    import transformers
-
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
 
 
 def _print_results(output: Path, results: dict[str, Any], summary: dict[str, Any]) -> None:

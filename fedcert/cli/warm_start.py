@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from fedcert.cli.console import console, say
-from fedcert.cli.simulate import quiet
+from fedcert.cli.running import (
+    OutputOption,
+    OverridesOption,
+    RunnerOption,
+    ScenarioArgument,
+    SettingsOption,
+    naming_the_extra,
+    quiet,
+    settings_of,
+)
 from fedcert.errors import RunError
 
 __all__ = ["warm_start"]
 
 
 def warm_start(
-    scenario: Annotated[
-        str | None,
-        typer.Argument(help="A built-in scenario such as `digits`, or `module:Class`."),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Run folder; an unfinished run goes on.")
-    ] = Path("runs/warm-start"),
-    settings: Annotated[
-        Path | None, typer.Option("--settings", "-s", help="A TOML file with settings.")
-    ] = None,
-    override: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="One setting, `section.key=value`; may be repeated."),
-    ] = None,
-    runner: Annotated[
-        str,
-        typer.Option(help="`ray`: all cores; `inprocess`: this process, opens no port."),
-    ] = "ray",
+    scenario: ScenarioArgument = None,
+    output: OutputOption = Path("runs/warm-start"),
+    settings: SettingsOption = None,
+    override: OverridesOption = None,
+    runner: RunnerOption = "ray",
 ) -> None:
     """Let virtual clients improve the base model in federated rounds.
 
@@ -43,19 +36,13 @@ def warm_start(
     """
     from fedcert.runs.failures import failed_line, failure_rows
     from fedcert.runs.progress import ProgressBars
-    from fedcert.settings import RunSettings
 
-    try:
+    with naming_the_extra():
         from fedcert.simulations.simulating import simulate_warm_start
-    except ModuleNotFoundError as error:
-        raise RunError(
-            f"simulations need the package {error.name!r}: pip install 'fedcert[simulation]'"
-        ) from error
-    named = [f'scenario.name="{scenario}"'] if scenario else []
-    overrides = ["warm_start.rounds=10", *named, *(override or [])]
-    if settings is not None and RunSettings.read(settings).warm_start.rounds:
-        overrides = overrides[1:]
-    resolved = RunSettings.read(settings, overrides)
+    given = override or []
+    resolved = settings_of(scenario, settings, given)
+    if not resolved.warm_start.rounds:
+        resolved = settings_of(scenario, settings, [*given, "warm_start.rounds=10"])
     quiet()
     bars = ProgressBars(console)
     with bars.shown():
