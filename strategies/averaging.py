@@ -97,14 +97,6 @@ class AveragingSource(PriorSource):
         """Say what is averaged, and how often."""
         return f"{self.method.title}: {self.method.rounds} rounds, from {self._number} on"
 
-    def clients(self, roster: Roster) -> frozenset[str]:
-        """Return the clients that may be asked, which keep what is personal."""
-        return frozenset(roster.clients(UPSTREAM))
-
-    def pending(self, roster: Roster, *, failed: Collection[str]) -> list[str]:
-        """Return nobody: a round begins with whoever is there."""
-        return []
-
     def rounds(self, roster: Roster, *, failed: Collection[str], fits: bool) -> int:
         """Return how many rounds are left."""
         return max(1, self.method.rounds - self._number + 1) if fits else 0

@@ -105,14 +105,6 @@ class FederatedSource(PriorSource):
         """Say how many clients it takes."""
         return f"no pool: sums over clients, at least {self.min_pool} needed"
 
-    def clients(self, roster: Roster) -> frozenset[str]:
-        """Return the clients that are asked, which keep their adapters."""
-        return frozenset(roster.clients(UPSTREAM))
-
-    def pending(self, roster: Roster, *, failed: Collection[str]) -> list[str]:
-        """Return nobody: a fit begins with whoever is there."""
-        return []
-
     def rounds(self, roster: Roster, *, failed: Collection[str], fits: bool) -> int:
         """Return how many rounds the longest fit takes."""
         return most_questions(self._denoising) if fits else 0

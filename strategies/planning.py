@@ -8,15 +8,18 @@ from typing import Any
 
 from flwr.common.logger import log
 
+from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
 from fedcert.messages import PLAN, PlanReply, PlanRequest
-from fedcert.planning import Objective, Plan, Replayed, replays_from_config
+from fedcert.planning import Objective, Plan, Replayed, menu, replays_from_config
+from fedcert.priors.base import FloatArray
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed
+from fedcert.settings import RunSettings
 from fedcert.strategies.correspondence import Request
 
-__all__ = ["Planning"]
+__all__ = ["Planning", "planning_of"]
 
 
 class Planning:
@@ -157,3 +160,57 @@ class Planning:
     def _begun(self) -> Bundle:
         assert self._draft is not None  # planning follows a fit
         return self._draft
+
+
+def planning_of(
+    settings: RunSettings,
+    constants: FloatArray,
+    *,
+    local_head: bool,
+    posterior_means: bool,
+    training: FinetuneSettings,
+    barred: Collection[str],
+) -> Planning | None:
+    """Make the planning that a run's settings ask for.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        The run's.
+    constants : numpy.ndarray
+        Adapters that always say one label, shape ``(K, d)``.
+    local_head : bool
+        Whether the base model has a head that could be trained alone.
+    posterior_means : bool
+        Whether posterior means are tried.
+    training : FinetuneSettings
+        How clients train here.
+    barred : collection of str
+        Clients that must not plan.
+
+    Returns
+    -------
+    Planning or None
+        None if nothing is planned.
+    """
+    if not settings.planned:
+        return None
+    certificate = settings.certificate
+    return Planning(
+        share=settings.planning.clients,
+        most=settings.planning.most,
+        objective=settings.planning.objective,
+        sizes=settings.planning_sizes(),
+        recipes=menu(
+            candidates=certificate.candidates,
+            **certificate.shares(),
+            constants=len(constants),
+            local_head=local_head,
+            posterior_means=posterior_means,
+            training=training,
+            randomized=certificate.randomized,
+            first_share=certificate.first_share,
+        ),
+        seed=settings.seed,
+        barred=barred,
+    )

@@ -114,7 +114,8 @@ class PooledPrior(PriorStrategy):
             If the scenario or a setting does not fit.
         """
         # Here: that module names this class as what serves by default.
-        from fedcert.strategies.serving import Run, settings_and_output
+        from fedcert.strategies.run_config import settings_and_output
+        from fedcert.strategies.serving import Run
 
         settings, output = settings_and_output(config)
         return Run.of(settings, output=output, events=events).pooled(cls)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Self
 
 from flwr.serverapp import Grid
 
 from fedcert.errors import RunError, SettingsError
 from fedcert.runs.events import Events
+from fedcert.scenarios import Scenario
+from fedcert.settings import RunSettings
 
 __all__ = ["Registration"]
 
@@ -37,6 +40,17 @@ class Registration:
     patience: float
     needed: int
     gathers: bool = False
+
+    @classmethod
+    def of(cls, settings: RunSettings, scenario: Scenario) -> Self:
+        """Return what a run's settings ask for; nodes that nobody knows may all be upstream."""
+        upstream, expected = len(scenario.upstream_clients), settings.server.nodes
+        return cls(
+            nodes=expected or upstream + len(scenario.new_clients),
+            patience=settings.server.registration_timeout,
+            needed=settings.fewest_adapters(upstream or expected),
+            gathers=expected > 0,
+        )
 
     def check(self, shortage: str, events: Events) -> None:
         """Raise `RunError` if there are too few clients, or only say so where runs gather them.

@@ -14,7 +14,8 @@ from fedcert.runs.progress import Stopwatch, Viewer
 from fedcert.settings import RunSettings
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.reporting import results_of, write_results
-from fedcert.strategies.serving import check_absolute, serve, settings_and_output
+from fedcert.strategies.run_config import check_absolute, settings_and_output
+from fedcert.strategies.serving import serve
 
 __all__ = ["app", "make_server_app"]
 

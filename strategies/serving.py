@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,6 @@ from fedcert.errors import PoolError, SettingsError
 from fedcert.fitting import FittedPrior, fit_prior
 from fedcert.methods import AveragingMethod, DefaultAdapter
 from fedcert.models.base import BaseModel, load_base_model
-from fedcert.planning import menu
 from fedcert.pool import Pool
 from fedcert.priors import Prior
 from fedcert.priors.base import FloatArray
@@ -31,15 +30,16 @@ from fedcert.search.learning import has_linear_head
 from fedcert.settings import RunSettings
 from fedcert.strategies.averaging import AveragingSource
 from fedcert.strategies.federated_prior import FederatedSource
-from fedcert.strategies.planning import Planning
+from fedcert.strategies.planning import planning_of
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.prior_strategy import PriorStrategy
 from fedcert.strategies.publishing import Publisher
 from fedcert.strategies.registration import Registration
 from fedcert.strategies.sources import NothingSource, PriorSource
-from fedcert.strategies.warm_start import Warmed, WarmStart
+from fedcert.strategies.warm_start import Warmed
+from fedcert.strategies.warm_up import warm_up
 
-__all__ = ["Outcome", "Run", "check_absolute", "serve", "settings_and_output", "warm_up"]
+__all__ = ["Outcome", "Run", "serve"]
 
 _Pooled = TypeVar("_Pooled", bound=PooledPrior)
 
@@ -124,64 +124,6 @@ def serve(
     return Outcome(run.scenario, run.base, run.space, run.fitted, serving, warmed)
 
 
-def warm_up(
-    grid: Grid, settings: RunSettings, *, output: Path, events: Events | None = None
-) -> Warmed:
-    """Let upstream clients improve the base model, as the section ``warm_start`` says.
-
-    Parameters
-    ----------
-    grid : Grid
-        Flower's way to the nodes.
-    settings : RunSettings
-        What to do.
-    output : Path
-        Gets ``warm-start/``: the trunk after the last round, and the new base model.
-    events : Events, optional
-        The stream of what happens.
-
-    Returns
-    -------
-    Warmed
-        The new base model, which `Run.of` takes.
-
-    Raises
-    ------
-    SettingsError
-        If the scenario or a setting does not fit.
-    RunError
-        If no client could train, or another run is at work in the same folder.
-    """
-    events = events or Events()
-    scenario = load_scenario(settings.scenario.name, settings.scenario.options)
-    labels = scenario.labels
-    base = load_base_model(
-        str(scenario.base_model(on_step=events.note)),
-        num_labels=len(labels),
-        labels=labels,
-        device=resolve_device(settings.device),
-    )
-    registration = _registration(settings, scenario)
-    registration.wait(grid, events, pooled=0, must_fit=True)
-    planning = settings.planning
-    choosing = Planning(
-        share=planning.clients, most=planning.most, sizes=(), recipes=(), seed=settings.seed
-    )
-    return WarmStart(
-        base=base,
-        space=settings.space_of(base),
-        settings=settings.warm_start,
-        training=settings.trunk_training(),
-        folder=output / "warm-start",
-        seed=settings.seed,
-        planning=choosing if settings.planned else None,
-        must_train=registration.needed,
-        tuners=settings.tuning_clients(scenario.upstream_clients),
-        timeout=settings.server.timeout,
-        events=events,
-    ).run(grid)
-
-
 class Run:
     """What the settings of a run name, opened: the parts of its strategy.
 
@@ -210,7 +152,7 @@ class Run:
         if settings.warm_start.rounds and warmed is None:
             raise SettingsError(
                 "setting 'warm_start.rounds': a warm start comes before this; call "
-                "fedcert.strategies.serving.warm_up first, or set it to 0"
+                "fedcert.strategies.warm_up.warm_up first, or set it to 0"
             )
         self._settings, self._events, self.scenario = settings, events, scenario
         labels, self._device = scenario.labels, resolve_device(settings.device)
@@ -346,7 +288,7 @@ class Run:
             pool=self._pool,
             fit=self._fit,
             clients_per_round=self._settings.server.clients_per_round,
-            planning=_planning(
+            planning=planning_of(
                 self._settings,
                 constants,
                 local_head=has_linear_head(self.space),
@@ -374,7 +316,7 @@ class Run:
             "authority": self._authority,
             "timeout": settings.server.timeout,
             "publisher": self._publisher,
-            "registration": _registration(settings, self.scenario),
+            "registration": Registration.of(settings, self.scenario),
             "events": self._events,
         }
 
@@ -391,7 +333,7 @@ class Run:
 
     @property
     def _fewest(self) -> int:
-        return _fewest(self._settings, self.scenario)
+        return Registration.of(self._settings, self.scenario).needed
 
     def _fit(self, pool: FloatArray) -> Bundle:
         settings = self._settings
@@ -406,44 +348,6 @@ class Run:
         for warning in self.fitted.warnings:
             self._events.note(warning)
         return self._publisher.from_pool(self.fitted)
-
-
-def settings_and_output(config: Mapping[str, Any]) -> tuple[RunSettings, Path]:
-    """Read Flower's run config: a run's settings, and its folder.
-
-    Raises
-    ------
-    SettingsError
-        If a setting does not fit, or the folder is not an absolute path.
-    """
-    flat = dict(config)
-    output = Path(str(flat.pop("output", "")))
-    check_absolute(output)
-    return RunSettings.from_flat(flat), output
-
-
-def check_absolute(output: Path | None) -> None:
-    """Raise `SettingsError` unless a run folder means the same in every working directory."""
-    if output is None or not output.is_absolute():
-        raise SettingsError(
-            f"output = {str(output or '')!r} is not an absolute "
-            "path; give one with flwr run ... --run-config 'output=\"/path/to/run\"'"
-        )
-
-
-def _fewest(settings: RunSettings, scenario: Scenario) -> int:
-    """Return the adapters that a prior takes; nodes that nobody knows may all be upstream."""
-    return settings.fewest_adapters(len(scenario.upstream_clients) or settings.server.nodes)
-
-
-def _registration(settings: RunSettings, scenario: Scenario) -> Registration:
-    expected = len(scenario.upstream_clients) + len(scenario.new_clients)
-    return Registration(
-        nodes=settings.server.nodes or expected,
-        patience=settings.server.registration_timeout,
-        needed=_fewest(settings, scenario),
-        gathers=settings.server.nodes > 0,
-    )
 
 
 def _pool_of(folder: Path, base: BaseModel, space: AdapterSpace) -> tuple[Pool, AdapterSpace]:
@@ -467,38 +371,6 @@ def _check_head(recipes: RecipeTable | None, space: AdapterSpace) -> None:
             "setting 'method': new clients would train a head alone, which takes one linear "
             "layer, with a bias, or a head from the labels' names; this base model has another"
         )
-
-
-def _planning(
-    settings: RunSettings,
-    constants: FloatArray,
-    *,
-    local_head: bool,
-    posterior_means: bool,
-    training: FinetuneSettings,
-    barred: Collection[str],
-) -> Planning | None:
-    if not settings.planned:
-        return None
-    certificate = settings.certificate
-    return Planning(
-        share=settings.planning.clients,
-        most=settings.planning.most,
-        objective=settings.planning.objective,
-        sizes=settings.planning_sizes(),
-        recipes=menu(
-            candidates=certificate.candidates,
-            **certificate.shares(),
-            constants=len(constants),
-            local_head=local_head,
-            posterior_means=posterior_means,
-            training=training,
-            randomized=certificate.randomized,
-            first_share=certificate.first_share,
-        ),
-        seed=settings.seed,
-        barred=barred,
-    )
 
 
 def _authority(settings: RunSettings, output: Path) -> SeedAuthority:

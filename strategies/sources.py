@@ -71,13 +71,16 @@ class PriorSource(ABC):
     def summary(self) -> str:
         """Say in a line what there is."""
 
-    @abstractmethod
     def clients(self, roster: Roster) -> frozenset[str]:
-        """Return whose adapters a fit has as of now."""
+        """Return whose adapters a fit has as of now: by default of all that may be asked."""
+        return frozenset(roster.clients(UPSTREAM))
 
-    @abstractmethod
     def pending(self, roster: Roster, *, failed: Collection[str]) -> list[str]:
-        """Return who is to be asked before there is a fit, sorted."""
+        """Return who is to be asked before there is a fit, sorted.
+
+        By default nobody: a round begins with whoever is there.
+        """
+        return []
 
     @abstractmethod
     def rounds(self, roster: Roster, *, failed: Collection[str], fits: bool) -> int:
@@ -321,10 +324,6 @@ class NothingSource(PriorSource):
     def clients(self, roster: Roster) -> frozenset[str]:
         """Return nobody."""
         return frozenset()
-
-    def pending(self, roster: Roster, *, failed: Collection[str]) -> list[str]:
-        """Return nobody."""
-        return []
 
     def rounds(self, roster: Roster, *, failed: Collection[str], fits: bool) -> int:
         """Return one, in which the bundle is made."""

@@ -14,14 +14,14 @@ from fedcert.cli.app import app
 from fedcert.errors import ProtocolError
 from fedcert.planning import menu, replays_from_config
 from fedcert.simulations.simulating import simulate
-from fedcert.strategies import serving
+from fedcert.strategies import planning
 
 
 def test_a_plan_says_how_much_will_be_answered_and_how_little_of_it_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The union, a hybrid, and the swap: all ways to come by a choice.
-    monkeypatch.setattr(serving, "menu", lambda **terms: menu(**terms)[:4])
+    monkeypatch.setattr(planning, "menu", lambda **terms: menu(**terms)[:4])
     settings = tiny_settings(
         certificate__recipe="planned",
         certificate__promises="abstention=0.3, gain",

@@ -34,7 +34,7 @@ from fedcert.scenarios import load_scenario
 from fedcert.search.drawing import NO_CONSTANTS
 from fedcert.settings import RunSettings
 from fedcert.simulations.simulating import simulate
-from fedcert.strategies import serving
+from fedcert.strategies import planning
 from fedcert.strategies.planning import Planning
 from fedcert.strategies.serving import Outcome, serve
 from fedcert.verification import check_adapter, check_bundle, check_data
@@ -64,7 +64,7 @@ def small_menu(monkeypatch: pytest.MonkeyPatch) -> Menu:
         steps=8,
     )
     recipes = (union, posterior)
-    monkeypatch.setattr(serving, "menu", lambda **_: recipes)
+    monkeypatch.setattr(planning, "menu", lambda **_: recipes)
     return recipes
 
 
@@ -76,7 +76,7 @@ def planned(tmp_path: Path) -> Federation:
 @pytest.fixture(scope="module")
 def planners() -> list[str]:
     """The clients that plan in every run here: the seed is the same."""
-    chosen = serving._planning(
+    chosen = planning.planning_of(
         _settings(),
         NO_CONSTANTS,
         local_head=True,

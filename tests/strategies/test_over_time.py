@@ -25,7 +25,7 @@ from fedcert.runs.events import Events
 from fedcert.runs.progress import Viewer
 from fedcert.settings import RunSettings
 from fedcert.simulations.runners.flower_internals import LocalGrid
-from fedcert.strategies import publishing, serving
+from fedcert.strategies import planning, publishing, serving
 from fedcert.strategies.latest import LatestBundle
 from fedcert.strategies.prior_strategy import PriorStrategy
 from fedcert.strategies.serving import serve
@@ -265,8 +265,8 @@ def _planned(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def quick_menu(monkeypatch: pytest.MonkeyPatch) -> None:
-    menu = serving.menu
-    monkeypatch.setattr(serving, "menu", lambda **words: menu(**words)[:2])
+    menu = planning.menu
+    monkeypatch.setattr(planning, "menu", lambda **words: menu(**words)[:2])
 
 
 @pytest.mark.usefixtures("quick_menu")
