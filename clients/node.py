@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,19 @@ from flwr.app import Context
 from fedcert import __version__
 from fedcert.adapters import AdaptedModel, AdapterSpace, PrefixCache, Task, exported_digest
 from fedcert.bundles import Bundle
-from fedcert.clients.node_data import NodeData
+from fedcert.clients.node_config import (
+    demand_of,
+    flag_of,
+    own_data,
+    partition_of,
+    path_of,
+    refuse_misspelt,
+)
 from fedcert.clients.own_training import Training, name_of
 from fedcert.data.examples import Examples
 from fedcert.devices import AUTO, check_device, describe_device, resolve_device
 from fedcert.errors import SettingsError
-from fedcert.messages import CLIENT_ID, NEW, PROTOCOL_VERSION, UPSTREAM, HelloReply
+from fedcert.messages import PROTOCOL_VERSION, HelloReply
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.privacy import PrivacyDemand, UploadPrivacy
 from fedcert.protocol.device import DeviceState
@@ -33,17 +38,6 @@ from fedcert.settings.sections import ScenarioSettings
 from fedcert.warm_start import merged_folder, trunk_part
 
 __all__ = ["Node", "node_of"]
-
-_Config = Mapping[str, Any]
-
-_KEYS = (
-    *("client-id", "role", "data-path", "input-column", "label-column"),
-    *("output", "key-path", "state-path", "base-model", "adapter-path"),
-    *("privacy-epsilon", "privacy-delta", "privacy-clip", "privacy-budget"),
-    *("duplicates-are-real", "labels-path", "device"),
-)
-# Alike enough to be meant: a letter too many, or an underscore for a dash.
-_ALIKE = 0.85
 
 
 @dataclass(frozen=True)
@@ -247,20 +241,20 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
         If a key is missing or wrong; the message names it.
     """
     config = context.node_config
-    _refuse_misspelt(config)
+    refuse_misspelt(config)
     base = str(config.get("base-model", ""))
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise SettingsError(
             f"base-model = {base!r} in the node's configuration is no folder on this machine"
         )
     scenario = _shared_scenario(settings.scenario, base)
-    own = _path(config, "output")
+    own = path_of(config, "output")
     if "data-path" not in config:
-        client, role = _partition(config, scenario)
+        client, role = partition_of(config, scenario)
         folder = own or output / "clients" / client
-        key_path, state_path = _path(config, "key-path"), _path(config, "state-path")
+        key_path, state_path = path_of(config, "key-path"), path_of(config, "state-path")
     else:
-        client, role, scenario = _own_data(config, scenario)
+        client, role, scenario = own_data(config, scenario)
         if own is None:
             raise SettingsError(
                 "the node's configuration has a data-path and no output: add "
@@ -268,9 +262,9 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
             )
         folder = own
         # Keys that follow from the run's seed, as in a simulation, would be everybody's.
-        key_path = _path(config, "key-path") or own / "client.key"
-        state_path = _path(config, "state-path")
-    demand = _demand(config, role)
+        key_path = path_of(config, "key-path") or own / "client.key"
+        state_path = path_of(config, "state-path")
+    demand = demand_of(config, role)
     return Node(
         client=client,
         role=role,
@@ -279,118 +273,13 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
         folder=folder,
         key_path=key_path,
         state_path=state_path,
-        adapter_path=_path(config, "adapter-path"),
+        adapter_path=path_of(config, "adapter-path"),
         demand=demand,
-        duplicates_are_real=_flag(config, "duplicates-are-real")
+        duplicates_are_real=flag_of(config, "duplicates-are-real")
         or scenario.duplicates_are_real,
         device=check_device(str(config.get("device") or settings.device)),
         bases=(own or output) / "warm-start",
     )
-
-
-def _demand(config: _Config, role: str) -> PrivacyDemand | None:
-    """Return what the node demands for its uploads, if it can be kept."""
-    demand = PrivacyDemand.of_node(config)
-    if demand is None:
-        return None
-    if role != UPSTREAM:
-        raise SettingsError(
-            "privacy-epsilon in the configuration of a node with the role 'new': it is for "
-            "uploads, and a certificate carries no noise; remove it, or the role"
-        )
-    if not config.get("output") and not config.get("state-path"):
-        raise SettingsError(
-            "privacy-epsilon in the node's configuration needs output or state-path there, "
-            "too: where the server says it would keep its ledger, it could forget it"
-        )
-    return demand
-
-
-def _refuse_misspelt(config: _Config) -> None:
-    """Raise `SettingsError` for a key that would be ignored; other apps' keys are theirs."""
-    for key in config.keys() - set(_KEYS):
-        if "privacy" in key or "epsilon" in key:
-            raise SettingsError(
-                f"{key} is no key of the node's configuration; what it demands of privacy it "
-                "says with privacy-epsilon, privacy-delta, privacy-clip, and privacy-budget"
-            )
-        if meant := get_close_matches(key, _KEYS, n=1, cutoff=_ALIKE):
-            raise SettingsError(
-                f"{key} is no key of the node's configuration; write {meant[0]} instead"
-            )
-
-
-def _partition(config: _Config, scenario: Scenario) -> tuple[str, str]:
-    """Return id and part of a simulated client."""
-    clients = scenario.upstream_clients + scenario.new_clients
-    try:
-        index = int(config["partition-id"])
-    except (KeyError, ValueError) as error:
-        raise SettingsError(
-            "the node's configuration has no partition-id, and no data-path either: a node "
-            "with data of its own needs client-id, role, data-path, and output"
-        ) from error
-    if not 0 <= index < len(clients):
-        raise SettingsError(
-            f"partition-id {index} is out of range: {scenario.name} has {len(clients)} clients"
-        )
-    client = clients[index]
-    if not CLIENT_ID.fullmatch(client):
-        raise SettingsError(f"client id {client!r} cannot be the name of a folder")
-    return client, UPSTREAM if index < len(scenario.upstream_clients) else NEW
-
-
-def _own_data(config: _Config, task: Scenario) -> tuple[str, str, NodeData]:
-    """Return id, part, and data of a deployed client."""
-    client, role = str(config.get("client-id", "")), str(config.get("role", ""))
-    if not CLIENT_ID.fullmatch(client):
-        raise SettingsError(
-            f"client-id = {client!r} in the node's configuration: give the client's stable "
-            "name, of at most 64 letters, digits, dots, dashes, and underscores, that begins "
-            "with a letter or digit"
-        )
-    if role not in (UPSTREAM, NEW):
-        raise SettingsError(
-            f"role = {role!r} in the node's configuration: give {UPSTREAM!r} for a node that "
-            f"trains an adapter, or {NEW!r} for one that is to be certified"
-        )
-    path = _path(config, "data-path")
-    if path is None or not path.is_file():
-        raise SettingsError(
-            f"data-path = {str(config['data-path'])!r} in the node's configuration is no file "
-            "on this machine"
-        )
-    data = NodeData(
-        task,
-        client=client,
-        role=role,
-        path=path,
-        input_column=str(config.get("input-column", "input")),
-        label_column=str(config.get("label-column", "label")),
-        labels_path=_path(config, "labels-path"),
-    )
-    return client, role, data
-
-
-def _path(config: _Config, key: str) -> Path | None:
-    """Return a path of the node's configuration; None if it is not there."""
-    text = str(config.get(key, ""))
-    if text and not Path(text).is_absolute():
-        raise SettingsError(
-            f"{key} = {text!r} in the node's configuration is not an absolute path: the "
-            "working directory is that of the SuperNode"
-        )
-    return Path(text) if text else None
-
-
-def _flag(config: _Config, key: str) -> bool:
-    """Return a yes or no of the node's configuration; False if it is not there."""
-    value = str(config.get(key, False)).lower()
-    if value not in ("true", "false"):
-        raise SettingsError(
-            f"{key} = {value!r} in the node's configuration must be true or false"
-        )
-    return value == "true"
 
 
 # One scenario per process: all virtual clients there share its data. Its options may be

@@ -69,8 +69,9 @@ def test_the_run_and_the_node_of_the_page_go_together(tmp_path: Path) -> None:
 
 
 def test_the_table_names_every_key_of_a_node() -> None:
-    sources = [ROOT / "clients" / "node.py"]
-    keys = set(re.findall(r'config(?:\.get\(|, |\[)"([a-z-]+)"', sources[0].read_text()))
+    sources = [ROOT / "clients" / name for name in ("node.py", "node_config.py")]
+    code = "".join(source.read_text() for source in sources)
+    keys = set(re.findall(r'config(?:\.get\(|, |\[)"([a-z-]+)"', code))
     assert keys - {"partition-id"} == {
         *("client-id", "role", "data-path", "input-column", "label-column"),
         *("output", "key-path", "state-path", "base-model", "adapter-path"),
