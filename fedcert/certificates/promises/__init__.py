@@ -8,14 +8,12 @@ from fedcert.certificates.promises.base import (
     promises_asked,
     promises_from,
     register_promise,
-    rounded_down,
-    share_of,
-    together,
 )
 from fedcert.certificates.promises.evidence import Answers, Evidence, Rival
 from fedcert.certificates.promises.gain import GainOutcome, GainPromise
 from fedcert.certificates.promises.reference import ReferenceOutcome, ReferencePromise
 from fedcert.certificates.promises.sets import SetsOutcome, SetsPromise
+from fedcert.certificates.promises.shares import rounded_down, share_of, together
 from fedcert.certificates.promises.simultaneous import SimultaneousOutcome, SimultaneousPromise
 
 __all__ = [
