@@ -41,9 +41,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scenario(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Intents:
-    base = save_tiny_backbone(tmp_path_factory.mktemp("backbone"), "bert")
-    found = load_scenario("intents", SMALL | {"data": str(folder), "base": str(base)})
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny_backbone(tmp_path_factory.mktemp("backbone"), "bert"))
+
+
+@pytest.fixture(scope="module")
+def scenario(folder: Path, base: str) -> Intents:
+    found = load_scenario("intents", SMALL | {"data": str(folder), "base": base})
     assert isinstance(found, Intents)
     # The tiny model takes no longer texts.
     object.__setattr__(found._base.options, "max_length", 8)
@@ -60,8 +64,10 @@ def test_new_sets_are_unseen(scenario: Intents) -> None:
     assert len(many.upstream_clients) == 260
 
 
-def test_domains_are_split_into_groups_and_halves_of_them_are_sets(folder: Path) -> None:
-    scenario = Intents(**SMALL, data=str(folder), domains=20)
+def test_domains_are_split_into_groups_and_halves_of_them_are_sets(
+    folder: Path, base: str
+) -> None:
+    scenario = Intents(**SMALL, data=str(folder), base=base, domains=20)
     clients = (*scenario.upstream_clients, *scenario.new_clients)
     sets = [scenario.mine(client) for client in clients]
     assert {len(mine) for mine in sets} == {10}
@@ -69,7 +75,7 @@ def test_domains_are_split_into_groups_and_halves_of_them_are_sets(folder: Path)
     names = scenario._table[2]
     assert len(names) == 20
     # The parts of a domain are apart, and make up all of it.
-    whole = Intents(**SMALL, data=str(folder))._table
+    whole = Intents(**SMALL, data=str(folder), base=base)._table
     merged = np.array([names[part].rsplit(" ", 1)[0] for part in scenario._table[1]])
     assert merged.tolist() == [whole[2][domain] for domain in whole[1]]
     with pytest.raises(SettingsError, match="domains must be 10, 20, 30, not 12"):
