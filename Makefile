@@ -10,6 +10,9 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 PYTEST := $(BIN)/python -m pytest
+# A test runs in one thread. Tests of one file stay together, since they share what its
+# fixtures train.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
@@ -79,7 +82,7 @@ bench-deployment: $(INSTALLED) ## bring every fault about, measure scale, and re
 	$(BIN)/python -m fedcert.simulations.benchmarks.deployment
 
 test: $(INSTALLED) ## run the tests that do not take minutes
-	$(PYTEST) -m "not slow and not deploy and not gpu"
+	$(PYTEST) $(PARALLEL) -m "not slow and not deploy and not gpu"
 
 test-slow: $(INSTALLED) ## run the tests that take minutes
 	$(PYTEST) -m "slow and not deploy and not gpu"
