@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,6 +28,7 @@ from fedcert.priors.base import FloatArray
 from fedcert.randomness import small_seed
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.provenance import UNKNOWN, Measured, note, present_code
 
 __all__ = ["Federation", "NotMeasuredError", "only_remembered", "remembered"]
 
@@ -58,10 +60,18 @@ def remembered(kind: str, identity: object, compute: Callable[[], Any]) -> Any:
         The JSON value.
     """
     path = cache_folder() / kind / f"{digest_json(identity)}.json"
-    if not path.is_file():
+    origin = path.with_suffix(".origin.json")
+    if path.is_file():
+        kept = json.loads(origin.read_text(encoding="utf-8")) if origin.is_file() else {}
+        note(Measured(kept.get("code", UNKNOWN), kept.get("seconds", 0.0)))
+    else:
         if _frozen.get():
             raise NotMeasuredError(f"{kind}: not measured yet")
-        write_json(path, compute())
+        started = time.perf_counter()
+        value = compute()
+        measured = Measured(present_code(), time.perf_counter() - started)
+        write_json(origin, measured.to_config())
+        write_json(path, value)
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcert.atomic import write_atomically, write_json
+from fedcert.simulations.benchmarks.provenance import provenance
 
 __all__ = ["between_markers", "page_of", "publish", "record_of", "say"]
 
@@ -29,14 +30,14 @@ def publish(
     name : str
         Name of the benchmark.
     record : Mapping[str, Any]
-        What was measured: a JSON object.
+        What was measured: a JSON object. `provenance` is added to it.
     documents : Mapping[str, str]
         Content by path below ``docs/``.
     folder : Path, optional
         Takes all of it instead, for a part of a benchmark.
     """
     results = _results(name) if folder is None else folder / f"{name}.json"
-    write_json(results, dict(record))
+    write_json(results, {**record, "measured": provenance()})
     written = [results]
     for path, text in documents.items():
         written.append((folder or _ROOT / "docs") / path)

@@ -1,0 +1,96 @@
+"""By which code a benchmark's figures were measured, and how long that took.
+
+A benchmark that goes on where it stopped may take figures of an older commit from the cache.
+So each of them is kept with its commit, and a record names all commits that it has figures of.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+__all__ = ["UNKNOWN", "Measured", "note", "present_code", "provenance"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SOURCES = (
+    "fedcert",
+    "strategies",
+    "clients",
+    "simulations",
+    ":!simulations/benchmarks/results",
+)
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Where a figure comes from.
+
+    Attributes
+    ----------
+    code : str
+        The commit, as `present_code` says it.
+    seconds : float
+        How long it took.
+    """
+
+    code: str
+    seconds: float
+
+    def to_config(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return asdict(self)
+
+
+_kept: list[Measured] = []
+
+
+def note(measured: Measured) -> None:
+    """Remember that figures of this process come from the cache."""
+    _kept.append(measured)
+
+
+def provenance() -> dict[str, Any]:
+    """Return what a record says of its figures: date, commits, and seconds from scratch.
+
+    The seconds are those of this process, and of what it took from the cache.
+    """
+    here = time.time() - psutil.Process().create_time()
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "code": sorted({present_code()} | {measured.code for measured in _kept}),
+        "seconds": round(here + sum(measured.seconds for measured in _kept)),
+    }
+
+
+@cache
+def present_code() -> str:
+    """Return the commit of these sources, with a plus if files differ from it.
+
+    Without Git it is "unknown".
+    """
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    if commit is None:
+        return UNKNOWN
+    return f"{commit}+" if _git("status", "--porcelain", "--", *_SOURCES) else commit
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed words
+            ["git", *arguments],  # noqa: S607 - whichever Git is on the path
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,60 @@
+"""Records say by which code their figures were measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedcert.simulations.benchmarks import federations, provenance, publishing
+from fedcert.simulations.benchmarks.federations import remembered
+
+
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FEDCERT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(provenance, "_kept", [])
+
+
+def _at(monkeypatch: pytest.MonkeyPatch, commit: str) -> None:
+    for module in (federations, provenance):
+        monkeypatch.setattr(module, "present_code", lambda: commit)
+
+
+def test_figures_from_the_cache_keep_their_commit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _at(monkeypatch, "aaa")
+    remembered("test", "first", lambda: 1)
+    assert provenance.provenance()["code"] == ["aaa"]
+    _at(monkeypatch, "bbb")
+    remembered("test", "first", lambda: pytest.fail("it is in the cache"))
+    remembered("test", "second", lambda: 2)
+    publishing.publish("test", {"table": []}, {}, folder=tmp_path)
+    record = json.loads((tmp_path / "test.json").read_text())
+    assert record["measured"]["code"] == ["aaa", "bbb"]
+    assert record["measured"]["seconds"] >= 0
+
+
+def test_what_was_kept_without_a_commit_is_of_unknown_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _at(monkeypatch, "aaa")
+    remembered("test", "first", lambda: 1)
+    for file in provenance_files():
+        file.unlink()
+    remembered("test", "first", lambda: pytest.fail("it is in the cache"))
+    assert provenance.provenance()["code"] == ["aaa", "unknown"]
+
+
+def test_changed_files_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"rev-parse": "abc", "status": " M fedcert/x.py"}
+    monkeypatch.setattr(provenance, "_git", lambda command, *_rest: answers[command])
+    provenance.present_code.cache_clear()
+    assert provenance.present_code() == "abc+"
+    provenance.present_code.cache_clear()
+
+
+def provenance_files() -> list[Path]:
+    return list(federations.cache_folder().rglob("*.origin.json"))
