@@ -17,7 +17,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-structure bench-deployment bench-sweeps bench-sampling bench-living bench-tables bench-named bench-warm-start bench-domains bench-privacy bench-promises test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-structure bench-deployment bench-sweeps bench-sampling bench-living bench-tables bench-named bench-warm-start bench-domains bench-privacy bench-promises bench-all test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -77,6 +77,9 @@ bench-sweeps: $(INSTALLED) ## vary M, d, pool and shift one at a time and render
 
 bench-tables: $(INSTALLED) ## run tables of tickets as a newcomer would and render docs/tables.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.tables
+
+bench-all: $(INSTALLED) ## run every benchmark (many hours); RESUME=--resume skips what is up to date
+	$(BIN)/python -m fedcert.simulations.benchmarks.everything $(RESUME)
 
 bench-deployment: $(INSTALLED) ## bring every fault about, measure scale, and render docs/reliability.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.deployment

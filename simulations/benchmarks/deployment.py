@@ -22,7 +22,7 @@ import transformers
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.deployment_page import reliability_page
 from fedcert.simulations.benchmarks.deployment_scale import in_own_process
-from fedcert.simulations.benchmarks.publishing import page_of, publish, record_of, say
+from fedcert.simulations.benchmarks.publishing import kept_record, page_of, publish, say
 
 __all__ = ["FAULTS", "PARTS", "fault_rows", "main", "overhead_of"]
 
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     transformers.logging.disable_progress_bar()
     logging.getLogger("flwr").setLevel(logging.ERROR)  # it logs every round
-    record = record_of("deployment") if options.output is None else {}
+    some = set(options.part or PARTS) < set(PARTS)
+    record = kept_record("deployment") if some and options.output is None else {}
     for part in options.part or PARTS:
         record |= PARTS[part](options)
     record |= {

@@ -34,7 +34,7 @@ from fedcert.simulations.benchmarks.federations import (
     remembered,
 )
 from fedcert.simulations.benchmarks.launched_page import launched_figures, launched_page
-from fedcert.simulations.benchmarks.publishing import publish, record_of
+from fedcert.simulations.benchmarks.publishing import kept_record, publish
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.simulating import simulate
 from fedcert.strategies.elsewhere import errors_elsewhere
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
             for launched in _growing(cases, options.method or list(METHODS), options.seeds):
-                record = (record_of("methods") if options.output is None else {}) | {
+                record = (kept_record("methods") if options.output is None else {}) | {
                     "launched": launched
                 }
                 documents = {

@@ -34,7 +34,7 @@ from fedcert.simulations.benchmarks.methods_page import (
     methods_page,
 )
 from fedcert.simulations.benchmarks.methods_table import SeedResult, measured_seed, table_of
-from fedcert.simulations.benchmarks.publishing import publish, record_of, say
+from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.simulations.benchmarks.workers import side_by_side
 from fedcert.threads import torch_threads
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **methods_figures(record),
         **gain_figure(record),
     }
-    if options.output is None and (launched := record_of("methods").get("launched")):
+    if options.output is None and (launched := kept_record("methods").get("launched")):
         record["launched"] = launched  # by `launched`, the other part of this benchmark
     publish("methods", record, documents, folder=options.output)
 

@@ -16,7 +16,7 @@ from fedcert.errors import FedcertError, SettingsError
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks import promise_episodes, promises_kept
 from fedcert.simulations.benchmarks.promises_page import promises_page
-from fedcert.simulations.benchmarks.publishing import publish, record_of
+from fedcert.simulations.benchmarks.publishing import kept_record, publish
 from fedcert.threads import torch_threads
 
 __all__ = ["main"]
@@ -28,7 +28,8 @@ EPISODES = 10_000
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the asked parts, keep the others of the last record, and render the page."""
     options = _options(arguments)
-    record = dict(record_of("promises")) if options.output is None else {}
+    part = bool(options.case) or set(options.part) < set(_PARTS)
+    record = kept_record("promises") if part and options.output is None else {}
     record |= {
         "command": "make bench-promises",
         "seeds": list(options.seeds),
@@ -59,7 +60,8 @@ def _kept(options: argparse.Namespace) -> Any:
     table: dict[str, list[dict[str, Any]]] = {}
     missing = {}
     cases = [c for c in promises_kept.CASES if options.case in ("", c.cell.scenario)]
-    earlier = record_of("promises").get("kept", []) if options.output is None else []
+    alone = options.case and options.output is None
+    earlier = kept_record("promises").get("kept", []) if alone else []
     for case in cases:
         name = case.cell.scenario
         _say(f"{name}: ")

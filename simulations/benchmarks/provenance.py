@@ -16,7 +16,15 @@ from typing import Any
 
 import psutil
 
-__all__ = ["UNKNOWN", "Measured", "note", "present_code", "provenance"]
+__all__ = [
+    "UNKNOWN",
+    "Measured",
+    "landed_with",
+    "note",
+    "present_code",
+    "provenance",
+    "unchanged_since",
+]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = (
@@ -80,6 +88,19 @@ def present_code() -> str:
     if commit is None:
         return UNKNOWN
     return f"{commit}+" if _git("status", "--porcelain", "--", *_SOURCES) else commit
+
+
+def unchanged_since(code: str) -> bool:
+    """Tell whether the sources are those of a commit that `present_code` named."""
+    if code == UNKNOWN or code.endswith("+"):
+        return False
+    return _git("diff", "--name-only", code, "--", *_SOURCES) == ""
+
+
+def landed_with(file: Path) -> tuple[str, str] | None:
+    """Return commit and date of the last change of a file; None if Git knows of none."""
+    words = (_git("log", "-1", "--format=%h %as", "--abbrev=12", "--", str(file)) or "").split()
+    return (words[0], words[1]) if words else None
 
 
 def _git(*arguments: str) -> str | None:

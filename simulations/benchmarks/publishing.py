@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from fedcert.atomic import write_atomically, write_json
-from fedcert.simulations.benchmarks.provenance import provenance
+from fedcert.simulations.benchmarks.provenance import UNKNOWN, Measured, note, provenance
 
-__all__ = ["between_markers", "page_of", "publish", "record_of", "say"]
+__all__ = [
+    "between_markers",
+    "has_page",
+    "kept_record",
+    "page_of",
+    "publish",
+    "record_of",
+    "results_file",
+    "say",
+    "write_page",
+]
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,14 +46,33 @@ def publish(
     folder : Path, optional
         Takes all of it instead, for a part of a benchmark.
     """
-    results = _results(name) if folder is None else folder / f"{name}.json"
+    results = results_file(name) if folder is None else folder / f"{name}.json"
     write_json(results, {**record, "measured": provenance()})
-    written = [results]
-    for path, text in documents.items():
-        written.append((folder or _ROOT / "docs") / path)
-        write_atomically(written[-1], text.encode())
-    shown = [path.relative_to(_ROOT) if folder is None else path for path in written]
-    say(f"wrote {', '.join(map(str, shown))}")
+    written = [_shown(results)]
+    written += [write_page(path, text, folder=folder) for path, text in documents.items()]
+    say(f"wrote {', '.join(map(str, written))}")
+
+
+def write_page(path: str, text: str, *, folder: Path | None = None) -> Path:
+    """Write a page, and return where it is.
+
+    Parameters
+    ----------
+    path : str
+        Below ``docs/``.
+    text : str
+        The page.
+    folder : Path, optional
+        Takes it instead of ``docs/``.
+
+    Returns
+    -------
+    Path
+        The file, relative to the repository if it is in there.
+    """
+    written = (folder or _ROOT / "docs") / path
+    write_atomically(written, text.encode())
+    return _shown(written)
 
 
 def say(text: str, *, end: str = "\n") -> None:
@@ -54,8 +83,26 @@ def say(text: str, *, end: str = "\n") -> None:
 
 def record_of(name: str) -> dict[str, Any]:
     """Return a benchmark's last record; empty if there is none."""
-    path = _results(name)
+    path = results_file(name)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def kept_record(name: str) -> dict[str, Any]:
+    """Return a benchmark's last record, of which parts go into the next one as they are.
+
+    The next record then names the commits of this one, too.
+    """
+    record = record_of(name)
+    if record:
+        codes = record.pop("measured", {}).get("code", [UNKNOWN])
+        for code in codes:
+            note(Measured(code, 0.0))
+    return record
+
+
+def has_page(path: str) -> bool:
+    """Tell whether there is a page below ``docs/``."""
+    return (_ROOT / "docs" / path).is_file()
 
 
 def page_of(path: str) -> str:
@@ -92,5 +139,10 @@ def between_markers(text: str, name: str, content: str) -> str:
     return f"{before}{begin}\n\n{content}\n\n{end}{rest.partition(end)[2]}"
 
 
-def _results(name: str) -> Path:
+def _shown(path: Path) -> Path:
+    return path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else path
+
+
+def results_file(name: str) -> Path:
+    """Return where a benchmark's record is."""
     return _ROOT / "simulations" / "benchmarks" / "results" / f"{name}.json"

@@ -19,9 +19,9 @@ from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.publishing import (
     between_markers,
+    kept_record,
     page_of,
     publish,
-    record_of,
 )
 from fedcert.simulations.simulating import simulate
 
@@ -43,7 +43,8 @@ def main(names: list[str] | None = None) -> None:
     unknown = sorted(set(wanted) - set(NAMES))
     if unknown:
         raise SystemExit(f"there is no scenario {unknown[0]!r}; choose {', '.join(NAMES)}")
-    known = {row["scenario"]: row for row in record_of("scenarios").get("table", [])}
+    kept = kept_record("scenarios").get("table", []) if names else []
+    known = {row["scenario"]: row for row in kept}
     for name in wanted:
         row = _row(name)
         if row is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcert.simulations.benchmarks import federations, provenance, publishing
+from fedcert.simulations.benchmarks import everything, federations, provenance, publishing
 from fedcert.simulations.benchmarks.federations import remembered
 
 
@@ -58,3 +58,37 @@ def test_changed_files_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def provenance_files() -> list[Path]:
     return list(federations.cache_folder().rglob("*.origin.json"))
+
+
+def test_parts_of_an_earlier_record_keep_their_commits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(publishing, "results_file", lambda name: tmp_path / f"{name}.json")
+    _at(monkeypatch, "aaa")
+    publishing.publish("test", {"one": 1}, {}, folder=tmp_path)
+    _at(monkeypatch, "bbb")
+    record = publishing.kept_record("test") | {"two": 2}
+    publishing.publish("test", record, {}, folder=tmp_path)
+    assert publishing.record_of("test")["measured"]["code"] == ["aaa", "bbb"]
+
+
+def test_every_benchmark_has_a_target_and_a_page() -> None:
+    root = Path(everything.__file__).resolve().parents[2]
+    makefile = (root / "Makefile").read_text()
+    targets = {
+        line.split(":")[0] for line in makefile.splitlines() if line.startswith("bench-")
+    }
+    listed = {f"bench-{one.name}" for one in everything.BENCHMARKS}
+    assert targets == listed | {"bench-all"}
+
+
+def test_only_figures_of_the_code_that_is_here_are_up_to_date(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    differing = {"aaa": "", "bbb": "fedcert/x.py"}
+    monkeypatch.setattr(provenance, "_git", lambda *words: differing[words[2]])
+    assert everything.is_current({"code": ["aaa"]})
+    assert not everything.is_current({"code": ["aaa", "bbb"]})
+    assert not everything.is_current({"code": ["aaa+"]})
+    assert not everything.is_current({"code": ["unknown"]})
+    assert not everything.is_current({})
