@@ -4,7 +4,7 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 (AISTATS 2017), in the adapter space, where equal vectors mean equal adapters and an average
 makes sense. With `proximal_mu` it is FedProx (Li et al., arXiv 1812.06127), with `head_steps`
 FedRep (Collins et al., "Exploiting Shared Representations for Personalized Federated
-Learning", ICML 2021). The Flower strategies of the same names run the same `local_round`.
+Learning", ICML 2021).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.forward import AdaptedModel
-from fedcert.adapters.prepared import PreparedInputs
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.methods.local_training import body_part, head_part, train_from
@@ -27,17 +26,12 @@ from fedcert.randomness import keyed_generator, small_seed
 __all__ = [
     "FederatedSettings",
     "drawn_clients",
-    "federated_average",
     "local_round",
     "round_seed",
     "weighted_mean",
 ]
 
 Float32Array = npt.NDArray[np.float32]
-
-# Most memory for what is kept of clients' texts from round to round: about 60 clients with
-# 200 short texts each. The others are prepared in each round that draws them.
-_PREPARED_MIB = 2048.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,73 +101,6 @@ class FederatedSettings:
             ) from None
 
 
-def federated_average(
-    model: AdaptedModel,
-    clients: Mapping[str, Examples],
-    *,
-    settings: FederatedSettings,
-    seed: int,
-) -> Float32Array:
-    """Train one adapter for all clients, from zero.
-
-    Parameters
-    ----------
-    model : AdaptedModel
-        The task's model.
-    clients : Mapping[str, Examples]
-        Each client's own examples; a client's weight is their number.
-    settings : FederatedSettings
-        Rounds, clients and local training.
-    seed : int
-        Draws clients and batches.
-
-    Returns
-    -------
-    numpy.ndarray
-        Float32, shape ``(d,)``; the head is zero if it is not shared.
-    """
-    received = np.zeros(model.space.dimension, dtype=np.float32)
-    heads: dict[str, Float32Array] = {}
-    head, kept = head_part(model.space), _Prepared(model)
-    for number in range(1, settings.rounds + 1):
-        names = drawn_clients(sorted(clients), settings.clients_per_round, seed, number)
-        trained = []
-        for name in names:
-            vector = local_round(
-                model, received, clients[name], settings=settings,
-                seed=round_seed(seed, number, name), own_head=heads.get(name),
-                prepared=kept.of(name, clients[name]),
-            )  # fmt: skip
-            if not settings.averages_head:
-                heads[name] = vector[head]
-            trained.append(vector)
-        received = weighted_mean(trained, [len(clients[name]) for name in names])
-        if not settings.averages_head:
-            received[head] = 0.0
-    return received
-
-
-class _Prepared:
-    """What the frozen layers make of clients' examples, kept from round to round.
-
-    It decides the time, not the result: a third of a short local training goes into it.
-    """
-
-    def __init__(self, model: AdaptedModel) -> None:
-        self._model = model
-        self._known: dict[str, PreparedInputs] = {}
-        self._held_mib = 0.0
-
-    def of(self, client: str, examples: Examples) -> PreparedInputs:
-        if client in self._known:
-            return self._known[client]
-        prepared = self._model.prepare(self._model.task.encode(examples))
-        if self._held_mib + prepared.mib <= _PREPARED_MIB:
-            self._known[client] = prepared
-            self._held_mib += prepared.mib
-        return prepared
-
-
 def local_round(
     model: AdaptedModel,
     received: Float32Array,
@@ -182,20 +109,23 @@ def local_round(
     settings: FederatedSettings,
     seed: int,
     own_head: Float32Array | None = None,
-    prepared: PreparedInputs | None = None,
 ) -> Float32Array:
     """Do one client's part of a round, and return its adapter.
 
     Parameters
     ----------
+    model : AdaptedModel
+        The client's.
     received : numpy.ndarray
         The server's adapter, shape ``(d,)``.
+    examples : Examples
+        The client's; their number is its weight in the mean.
+    settings : FederatedSettings
+        Local training.
+    seed : int
+        That of `round_seed`.
     own_head : numpy.ndarray, optional
         FedRep: the head that this client ended its last round with.
-    prepared : PreparedInputs, optional
-        `model.prepare` of the encoded examples, if it is known.
-    model, examples, settings, seed
-        As in `federated_average`; the seed is `round_seed`'s.
 
     Returns
     -------
@@ -205,7 +135,7 @@ def local_round(
     if settings.averages_head:
         return train_from(
             received, model, examples, seed=seed, settings=settings.local,
-            proximal_mu=settings.proximal_mu, prepared=prepared,
+            proximal_mu=settings.proximal_mu,
             part=head_part(model.space) if settings.local.head_only else slice(None),
         )  # fmt: skip
     head = head_part(model.space)
@@ -218,7 +148,7 @@ def local_round(
     ):
         start = train_from(
             start, model, examples, seed=seed,
-            settings=replace(settings.local, steps=steps), part=part, prepared=prepared,
+            settings=replace(settings.local, steps=steps), part=part,
         )  # fmt: skip
     return start
 

@@ -12,12 +12,14 @@ import torch
 
 from fedcert.adapters.finetune import FinetuneSettings, descend
 from fedcert.adapters.forward import AdaptedModel
-from fedcert.adapters.prepared import PreparedInputs
 from fedcert.adapters.space import AdapterSpace
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 
 __all__ = ["PersonalTraining", "body_part", "head_part", "train_from"]
+
+# Bundles of before say it, and no method ever asked.
+_ONCE_SAID = {"head_only"}
 
 
 def train_from(
@@ -30,7 +32,6 @@ def train_from(
     proximal_mu: float = 0.0,
     toward: npt.NDArray[Any] | None = None,
     part: slice = slice(None),
-    prepared: PreparedInputs | None = None,
 ) -> npt.NDArray[np.float32]:
     """Return an adapter trained from `start`.
 
@@ -49,8 +50,6 @@ def train_from(
         What it pulls to, shape ``(d,)`` (default: the start).
     part : slice
         Which coordinates are trained (default: all).
-    prepared : PreparedInputs, optional
-        `model.prepare` of the encoded examples, if it is known.
     model, examples, seed, settings
         As in `fedcert.adapters.finetune.finetune`.
 
@@ -84,7 +83,6 @@ def train_from(
         vector,
         seed=seed,
         settings=replace(settings, weight_decay=decay),
-        prepared=prepared,
     )
     return vector().detach()[0].cpu().numpy()
 
@@ -103,14 +101,11 @@ class PersonalTraining:
         Share of the federation's adapter in the result, the rest being the trained one. It
         is fixed before any example is seen, so a certificate stays valid; more of it forgets
         less of what the federation knows.
-    head_only : bool (default: False)
-        Train the head alone, as in FedRep.
     """
 
     settings: FinetuneSettings = field(default_factory=FinetuneSettings)
     proximal_mu: float = 0.0
     keep: float = 0.0
-    head_only: bool = False
 
     def __post_init__(self) -> None:
         if self.proximal_mu < 0 or not 0 <= self.keep <= 1:
@@ -132,44 +127,12 @@ class PersonalTraining:
             If a key is unknown or missing, or a value out of its range.
         """
         try:
-            return cls(**{**config, "settings": FinetuneSettings(**config["settings"])})
+            said = {name: value for name, value in config.items() if name not in _ONCE_SAID}
+            return cls(**said | {"settings": FinetuneSettings(**config["settings"])})
         except (KeyError, TypeError) as error:
             raise SettingsError(
                 f"these are no settings of personal training: {error}"
             ) from None
-
-    def adapter(
-        self,
-        start: npt.NDArray[Any],
-        model: AdaptedModel,
-        examples: Examples,
-        *,
-        seed: int,
-    ) -> npt.NDArray[np.float64]:
-        """Return a new client's adapter, shape ``(d,)``; see `train_from`.
-
-        Parameters
-        ----------
-        start : numpy.ndarray
-            The federation's adapter, shape ``(d,)``.
-        model : AdaptedModel
-            The base model in the adapter's space.
-        examples : Examples
-            The client's training examples.
-        seed : int
-            Draws the batches.
-
-        Returns
-        -------
-        numpy.ndarray
-            Float64, shape ``(d,)``: the mean of start and trained adapter, weighted by `keep`.
-        """
-        part = head_part(model.space) if self.head_only else slice(None)
-        trained = train_from(
-            start, model, examples, seed=seed, settings=self.settings,
-            proximal_mu=self.proximal_mu, part=part,
-        )  # fmt: skip
-        return self.mixed(start, trained)
 
     def mixed(
         self, start: npt.NDArray[Any], trained: npt.NDArray[Any]

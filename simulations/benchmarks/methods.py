@@ -22,10 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedcert.baselines import METHODS, Method
 from fedcert.errors import FedcertError, SettingsError
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.certificates import CANDIDATES, CASES, DELTA, Case
+from fedcert.simulations.benchmarks.comparison import METHODS, Method
 from fedcert.simulations.benchmarks.federations import NotMeasuredError, only_remembered
 from fedcert.simulations.benchmarks.methods_bench import LIMIT_METHODS
 from fedcert.simulations.benchmarks.methods_page import (
@@ -228,7 +228,9 @@ def _method(name: str) -> type[Method]:
             f"there is no method {name!r}: {error}; give module:Class"
         ) from None
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise SettingsError(f"{name} is no subclass of fedcert.baselines.Method")
+        raise SettingsError(
+            f"{name} is no subclass of fedcert.simulations.benchmarks.comparison.Method"
+        )
     return found
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from fedcert.baselines import FedAvgLocal, LocalLora, Method, Trial, Upstream, tuned
-from fedcert.baselines.method import SplitMethod
 from fedcert.canonical import digest_tensors
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
@@ -22,6 +20,15 @@ from fedcert.runs.machine import PeakMemory, give_back_memory, resident_mib
 from fedcert.search import BatchedScorer
 from fedcert.search.refinement import posterior_means
 from fedcert.simulations.benchmarks.certificates import CANDIDATES, DELTA, POOL, Case
+from fedcert.simulations.benchmarks.comparison import (
+    FedAvgLocal,
+    Learned,
+    LocalLora,
+    Method,
+    Trial,
+    Upstream,
+    tuned,
+)
 from fedcert.simulations.benchmarks.federations import Federation, remembered
 
 __all__ = ["LIMIT_METHODS", "MethodBench"]
@@ -181,7 +188,7 @@ class MethodBench:
 
     def risks(self, client: str) -> list[dict[str, Any]]:
         """Return true errors of the list's methods, learned from all n, at each n."""
-        identity = self._identity | {"client": client, "sizes": list(self._sizes), "limit": 1}
+        identity = self._identity | {"client": client, "sizes": list(self._sizes), "limit": 2}
         found: list[dict[str, Any]] = remembered(
             "methods", identity, lambda: list(self._uncertified(client))
         )
@@ -245,9 +252,8 @@ class MethodBench:
     def _uncertified(self, client: str) -> Iterable[dict[str, Any]]:
         upstream, support = self.upstream, self.support(client)
         tests = self._tests(client)
-        learners: dict[str, SplitMethod] = {
-            "local LoRA": LocalLora(upstream=upstream, settings=upstream.training),
-            "FedAvg-LoRA + local": FedAvgLocal.variants(upstream)[0],
+        learners: dict[str, Learned] = {
+            cls.name: cls.variants(upstream)[0] for cls in (LocalLora, FedAvgLocal)
         }
         for n in (n for n in self._sizes if n <= len(support)):
             part = support.take(slice(0, n))

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fedcert.baselines import Method
 from fedcert.certificates.bounds import chance_of
 from fedcert.errors import SettingsError
 from fedcert.simulations.benchmarks.certificates import DELTA, Case
+from fedcert.simulations.benchmarks.comparison import Method
 from fedcert.simulations.benchmarks.federations import NotMeasuredError
 from fedcert.simulations.benchmarks.methods_bench import MethodBench
 from fedcert.simulations.benchmarks.recipes import limit
@@ -158,8 +158,8 @@ def _outcome(name: str, row: dict[str, Any], variant: Method) -> Outcome:
         error=row["error"],
         global_error=row["global_error"],
         seconds=row["seconds"],
-        up_bytes=traffic.up,
-        down_bytes=traffic.down,
+        up_bytes=round(traffic.up),
+        down_bytes=traffic.new or 0,
     )
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.baselines import LocalLora, Upstream
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
@@ -28,6 +27,7 @@ from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.search import BatchedScorer
+from fedcert.simulations.benchmarks.comparison import LocalLora, Upstream
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.sweep_cases import CASES, Site
@@ -37,7 +37,7 @@ from fedcert.threads import torch_threads
 __all__ = ["main"]
 
 # Raise it when a setting changes what it gives.
-_VERSION = 2
+_VERSION = 3
 SEEDS, N, DELTA = (0, 1, 2), 64, 0.05
 POOL, RANK, CANDIDATES = 128, 4, 1000
 RECIPES = ("union", "hybrid 0.25", "posterior_split 0.5")
@@ -188,7 +188,7 @@ class _Point:
             pool=self.pool, prior=self.prior, training=training, delta=DELTA,
             candidates=CANDIDATES, steel_candidates=CANDIDATES, seed=self._seed,
         )  # fmt: skip
-        return LocalLora(upstream=upstream, settings=training)
+        return LocalLora.variants(upstream)[0]
 
 
 def _wrong(

@@ -18,12 +18,12 @@ from tiny_models import Family
 from extending.blocks import blocks, command, run_commands, unnamed
 from extending.conftest import Forget
 from fedcert.adapters import FinetuneSettings
-from fedcert.baselines import Upstream
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, binomial_upper_bound, verify_record
 from fedcert.errors import CertificateError, PriorError
 from fedcert.extensions import import_extensions
 from fedcert.priors import GaussianPrior, load_prior, save_prior
+from fedcert.simulations.benchmarks.comparison import Upstream
 from fedcert.verification import check_bundle
 
 PAGE = "extending.md"
@@ -196,7 +196,7 @@ def test_the_method_of_the_page_on_baselines_learns_and_certifies(
     learned_on = examples.take(slice(20))
     counts = best.score(pool, learned_on).wrong.sum(axis=1)
     assert best.score(found.adapters, learned_on).wrong.sum() == counts.min()
-    assert best.traffic().down == 16 * 4 * model.space.dimension
+    assert best.traffic().new == 16 * 4 * model.space.dimension
     assert best.config() == {
         "method": "nearest to the average",
         "choose_fraction": 0.5,

@@ -15,7 +15,7 @@ from fedcert.adapters import Task
 from fedcert.errors import RunError
 from fedcert.messages import AVERAGE
 from fedcert.messages.flower import content
-from fedcert.methods.federated import federated_average
+from fedcert.methods.federated import drawn_clients, local_round, round_seed, weighted_mean
 from fedcert.methods.local_training import body_part, head_part
 from fedcert.priors.base import FloatArray
 from fedcert.scenarios import load_scenario
@@ -25,14 +25,27 @@ from .test_launched import quick
 
 
 def _expected(federation: Federation, clients: list[str]) -> FloatArray:
-    """Return what the library averages without a message."""
+    """Return what clients and a mean of theirs give without a message."""
     settings, scenario = federation.settings, load_scenario("tiny_scenario:Tiny", {})
-    return federated_average(
-        Task(federation.base, federation.space, scenario.inputs).model(),
-        {name: scenario.training_examples(name) for name in clients},
-        settings=settings.method_of().federated,
-        seed=settings.seed,
-    ).astype(np.float64)
+    federated, seed = settings.method_of().federated, settings.seed
+    model = Task(federation.base, federation.space, scenario.inputs).model()
+    received = np.zeros(model.space.dimension, dtype=np.float32)
+    head, heads = head_part(model.space), {}
+    for number in range(1, federated.rounds + 1):
+        names = drawn_clients(clients, federated.clients_per_round, seed, number)
+        examples = [scenario.training_examples(name) for name in names]
+        trained = [
+            local_round(
+                model, received, part, settings=federated,
+                seed=round_seed(seed, number, name), own_head=heads.get(name),
+            )
+            for name, part in zip(names, examples, strict=True)
+        ]  # fmt: skip
+        received = weighted_mean(trained, [len(part) for part in examples])
+        if not federated.averages_head:
+            heads |= {name: own[head] for name, own in zip(names, trained, strict=True)}
+            received[head] = 0.0
+    return received.astype(np.float64)
 
 
 @pytest.mark.parametrize("method", ["fedavg", "fedprox", "fedrep", "ditto"])

@@ -11,14 +11,12 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from fedcert.baselines.fedavg import (
-    federated_settings,
-    federated_traffic,
-    global_adapter,
-)
-from fedcert.baselines.method import FiniteMethod, Traffic, Upstream, head_bias
-from fedcert.methods.federated import FederatedSettings
+from fedcert.methods import FedAvg, FederatedSettings
+from fedcert.methods.traffic import Traffic, traffic_of
 from fedcert.priors.base import FloatArray
+from fedcert.simulations.benchmarks.comparison.learned import federated_settings, global_adapter
+from fedcert.simulations.benchmarks.comparison.method import FiniteMethod
+from fedcert.simulations.benchmarks.comparison.upstream import Upstream
 
 __all__ = ["InterceptOnly"]
 
@@ -59,12 +57,15 @@ class InterceptOnly(FiniteMethod):
 
     def prepare(self) -> None:
         """Train the global adapter."""
-        global_adapter(self.upstream, self.federated)
+        self.everyones()
+
+    def everyones(self) -> FloatArray:
+        """Return the global adapter."""
+        return global_adapter(self.upstream, FedAvg(federated=self.federated))
 
     def adapters(self) -> FloatArray:
         """Return the global adapter, and after it each shift of it."""
-        adapter = global_adapter(self.upstream, self.federated)
-        place = head_bias(self.upstream)
+        adapter, place = self.everyones(), self.upstream.head_bias
         sizes = self.largest * np.arange(1, self.steps + 1) / self.steps
         found = [adapter]
         for label in range(place.start + 1, place.stop):
@@ -75,4 +76,5 @@ class InterceptOnly(FiniteMethod):
 
     def traffic(self) -> Traffic:
         """Count the global adapter alone."""
-        return federated_traffic(self.upstream, self.federated)
+        space, upstream = self.upstream.model.space, len(self.upstream.clients)
+        return traffic_of(FedAvg(federated=self.federated), space, upstream=upstream)

@@ -1,4 +1,4 @@
-"""fedcert's own recipes as methods: candidates drawn from the prior, chosen or refined.
+"""Recipes as methods: candidates drawn from the prior, chosen or refined.
 
 The bound of each is computed by the code that replays recipes for a plan, so a planned
 method is fedcert's planner: the recipe of the menu that does best on the tuning clients, by the
@@ -8,31 +8,28 @@ planner's rule, at each n.
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from fedcert.baselines.method import (
-    BYTES_PER_NUMBER,
-    Method,
-    Personalized,
-    Traffic,
-    Upstream,
-)
 from fedcert.certificates import Choice, Recipe
 from fedcert.certificates.replay import ErrorTable, Outcome, replay
 from fedcert.data.examples import Examples
+from fedcert.methods.traffic import Traffic
 from fedcert.planning import ClientReplay, menu, recipe_name, worth_trying
-from fedcert.priors.base import FloatArray
+from fedcert.priors.base import FloatArray, Prior
 from fedcert.randomness import derive_seed
 from fedcert.search.drawing import fixed_candidates
 from fedcert.search.learning import has_linear_head
 from fedcert.search.scores import Scores
 from fedcert.search.session import SupportSession
+from fedcert.simulations.benchmarks.comparison.method import Method, Personalized
+from fedcert.simulations.benchmarks.comparison.upstream import Upstream
 
-__all__ = ["Planned", "PosteriorSplit", "Searching", "Union"]
+__all__ = ["Planned", "PosteriorSplit", "RecipeMethod", "Searching", "Steel", "Union"]
 
 _POSTERIOR = ("posterior_split 0.25", "posterior_split 0.375", "posterior_split 0.5")
 # Of the menu, by name, what is compared with other methods.
@@ -45,8 +42,8 @@ _KEPT_SCORES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searching(Method):
-    """Spends the examples as a recipe says.
+class RecipeMethod(Method):
+    """Spends the examples as a recipe says, by the code that serves clients.
 
     Parameters
     ----------
@@ -55,6 +52,68 @@ class Searching(Method):
     """
 
     recipe: Recipe
+
+    @property
+    @abstractmethod
+    def prior(self) -> Prior:
+        """What the server publishes."""
+
+    @property
+    def seed(self) -> str:
+        """One for all clients: each certificate is valid by itself."""
+        return derive_seed("bench methods", self.upstream.seed)
+
+    def tries(self, n: int) -> bool:
+        """Return whether a planner would try the recipe with n examples."""
+        return worth_trying(self.recipe, n)
+
+    def personalize(self, examples: Examples) -> Personalized:
+        """Let the recipe choose as it does for a client."""
+        session = self.session(examples)
+        chosen = self.recipe.choose(session)
+        span = self.recipe.certifies_on(chosen.choice, len(examples))
+        adapters = chosen.vector[None]
+        errors = int(session.score(adapters, span)[0].sum())
+        bound = self.recipe.bound(errors, span.size, chosen.choice)
+        return Personalized(adapters=adapters, certificate=bound)
+
+    def trial(self, examples: Examples, n: int) -> float:
+        """Replay as planners do."""
+        upstream, count = self.upstream, self._looked_at
+        replays = upstream.during_trials(
+            examples,
+            ("replay", count, self.prior.digest),
+            lambda: ClientReplay(
+                self.prior,
+                upstream.scorer,
+                examples,
+                seed=self.seed,
+                candidates=count,
+                constants=upstream.constants,
+            ),
+        )
+        return replays.mean_bound(self.recipe, n)
+
+    def session(self, examples: Examples) -> SupportSession:
+        """Return what a recipe needs of a client."""
+        return SupportSession(
+            self.recipe,
+            self.prior,
+            self.upstream.scorer,
+            examples,
+            seed=self.seed,
+            constants=self.upstream.constants,
+        )
+
+    @property
+    def _looked_at(self) -> int:
+        """How many candidates a replay draws."""
+        return self.recipe.candidates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching(RecipeMethod):
+    """Spends the examples on candidates of the prior that is fitted to the pool."""
 
     @classmethod
     def variants(cls, upstream: Upstream) -> Sequence[Self]:
@@ -73,16 +132,17 @@ class Searching(Method):
         """Return whether a recipe of the menu is one of this method's."""
         raise NotImplementedError
 
-    def tries(self, n: int) -> bool:
-        """Return whether a planner would try the recipe with n examples."""
-        return worth_trying(self.recipe, n)
+    @property
+    def prior(self) -> Prior:
+        """The one that is fitted to the pool."""
+        return self.upstream.prior
 
     def config(self) -> dict[str, Any]:
         """Return the recipe, and the prior; a recipe is the same under every name."""
         return {
             "method": "recipe",
             "recipe": self.recipe.to_config(),
-            "prior": self.upstream.prior.digest,
+            "prior": self.prior.digest,
         }
 
     def prepare(self) -> None:
@@ -93,7 +153,7 @@ class Searching(Method):
     def personalize(self, examples: Examples) -> Personalized:
         """Draw, choose or refine, and bound."""
         if self.recipe.refines or not self.recipe.selects_from_counts():
-            return self._chosen(examples)
+            return super().personalize(examples)
         vectors, drawing = self._candidates()
         scores, scoring = self._scores(vectors, examples)
         upstream = self.upstream
@@ -107,41 +167,22 @@ class Searching(Method):
         outcome = replay(self.recipe, table, len(examples))
         return _handed_out(self.recipe, outcome, vectors, drawing + scoring)
 
-    def trial(self, examples: Examples, n: int) -> float:
-        """Replay as planners do."""
-        upstream = self.upstream
-        # Recipes of fewer candidates look at the first of the same ones.
-        count = max(upstream.candidates, self.recipe.candidates)
-        replays = upstream.during_trials(
-            examples,
-            ("replay", count),
-            lambda: ClientReplay(
-                upstream.prior,
-                upstream.scorer,
-                examples,
-                seed=self._seed,
-                candidates=count,
-                constants=upstream.constants,
-            ),
-        )
-        return replays.mean_bound(self.recipe, n)
-
     def traffic(self) -> Traffic:
         """Count an adapter of each upstream client, and the prior for a new one."""
-        prior = sum(array.nbytes for array in self.upstream.prior.tensors().values())
-        return Traffic(up=self.upstream.dimension * BYTES_PER_NUMBER, down=prior)
+        prior = sum(array.nbytes for array in self.prior.tensors().values())
+        return Traffic(self.upstream.adapter_bytes, 0, prior)
 
     @property
-    def _seed(self) -> str:
-        # One for all clients: each certificate is valid by itself.
-        return derive_seed("bench methods", self.upstream.seed)
+    def _looked_at(self) -> int:
+        # Recipes of fewer candidates look at the first of the same ones.
+        return max(self.upstream.candidates, self.recipe.candidates)
 
     def _candidates(self) -> tuple[FloatArray, float]:
         """Return the candidates, and the seconds that drawing them takes."""
         known = self.upstream.drawn
         if self.recipe.candidates not in known:
             started = time.perf_counter()
-            vectors = self.upstream.prior.sample(self._seed, count=self.recipe.candidates)
+            vectors = self.prior.sample(self.seed, count=self.recipe.candidates)
             known[self.recipe.candidates] = vectors, time.perf_counter() - started
         return known[self.recipe.candidates]
 
@@ -157,24 +198,6 @@ class Searching(Method):
         # The examples are kept along, so that their id stays their own.
         known[key] = examples, scores, time.perf_counter() - started
         return scores, 0.0
-
-    def _chosen(self, examples: Examples) -> Personalized:
-        """Let the recipe choose as it does for a client."""
-        recipe, n, constants = self.recipe, len(examples), self.upstream.constants
-        session = SupportSession(
-            recipe,
-            self.upstream.prior,
-            self.upstream.scorer,
-            examples,
-            seed=self._seed,
-            constants=constants,
-        )
-        chosen = recipe.choose(session)
-        span = recipe.certifies_on(chosen.choice, n)
-        adapters = chosen.vector[None]
-        errors = int(self.score(adapters, examples.take(span.as_slice())).wrong.sum())
-        bound = recipe.bound(errors, span.size, chosen.choice)
-        return Personalized(adapters=adapters, certificate=bound, shared_seconds=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +238,28 @@ class PosteriorSplit(Searching):
     def takes(cls, recipe: Recipe) -> bool:
         """Take posterior means with any share."""
         return recipe_name(recipe) in _POSTERIOR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steel(Searching):
+    """STEEL as published: best of M by Hoeffding's bound on all n examples.
+
+    Rezk et al., "Model Diffusion for Certifiable Few-shot Transfer Learning", arXiv 2502.06970,
+    with `Upstream.steel_candidates` candidates. It draws from the same prior as fedcert's
+    recipes, so what differs is M, the choice and the bound.
+    """
+
+    name: ClassVar[str] = "STEEL"
+
+    @classmethod
+    def variants(cls, upstream: Upstream) -> Sequence[Self]:
+        """There is nothing to tune."""
+        config = {
+            "kind": "steel",
+            "candidates": upstream.steel_candidates,
+            "delta": upstream.delta,
+        }
+        return [cls(upstream=upstream, recipe=Recipe.from_config(config))]
 
 
 def _handed_out(

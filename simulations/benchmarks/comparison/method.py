@@ -9,140 +9,22 @@ here to be compared.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cached_property
-from typing import Any, ClassVar, Self, TypeVar, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.adapters.constants import constant_adapters
-from fedcert.adapters.constants import head_bias as head_bias_in
-from fedcert.adapters.finetune import FinetuneSettings
-from fedcert.adapters.forward import AdaptedModel
 from fedcert.certificates import SplitRecipe, binomial_upper_bound
 from fedcert.certificates.replay import disjoint_parts
 from fedcert.data.examples import Examples
-from fedcert.errors import SettingsError
-from fedcert.priors.base import FloatArray, Prior
-from fedcert.search import BatchedScorer
+from fedcert.methods.traffic import Traffic
+from fedcert.priors.base import FloatArray
 from fedcert.search.scores import Scores
+from fedcert.simulations.benchmarks.comparison.upstream import Upstream
 
-__all__ = ["FiniteMethod", "Method", "Personalized", "SplitMethod", "Traffic", "Upstream"]
-
-T = TypeVar("T")
-
-BYTES_PER_NUMBER = 4
-"""Adapters travel in float32."""
-
-
-def _compute(_identity: object, compute: Callable[[], FloatArray]) -> FloatArray:
-    return compute()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Upstream:
-    """What there is before a new client comes; every method gets the same.
-
-    Attributes
-    ----------
-    model : AdaptedModel
-        The task's model.
-    clients : Mapping[str, Examples]
-        Training examples of the upstream clients, for federated training. They stay with
-        them: only adapters go to the server.
-    pool : numpy.ndarray
-        The adapters that the same clients uploaded, shape ``(N, d)``.
-    prior : Prior
-        Fitted to the pool.
-    training : FinetuneSettings
-        How the clients trained their adapters; what methods try lies around it.
-    delta : float
-        Probability with which each bound may fail.
-    candidates : int
-        M of the recipes that search.
-    steel_candidates : int
-        M of STEEL as published.
-    seed : int
-        Of all training and drawing.
-    remember : callable
-        Returns an array for an identity, a JSON value: computed by the callable that it is
-        given, or known from before (default: compute).
-    """
-
-    model: AdaptedModel
-    clients: Mapping[str, Examples]
-    pool: FloatArray
-    prior: Prior
-    training: FinetuneSettings
-    delta: float
-    candidates: int
-    steel_candidates: int
-    seed: int
-    remember: Callable[[object, Callable[[], FloatArray]], FloatArray] = _compute
-    drawn: dict[int, tuple[FloatArray, float]] = field(default_factory=dict, init=False)
-    """Candidates of the prior that clients share, and the seconds it took, by their number."""
-    scored: dict[tuple[int, int], tuple[Examples, Scores, float]] = field(
-        default_factory=dict, init=False, repr=False
-    )
-    """Scores of candidates on the last few support sets, which recipes share."""
-    _known: dict[str, FloatArray] = field(default_factory=dict, init=False, repr=False)
-    _trials: dict[int, tuple[Examples, dict[str, Any]]] = field(
-        default_factory=dict, init=False, repr=False
-    )
-
-    @cached_property
-    def scorer(self) -> BatchedScorer:
-        """Count errors as certificates do: a prediction too close to call is wrong."""
-        return BatchedScorer(self.model, margin_tolerance=1e-4)
-
-    @cached_property
-    def constants(self) -> FloatArray:
-        """One adapter for each label that always predicts it; none if no bias can do that."""
-        return constant_adapters(self.model.space, self.model.base.num_labels)
-
-    @property
-    def dimension(self) -> int:
-        """d, the number of coordinates of an adapter."""
-        return self.model.space.dimension
-
-    def during_trials(self, examples: Examples, key: object, compute: Callable[[], T]) -> T:
-        """Compute what several variants or sizes need of one tuning client's examples, once.
-
-        It is forgotten when examples of another client come.
-
-        Parameters
-        ----------
-        examples : Examples
-            The tuning client's examples.
-        key : object
-            Tells apart what is computed from them.
-        compute : callable
-            Computes it.
-
-        Returns
-        -------
-        T
-            The value of `compute`, maybe from an earlier call.
-        """
-        if id(examples) not in self._trials:
-            self._trials.clear()
-            # The examples are kept along, so that their id stays their own.
-            self._trials[id(examples)] = examples, {}
-        known = self._trials[id(examples)][1]
-        if repr(key) not in known:
-            known[repr(key)] = compute()
-        return cast("T", known[repr(key)])
-
-    def once(
-        self, identity: Mapping[str, Any], compute: Callable[[], FloatArray]
-    ) -> FloatArray:
-        """Compute an array that several methods or clients share, once."""
-        key = repr(sorted(identity.items()))
-        if key not in self._known:
-            self._known[key] = self.remember(dict(identity), compute)
-        return self._known[key]
+__all__ = ["FiniteMethod", "Method", "Personalized", "SplitMethod", "one_label"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,14 +46,6 @@ class Personalized:
     adapters: FloatArray
     certificate: float
     shared_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Bytes that an upstream client sends in all, and that a new client receives."""
-
-    up: int
-    down: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,65 +208,11 @@ class SplitMethod(Method):
         )
 
 
-def constants_of(upstream: Upstream) -> FloatArray:
-    """Return one adapter for each label that always predicts it, shape ``(K, d)``.
-
-    Raises
-    ------
-    SettingsError
-        If the model has none.
-    """
-    if not len(upstream.constants):
-        raise _no_bias(upstream)
-    return upstream.constants
-
-
-def constant_adapter(upstream: Upstream, examples: Examples) -> FloatArray:
-    """Return the adapter that always predicts the first example's label, shape ``(d,)``."""
-    adapter: FloatArray = constants_of(upstream)[int(examples.labels[0])]
-    return adapter
-
-
-def head_bias(upstream: Upstream) -> slice:
-    """Return where in an adapter the bias of the head's last layer stands.
-
-    Raises
-    ------
-    SettingsError
-        If the model has no such bias, as a label scorer.
-    """
-    place = head_bias_in(upstream.model.space, upstream.model.base.num_labels)
-    if place is None:
-        raise _no_bias(upstream)
-    return place
-
-
-def _no_bias(upstream: Upstream) -> SettingsError:
-    return SettingsError(
-        f"the base model {upstream.model.base.name} has no head with a bias for its "
-        f"{upstream.model.base.num_labels} labels, so there is no intercept to learn; leave "
-        "this method out"
-    )
-
-
 def one_label(examples: Examples) -> bool:
     """Return whether there is at most one label, so that nothing can be learned by descent."""
     return len(np.unique(examples.labels)) < 2
 
 
-def float64(vector: npt.NDArray[Any]) -> FloatArray:
-    """Return a vector in the precision that scorers take."""
-    return np.asarray(vector, dtype=np.float64)
-
-
-# What records and caches call a hyper-parameter, where its name has changed since.
-_SAVED_AS = {"proximal_mu": "pull"}
-
-
-def _json(value: object) -> Any:
-    if is_dataclass(value):
-        return {
-            _SAVED_AS.get(entry.name, entry.name): _json(getattr(value, entry.name))
-            for entry in fields(value)
-        }
-    return value
+def _json(value: Any) -> Any:
+    """Return a hyper-parameter as JSON; settings say it themselves."""
+    return value.to_config() if hasattr(value, "to_config") else value

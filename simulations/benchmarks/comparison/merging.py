@@ -19,20 +19,19 @@ import numpy as np
 import torch
 
 from fedcert.adapters.finetune import FinetuneSettings, descend
-from fedcert.baselines.method import (
-    BYTES_PER_NUMBER,
-    Method,
-    Personalized,
-    SplitMethod,
-    Traffic,
-    Upstream,
-    one_label,
-)
 from fedcert.certificates import bounded_loss_upper_bound
 from fedcert.certificates.kl_bounds import pac_bayes_kl
 from fedcert.data.examples import Examples
+from fedcert.methods.traffic import Traffic
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator
+from fedcert.simulations.benchmarks.comparison.method import (
+    Method,
+    Personalized,
+    SplitMethod,
+    one_label,
+)
+from fedcert.simulations.benchmarks.comparison.upstream import Upstream
 
 __all__ = ["Merging", "MergingSplit"]
 
@@ -97,8 +96,7 @@ class Merging(Method):
 
     def traffic(self) -> Traffic:
         """Count an upload of each part, and all parts for a new client."""
-        size = self.upstream.dimension * BYTES_PER_NUMBER
-        return Traffic(up=size, down=size * self.parts)
+        return _traffic(self.upstream, self.parts)
 
     def _drawn(self, offset: FloatArray) -> FloatArray:
         generator = keyed_generator("merging draws", self.upstream.seed)
@@ -148,8 +146,11 @@ class MergingSplit(SplitMethod):
 
     def traffic(self) -> Traffic:
         """Count an upload of each part, and all parts for a new client."""
-        size = self.upstream.dimension * BYTES_PER_NUMBER
-        return Traffic(up=size, down=size * self.parts)
+        return _traffic(self.upstream, self.parts)
+
+
+def _traffic(upstream: Upstream, parts: int) -> Traffic:
+    return Traffic(upstream.adapter_bytes, 0, upstream.adapter_bytes * parts)
 
 
 def _parts(upstream: Upstream, *counts: int) -> list[int]:

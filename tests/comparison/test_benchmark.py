@@ -15,23 +15,23 @@ import numpy as np
 import pytest
 from simulations.federation import SCENARIO
 
-from fedcert.baselines import (
-    FederatedSettings,
-    Majority,
-    Method,
-    Personalized,
-    SplitMethod,
-    Traffic,
-    Upstream,
-    fedavg_local,
-)
 from fedcert.certificates import binomial_upper_bound
 from fedcert.data import Examples
 from fedcert.errors import RunError
+from fedcert.methods import FederatedSettings
+from fedcert.methods.traffic import Traffic
 from fedcert.priors import GaussianPrior
 from fedcert.priors.base import FloatArray
 from fedcert.simulations.benchmarks import methods, methods_bench
 from fedcert.simulations.benchmarks.certificates import Case
+from fedcert.simulations.benchmarks.comparison import (
+    Majority,
+    Method,
+    Personalized,
+    SplitMethod,
+    Upstream,
+    learned,
+)
 from fedcert.simulations.benchmarks.federations import only_remembered
 from fedcert.simulations.benchmarks.methods import main, measure
 from fedcert.simulations.benchmarks.methods_page import (
@@ -66,7 +66,7 @@ class Own(SplitMethod):
         return np.asarray(self.sign * self.upstream.pool.mean(axis=0))
 
     def traffic(self) -> Traffic:
-        return Traffic(7, 11)
+        return Traffic(7, 0, 11)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class Boastful(Method):
         return Personalized(adapters=nothing, certificate=1e-6)
 
     def traffic(self) -> Traffic:
-        return Traffic(0, 0)
+        return Traffic(0, 0, 0)
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods_bench, "CANDIDATES", 40)
     monkeypatch.setattr(methods_bench, "CHAIN_STEPS", 4)
     monkeypatch.setattr(methods_bench, "DiffusionPrior", GaussianPrior)
-    monkeypatch.setattr(fedavg_local, "federated_settings", lambda _upstream: settings)
+    monkeypatch.setattr(learned, "federated_settings", lambda _upstream: settings)
 
 
 def _measured(*classes: type[Method]) -> dict[str, Any]:

@@ -8,18 +8,37 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from fedcert.baselines import (
+from fedcert import methods
+from fedcert.certificates import (
+    binomial_upper_bound,
+    bounded_loss_upper_bound,
+    hoeffding_upper_bound,
+)
+from fedcert.certificates.kl_bounds import pac_bayes_kl
+from fedcert.data import Examples
+from fedcert.errors import SettingsError
+from fedcert.methods import (
+    DefaultAdapter,
+    FederatedSettings,
+    FedL2P,
+    PersonalTraining,
+    PriorMethod,
+)
+from fedcert.methods.local_training import body_part, head_part, train_from
+from fedcert.priors.base import FloatArray
+from fedcert.simulations.benchmarks.comparison import (
     METHODS,
     FedAvgLocal,
     FedAvgLora,
-    FederatedSettings,
     FedProxLocal,
     FedRep,
     FiniteMethod,
     InterceptOnly,
+    Learned,
     LocalLora,
     Majority,
     Merging,
+    MergingSplit,
     Method,
     MeZO,
     Planned,
@@ -30,18 +49,7 @@ from fedcert.baselines import (
     Union,
     Upstream,
 )
-from fedcert.baselines.fedavg import federated_settings, global_adapter
-from fedcert.baselines.searching import Searching
-from fedcert.certificates import (
-    binomial_upper_bound,
-    bounded_loss_upper_bound,
-    hoeffding_upper_bound,
-)
-from fedcert.certificates.kl_bounds import pac_bayes_kl
-from fedcert.data import Examples
-from fedcert.errors import SettingsError
-from fedcert.methods.local_training import PersonalTraining, body_part, head_part, train_from
-from fedcert.priors.base import FloatArray
+from fedcert.simulations.benchmarks.comparison.searching import RecipeMethod
 
 N = 32
 QUICK = FederatedSettings(rounds=2, clients_per_round=4)
@@ -52,17 +60,22 @@ def _quick(method: Method) -> Method:
     """Cut federated training and walks short."""
     if isinstance(method, MeZO):
         return replace(method, federated=None, steps=30)
-    federated = getattr(method, "federated", None)
-    if federated is None:
-        return method
-    quick = replace(
+    if isinstance(method, InterceptOnly):
+        return replace(method, federated=_few_rounds(method.federated))
+    if isinstance(method, Learned):
+        few = _few_rounds(method.method.federated)
+        return replace(method, method=replace(method.method, federated=few))
+    return method
+
+
+def _few_rounds(federated: FederatedSettings) -> FederatedSettings:
+    return replace(
         federated,
         rounds=2,
         clients_per_round=4,
         local=replace(federated.local, steps=4),
         head_steps=min(federated.head_steps, 4),
     )
-    return replace(method, federated=quick)  # type: ignore[call-arg]
 
 
 def _first(cls: type[Method], upstream: Upstream) -> Method:
@@ -93,7 +106,7 @@ def test_a_method_hands_out_adapters_and_a_bound(
 
 @pytest.mark.parametrize(
     "cls",
-    [cls for cls in METHODS if issubclass(cls, SplitMethod | FiniteMethod | Searching)],
+    [cls for cls in METHODS if issubclass(cls, SplitMethod | FiniteMethod | RecipeMethod)],
     ids=lambda cls: cls.name,
 )
 def test_a_trial_with_all_examples_is_the_certificate(
@@ -120,14 +133,14 @@ def test_a_split_is_tried_with_one_adapter_on_all_that_it_did_not_learn_from(
     examples, learned = client_of(9, 72), []
 
     @dataclass(frozen=True, kw_only=True)
-    class Counting(LocalLora):
+    class Counting(MergingSplit):
         def learn(self, examples: Examples) -> FloatArray:
             learned.append(len(examples))
             return super().learn(examples)
 
-    half = Counting(upstream=upstream)
+    half = Counting(upstream=upstream, parts=4)
     found = half.trial(examples, 16)
-    adapter = LocalLora(upstream=upstream).learn(examples.take(slice(0, 8)))
+    adapter = MergingSplit(upstream=upstream, parts=4).learn(examples.take(slice(0, 8)))
     wrong = upstream.scorer.score(adapter[None], examples.take(slice(8, None))).wrong[0]
     counts = wrong.reshape(8, 8).sum(axis=1)
     bounds = [binomial_upper_bound(int(k), 8, upstream.delta) for k in counts]
@@ -167,10 +180,12 @@ def test_one_label_alone_is_no_obstacle(
 
 
 @pytest.mark.parametrize(
-    "cls", [cls for cls in METHODS if issubclass(cls, SplitMethod)], ids=lambda cls: cls.name
+    "cls",
+    [MergingSplit, MeZO, LocalLora, FedAvgLocal, FedProxLocal, FedRep],
+    ids=lambda cls: cls.name,
 )
 def test_a_split_never_learns_from_what_certifies(
-    cls: type[SplitMethod], upstream: Upstream, client_of: Draw
+    cls: type[Method], upstream: Upstream, client_of: Draw
 ) -> None:
     method = _first(cls, upstream)
     examples = client_of(5, N)
@@ -238,7 +253,7 @@ def test_shifts_move_one_label_and_include_none(upstream: Upstream) -> None:
     method = _first(InterceptOnly, upstream)
     assert isinstance(method, InterceptOnly)
     adapters = method.adapters()
-    moved = adapters - global_adapter(upstream, method.federated)
+    moved = adapters - method.everyones()
     assert not moved[0].any()
     assert (moved[1:] != 0).sum() == 2 * method.steps
     assert set(np.flatnonzero(moved.any(axis=0))) == {upstream.dimension - 1}
@@ -304,13 +319,13 @@ def test_the_proximal_term_holds_an_adapter_back(upstream: Upstream, client_of: 
 def test_keep_interpolates_between_global_and_personal(
     upstream: Upstream, client_of: Draw
 ) -> None:
-    method = FedAvgLocal(upstream=upstream, federated=QUICK)
+    product = methods.FedAvgLocal(federated=QUICK)
+    method = FedAvgLocal(upstream=upstream, method=product)
     examples = client_of(5, N)
-    personal = method.learn(examples)
-    everyone = global_adapter(upstream, method.federated)
+    personal, everyone = method.learn(examples), method.prior.center()
     assert np.abs(personal - everyone).max() > 0.01
-    half_way = replace(method, personal=PersonalTraining(keep=0.25))
-    between = half_way.learn(examples)
+    quarter = replace(product, personal=PersonalTraining(keep=0.25))
+    between = replace(method, method=quarter).learn(examples)
     np.testing.assert_allclose(between, 0.25 * everyone + 0.75 * personal)
 
 
@@ -332,6 +347,16 @@ def test_learning_helps(upstream: Upstream, client_of: Draw) -> None:
         assert error(method) < everyone - 0.1, method.name
 
 
-def test_fedrep_without_local_heads_is_refused(upstream: Upstream) -> None:
-    with pytest.raises(SettingsError, match="FedRep keeps heads local"):
-        FedRep(upstream=upstream, federated=federated_settings(upstream))
+def test_settings_of_older_bundles_are_read() -> None:
+    config = PersonalTraining(keep=0.25).to_config()
+    assert PersonalTraining.from_config(config | {"head_only": True}).keep == 0.25
+    with pytest.raises(SettingsError, match="no settings of personal training"):
+        PersonalTraining.from_config(config | {"tail_only": True})
+
+
+@pytest.mark.parametrize("cls", [PriorMethod, DefaultAdapter, FedL2P])
+def test_a_method_that_publishes_more_than_an_average_is_for_a_run(
+    cls: type[methods.Method], upstream: Upstream
+) -> None:
+    with pytest.raises(SettingsError, match="launch it"):
+        FedAvgLora(upstream=upstream, method=cls())

@@ -7,10 +7,10 @@ import pytest
 from tiny_models import Family
 
 from fedcert.adapters import AdaptedModel, FinetuneSettings, finetune
-from fedcert.baselines import Upstream
 from fedcert.data import Examples
 from fedcert.priors import GaussianPrior
 from fedcert.randomness import keyed_generator
+from fedcert.simulations.benchmarks.comparison import Upstream
 
 CLIENTS = 12
 

@@ -7,14 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedcert.baselines.method import (
-    Method,
-    Personalized,
-    Traffic,
-    constants_of,
-)
 from fedcert.certificates import binomial_upper_bound
 from fedcert.data.examples import Examples
+from fedcert.methods.traffic import Traffic
+from fedcert.simulations.benchmarks.comparison.method import Method, Personalized
 
 __all__ = ["Majority"]
 
@@ -28,8 +24,8 @@ class Majority(Method):
 
     def personalize(self, examples: Examples) -> Personalized:
         """Take the most frequent label of all n, at a K-th of delta."""
-        constants = constants_of(self.upstream)
-        counts = np.bincount(examples.labels, minlength=len(constants))
+        bias, constants = self.upstream.head_bias, self.upstream.constants
+        counts = np.bincount(examples.labels, minlength=bias.stop - bias.start)
         errors, n = int(len(examples) - counts.max()), len(examples)
         return Personalized(
             adapters=constants[[int(counts.argmax())]],
@@ -38,4 +34,4 @@ class Majority(Method):
 
     def traffic(self) -> Traffic:
         """Return zeros: nothing is sent."""
-        return Traffic(0, 0)
+        return Traffic(0, 0, 0)

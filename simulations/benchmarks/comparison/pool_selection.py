@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from fedcert.baselines.method import (
-    BYTES_PER_NUMBER,
-    FiniteMethod,
-    Traffic,
-    Upstream,
-)
+from fedcert.methods.traffic import Traffic
 from fedcert.priors.base import FloatArray
+from fedcert.simulations.benchmarks.comparison.method import FiniteMethod
+from fedcert.simulations.benchmarks.comparison.upstream import Upstream
 
 __all__ = ["PoolSelection"]
 
@@ -43,5 +40,5 @@ class PoolSelection(FiniteMethod):
 
     def traffic(self) -> Traffic:
         """Count every adapter that a new client chooses among."""
-        size = self.upstream.dimension * BYTES_PER_NUMBER
-        return Traffic(up=size, down=size * len(self.adapters()))
+        size = self.upstream.adapter_bytes
+        return Traffic(size, 0, size * len(self.adapters()))

@@ -16,16 +16,14 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from fedcert.baselines.fedavg import (
-    federated_settings,
-    federated_traffic,
-    global_adapter,
-)
-from fedcert.baselines.method import SplitMethod, Traffic, Upstream, float64
 from fedcert.data.examples import Examples
-from fedcert.methods.federated import FederatedSettings
+from fedcert.methods import FedAvg, FederatedSettings
+from fedcert.methods.traffic import Traffic, traffic_of
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator
+from fedcert.simulations.benchmarks.comparison.learned import federated_settings, global_adapter
+from fedcert.simulations.benchmarks.comparison.method import SplitMethod
+from fedcert.simulations.benchmarks.comparison.upstream import Upstream
 
 __all__ = ["MeZO"]
 
@@ -90,15 +88,18 @@ class MeZO(SplitMethod):
             slope = (above - below) / (2 * self.epsilon)
             rate = self.rate / dimension * (1 - step / self.steps)
             vector = vector - np.float32(rate * slope) * direction
-        return float64(vector)
+        return np.asarray(vector, dtype=np.float64)
 
     def traffic(self) -> Traffic:
         """Count the global adapter, if it starts there."""
         if self.federated is None:
-            return Traffic(0, 0)
-        return federated_traffic(self.upstream, self.federated)
+            return Traffic(0, 0, 0)
+        space, upstream = self.upstream.model.space, len(self.upstream.clients)
+        return traffic_of(FedAvg(federated=self.federated), space, upstream=upstream)
 
     def _start(self) -> np.ndarray:
         if self.federated is None:
             return np.zeros(self.upstream.dimension, dtype=np.float32)
-        return global_adapter(self.upstream, self.federated).astype(np.float32)
+        return global_adapter(self.upstream, FedAvg(federated=self.federated)).astype(
+            np.float32
+        )

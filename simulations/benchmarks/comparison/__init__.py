@@ -1,27 +1,33 @@
 """What fedcert is compared with, and fedcert itself, behind one interface."""
 
-from fedcert.baselines.fedavg import FedAvgLora
-from fedcert.baselines.fedavg_local import FedAvgLocal
-from fedcert.baselines.fedprox import FedProx, FedProxLocal
-from fedcert.baselines.fedrep import FedRep
-from fedcert.baselines.intercept import InterceptOnly
-from fedcert.baselines.local import LocalLora
-from fedcert.baselines.majority import Majority
-from fedcert.baselines.merging import Merging, MergingSplit
-from fedcert.baselines.method import (
+from fedcert.simulations.benchmarks.comparison.intercept import InterceptOnly
+from fedcert.simulations.benchmarks.comparison.learned import (
+    FedAvgLocal,
+    FedAvgLora,
+    FedProx,
+    FedProxLocal,
+    FedRep,
+    Learned,
+    LocalLora,
+)
+from fedcert.simulations.benchmarks.comparison.majority import Majority
+from fedcert.simulations.benchmarks.comparison.merging import Merging, MergingSplit
+from fedcert.simulations.benchmarks.comparison.method import (
     FiniteMethod,
     Method,
     Personalized,
     SplitMethod,
-    Traffic,
-    Upstream,
 )
-from fedcert.baselines.mezo import MeZO
-from fedcert.baselines.pool_selection import PoolSelection
-from fedcert.baselines.searching import Planned, PosteriorSplit, Union
-from fedcert.baselines.steel import Steel
-from fedcert.baselines.tuning import Trial, tuned
-from fedcert.methods.federated import FederatedSettings, federated_average
+from fedcert.simulations.benchmarks.comparison.mezo import MeZO
+from fedcert.simulations.benchmarks.comparison.pool_selection import PoolSelection
+from fedcert.simulations.benchmarks.comparison.searching import (
+    Planned,
+    PosteriorSplit,
+    Steel,
+    Union,
+)
+from fedcert.simulations.benchmarks.comparison.tuning import Trial, tuned
+from fedcert.simulations.benchmarks.comparison.upstream import Upstream
 
 __all__ = [
     "METHODS",
@@ -30,9 +36,9 @@ __all__ = [
     "FedProx",
     "FedProxLocal",
     "FedRep",
-    "FederatedSettings",
     "FiniteMethod",
     "InterceptOnly",
+    "Learned",
     "LocalLora",
     "Majority",
     "MeZO",
@@ -45,11 +51,9 @@ __all__ = [
     "PosteriorSplit",
     "SplitMethod",
     "Steel",
-    "Traffic",
     "Trial",
     "Union",
     "Upstream",
-    "federated_average",
     "tuned",
 ]
 

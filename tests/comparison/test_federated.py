@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fedcert.adapters import FinetuneSettings
-from fedcert.baselines import FederatedSettings, Trial, Upstream, federated_average, tuned
 from fedcert.data import Examples
 from fedcert.errors import SettingsError
+from fedcert.methods import AdapterMethod, FedAvg, FederatedSettings, FedRep, MrMtl
 from fedcert.methods.federated import local_round, round_seed, weighted_mean
 from fedcert.methods.local_training import head_part
+from fedcert.simulations.benchmarks.comparison import Trial, Upstream, tuned
+from fedcert.simulations.benchmarks.comparison.learned import averaged, global_adapter
 
 QUICK = FederatedSettings(
     rounds=2, clients_per_round=0, local=FinetuneSettings(steps=4, batch_size=16)
 )
 
 
-def _average(upstream: Upstream, settings: FederatedSettings, *, seed: int = 0) -> np.ndarray:
-    return federated_average(upstream.model, upstream.clients, settings=settings, seed=seed)
+def _average(
+    upstream: Upstream,
+    settings: FederatedSettings,
+    *,
+    cls: type[AdapterMethod] = FedAvg,
+    clients: Mapping[str, Examples] | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    about = replace(upstream, seed=seed, clients=clients or upstream.clients)
+    return averaged(cls(federated=settings), about)
 
 
 def test_a_round_is_the_weighted_mean_of_what_clients_train(
@@ -35,9 +45,7 @@ def test_a_round_is_the_weighted_mean_of_what_clients_train(
         )
         for name in "ab"
     ]  # fmt: skip
-    found = federated_average(
-        upstream.model, clients, settings=replace(QUICK, rounds=1), seed=0
-    )
+    found = _average(upstream, replace(QUICK, rounds=1), clients=clients)
     np.testing.assert_allclose(found, alone[0] / 4 + alone[1] * 3 / 4, atol=1e-6)
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
 
@@ -53,16 +61,27 @@ def test_a_run_repeats_and_rounds_count(upstream: Upstream) -> None:
 def test_averaging_learns_what_clients_agree_on(upstream: Upstream) -> None:
     agreeing = {name: upstream.clients[name] for name in sorted(upstream.clients)[::2]}
     settings = replace(QUICK, rounds=3, local=upstream.training)
-    vector = federated_average(upstream.model, agreeing, settings=settings, seed=0)
+    vector = _average(upstream, settings, clients=agreeing)
     for examples in agreeing.values():
-        wrong = upstream.scorer.score(vector[None].astype(np.float64), examples).wrong
+        wrong = upstream.scorer.score(vector[None], examples).wrong
         assert wrong.mean() < 0.3
 
 
 def test_fedrep_shares_no_head(upstream: Upstream) -> None:
-    vector = _average(upstream, replace(QUICK, head_steps=4))
+    vector = _average(upstream, replace(QUICK, head_steps=4), cls=FedRep)
     assert not vector[head_part(upstream.model.space)].any()
     assert vector.any()
+
+
+def test_methods_that_average_in_another_way_are_not_taken_for_fedavg(
+    upstream: Upstream,
+) -> None:
+    settings = replace(QUICK, proximal_mu=1.0)
+    alike, other = (
+        global_adapter(upstream, cls(federated=settings)) for cls in (FedAvg, MrMtl)
+    )
+    assert np.abs(alike - other).max() > 1e-3
+    np.testing.assert_array_equal(other, _average(upstream, settings, cls=MrMtl))
 
 
 def test_a_heavier_proximal_term_moves_the_average_less(upstream: Upstream) -> None:
