@@ -30,8 +30,8 @@ from fedcert.simulations.runners.gpu_shares import gpu_share, weights_mib
 from fedcert.simulations.tuning import tuned
 from fedcert.strategies.reporting import results_of, write_results
 from fedcert.strategies.serving import Outcome, serve
-from fedcert.strategies.warm_start import Warmed
 from fedcert.strategies.warm_up import warm_up
+from fedcert.strategies.warmed import Warmed
 
 __all__ = ["Simulation", "simulate", "simulate_warm_start"]
 

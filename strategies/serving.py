@@ -36,8 +36,8 @@ from fedcert.strategies.prior_strategy import PriorStrategy
 from fedcert.strategies.publishing import Publisher
 from fedcert.strategies.registration import Registration
 from fedcert.strategies.sources import NothingSource, PriorSource
-from fedcert.strategies.warm_start import Warmed
 from fedcert.strategies.warm_up import warm_up
+from fedcert.strategies.warmed import Warmed
 
 __all__ = ["Outcome", "Run", "serve"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -21,12 +21,13 @@ from fedcert.models.base import BaseModel
 from fedcert.named_arrays import largest_message, prefixed
 from fedcert.pool.locking import only_one
 from fedcert.runs.events import Events
-from fedcert.runs.failures import Failure, causes_of
+from fedcert.runs.failures import causes_of
 from fedcert.settings.sections import WarmStartSettings
-from fedcert.strategies.correspondence import Correspondence, Request, Traffic
+from fedcert.strategies.correspondence import Correspondence, Request
 from fedcert.strategies.observed_grid import ObservedGrid
 from fedcert.strategies.planning import Planning
 from fedcert.strategies.roster import Roster, call_roll
+from fedcert.strategies.warmed import Warmed
 from fedcert.warm_start import Trunk, TrunkTensors, TrunkTraining, merge
 from fedcert.warm_start.outer import (
     RoundMean,
@@ -38,55 +39,12 @@ from fedcert.warm_start.outer import (
 )
 from fedcert.warm_start.progress import WarmProgress
 
-__all__ = ["WarmStart", "Warmed"]
+__all__ = ["WarmStart"]
 
 # Nobody's examples count more than this, whatever a client says.
 _MOST_EXAMPLES = 10**6
 # Of the ascent where the tail counts: a client at one nat doubles its weight in two rounds.
 _TAIL_RATE = 0.5
-
-
-@dataclass(frozen=True)
-class Warmed:
-    """What came of a warm start.
-
-    Attributes
-    ----------
-    folder : Path
-        The new base model.
-    before, digest : str
-        Digests of the base model before and after.
-    clients : frozenset of str
-        Who trained the trunk.
-    planners : frozenset of str
-        Who was kept out of it to plan.
-    rounds : list of dict
-        What each round was like.
-    failures : list of Failure
-        Who failed, when and why.
-    traffic : Traffic
-        Bytes up and down in this process; rounds of an earlier one are in `rounds`.
-    """
-
-    folder: Path
-    before: str
-    digest: str
-    clients: frozenset[str]
-    planners: frozenset[str]
-    rounds: list[dict[str, Any]]
-    failures: list[Failure] = field(default_factory=list)
-    traffic: Traffic = field(default_factory=Traffic)
-
-    def to_config(self) -> dict[str, Any]:
-        """Return what a report says of it: a JSON object."""
-        return {
-            "before": self.before,
-            "after": self.digest,
-            "rounds": self.rounds,
-            "clients": len(self.clients),
-            "bytes_up": sum(row["bytes_up"] for row in self.rounds),
-            "bytes_down": sum(row["bytes_down"] for row in self.rounds),
-        }
 
 
 @dataclass

@@ -13,7 +13,8 @@ from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.strategies.planning import Planning
 from fedcert.strategies.registration import Registration
-from fedcert.strategies.warm_start import Warmed, WarmStart
+from fedcert.strategies.warm_start import WarmStart
+from fedcert.strategies.warmed import Warmed
 
 __all__ = ["warm_up"]
 

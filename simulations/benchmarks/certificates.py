@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -34,7 +33,7 @@ from fedcert.search.session import SupportSession
 from fedcert.simulations.benchmarks.certificates_page import certificates_page
 from fedcert.simulations.benchmarks.coverage import coverage
 from fedcert.simulations.benchmarks.federations import Federation, remembered
-from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.strategies.measuring import inputs_digest
 
@@ -109,7 +108,7 @@ def main() -> None:
             table += _table(case)
         except SettingsError as error:  # data or base model are not on this machine
             missing[case.scenario] = str(error)
-            sys.stdout.write(f"left out: {error}\n")
+            say(f"left out: {error}")
     record = {
         "command": "make bench-certificates",
         "seeds": {case.scenario: list(case.seeds) for case in CASES},
@@ -141,7 +140,7 @@ def _table(case: Case) -> list[dict[str, Any]]:
     best: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     labels = 0
     for seed in case.seeds:
-        sys.stdout.write(f"{case.scenario}, seed {seed}\n")
+        say(f"{case.scenario}, seed {seed}")
         bench = _Bench(case, seed)
         labels = len(bench.scenario.labels)
         plan = bench.plan()
@@ -153,9 +152,8 @@ def _table(case: Case) -> list[dict[str, Any]]:
             rows += certified + _planned(plan, certified)
             for n, method, risk in found["uncertified"]:
                 best[n][method].append(risk)
-            sys.stdout.write(".")
-            sys.stdout.flush()
-        sys.stdout.write("\n")
+            say(".", end="")
+        say("")
     chance = 1 - 1 / labels
     return [_summary(case.scenario, key, group, best[key[1]], chance)
             for key, group in _grouped(rows).items()]  # fmt: skip

@@ -34,6 +34,7 @@ from fedcert.runs.machine import PeakMemory
 from fedcert.runs.progress import Stopwatch
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.publishing import say
 from fedcert.simulations.runners import RUNNERS
 from fedcert.strategies.serving import serve
 
@@ -246,7 +247,7 @@ def _main() -> None:
             result = run_federation(int(clients), runner=runner, folder=Path(folder))
         else:
             result = pool_uploads(int(arguments[0]), folder=Path(folder))
-    sys.stdout.write(f"\n{json.dumps(result)}\n")
+    say(f"\n{json.dumps(result)}")
 
 
 if __name__ == "__main__":

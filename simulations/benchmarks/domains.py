@@ -33,7 +33,7 @@ from fedcert.simulations.benchmarks.federations import (
     only_remembered,
     remembered,
 )
-from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.threads import torch_threads
 
 __all__ = ["main", "measure"]
@@ -99,7 +99,7 @@ def _rows(groups: int, seed: int) -> Iterator[dict[str, Any]]:
             try:
                 yield remembered("domains", cell, partial(_row, ground, size, kind))
             except NotMeasuredError:
-                sys.stdout.write(f"{groups} groups, pool {size}, {kind}: not finished\n")
+                say(f"{groups} groups, pool {size}, {kind}: not finished")
 
 
 def _row(ground: Ground, size: int, kind: str) -> dict[str, Any]:
@@ -121,8 +121,7 @@ def _row(ground: Ground, size: int, kind: str) -> dict[str, Any]:
     if isinstance(prior, DiffusionPrior):
         row["best_step"] = prior.report.best_step
     risk = risks[:, -1].mean()
-    sys.stdout.write(f"{ground.groups} groups, pool {size}, {kind}: {risk:.3f}\n")
-    sys.stdout.flush()
+    say(f"{ground.groups} groups, pool {size}, {kind}: {risk:.3f}")
     return row
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -23,6 +22,7 @@ from fedcert.priors import Prior, best_of
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.simulations.benchmarks.federations import Federation, remembered
+from fedcert.simulations.benchmarks.publishing import say
 
 __all__ = ["COUNTS", "NEW", "POOLS", "TRAINING", "Ground", "identity_of"]
 
@@ -180,8 +180,7 @@ def _embeddings(ground: Ground) -> dict[str, npt.NDArray[np.float32]]:
         for block in np.array_split(texts, -(-len(texts) // _BLOCK)):
             examples = Examples(block, np.zeros(len(block), dtype=np.int64))
             parts.append(embedded_by(federation.model, examples).numpy())
-            sys.stdout.write(".")
-            sys.stdout.flush()
+            say(".", end="")
         write_atomically(path, save({"embeddings": np.concatenate(parts)}))
     rows = load_file(path)["embeddings"]
     _known[key] = dict(zip(texts.tolist(), rows, strict=True))

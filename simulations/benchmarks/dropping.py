@@ -7,7 +7,6 @@ dropped; so this fits a scenario's own prior first.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +21,7 @@ from fedcert.priors import Prior
 from fedcert.randomness import derive_seed
 from fedcert.search import BatchedScorer, Scorer, Scores, Winner, search
 from fedcert.simulations.benchmarks.federations import Federation
+from fedcert.simulations.benchmarks.publishing import say
 from fedcert.threads import torch_threads
 
 __all__ = ["exhaustive_search", "fitted", "measure_dropping"]
@@ -56,7 +56,7 @@ class _Watched(Scorer):
 def fitted(name: str) -> tuple[Federation, Prior]:
     """Train a scenario's upstream adapters, or take them from the cache, and fit its prior."""
     federation = Federation.of(name, seed=0)
-    sys.stdout.write(f"{name}: training the upstream adapters\n")
+    say(f"{name}: training the upstream adapters")
     with torch_threads(1):
         pool = federation.pool()
     return federation, fit_prior(pool, settings=federation.settings.prior, seed=0).prior
@@ -69,7 +69,7 @@ def measure_dropping() -> list[dict[str, Any]]:
         try:
             federation, prior = fitted(name)
         except SettingsError as error:
-            sys.stdout.write(f"early dropping leaves out {name}: {error}\n")
+            say(f"early dropping leaves out {name}: {error}")
             continue
         clients = federation.scenario.new_clients[:count]
         turns = [_turn(federation, prior, client) for client in clients]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from fedcert.search import BatchedScorer
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.dropping import fitted
 from fedcert.simulations.benchmarks.federations import Federation
+from fedcert.simulations.benchmarks.publishing import say
 
 __all__ = ["measure_finetuning"]
 
@@ -46,11 +46,11 @@ def measure_finetuning() -> dict[str, Any] | None:
     try:
         federation, prior = fitted("intents")
     except SettingsError as error:
-        sys.stdout.write(f"fine-tuning is left out: {error}\n")
+        say(f"fine-tuning is left out: {error}")
         return None
     scenario = federation.scenario
     tuning, measured = np.split(np.array(scenario.new_clients), [TUNING_CLIENTS])
-    sys.stdout.write("fine-tuning: looking for steps and learning rate\n")
+    say("fine-tuning: looking for steps and learning rate")
     rate, steps = _best_plain(federation, tuning.tolist())
     # One for all: it keeps what it prepared of test texts that clients share.
     scorer = BatchedScorer(federation.model, margin_tolerance=0.0)

@@ -34,7 +34,7 @@ from fedcert.simulations.benchmarks.federations import (
     remembered,
 )
 from fedcert.simulations.benchmarks.launched_page import launched_figures, launched_page
-from fedcert.simulations.benchmarks.publishing import kept_record, publish
+from fedcert.simulations.benchmarks.publishing import publish, kept_record, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.simulating import simulate
 from fedcert.strategies.elsewhere import errors_elsewhere
@@ -163,8 +163,7 @@ def _with_limits(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _launched(case: Case, method: str, seed: int) -> dict[str, Any]:
     settings = case.run(method, seed)
     identity = {"version": _VERSION, "settings": settings.model_dump()}
-    sys.stdout.write(f"{case.scenario}, {method}, seed {seed}\n")
-    sys.stdout.flush()
+    say(f"{case.scenario}, {method}, seed {seed}")
 
     def compute() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from fedcert.simulations.benchmarks.certificates import DELTA, Case
 from fedcert.simulations.benchmarks.comparison import Method
 from fedcert.simulations.benchmarks.federations import NotMeasuredError
 from fedcert.simulations.benchmarks.methods_bench import MethodBench
+from fedcert.simulations.benchmarks.publishing import say
 from fedcert.simulations.benchmarks.recipes import limit
 
 __all__ = ["SeedResult", "measured_seed", "table_of"]
@@ -109,15 +109,15 @@ def measured_seed(
     risks = [row for client in clients for row in bench.risks(client)]
     result = SeedResult([], [], risks, {}, len(bench.scenario.labels))
     for method in methods:
-        sys.stdout.write(f"{case.scenario}, seed {seed}, {method.name}: ")
+        say(f"{case.scenario}, seed {seed}, {method.name}: ", end="")
         try:
             _measure(result, bench, method, clients, sizes)
         except SettingsError as error:  # the model has no head, for instance
-            sys.stdout.write(f"left out: {error}")
+            say(f"left out: {error}", end="")
         except NotMeasuredError:
-            sys.stdout.write("not finished")
+            say("not finished", end="")
             result.unfinished.append(method.name)
-        sys.stdout.write("\n")
+        say("")
     if len(result.unfinished) == len(methods):
         raise NotMeasuredError(f"{case.scenario}, seed {seed}: no method is finished")
     return result
@@ -145,8 +145,7 @@ def _measure(
 
 
 def _dot() -> None:
-    sys.stdout.write(".")
-    sys.stdout.flush()
+    say(".", end="")
 
 
 def _outcome(name: str, row: dict[str, Any], variant: Method) -> Outcome:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from fedcert.simulations.benchmarks.prior_page import prior_figures, prior_page
 from fedcert.simulations.benchmarks.prior_poisoning import poisoning_rows
 from fedcert.simulations.benchmarks.prior_privacy import privacy_rows
 from fedcert.simulations.benchmarks.prior_robustness import robustness_rows
-from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.strategies.measuring import client_risks
 
 __all__ = ["main"]
@@ -60,7 +59,7 @@ def main() -> None:
                     risks[case.scenario, pool, kind, m].append(values[:, column])
         except SettingsError as error:  # data or base model are not on this machine
             missing[case.scenario] = str(error)
-            sys.stdout.write(f"left out: {error}\n")
+            say(f"left out: {error}")
     record = {
         "command": "make bench-prior",
         "seeds": {case.scenario: list(case.seeds) for case in CASES},
@@ -92,8 +91,7 @@ _EXTRAS: dict[str, Callable[[Federation], list[dict[str, Any]]]] = {
 def _extra(
     name: str, rows: Callable[[Federation], list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
-    sys.stdout.write(f"{name}\n")
-    sys.stdout.flush()
+    say(f"{name}")
     federation = Federation.of("digits", seed=_SEED, **_OPTIONS)
     settings = federation.settings.model_dump()
     identity = {"rows": name, "settings": settings, "version": __version__}
@@ -110,7 +108,7 @@ def _measure(case: Case) -> Iterator[tuple[int, str, FloatArray]]:
     """Yield pool size, prior, and its risks ``(unseen tasks, values of M)``, by seed."""
     for seed in case.seeds:
         federation = Federation.of(case.scenario, seed=seed, **case.options)
-        sys.stdout.write(f"{case.scenario}, seed {seed}: adapters of the upstream clients\n")
+        say(f"{case.scenario}, seed {seed}: adapters of the upstream clients")
         pool = federation.pool()
         sizes = sorted({min(size, len(pool)) for size in POOLS})
         for size in sizes:
@@ -118,8 +116,7 @@ def _measure(case: Case) -> Iterator[tuple[int, str, FloatArray]]:
                 prior = PRIORS[kind].fit(pool[:size], seed=small_seed("prior", seed))
                 values = _risks(federation, prior, case.counts)
                 means = ", ".join(f"{value:.3f}" for value in values.mean(axis=0))
-                sys.stdout.write(f"  pool {size:4d}  {kind:10s} {means}\n")
-                sys.stdout.flush()
+                say(f"  pool {size:4d}  {kind:10s} {means}")
                 yield size, kind, values
 
 

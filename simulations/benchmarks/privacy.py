@@ -28,7 +28,7 @@ from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Site
 from fedcert.simulations.benchmarks.privacy_page import privacy_page
-from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.threads import torch_threads
 
 __all__ = ["main", "measure"]
@@ -94,8 +94,7 @@ def measure(counts: Sequence[int], *, seed: int, new: int) -> dict[str, Any]:
         about["sizes"] = list(SIZES)
         measure_one = partial(_outcomes, site, name, everything)
         by_client.append(remembered("privacy", about, measure_one))
-        sys.stdout.write(".")
-        sys.stdout.flush()
+        say(".", end="")
     # By client, adapter, and size: a certificate; and by client and adapter: an error.
     bounds = np.array([found["certificates"] for found in by_client])
     errors = np.array([found["errors"] for found in by_client])

@@ -22,6 +22,7 @@ from fedcert.simulations.benchmarks.publishing import (
     kept_record,
     page_of,
     publish,
+    say,
 )
 from fedcert.simulations.simulating import simulate
 
@@ -62,7 +63,7 @@ def _row(name: str) -> dict[str, Any] | None:
         scenario.base_model()
         upstream, new = len(scenario.upstream_clients), len(scenario.new_clients)
     except SettingsError as error:
-        sys.stdout.write(f"{name} is left out: {error}\n")
+        say(f"{name} is left out: {error}")
         return None
     bars = ProgressBars(Console())
     with tempfile.TemporaryDirectory() as folder, bars.shown():

@@ -7,7 +7,6 @@ medians of ratios; absolute times of a shared machine mean little.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +23,7 @@ from fedcert.runs.machine import PeakMemory, describe_machine, versions
 from fedcert.search import BatchedScorer, ReferenceScorer, search
 from fedcert.simulations.benchmarks.dropping import exhaustive_search, measure_dropping
 from fedcert.simulations.benchmarks.finetuning import measure_finetuning
-from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.search_cases import Case, cases
 from fedcert.simulations.benchmarks.search_page import search_page
 
@@ -57,7 +56,7 @@ def main() -> None:
 
 def _measure(case: Case) -> dict[str, Any]:
     """Time one model, depth and n, in turn with the plain loop and a square product."""
-    sys.stdout.write(f"{case.model}, last {case.layers} layers, n = {case.examples}\n")
+    say(f"{case.model}, last {case.layers} layers, n = {case.examples}")
     task, examples = case.load()
     prior = _prior(task.space)
     vectors = prior.sample(derive_seed("bench"), count=case.candidates)

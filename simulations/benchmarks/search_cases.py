@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.models.base import load_base_model
 from fedcert.scenarios import load_scenario
+from fedcert.simulations.benchmarks.publishing import say
 
 __all__ = ["Case", "cases"]
 
@@ -57,7 +57,7 @@ def cases() -> Iterator[Case]:
             try:
                 load_scenario("intents", {}).base_model()
             except SettingsError as error:
-                sys.stdout.write(f"left out: {error}\n")
+                say(f"left out: {error}")
                 return
             yield _case("intents", "MiniLM", layers, examples, candidates=candidates)
             if (layers, examples) == (1, 64):

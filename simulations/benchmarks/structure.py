@@ -9,7 +9,6 @@ average client, the same for all, which shows what reading inputs adds. Errors a
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,7 +28,7 @@ from fedcert.runs.machine import describe_machine, versions
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.federations import remembered
-from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.structure_page import structure_page
 
 __all__ = ["main"]
@@ -138,8 +137,7 @@ def _federated(
         state = method.merged(state, updates, number)
         told = [u.measured["distance-before"] for u in updates if u.measured]
         distances += [float(np.mean(told))] if told else []
-        sys.stdout.write(f"round {number} of {method.rounds}\n")
-        sys.stdout.flush()
+        say(f"round {number} of {method.rounds}")
     return state, {"gates": list(method.gates(model.space).names), "distances": distances}
 
 
@@ -171,8 +169,7 @@ def _personal(
         for (way, on), error in zip(kept.items(), errors, strict=True):
             switched = np.flatnonzero(on).tolist()
             yield {"method": way, "budget": budget, "error": error, "kept": switched}
-    sys.stdout.write(f"new client {client}\n")
-    sys.stdout.flush()
+    say(f"new client {client}")
 
 
 def _errors(

@@ -8,7 +8,6 @@ client's example is looked at, nor a test example.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from fedcert.models.heads import UNIT_SCALE
 from fedcert.randomness import keyed_generator, small_seed
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.publishing import say
 from fedcert.threads import torch_threads
 
 __all__ = ["losses_by_scale", "main"]
@@ -92,20 +92,15 @@ def main() -> None:
         for name in SCENARIOS:
             losses, errors = losses_by_scale(name, clients=CLIENTS, scales=SCALES)
             cells = [f"{s:g}: {losses[s]:.3f} nats, error {errors[s]:.3f}" for s in SCALES]
-            _say(f"{name}: {'; '.join(cells)}")
+            say(f"{name}: {'; '.join(cells)}")
             for scale in SCALES:
                 found["loss"][scale] += losses[scale] / len(SCENARIOS)
                 found["error"][scale] += errors[scale] / len(SCENARIOS)
     for what, means in found.items():
         best = min(SCALES, key=lambda scale: means[scale])
-        _say(
+        say(
             f"lowest mean {what}: {means[best]:.3f} at {best:g}; {means[UNIT_SCALE]:.3f} in use"
         )
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

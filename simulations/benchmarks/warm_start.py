@@ -8,279 +8,37 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fedcert.adapters import Task, finetune
-from fedcert.cache import cache_folder
-from fedcert.canonical import digest_json
-from fedcert.certificates import Recipe
 from fedcert.certificates.bounds import chance_of
 from fedcert.errors import FedcertError, SettingsError
-from fedcert.methods.federated import drawn_clients
-from fedcert.models import BaseModel, load_base_model
 from fedcert.planning import recipe_name
-from fedcert.randomness import small_seed
 from fedcert.runs.machine import describe_machine, versions
-from fedcert.settings.sections import WarmStartSettings
 from fedcert.simulations.benchmarks.federations import (
     NotMeasuredError,
     only_remembered,
-    remembered,
 )
 from fedcert.simulations.benchmarks.named_methods import outcome
-from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Site
-from fedcert.simulations.benchmarks.publishing import publish
+from fedcert.simulations.benchmarks.named_site import DELTA
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.warm_start_page import warm_start_page
+from fedcert.simulations.benchmarks.warm_start_site import CELLS, METHODS, WarmCell, WarmSite
 from fedcert.threads import torch_threads
-from fedcert.warm_start import Trunk, TrunkTraining, local_round, merge, trunk_part
-from fedcert.warm_start.outer import RoundMean, ServerOptimizer, round_weights
-from fedcert.warm_start.progress import WarmProgress
 
-__all__ = ["CELLS", "METHODS", "SEEDS", "WarmCell", "WarmSite", "main", "measure"]
+__all__ = ["main", "measure"]
 
 SEEDS = (0, 1, 2)
-METHODS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "standard": {"personal": "head"},
-    "meta": {"personal": "adapter"},
-    # One after the other instead of all at once: no average in between.
-    "central": {"personal": "head"},
-}
-"""What differs of the settings of a warm start."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WarmCell(Cell):
-    """A scenario, how it is warmed up, and what the planner may choose.
-
-    Attributes
-    ----------
-    kinds : tuple of str
-        Names of recipes as `fedcert.planning.recipe_name` begins; empty for the whole menu.
-    warm : Mapping
-        The section ``warm_start``.
-    """
-
-    kinds: tuple[str, ...] = ()
-    warm: Mapping[str, Any] = field(default_factory=dict)
-
-
-CELLS = (
-    WarmCell(
-        scenario="named-intents",
-        setting="mixed",
-        sizes=(16, 32, 80),
-        fitted=24,
-        planners=6,
-        # What a plan has ever chosen on names; the others search in minutes.
-        kinds=("default", "tuned_head"),
-        warm={
-            "rounds": 6, "clients_per_round": 8, "share": 0.5, "steps": 6,
-            "personal_steps": 3, "batch_size": 16, "learning_rate": 3e-3,
-        },
-    ),
-    WarmCell(
-        scenario="digits",
-        sizes=(16, 32, 64),
-        fitted=48,
-        planners=8,
-        planning_size=100,
-        candidates=200,
-        options={"known": 5},
-        warm={"rounds": 20, "share": 0.5, "learning_rate": 3e-3},
-    ),
-    WarmCell(
-        scenario="intents",
-        sizes=(32, 64),
-        fitted=48,
-        planners=8,
-        candidates=200,
-        training={"steps": 24, "batch_size": 64, "learning_rate": 0.1},
-        warm={
-            "rounds": 10, "clients_per_round": 8, "share": 0.5, "steps": 6,
-            "personal_steps": 5, "batch_size": 16, "learning_rate": 3e-3,
-        },
-    ),
-)  # fmt: skip
 QUICK: dict[str, Any] = {
     "sizes": (8, 16), "new": 2, "fitted": 10, "planners": 2, "candidates": 8,
     "planning_size": 20,
 }  # fmt: skip
 """A size that only shows that all parts run."""
-
-
-class WarmSite(Site):
-    """A cell with one seed on the base model that came of one way to warm up.
-
-    Parameters
-    ----------
-    cell : WarmCell
-        What is measured.
-    seed : int
-        Of everything.
-    method : str
-        One of `METHODS`.
-    """
-
-    def __init__(self, cell: WarmCell, seed: int, method: str) -> None:
-        super().__init__(cell, seed)
-        self.method, self._kinds = method, cell.kinds
-        self.warm = WarmStartSettings(**{**cell.warm, **METHODS[method]})
-        if method == "none":
-            self.warm = self.warm.model_copy(update={"rounds": 0})
-        self.settings = self.settings.model_copy(update={"warm_start": self.warm})
-
-    @cached_property
-    def base(self) -> BaseModel:
-        """The base model, warmed up."""
-        if not self.warm.rounds:
-            return super().base
-        return self._loaded(self.folder)
-
-    @cached_property
-    def folder(self) -> Path:
-        """Where the warmed base model is."""
-        about = {"rounds": self.warm.rounds, "method": self.method, "seed": self.seed}
-        tensors = self.progress.tensors
-        return merge(self.source, self.trunk, tensors, self.place, about=about)[0]
-
-    @cached_property
-    def source(self) -> Path:
-        """The base model as it was."""
-        return Path(self.scenario.base_model())
-
-    @cached_property
-    def cold(self) -> BaseModel:
-        """The same, loaded."""
-        return self._loaded(self.source)
-
-    @cached_property
-    def trunk(self) -> Trunk:
-        """What is trained together."""
-        return Trunk.of(self.cold, rank=self.warm.rank, seed=self.seed)
-
-    @cached_property
-    def training(self) -> TrunkTraining:
-        """How clients train it."""
-        return self.settings.trunk_training()
-
-    @property
-    def place(self) -> Path:
-        """Folder in the cache."""
-        identity = [self.identity_of_rounds, self.method == "central"]
-        return cache_folder() / "warm-start" / digest_json(identity)[:32]
-
-    @property
-    def identity_of_rounds(self) -> dict[str, Any]:
-        """Return what the trunk follows from."""
-        return {
-            "scenario": self.settings.scenario.model_dump(),
-            "trunk": self.trunk.to_config(),
-            "training": self.training.to_config(),
-            "settings": self.warm.model_dump(),
-            "fitted": self.cell.fitted,
-            "seed": self.seed,
-        }
-
-    @cached_property
-    def progress(self) -> WarmProgress:
-        """The trunk after all rounds, of which each is on the disk."""
-        file, identity = self.place / "trunk.safetensors", self.identity_of_rounds
-        progress = WarmProgress.read(file, self.trunk, identity)
-        if len(progress.rounds) < self.warm.rounds:
-            remembered_only()
-        while (number := len(progress.rounds) + 1) <= self.warm.rounds:
-            progress.rounds.append(self._round(progress, number))
-            progress.save(file, identity)
-            _say("r")
-        return progress
-
-    def _round(self, progress: WarmProgress, number: int) -> dict[str, Any]:
-        names = drawn_clients(
-            self.scenario.upstream_clients[: self.cell.fitted],
-            self.warm.clients_per_round,
-            self.seed,
-            number,
-        )
-        optimizer = ServerOptimizer(
-            self.warm.server_rate, self.warm.momentum, self.warm.nesterov, progress.moments
-        )
-        mean, losses = RoundMean(self.trunk), []
-        weights = round_weights([1] * len(names))  # all have the same number here
-        for name, weight in zip(names, weights, strict=True):
-            done = local_round(
-                self._cold_task(name),
-                self.trunk,
-                progress.tensors,
-                self._parts(name)[0],
-                training=self.training,
-                done=(number - 1) * self.warm.steps,
-                seed=small_seed("warm start", self.seed, number, name),
-            )
-            losses.append(done.loss)
-            if self.method == "central":
-                progress.tensors = {
-                    key: array + done.delta[key] for key, array in progress.tensors.items()
-                }
-            mean.add(done.delta, weight)
-        if self.method != "central":
-            progress.tensors = optimizer.step(progress.tensors, mean.total)
-        size = sum(array.nbytes for array in progress.tensors.values())
-        return {
-            "clients": len(names),
-            "loss": float(np.mean(losses)),
-            "norm": 0.0,
-            "bytes_up": size * len(names),
-            "bytes_down": size * len(names),
-        }
-
-    def _cold_task(self, client: str) -> Task:
-        task = Task(self.cold, self.settings.space_of(self.cold), self.scenario.inputs)
-        if self.cold.takes_labels:
-            task = task.with_labels(self.scenario.labels_of(client))
-        return task
-
-    def _parts(self, client: str) -> tuple[Any, Any]:
-        examples = self.scenario.training_examples(client)
-        return trunk_part(examples, self.warm.share, client=client)
-
-    def _trained(self, client: str) -> list[float]:
-        """Harvest an adapter from what did not train the trunk."""
-        if not self.warm.rounds:
-            return super()._trained(client)
-        result = finetune(
-            self.model(client),
-            self._parts(client)[1],
-            seed=small_seed("finetune", self.seed, client),
-            settings=self.settings.finetune_settings(),
-        )
-        return [float(value) for value in result.vector]
-
-    @cached_property
-    def menu(self) -> tuple[Recipe, ...]:
-        """What the planner chooses among here."""
-        everything, kinds = super().menu, self._kinds
-        return tuple(r for r in everything if not kinds or recipe_name(r).startswith(kinds))
-
-    def identity(self, **about: Any) -> dict[str, Any]:
-        """Return what a figure follows from; the space has the base model's digest."""
-        return super().identity(**about, share=self.warm.share if self.warm.rounds else 0)
-
-    def _loaded(self, folder: Path) -> BaseModel:
-        labels = len(self.scenario.labels)
-        return load_base_model(str(folder), num_labels=labels or None)
-
-
-def remembered_only() -> None:
-    """Raise `NotMeasuredError` where nothing may be measured."""
-    remembered("warm-start", {"asked": True}, lambda: True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -333,18 +91,18 @@ def _growing(
     for seed in seeds:
         for cell in cells:
             for method in methods:
-                _say(f"{cell.name}, seed {seed}, {method}: ")
+                say(f"{cell.name}, seed {seed}, {method}: ", end="")
                 try:
                     table += _rows(WarmSite(cell, seed, method))
                 except SettingsError as error:  # data or base model are not on this machine
                     missing[cell.name] = str(error)
-                    _say(f"left out: {error}\n")
+                    say(f"left out: {error}")
                     continue
                 except NotMeasuredError:
                     unfinished.append({"scenario": cell.name, "seed": seed, "method": method})
-                    _say("not finished\n")
+                    say("not finished")
                     continue
-                _say(" done\n")
+                say(" done")
                 yield _record(cells, seeds, table, missing, unfinished)
     yield _record(cells, seeds, table, missing, unfinished)
 
@@ -384,7 +142,7 @@ def _rows(site: WarmSite) -> list[dict[str, Any]]:
         client = site.client(name)
         for n in cell.sizes:
             found[n].append(outcome(client, site.plan.expected(n).recipe, n))
-        _say(".")
+        say(".", end="")
     chance = float(
         np.mean([chance_of(len(site.scenario.labels_of(name))) for name in site.measured])
     )
@@ -414,11 +172,6 @@ def _rows(site: WarmSite) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

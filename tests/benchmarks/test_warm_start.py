@@ -9,8 +9,8 @@ from tiny_intents import write_requests
 
 from fedcert.simulations.benchmarks import warm_start
 from fedcert.simulations.benchmarks.federations import only_remembered
-from fedcert.simulations.benchmarks.warm_start import WarmCell
 from fedcert.simulations.benchmarks.warm_start_page import warm_start_page
+from fedcert.simulations.benchmarks.warm_start_site import WarmCell
 
 
 def test_it_measures_and_finds_again_what_it_measured(tmp_path: Path) -> None:
