@@ -18,9 +18,6 @@ from fedcert.errors import SettingsError
 
 __all__ = ["PersonalTraining", "body_part", "head_part", "train_from"]
 
-# Bundles of before say it, and no method ever asked.
-_ONCE_SAID = {"head_only"}
-
 
 def train_from(
     start: npt.NDArray[Any],
@@ -101,11 +98,14 @@ class PersonalTraining:
         Share of the federation's adapter in the result, the rest being the trained one. It
         is fixed before any example is seen, so a certificate stays valid; more of it forgets
         less of what the federation knows.
+    head_only : bool (default: False)
+        Train the head alone, as in FedRep.
     """
 
     settings: FinetuneSettings = field(default_factory=FinetuneSettings)
     proximal_mu: float = 0.0
     keep: float = 0.0
+    head_only: bool = False
 
     def __post_init__(self) -> None:
         if self.proximal_mu < 0 or not 0 <= self.keep <= 1:
@@ -127,12 +127,44 @@ class PersonalTraining:
             If a key is unknown or missing, or a value out of its range.
         """
         try:
-            said = {name: value for name, value in config.items() if name not in _ONCE_SAID}
-            return cls(**said | {"settings": FinetuneSettings(**config["settings"])})
+            return cls(**{**config, "settings": FinetuneSettings(**config["settings"])})
         except (KeyError, TypeError) as error:
             raise SettingsError(
                 f"these are no settings of personal training: {error}"
             ) from None
+
+    def adapter(
+        self,
+        start: npt.NDArray[Any],
+        model: AdaptedModel,
+        examples: Examples,
+        *,
+        seed: int,
+    ) -> npt.NDArray[np.float64]:
+        """Return a new client's adapter, shape ``(d,)``; see `train_from`.
+
+        Parameters
+        ----------
+        start : numpy.ndarray
+            The federation's adapter, shape ``(d,)``.
+        model : AdaptedModel
+            The base model in the adapter's space.
+        examples : Examples
+            The client's training examples.
+        seed : int
+            Draws the batches.
+
+        Returns
+        -------
+        numpy.ndarray
+            Float64, shape ``(d,)``: the mean of start and trained adapter, weighted by `keep`.
+        """
+        part = head_part(model.space) if self.head_only else slice(None)
+        trained = train_from(
+            start, model, examples, seed=seed, settings=self.settings,
+            proximal_mu=self.proximal_mu, part=part,
+        )  # fmt: skip
+        return self.mixed(start, trained)
 
     def mixed(
         self, start: npt.NDArray[Any], trained: npt.NDArray[Any]

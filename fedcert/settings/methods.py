@@ -85,4 +85,5 @@ def _learning(
         ),
         proximal_mu=usual if personal.pull < 0 else personal.pull,
         keep=personal.keep,
+        head_only=cls.own_heads,
     )

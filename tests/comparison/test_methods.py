@@ -347,13 +347,6 @@ def test_learning_helps(upstream: Upstream, client_of: Draw) -> None:
         assert error(method) < everyone - 0.1, method.name
 
 
-def test_settings_of_older_bundles_are_read() -> None:
-    config = PersonalTraining(keep=0.25).to_config()
-    assert PersonalTraining.from_config(config | {"head_only": True}).keep == 0.25
-    with pytest.raises(SettingsError, match="no settings of personal training"):
-        PersonalTraining.from_config(config | {"tail_only": True})
-
-
 @pytest.mark.parametrize("cls", [PriorMethod, DefaultAdapter, FedL2P])
 def test_a_method_that_publishes_more_than_an_average_is_for_a_run(
     cls: type[methods.Method], upstream: Upstream
