@@ -10,12 +10,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+from typing import Any, Generic, TypeVar, cast
 
 from fedcert.errors import FedcertError, SettingsError, did_you_mean
 
-__all__ = ["enter", "import_extensions", "unknown_kind"]
+__all__ = ["Kinds", "import_extensions"]
+
+T = TypeVar("T")
+ClassType = TypeVar("ClassType", bound=type)
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
@@ -57,56 +61,97 @@ def import_extensions(modules: Iterable[str]) -> None:
             ) from error
 
 
-def enter(registry: dict[str, Any], cls: type, *, what: str) -> None:
-    """Put a class into a registry under its ``kind``.
-
-    A class that is defined anew under its own name, as in a notebook, takes its old place;
-    fedcert's own stay what they are.
-
-    Raises
-    ------
-    ValueError
-        If the class is abstract, its kind is no plain word, or another class has it.
-    """
-    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
-        raise ValueError(f"the {what} {cls.__name__} lacks {', '.join(missing)}")
-    kind = inspect.getattr_static(cls, "kind", None)
-    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
-        raise ValueError(
-            f"the {what} {cls.__name__} needs a kind of lower-case letters, digits, - and _, "
-            f"not {kind!r}"
-        )
-    there = registry.get(kind)
-    if there is not None and (
-        _name(there) != _name(cls) or _name(there).startswith("fedcert.")
-    ):
-        raise ValueError(f"two {what}s call themselves {kind!r}: {_name(there)}, {_name(cls)}")
-    registry[kind] = cls
-
-
-def unknown_kind(what: str, kind: object, known: Iterable[str]) -> str:
-    """Say that a kind is unknown, and how somebody's own becomes known.
+class Kinds(dict[str, type[T]], Generic[T]):
+    """A family of classes, each by the kind that it calls itself.
 
     Parameters
     ----------
     what : str
-        The family, such as "recipe kind".
-    kind : object
-        The kind that was asked for.
-    known : iterable of str
-        The registered kinds.
-
-    Returns
-    -------
-    str
-        A message for an error.
+        The family, such as "recipe".
+    unknown : type of FedcertError
+        What is raised of a kind that nobody registered.
+    asked : str, optional
+        What such an error calls it (default: as `what`).
     """
-    listed = list(known)
-    return (
-        f"unknown {what} {kind!r}; this version knows {', '.join(listed)}, and others once the "
-        "module that registers them is imported: fedcert --import MODULE, if you trust it"
-        f"{did_you_mean(str(kind), listed)}"
-    )
+
+    def __init__(self, what: str, unknown: type[FedcertError], *, asked: str = "") -> None:
+        super().__init__()
+        self._what, self._unknown, self._asked = what, unknown, asked or what
+
+    def register(self, cls: ClassType) -> ClassType:
+        """Enter a class under its ``kind``, and return it: a class decorator.
+
+        A class that is defined anew under its own name, as in a notebook, takes its old place;
+        fedcert's own stay what they are.
+
+        Raises
+        ------
+        ValueError
+            If the class is abstract, its kind is no plain word, or another class has it.
+        """
+        what, name = self._what, cls.__name__
+        if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+            raise ValueError(f"the {what} {name} lacks {', '.join(missing)}")
+        kind = inspect.getattr_static(cls, "kind", None)
+        if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+            raise ValueError(
+                f"the {what} {name} needs a kind of lower-case letters, digits, - and _, not "
+                f"{kind!r}"
+            )
+        there = self.get(kind)
+        if there is not None and (
+            _name(there) != _name(cls) or _name(there).startswith("fedcert.")
+        ):
+            raise ValueError(
+                f"two {what}s call themselves {kind!r}: {_name(there)}, {_name(cls)}"
+            )
+        self[kind] = cast("type[T]", cls)
+        return cls
+
+    def named(self, kind: object) -> type[T]:
+        """Return the class of a kind.
+
+        Raises
+        ------
+        FedcertError
+            If nobody registered it: the error of this family, which says how somebody's own
+            becomes known.
+        """
+        if isinstance(kind, str) and kind in self:
+            return self[kind]
+        raise self._unknown(
+            f"unknown {self._asked} {kind!r}; this version knows {', '.join(self)}, and others "
+            "once the module that registers them is imported: fedcert --import MODULE, if you "
+            f"trust it{did_you_mean(str(kind), self)}"
+        )
+
+    def made(self, config: Mapping[str, Any], error: type[FedcertError]) -> T:
+        """Make a dataclass of this family from its kind and its fields.
+
+        Parameters
+        ----------
+        config : Mapping
+            The kind, and fields by name.
+        error : type of FedcertError
+            What is raised of fields that it does not have, or lacks.
+
+        Returns
+        -------
+        T
+            An object whose fields are these.
+        """
+        arguments = dict(config)
+        cls = self.named(arguments.pop("kind", None))
+        defaults = {entry.name: entry.default for entry in fields(cast("Any", cls))}
+        what = f"a {self._what} of kind {config['kind']!r}"
+        if unknown := sorted(str(key) for key in arguments if key not in defaults):
+            raise error(
+                f"{what} has no {', '.join(unknown)}; it has {', '.join(sorted(defaults))}"
+            )
+        needed = {name for name, default in defaults.items() if default is MISSING}
+        if missing := sorted(needed - set(arguments)):
+            raise error(f"{what} also needs {', '.join(missing)}")
+        return cls(**arguments)
 
 
 def _name(cls: type) -> str:

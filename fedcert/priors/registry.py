@@ -11,22 +11,23 @@ from typing import Any, TypeVar
 import numpy.typing as npt
 
 from fedcert.errors import PriorError, UnknownKindError
-from fedcert.extensions import enter, unknown_kind
+from fedcert.extensions import Kinds
 from fedcert.priors.base import Prior
 
 __all__ = ["PRIORS", "prior_from_parts", "register_derived", "register_prior"]
-
-PRIORS: dict[str, type[Prior]] = {}
-"""Priors that can be fitted to a pool, so that settings may name them."""
-
-# Made from another prior, so they are none of those to choose from.
-_DERIVED: dict[str, type[Prior]] = {}
 
 PriorType = TypeVar("PriorType", bound=type[Prior])
 
 
 class UnknownPriorError(UnknownKindError, PriorError):
     """No prior of this kind is registered."""
+
+
+PRIORS: Kinds[Prior] = Kinds("prior", UnknownPriorError)
+"""Priors that can be fitted to a pool, so that settings may name them."""
+
+# All that bundles may name: some are made from another prior, so they are none to choose from.
+_STORED: Kinds[Prior] = Kinds("prior", UnknownPriorError)
 
 
 def register_prior(cls: PriorType) -> PriorType:
@@ -37,24 +38,11 @@ def register_prior(cls: PriorType) -> PriorType:
     ValueError
         If the class is not complete, or another one has its kind.
     """
-    return _entered(cls, PRIORS)
+    return PRIORS.register(_STORED.register(cls))
 
 
-def register_derived(cls: PriorType) -> PriorType:
-    """Let bundles name a prior that is made from another one and fitted to no pool.
-
-    Raises
-    ------
-    ValueError
-        As in `register_prior`.
-    """
-    return _entered(cls, _DERIVED)
-
-
-def _entered(cls: PriorType, registry: dict[str, type[Prior]]) -> PriorType:
-    enter(PRIORS | _DERIVED, cls, what="prior")  # a kind is unique among both
-    registry[cls.kind] = cls
-    return cls
+register_derived = _STORED.register
+"""Lets bundles name a prior that is made from another one and fitted to no pool."""
 
 
 def prior_from_parts(
@@ -81,10 +69,8 @@ def prior_from_parts(
     PriorError
         If the kind is unknown, or settings and arrays do not make up such a prior.
     """
-    variants = PRIORS | _DERIVED
-    if kind not in variants:
-        raise UnknownPriorError(unknown_kind("prior", kind, PRIORS))
+    cls = _STORED.named(kind)
     try:
-        return variants[kind].from_parts(config, tensors)
+        return cls.from_parts(config, tensors)
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise PriorError(f"the {kind} prior is damaged: {error}") from error

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from extending.blocks import blocks, run_commands
-from fedcert.certificates.recipes.registry import _REGISTRY
+from fedcert.certificates.recipes.registry import RECIPES
 from fedcert.data.kinds import INPUT_KINDS
 from fedcert.priors import PRIORS
+from fedcert.priors.registry import _STORED
 
-REGISTRIES = (PRIORS, _REGISTRY, INPUT_KINDS)
+REGISTRIES = (PRIORS, _STORED, RECIPES, INPUT_KINDS)
 
 Forget = Callable[[], None]
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from fedcert.certificates.promises.evidence import Evidence
 from fedcert.errors import CertificateError, UnknownKindError
-from fedcert.extensions import enter, unknown_kind
+from fedcert.extensions import Kinds
 from fedcert.records import Record, RecordError
 
 __all__ = [
+    "PROMISES",
     "Ground",
     "Outcome",
     "Promise",
@@ -27,11 +28,16 @@ __all__ = [
     "register_promise",
 ]
 
-_REGISTRY: dict[str, type[Promise[Any]]] = {}
-
 
 class UnknownPromiseError(UnknownKindError, CertificateError):
     """No promise of this kind is registered."""
+
+
+PROMISES: Kinds[Promise[Any]] = Kinds("promise", UnknownPromiseError, asked="promise kind")
+"""Every promise that certificates may carry."""
+
+register_promise = PROMISES.register
+"""Lets a promise be found by its `kind`; a class decorator."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class Outcome(Record):
         if cls is not Outcome:
             own: Self = super().from_object(members, path)
             return own
-        found = _class_of(kind).outcome.from_object(value, path)
+        found = PROMISES.named(kind).outcome.from_object(value, path)
         return cast(Self, found)
 
     def row(self) -> str:
@@ -318,15 +324,6 @@ class Promise(ABC, Generic[OutcomeType]):
         return {"kind": self.kind, **asdict(self)}
 
 
-PromiseType = TypeVar("PromiseType", bound="type[Promise[Any]]")
-
-
-def register_promise(cls: PromiseType) -> PromiseType:
-    """Let a promise be found by its `kind`; a class decorator."""
-    enter(_REGISTRY, cls, what="promise")
-    return cls
-
-
 def promises_from(config: object) -> tuple[Promise[Any], ...]:
     """Make promises of any registered kind from their JSON array.
 
@@ -349,17 +346,7 @@ def _promise_from(config: object) -> Promise[Any]:
         return config
     if not isinstance(config, Mapping):
         raise CertificateError(f"a promise must be an object, not {config!r}")
-    arguments = dict(config)
-    cls = _class_of(arguments.pop("kind", None))
-    known = {field.name: field.default is MISSING for field in fields(cls)}
-    if unknown := sorted(str(key) for key in arguments if key not in known):
-        raise CertificateError(f"a promise of kind {cls.kind!r} has no {', '.join(unknown)}")
-    needed = {name for name, required in known.items() if required}
-    if missing := sorted(needed - set(arguments)):
-        raise CertificateError(
-            f"a promise of kind {cls.kind!r} also needs {', '.join(missing)}"
-        )
-    return cls(**arguments)
+    return PROMISES.made(config, CertificateError)
 
 
 def promises_asked(text: str, *, share: float) -> tuple[Promise[Any], ...]:
@@ -386,13 +373,7 @@ def promises_asked(text: str, *, share: float) -> tuple[Promise[Any], ...]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         kind, equals, argument = (word.strip() for word in part.partition("="))
         try:
-            made.append(_class_of(kind).asked(argument if equals else None, share=share))
+            made.append(PROMISES.named(kind).asked(argument if equals else None, share=share))
         except ValueError:
             raise CertificateError(f"{argument!r} is no number, in {part!r}") from None
     return promises_from(made)
-
-
-def _class_of(kind: object) -> type[Promise[Any]]:
-    if not isinstance(kind, str) or kind not in _REGISTRY:
-        raise UnknownPromiseError(unknown_kind("promise kind", kind, sorted(_REGISTRY)))
-    return _REGISTRY[kind]
