@@ -27,6 +27,7 @@ __all__ = [
     "binomial_upper_bounds",
     "budget_of",
     "chance_of",
+    "confidence",
     "hoeffding_upper_bound",
     "uniform_weight",
 ]
@@ -301,6 +302,14 @@ def chance_of(labels: int) -> float:
     if labels < 2:
         raise CertificateError(f"there must be two or more labels, not {labels}")
     return 1 - 1 / labels
+
+
+def confidence(delta: float) -> str:
+    """Return ``1 - delta`` in full."""
+    # Enough digits for any double: rounding 1 - 1e-30 to 1 would promise too much.
+    with localcontext() as context:
+        context.prec = 400
+        return f"{1 - Decimal(str(delta)):f}"
 
 
 def _checked_integer(name: str, value: int) -> int:

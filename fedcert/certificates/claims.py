@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedcert.certificates.bounds import binomial_upper_bound, budget_of, uniform_weight
+from fedcert.certificates.bounds import (
+    binomial_upper_bound,
+    budget_of,
+    confidence,
+    uniform_weight,
+)
 from fedcert.errors import CertificateError
 
 __all__ = ["Claim", "certify"]
@@ -44,7 +49,7 @@ class Claim:
             "looked at"
         )
         return (
-            f"With probability at least {1 - self.delta:g} over the draw of the {self.n} "
+            f"With probability at least {confidence(self.delta)} over the draw of the {self.n} "
             f"examples, the classifier's probability of a wrong label on a fresh example is at "
             f"most {self.bound:.6f}: it was wrong on {self.errors} of {self.n}. The examples "
             f"are an i.i.d. sample of what the classifier will meet, all of them count, and "

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert import __version__
+from fedcert.certificates.bounds import confidence
 from fedcert.certificates.living import start_of
 from fedcert.certificates.monitoring import RiskWatch
 from fedcert.certificates.record import Certificate
 from fedcert.certificates.verification import Check
-from fedcert.certificates.wording import confidence
 from fedcert.records import Digest, SignatureText, Signed
 from fedcert.records.signing import public_hex
 

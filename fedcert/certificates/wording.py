@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from decimal import Decimal
 
-from fedcert.certificates.bounds import chance_of
+from fedcert.certificates.bounds import chance_of, confidence
 from fedcert.certificates.promises import share_of
 from fedcert.certificates.randomized import LEAST
 from fedcert.certificates.recipes import LedgerEntry, Recipe
@@ -23,7 +23,6 @@ __all__ = [
     "FIRST_ASSUMPTIONS",
     "TEMPLATES",
     "Template",
-    "confidence",
     "promised",
     "whole_ledger",
 ]
@@ -173,14 +172,6 @@ def _against_chance(bound: float, labels: int) -> str:
     if bound < chance_of(labels):
         return f"{guessing}, so the bound is better than chance."
     return f"{guessing}, so the bound says no more than chance."
-
-
-def confidence(delta: float) -> str:
-    """Return ``1 - delta`` in full."""
-    # Enough digits for any double: rounding 1 - 1e-30 to 1 would promise too much.
-    with localcontext() as context:
-        context.prec = 400
-        return f"{1 - Decimal(str(delta)):f}"
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,7 @@ def _setting(text: str) -> tuple[str, str | bool | int | float]:
 
 def _tell(output: Path, example: Example) -> None:
     from fedcert.certificates import Certificate
+    from fedcert.certificates.bounds import confidence
     from fedcert.protocol.authority import SeedAuthority
 
     run, server = output / "run", output / "server"
@@ -127,7 +128,7 @@ def _tell(output: Path, example: Example) -> None:
         certificate = Certificate.read(path)
         say(
             f"  {client}: n = {certificate.support_size}, error at most "
-            f"{decimal_up(certificate.bound)} with probability {1 - certificate.delta:g}"
+            f"{decimal_up(certificate.bound)} with probability {confidence(certificate.delta)}"
         )
     say(f"run:          {run} (fedcert status tells how it went)")
     say(f"report:       {run / 'report.html'}")

@@ -10,6 +10,7 @@ import typer
 
 from fedcert.cli.console import say
 from fedcert.errors import RefusalError, SettingsError
+from fedcert.reports.formats import decimal_up
 
 __all__ = ["plan"]
 
@@ -53,11 +54,12 @@ def plan(
         return
     say(f"labels:      {row.n}")
     say(f"recipe:      {recipe_name(row.recipe)}")
-    say(f"certificate: {row.mean:.3f} on average over {row.clients} planning clients")
+    say(f"certificate: {decimal_up(row.mean)} on average over {row.clients} planning clients")
     if row.tail is not None:
-        say(f"tail:        {row.tail:.3f} on average over the worst quarter, which chose")
-    say(f"range:       {row.low:.3f} to {row.high:.3f} (10% and 90% quantiles)")
+        tail = decimal_up(row.tail)
+        say(f"tail:        {tail} on average over the worst quarter, which chose")
+    say(f"range:       {decimal_up(row.low)} to {decimal_up(row.high)} (10% and 90% quantiles)")
     for name, value in (row.promised or {}).items():
-        say(f"promised:    {name.replace('_', ' ').replace('.', ', ')} {value:.3f} on average")
+        say(f"promised:    {name.replace('_', ' ').replace('.', ', ')} {value:g} on average")
     if n is not None and n > row.n:
         say(f"{row.n} is the largest size up to {n} that was planned", wrap=True)

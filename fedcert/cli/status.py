@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedcert.cli.console import console, say
-from fedcert.reports.formats import clean_text
+from fedcert.reports.formats import clean_text, decimal_up
 from fedcert.runs.failures import named_clients
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _rows(found: RunStatus) -> list[tuple[str, str]]:
     if found.progress.rounds is not None:
         rows.append(("round", f"{found.progress.round} of {found.progress.rounds}"))
     mean = found.mean_certificate
-    certified = "" if mean is None else f" (mean of this run {mean:.3f})"
+    certified = "" if mean is None else f" (mean of this run {decimal_up(mean)})"
     failed = sum(row["clients"] for row in found.failures)
     return [
         *rows,

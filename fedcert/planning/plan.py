@@ -307,7 +307,7 @@ class Plan:
         best = min(self.rows, key=lambda row: row.aim)
         whose = "" if best.tail is None else " of the worst quarter"
         raise RefusalError(
-            f"no planned size reaches {target:g}: the best mean{whose} is {best.aim:.3f}, with "
+            f"no planned size reaches {target:g}: the best mean{whose} is {best.aim:g}, with "
             f"{best.n} labels"
         )
 

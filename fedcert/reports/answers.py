@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import binom
 
 from fedcert.certificates.bounds import binomial_upper_bound
-from fedcert.reports.formats import percent, percent_brief, plural
+from fedcert.reports.formats import percent, percent_brief, percent_up, plural, sure_of
 from fedcert.reports.results import Client, Results
 from fedcert.reports.summary import Headline
 
@@ -94,7 +94,7 @@ def _mean_with(clients: Sequence[Client], factor: float) -> float:
 
 def _good(results: Results, facts: Headline) -> str:
     assert facts.mean_bound is not None
-    said = f"At most {percent(facts.mean_bound)} wrong is what certificates say on average."
+    said = f"At most {percent_up(facts.mean_bound)} wrong is what certificates say on average."
     if facts.mean_error is not None:
         said += f" On unused test examples it was {percent(facts.mean_error)}"
         said += f", give or take {percent(2 * facts.error_se)}." if facts.error_se else "."
@@ -103,7 +103,7 @@ def _good(results: Results, facts: Headline) -> str:
     if facts.local_bound is not None:
         said += (
             " A client on its own, which trains a head on half of its labels, certifies "
-            f"{percent(facts.local_bound)} with the other half"
+            f"{percent_up(facts.local_bound)} with the other half"
         )
         if facts.local_error is not None:
             said += f", and errs on {percent(facts.local_error)}"
@@ -114,8 +114,7 @@ def _good(results: Results, facts: Headline) -> str:
 def _sure(results: Results, facts: Headline) -> str:
     said = ""
     if facts.delta is not None:
-        confidence = percent_brief(1 - facts.delta)
-        said = f"Each certificate holds with probability {confidence} or more. "
+        said = f"Each certificate holds with probability {sure_of(facts.delta)} or more. "
     if facts.nonvacuous is not None:
         said += f"{facts.nonvacuous} of {facts.clients} say more than guessing. "
     if facts.measured:

@@ -11,20 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 from matplotlib.transforms import offset_copy
 
-from fedcert.reports.formats import percent, percent_brief, shorten
+from fedcert.reports.formats import percent, percent_brief, percent_up, shorten
 from fedcert.reports.svg import COLORS, axes_at, blank_figure, figure_style, to_svg
 
 __all__ = ["Curve", "draw_curves", "spread_apart"]
 
 
 class Curve(NamedTuple):
-    """One line: `spread` is the half-width of the band around it at each point."""
+    """One line: `spread` is the half-width of its band; values of a `bound` are rounded up."""
 
     label: str
     color: str
     points: Sequence[tuple[float, float]]
     spread: Sequence[float] | None = None
     dotted: bool = False
+    bound: bool = False
 
 
 class _Tag(NamedTuple):
@@ -207,14 +208,17 @@ def _tags(
 ) -> list[_Tag]:
     """Say what stands at the end of each line: its name and, given room, its value."""
     solid = [curve for curve in curves if not curve.dotted]
-    ends = [(*curve.points[-1], curve.label, curve.color) for curve in solid]
+    ends = [
+        (*curve.points[-1], curve.label, percent_up if curve.bound else percent, curve.color)
+        for curve in solid
+    ]
     dotted = [curve.points[-1] for curve in curves if curve.dotted]
     if dotted:  # one name for all of them: the color says whose test error it is
         x, y = (sum(values) / len(dotted) for values in zip(*dotted, strict=True))
-        ends.append((x, y, "test error", "muted"))
+        ends.append((x, y, "test error", percent, "muted"))
     tags = [
-        _Tag(x, y, f"{shorten(name, 20)} {percent(y)}" if wide else shorten(name, 12), color)
-        for x, y, name, color in ends
+        _Tag(x, y, f"{shorten(name, 20)} {written(y)}" if wide else shorten(name, 12), color)
+        for x, y, name, written, color in ends
     ]
     if level is not None:
         tags.append(_Tag(None, level[1], f"{level[0]} {percent_brief(level[1])}", "muted"))

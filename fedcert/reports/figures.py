@@ -267,7 +267,7 @@ def bound_by_size(
         color = PALETTE[index % len(PALETTE)]
         ordered = sorted(points, key=lambda point: point.n)
         measured = [(p.n, p.test_error) for p in ordered if p.test_error is not None]
-        curves.append(Curve(recipe, color, [(p.n, p.bound) for p in ordered]))
+        curves.append(Curve(recipe, color, [(p.n, p.bound) for p in ordered], bound=True))
         if measured:
             curves.append(Curve(f"{recipe}, test", color, measured, dotted=True))
     return draw_curves(

@@ -14,6 +14,7 @@ __all__ = [
     "data_size",
     "decimal_up",
     "duration",
+    "may_fail",
     "moment",
     "percent",
     "percent_brief",
@@ -21,6 +22,7 @@ __all__ = [
     "plural",
     "relative_link",
     "shorten",
+    "sure_of",
 ]
 
 MISSING = "\N{EN DASH}"  # what a table shows where nothing was measured
@@ -74,6 +76,28 @@ def percent_up(bound: float | None) -> str:
     ('12.4%', '12.3%')
     """
     return MISSING if bound is None else f"{math.ceil(1000 * bound - 1e-9) / 10:.1f}%"
+
+
+def sure_of(delta: float) -> str:
+    """Print ``1 - delta`` as a percentage, rounded down so as not to promise too much.
+
+    Examples
+    --------
+    >>> sure_of(0.05), sure_of(0.0004)
+    ('95%', '99.9%')
+    """
+    return f"{math.floor(1000 * (1 - delta) + 1e-9) / 10:g}%"
+
+
+def may_fail(delta: float) -> str:
+    """Print a probability of being false as a percentage, rounded up.
+
+    Examples
+    --------
+    >>> may_fail(0.05), may_fail(0.0004)
+    ('5%', '0.1%')
+    """
+    return f"{math.ceil(1000 * delta - 1e-9) / 10:g}%"
 
 
 def decimal_up(bound: float, places: int = 3) -> str:

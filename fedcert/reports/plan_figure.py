@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from fedcert.reports.formats import percent, percent_brief, plural, shorten
+from fedcert.reports.formats import percent_brief, percent_up, plural, shorten
 from fedcert.reports.svg import COLORS, WIDE, axes_at, blank_figure, figure_style, to_svg
 
 __all__ = ["PlannedBand", "planned_by_size"]
@@ -87,7 +87,7 @@ def _draw_row(axes: Axes, y: int, row: PlannedBand, *, characters: int) -> None:
         markeredgewidth=3,
     )
     axes.annotate(
-        percent(row.mean),
+        percent_up(row.mean),
         (max(row.high, row.mean), y),
         xytext=(9, 0),
         textcoords="offset points",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import stdev
 
-from fedcert.reports.formats import percent_brief, plural
+from fedcert.reports.formats import may_fail, plural
 from fedcert.reports.results import Results
 
 __all__ = ["Headline", "alerts", "headline"]
@@ -98,7 +98,7 @@ def alerts(results: Results, figures: Headline) -> list[str]:
         found.append(
             f"For {plural(figures.above, 'client')} of {figures.measured} the test error "
             "exceeds the certificate; on average at most "
-            f"{percent_brief(results.delta)} should."
+            f"{may_fail(results.delta)} should."
         )
     if results.failures:
         failed = sum(failure.clients for failure in results.failures)

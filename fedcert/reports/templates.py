@@ -24,12 +24,14 @@ def environment() -> Environment:
         "count",
         "data_size",
         "duration",
+        "may_fail",
         "moment",
         "percent",
         "percent_brief",
         "percent_up",
         "plural",
         "relative_link",
+        "sure_of",
     ):
         templates.filters[name] = getattr(formats, name)
     return templates

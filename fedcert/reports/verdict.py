@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedcert.reports.formats import percent, plural
+from fedcert.reports.formats import percent, percent_up, plural
 from fedcert.reports.results import Results
 from fedcert.reports.summary import Headline
 
@@ -39,11 +39,11 @@ def _usable(results: Results, figures: Headline) -> str:
     below = f"{figures.nonvacuous} of {plural(figures.clients, 'new client')}"
     if bound < chance and 2 * figures.nonvacuous >= figures.clients:
         return (
-            f"Usable: certificates are {percent(bound)} on average, and for {below} below the "
-            f"{percent(chance)} of guessing."
+            f"Usable: certificates are {percent_up(bound)} on average, and for {below} below "
+            f"the {percent(chance)} of guessing."
         )
     return (
-        f"Not usable: certificates are {percent(bound)} on average where guessing is wrong "
+        f"Not usable: certificates are {percent_up(bound)} on average where guessing is wrong "
         f"{percent(chance)} of the time, and for {below} below that. More labels of each new "
         "client (certificate.support_size) or more upstream clients lower them."
     )
@@ -55,7 +55,7 @@ def _pays(results: Results, figures: Headline) -> str:
         return ""
     alone = (
         "a head trained on half of the same labels, with no federation, and certified on the "
-        f"other half comes to {percent(figures.local_bound)}"
+        f"other half comes to {percent_up(figures.local_bound)}"
     )
     if len(pairs) == 1:
         return f"Whether the federation pays, one client cannot tell: {alone}."

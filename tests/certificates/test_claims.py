@@ -34,3 +34,7 @@ def test_it_is_the_bound_of_a_union(errors: int, n: int, candidates: int) -> Non
 def test_impossible_counts_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(CertificateError):
         certify(**wrong)  # type: ignore[arg-type]
+
+
+def test_no_confidence_is_rounded_up_to_certainty() -> None:
+    assert "at least 0.99999999 over" in certify(0, 64, delta=1e-8).statement

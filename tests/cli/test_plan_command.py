@@ -33,7 +33,7 @@ def test_it_says_how_many_labels_a_target_takes(run: Run, planned: Path) -> None
         "labels:      64",
         "recipe:      posterior_split 0.5",
         "certificate: 0.200 on average over 6 planning clients",
-        "range:       0.123 to 0.300 (10% and 90% quantiles)",
+        "range:       0.124 to 0.300 (10% and 90% quantiles)",
     ]
 
 
@@ -65,7 +65,7 @@ def test_json_holds_the_row_and_nothing_else(run: Run, planned: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--target", 0.1], "no planned size reaches 0.1: the best mean is 0.200, with 64"),
+        (["--target", 0.1], "no planned size reaches 0.1: the best mean is 0.2, with 64"),
         (["--n", 15], "nothing was planned for 15 examples; the smallest size is 16"),
         (["--n", 0], "--n must be at least 1, not 0"),
         (["--target", 0], "--target must lie between 0 and 1, not 0"),

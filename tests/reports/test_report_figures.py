@@ -122,6 +122,19 @@ def test_a_printed_bound_is_never_below_the_bound(bound: float) -> None:
         assert bound - 1e-11 <= printed <= bound + 10**-places + 1e-11
 
 
+@given(st.floats(1e-12, 1, exclude_max=True))
+def test_a_printed_confidence_is_never_above_the_confidence(delta: float) -> None:
+    assert float(formats.sure_of(delta).rstrip("%")) / 100 <= 1 - delta + 1e-11
+    assert float(formats.may_fail(delta).rstrip("%")) / 100 >= delta - 1e-11
+
+
+@pytest.mark.parametrize("bound", [0.2041, 0.2049])
+def test_a_bound_that_a_line_ends_with_is_rounded_up(bound: float) -> None:
+    drawn = figures.bound_by_size({"split": [SizeAndBound(64, bound, 0.0512)]}, chance=0.5)
+    assert "split 20.5%" in drawn
+    assert "test error 5.1%" in drawn
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [(0, "0 B"), (999, "999 B"), (1290, "1.3 kB"), (90_000, "90.0 kB"), (999_600, "1.0 MB"),

@@ -181,8 +181,17 @@ def test_the_table_says_what_was_verified(results: dict[str, Any]) -> None:
 
 
 def test_certificates_are_rounded_up(results: dict[str, Any]) -> None:
-    results["clients"] = [{"client": "c", "n": 16, "bound": 0.20001}]
-    assert "20.1%" in words(results)
+    results["clients"] = [{"client": "c", "n": 16, "bound": 0.20001, "local_bound": 0.30001}]
+    results["bound_by_n"] = [{"recipe": "union", "n": 16, "bound": 0.20001}]
+    planned = {"n": 16, "recipe": "union", "clients": 4}
+    results["plan"] = [planned | dict.fromkeys(("mean", "low", "high", "tail"), 0.20001)]
+    results["delta"] = 0.0004
+    results["profiles"] = []
+    page = words(results)
+    assert page.count("20.1%") >= 9
+    assert "20.0%" not in page
+    assert "30.1%" in page
+    assert "each at 99.9% confidence" in page
 
 
 def test_problems_stand_at_the_top(results: dict[str, Any]) -> None:

@@ -68,8 +68,8 @@ class AbstentionOutcome(Outcome):
         if self.wrong_at_most is None:
             return f"only {self.judged} answers, too few to say anything of them"
         return (
-            f"at most {self.wrong_at_most:.4f} wrong among the answered ({self.wrong} of "
-            f"{self.judged}), at least {self.answered_at_least:.4f} answered"
+            f"at most {self.wrong_at_most:.6f} wrong among the answered ({self.wrong} of "
+            f"{self.judged}), at least {self.answered_at_least:.6f} answered"
         )
 
     def answers_above(self) -> float | None:

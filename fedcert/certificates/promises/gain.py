@@ -44,7 +44,7 @@ class GainOutcome(Outcome):
         """Return the outcome in a few words."""
         helps = "helps" if self.at_least > 0 else "is not shown to help"
         return (
-            f"personalizing {helps}: accuracy changes by at least {self.at_least:+.4f} "
+            f"personalizing {helps}: accuracy changes by at least {self.at_least:+.6f} "
             f"({self.won} won, {self.lost} lost)"
         )
 

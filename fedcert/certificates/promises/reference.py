@@ -36,7 +36,7 @@ class ReferenceOutcome(Outcome):
     def row(self) -> str:
         """Return the outcome in a few words."""
         return (
-            f"on the reference sample at most {self.at_most:.4f} "
+            f"on the reference sample at most {self.at_most:.6f} "
             f"({self.errors} errors on {self.trials})"
         )
 

@@ -33,7 +33,7 @@ class SetsOutcome(Outcome):
 
     def row(self) -> str:
         """Return the outcome in a few words."""
-        return f"at most {self.missed_at_most:.4f} of the sets miss ({self.missed} did)"
+        return f"at most {self.missed_at_most:.6f} of the sets miss ({self.missed} did)"
 
 
 @register_promise

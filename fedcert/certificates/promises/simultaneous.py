@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedcert.certificates.bounds import confidence
 from fedcert.certificates.promises.base import Ground, Outcome, Promise, register_promise
 from fedcert.certificates.promises.evidence import Evidence
 from fedcert.errors import CertificateError
@@ -110,7 +111,7 @@ class SimultaneousPromise(Promise[SimultaneousOutcome]):
         """
         return (
             f"It holds together with the certificates of the other clients: with probability "
-            f"at least {1 - self.delta:g} all of them are true at once, where the server "
+            f"at least {confidence(self.delta)} all of them are true at once, where the server "
             f"serves this bundle to {self.clients} clients at most, each at an equal share of "
             f"{self.delta:g}."
         )
