@@ -12,6 +12,7 @@ from fedcert.adapters import AdaptedModel
 from fedcert.atomic import replaced_folder
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
+from fedcert.certificates.by_label import ERRORS_FILE
 from fedcert.clients.node import Node
 from fedcert.data.examples import Examples
 from fedcert.errors import BundleError, CertificateError
@@ -95,6 +96,8 @@ def _keep_earlier(node: Node, grant: SeedGrant) -> None:
     with replaced_folder(node.folder / "earlier" / earlier.digest[:16]) as staging:
         shutil.copytree(adapter, staging / "adapter")
         shutil.copy(made, staging)
+        if (note := node.folder / ERRORS_FILE).is_file():
+            shutil.copy(note, staging)
 
 
 def _kept(node: Node) -> Path:

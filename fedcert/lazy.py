@@ -31,7 +31,12 @@ def exporting(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
 
     def find(name: str) -> Any:
         if name not in places:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            # With name and module Python says "Did you mean ...".
+            raise AttributeError(
+                f"module {package!r} has no attribute {name!r}",
+                name=name,
+                obj=sys.modules[package],
+            )
         value = getattr(import_module(places[name]), name)
         setattr(sys.modules[package], name, value)
         return value

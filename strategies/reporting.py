@@ -18,6 +18,7 @@ from fedcert.adapters import PrefixCache
 from fedcert.atomic import write_json
 from fedcert.bundles import Bundle
 from fedcert.canonical import sha256_hex
+from fedcert.certificates.by_label import read_by_label
 from fedcert.data.examples import Examples
 from fedcert.errors import FedcertError
 from fedcert.fitting import FittedPrior
@@ -192,6 +193,7 @@ def _client_row(outcome: Outcome, client: str, output: Path) -> dict[str, Any]:
     )
     page = record.with_suffix(".html")
     write_certificate_page(certificate, page)
+    by_label = read_by_label(record.parent, certificate)
     return {
         "client": client,
         "n": certificate.support_size,
@@ -207,6 +209,7 @@ def _client_row(outcome: Outcome, client: str, output: Path) -> dict[str, Any]:
         "certificate": record.relative_to(output).as_posix(),
         "page": page.relative_to(output).as_posix(),
         "verified": report.passed,
+        "errors_by_label": by_label and {name: list(pair) for name, pair in by_label.items()},
     }
 
 

@@ -159,6 +159,7 @@ def personalize(
     first, send the commitment to the server, and give its answer as `--seed`.
     """
     from fedcert.certificates import check_client
+    from fedcert.certificates.by_label import describe_by_label
     from fedcert.devices import describe_device, resolve_device
     from fedcert.personalization import personalize as run
     from fedcert.personalization.memory import MemoryPlan
@@ -205,6 +206,9 @@ def personalize(
         return
     say(certificate.statement, wrap=True)
     say(f"bound:       {decimal_up(certificate.bound, 4)} (delta {certificate.delta:g})")
+    if result.errors_by_label is not None:
+        told = describe_by_label(result.errors_by_label)
+        say(f"by label:    {told} (errors that were counted; the bound is for all together)")
     for outcome in certificate.promises or ():
         say(f"{outcome.kind + ':':<12} {outcome.row()}")
     say(f"device:      {describe_device(place)}")

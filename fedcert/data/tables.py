@@ -28,6 +28,7 @@ __all__ = ["FILE_TYPES", "Columns", "read_columns", "require_columns"]
 # An image may have a column for each value; nobody wants to read all of them in a message.
 _MOST_NAMED = 10
 _DELIMITERS = (",", ";", "\t")
+_PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -314,12 +315,25 @@ FILE_TYPES = (".csv", ".tsv", *_READERS)
 
 
 def _saved(source: str, columns: list[str], *, split: str) -> Columns:
+    _refuse_pictures(Path(source))
     datasets = _optional("datasets", source)
     try:
         found = datasets.load_from_disk(source)
     except Exception as error:  # `datasets` raises many types
         raise DataError(f"{source}: not a folder that `datasets` saved ({error})") from error
     return _from_dataset(source, found, columns, split)
+
+
+def _refuse_pictures(folder: Path) -> None:
+    """Raise `DataError` for a folder of pictures: `datasets` saves no such folder."""
+    picture = next(
+        (file for file in folder.rglob("*") if file.suffix.lower() in _PICTURES), None
+    )
+    if picture is not None:
+        raise DataError(
+            f"{folder}: a folder of pictures ({picture.relative_to(folder)}); make one .npz "
+            "file of them, with input, label, and client: docs/own.md has the lines"
+        )
 
 
 def _hub(source: str, columns: list[str], *, split: str) -> Columns:

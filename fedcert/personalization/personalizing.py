@@ -29,6 +29,12 @@ from fedcert.certificates import (
     issue,
     verify_record,
 )
+from fedcert.certificates.by_label import (
+    ErrorsByLabel,
+    count_by_label,
+    read_by_label,
+    write_by_label,
+)
 from fedcert.data.examples import Examples
 from fedcert.data.identity import in_drawn_order
 from fedcert.errors import (
@@ -69,11 +75,15 @@ class Personalization:
         A PEFT adapter folder.
     seconds : float
         Wall time from examples to certificate.
+    errors_by_label : Mapping or None
+        By label, how many of its certifying examples were wrong, and how many there were:
+        counts, which nothing certifies. None if the certificate was made before, elsewhere.
     """
 
     certificate: Certificate
     adapter: Path
     seconds: float
+    errors_by_label: ErrorsByLabel | None = None
 
 
 def personalize(
@@ -109,7 +119,7 @@ def personalize(
     key : Ed25519PrivateKey
         Signs the certificate.
     folder : Path
-        Gets ``adapter/`` and ``certificate.json``.
+        Gets ``adapter/``, ``certificate.json``, and a note of the errors by label.
     precision, compile_stacked
         How candidates are ranked, see `BatchedScorer`. A recipe that does not pay for its
         choice ranks in float32, so that a verifier can choose again.
@@ -194,11 +204,11 @@ def personalize(
         recipe, seed = grant.recipe, grant.seed
         check_size(names, recipe, len(examples))
         if (made := _made_before(folder, grant)) is not None:
-            return Personalization(made, folder / "adapter", time.perf_counter() - started)
+            return _handed_out(made, folder, started)
     support = examples.multiset_digest(seed)
     if state is not None and (kept := state.certificate(support)) is not None:
         _hand_out_again(kept, bundle, model, folder)
-        return Personalization(kept, folder / "adapter", time.perf_counter() - started)
+        return _handed_out(kept, folder, started)
     ordered = in_drawn_order(examples, seed)
     tolerance = recipe.margin_tolerance
     scorer = BatchedScorer(
@@ -276,8 +286,20 @@ def personalize(
         )
         if state is not None:
             state.keep(certificate)
+        # Before the record: a note that fits no record is not read.
+        counts = count_by_label(certifying.labels, wrong, names)
+        write_by_label(folder, certificate, counts)
         certificate.write(folder / "certificate.json")
-    return Personalization(certificate, folder / "adapter", time.perf_counter() - started)
+    return _handed_out(certificate, folder, started)
+
+
+def _handed_out(certificate: Certificate, folder: Path, started: float) -> Personalization:
+    return Personalization(
+        certificate,
+        folder / "adapter",
+        time.perf_counter() - started,
+        read_by_label(folder, certificate),
+    )
 
 
 def _export(bundle: Bundle, model: AdaptedModel, vector: FloatArray, folder: Path) -> str:

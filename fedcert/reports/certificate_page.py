@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedcert.atomic import write_atomically
 from fedcert.certificates import Certificate
+from fedcert.certificates.by_label import ErrorsByLabel, describe_by_label, read_by_label
 from fedcert.reports.colors import COLORS
 from fedcert.reports.templates import environment
 
@@ -16,7 +17,11 @@ __all__ = ["render_certificate", "write_certificate_page"]
 
 
 def render_certificate(
-    certificate: Certificate, *, record: str = "certificate.json", date: str = ""
+    certificate: Certificate,
+    *,
+    record: str = "certificate.json",
+    date: str = "",
+    by_label: ErrorsByLabel | None = None,
 ) -> str:
     """Return a certificate as one self-contained HTML page, in the record's own words.
 
@@ -30,6 +35,8 @@ def render_certificate(
         The name of its file, which stands beside the page.
     date : str (default: "")
         When its file was written. A record holds no date, and nobody signed this one.
+    by_label : Mapping, optional
+        The errors of each label, as the client counted them.
 
     Returns
     -------
@@ -46,6 +53,7 @@ def render_certificate(
             digests=asdict(certificate.digests),
             record=record,
             date=date,
+            by_label=None if by_label is None else describe_by_label(by_label),
             colors=COLORS,
         )
     )
@@ -69,7 +77,10 @@ def write_certificate_page(
     record = record or path.with_suffix(".json")
     written = datetime.fromtimestamp(record.stat().st_mtime, UTC)
     page = render_certificate(
-        certificate, record=record.name, date=written.strftime("%Y-%m-%d %H:%M UTC")
+        certificate,
+        record=record.name,
+        date=written.strftime("%Y-%m-%d %H:%M UTC"),
+        by_label=read_by_label(record.parent, certificate),
     )
     write_atomically(path, page.encode())
 

@@ -84,6 +84,7 @@ class Client(_Record):
     local_bound: Share | None = None
     local_error: Share | None = None
     elsewhere_error: Share | None = None
+    errors_by_label: Table[Text, tuple[int, int]] = {}
 
 
 class BoundByN(_Record):

@@ -9,7 +9,7 @@ from statistics import stdev
 from fedcert.reports.formats import may_fail, plural
 from fedcert.reports.results import Results
 
-__all__ = ["Headline", "alerts", "headline"]
+__all__ = ["Headline", "alerts", "errors_by_label", "headline"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,16 @@ def alerts(results: Results, figures: Headline) -> list[str]:
         failed = sum(failure.clients for failure in results.failures)
         found.append(f"{plural(failed, 'client')} failed during the run; the causes are below.")
     return found
+
+
+def errors_by_label(results: Results) -> dict[str, tuple[int, int]]:
+    """Add up, by label, the wrong examples among those that certified, and all of them."""
+    added: dict[str, tuple[int, int]] = {}
+    for client in results.clients:
+        for label, (wrong, every) in client.errors_by_label.items():
+            before = added.get(label, (0, 0))
+            added[label] = before[0] + wrong, before[1] + every
+    return added
 
 
 def _mean(values: Iterable[float]) -> float | None:

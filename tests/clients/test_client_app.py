@@ -266,7 +266,8 @@ def test_keys_and_files_are_where_the_nodes_configuration_says(
     assert (own / "certificate.json").is_file()
     assert (own / "adapter" / "adapter_model.safetensors").is_file()
     assert (state / "spent.sqlite").is_file()
-    assert {path.name for path in own.iterdir()} == {"adapter", "certificate.json"}
+    made = {"adapter", "certificate.json", "errors-by-label.json"}
+    assert {path.name for path in own.iterdir()} == made
     assert not (tmp_path / "run").exists()
 
 

@@ -116,3 +116,13 @@ def test_unequal_lengths_and_missing_files(tmp_path: Path) -> None:
         read_columns(str(tmp_path / "t.npz"), ["text", "label"])
     with pytest.raises(DataError, match="no such file"):
         read_columns(str(tmp_path / "none.csv"), ["text"])
+
+
+def test_a_folder_of_pictures_is_told_what_to_become(tmp_path: Path) -> None:
+    picture = tmp_path / "photos" / "crack" / "1.PNG"
+    picture.parent.mkdir(parents=True)
+    picture.touch()
+    with pytest.raises(
+        DataError, match=r"photos: a folder of pictures \(crack.1\.PNG\).*\.npz"
+    ):
+        read_columns(str(tmp_path / "photos"), ["input"])

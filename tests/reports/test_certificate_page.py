@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedcert.certificates import Certificate
+from fedcert.certificates.by_label import write_by_label
 from fedcert.reports.certificate_page import render_certificate, write_certificate_page
 
 BLESSED = Path(__file__).parents[1] / "certificates" / "blessed"
@@ -63,3 +64,18 @@ def test_digests_stand_in_the_table_and_not_in_the_claim() -> None:
     claim = page[page.index("</h1>") : page.index("<h2>")]
     assert re.search(r"[0-9a-f]{13}", claim) is None
     assert page.count(certificate.digests.bundle) == 1
+
+
+def test_errors_by_label_are_counts_and_said_to_certify_nothing(tmp_path: Path) -> None:
+    certificate = _certificate()
+    record = tmp_path / "certificate.json"
+    certificate.write(record)
+    page = tmp_path / "certificate.html"
+    write_certificate_page(certificate, page)
+    assert "errors by label" not in page.read_text(encoding="utf-8")
+    counts = {"<mine>": (certificate.errors, certificate.certified_on)}
+    write_by_label(tmp_path, certificate, counts)
+    write_certificate_page(certificate, page)
+    text = page.read_text(encoding="utf-8")
+    assert f"&lt;mine&gt; {certificate.errors} of {certificate.certified_on}" in text
+    assert "for all labels together, and for no single one" in text

@@ -302,3 +302,15 @@ def test_write_report_replaces_the_file_only_on_success(
         write_report({**results, "format": "other"}, path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+
+
+def test_errors_by_label_are_added_up_beside_the_data(results: dict[str, Any]) -> None:
+    results["data"] = {"labels": {"new clients": {"other": 30, "mine": 10}}}
+    assert "errors counted" not in words(results)
+    results["clients"][0]["errors_by_label"] = {"mine": [2, 5]}
+    results["clients"][1]["errors_by_label"] = {"mine": [1, 4], "other": [0, 3]}
+    results["clients"][2]["errors_by_label"] = None
+    page = words(results)
+    assert "mine 10 3 of 9" in page
+    assert "other 30 0 of 3" in page
+    assert "which nothing certifies for a single label" in page
