@@ -34,7 +34,7 @@ from fedcert.simulations.benchmarks.federations import (
     remembered,
 )
 from fedcert.simulations.benchmarks.launched_page import launched_figures, launched_page
-from fedcert.simulations.benchmarks.publishing import publish, kept_record, say
+from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.simulating import simulate
 from fedcert.strategies.elsewhere import errors_elsewhere
