@@ -1,4 +1,4 @@
-"""``make bench-all``: run every benchmark, and list them in docs/evidence.md.
+"""``make bench-all``: run every benchmark, and render what rests on several of them.
 
 With ``--resume`` those are skipped whose figures are all of the code that is here. Each
 benchmark also goes on by itself where it stopped.
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedcert.simulations.benchmarks.choosing_page import choosing_page
 from fedcert.simulations.benchmarks.provenance import landed_with, unchanged_since
 from fedcert.simulations.benchmarks.publishing import (
     has_page,
@@ -24,8 +25,6 @@ from fedcert.simulations.benchmarks.publishing import (
 )
 
 __all__ = ["BENCHMARKS", "Benchmark", "evidence_page", "is_current", "main"]
-
-_PAGE = "evidence.md"
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="bench-all", description=__doc__)
     parser.add_argument("--resume", action="store_true", help="skip what is up to date")
     parser.add_argument("--only", nargs="+", choices=[one.name for one in BENCHMARKS])
-    parser.add_argument("--page", action="store_true", help="render the page, measure nothing")
+    parser.add_argument("--page", action="store_true", help="render the pages, measure nothing")
     options = parser.parse_args(arguments)
     failed = [] if options.page else list(_run(options.only, resume=options.resume))
-    say(f"wrote {write_page(_PAGE, evidence_page())}")
+    records = {name: record_of(name) for name in ("named", "certificates", "methods", "sweeps")}
+    pages = {"evidence.md": evidence_page(), "which-recipe.md": choosing_page(records)}
+    for path, text in pages.items():
+        say(f"wrote {write_page(path, text)}")
     if failed:
         sys.exit(f"error: these failed: {', '.join(failed)}; --resume goes on with them")
 
