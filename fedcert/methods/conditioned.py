@@ -160,19 +160,7 @@ class ConditionedMethod(AdapterMethod):
     def learned(self, prior: PointPrior, model: AdaptedModel, examples: Examples) -> FloatArray:
         """Let the net read the choosing inputs, and train what it says.
 
-        Parameters
-        ----------
-        prior : PointPrior
-            The adapter, with the net beside it.
-        model : AdaptedModel
-            The client's.
-        examples : Examples
-            The choosing examples.
-
-        Returns
-        -------
-        numpy.ndarray
-            Float64, shape ``(d,)``; the shared adapter where fewer than two labels are seen.
+        Where fewer than two labels are seen the shared adapter stays as it is.
         """
         if len(np.unique(examples.labels)) < 2:
             return prior.center()

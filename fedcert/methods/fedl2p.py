@@ -90,18 +90,7 @@ class FedL2P(ConditionedMethod):
         *,
         seed: int,
     ) -> tuple[State, Mapping[str, float]]:
-        """Lower the loss on held-out examples after training on the others.
-
-        Parameters
-        ----------
-        net, condition, center, model, examples, seed
-            As in `ConditionedMethod.trained_net`.
-
-        Returns
-        -------
-        tuple
-            The net, and the loss on the held-out examples before and after.
-        """
+        """Lower the loss on held-out examples after training on the others."""
         weights, examples = tensors_of(net), examples.usable
         order = keyed_generator("held out", seed).permutation(len(examples))
         held = max(1, round(_HELD_OUT * len(examples)))
@@ -140,15 +129,7 @@ class FedL2P(ConditionedMethod):
     ) -> FloatArray:
         """Train from the shared adapter at the rates that the net says.
 
-        Parameters
-        ----------
-        net, condition, center, model, examples
-            As in `ConditionedMethod.personalized`.
-
-        Returns
-        -------
-        numpy.ndarray
-            Float64, shape ``(d,)``; the shared adapter, should training blow up.
+        Should training blow up, the shared adapter stays as it is.
         """
         with torch.no_grad():
             rates = self._rates(model.space, tensors_of(net), condition).to(model.device)

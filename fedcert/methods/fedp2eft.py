@@ -258,18 +258,7 @@ class FedP2EFT(GatedMethod, ConditionedMethod):
         *,
         seed: int,
     ) -> tuple[State, Mapping[str, float]]:
-        """Find this client's gates from what the net says, and move the net to them.
-
-        Parameters
-        ----------
-        net, condition, center, model, examples, seed
-            As in `ConditionedMethod.trained_net`.
-
-        Returns
-        -------
-        tuple
-            The net, and its distance from the client's gates before and after.
-        """
+        """Find this client's gates from what the net says, and move the net to them."""
         weights, inputs = tensors_of(net), torch.from_numpy(condition)
         with torch.no_grad():
             said = clamp_passing(_gates_of(weights, inputs)).double().numpy()
@@ -295,18 +284,7 @@ class FedP2EFT(GatedMethod, ConditionedMethod):
         model: AdaptedModel,
         examples: Examples,
     ) -> FloatArray:
-        """Fine-tune under the gates that the budget keeps of what the net says.
-
-        Parameters
-        ----------
-        net, condition, center, model, examples
-            As in `ConditionedMethod.personalized`.
-
-        Returns
-        -------
-        numpy.ndarray
-            Float64, shape ``(d,)``.
-        """
+        """Fine-tune under the gates that the budget keeps of what the net says."""
         return self.under(self.said(net, condition), center, model, examples)
 
     def said(self, net: State, condition: npt.NDArray[np.float32]) -> FloatArray:

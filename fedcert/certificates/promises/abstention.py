@@ -158,20 +158,7 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
     ) -> AbstentionOutcome:
         """Count the answers and the wrong ones among them.
 
-        Parameters
-        ----------
-        evidence : Evidence
-            What the certified adapter answers.
-        chosen : float or None
-            The threshold; None has the certifying examples choose one of `THRESHOLDS`, and
-            pay for all.
-        ground : Ground
-            What the promise stands on.
-
-        Returns
-        -------
-        AbstentionOutcome
-            The counts and the bounds.
+        Without a threshold the certifying examples choose one of `THRESHOLDS`, and pay for all.
         """
         if chosen is None:
             chosen = self._best(THRESHOLDS, evidence.certifying, evidence, ground)
@@ -186,20 +173,7 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
         return self.bound(outcome, ground)
 
     def bound(self, outcome: AbstentionOutcome, ground: Ground) -> AbstentionOutcome:
-        """Return an outcome with its bounds computed again from its counts.
-
-        Parameters
-        ----------
-        outcome : AbstentionOutcome
-            With its counts.
-        ground : Ground
-            What the promise stands on.
-
-        Raises
-        ------
-        CertificateError
-            If the counts are impossible, or the threshold is none that could be chosen.
-        """
+        """Return an outcome with its bounds computed again from its counts."""
         answered, judged, wrong = outcome.answered, outcome.judged, outcome.wrong
         if not (wrong <= judged <= ground.trials and answered <= judged):
             # An answer beyond doubt is judged, whether it is wrong or right.
@@ -225,22 +199,7 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
         )
 
     def recount(self, outcome: AbstentionOutcome, evidence: Evidence, ground: Ground) -> None:
-        """Check an outcome against the examples: the threshold up to rounding, the counts.
-
-        Parameters
-        ----------
-        outcome : AbstentionOutcome
-            What a certificate says.
-        evidence : Evidence
-            What the certified adapter answers.
-        ground : Ground
-            What the promise stands on.
-
-        Raises
-        ------
-        CertificateError
-            If the examples choose another threshold, or give other counts.
-        """
+        """Check an outcome against the examples: the threshold up to rounding, the counts."""
         chosen = self.choose(evidence, ground)
         if chosen is not None and abs(chosen - outcome.threshold) > _NEAR:
             raise CertificateError(
@@ -255,17 +214,7 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
             )
 
     def check_beside(self, outcome: AbstentionOutcome, *, errors: int, trials: int) -> None:
-        """Raise `CertificateError` if there are more wrong answers than wrong labels.
-
-        Parameters
-        ----------
-        outcome : AbstentionOutcome
-            What was counted.
-        errors : int
-            Wrong labels among the certifying examples.
-        trials : int
-            Number of certifying examples, m.
-        """
+        """Raise `CertificateError` if there are more wrong answers than wrong labels."""
         right = outcome.judged - outcome.wrong
         if outcome.wrong > errors or right > trials - errors:
             raise CertificateError(
@@ -281,15 +230,7 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
         )
 
     def words(self, outcome: AbstentionOutcome, ground: Ground) -> str:
-        """Say when it answers, how often, and how often it is wrong then.
-
-        Parameters
-        ----------
-        outcome : AbstentionOutcome
-            What was counted.
-        ground : Ground
-            What the promise stands on.
-        """
+        """Say when it answers, how often, and how often it is wrong then."""
         if self.threshold is not None:
             chosen = "a threshold fixed beforehand"
         elif ground.chosen_on:

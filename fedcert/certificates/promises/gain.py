@@ -94,22 +94,7 @@ class GainPromise(Promise[GainOutcome]):
             )
 
     def count(self, evidence: Evidence, chosen: None, ground: Ground) -> GainOutcome:
-        """Count the examples won and lost; where rounding could decide, against the adapter.
-
-        Parameters
-        ----------
-        evidence : Evidence
-            What the certified adapter and the rival answer.
-        chosen : None
-            Nothing is chosen.
-        ground : Ground
-            What the promise stands on.
-
-        Returns
-        -------
-        GainOutcome
-            The counts and the limit.
-        """
+        """Count the examples won and lost; where rounding could decide, against the adapter."""
         tolerance = evidence.tolerance
         own, other = evidence.certifying.leads, evidence.of(self.over).leads
         won = (own > tolerance) & (other < -tolerance)
@@ -118,20 +103,7 @@ class GainPromise(Promise[GainOutcome]):
         return self.bound(outcome, ground)
 
     def bound(self, outcome: GainOutcome, ground: Ground) -> GainOutcome:
-        """Return an outcome with its limit computed again from its counts.
-
-        Parameters
-        ----------
-        outcome : GainOutcome
-            With its counts.
-        ground : Ground
-            What the promise stands on.
-
-        Raises
-        ------
-        CertificateError
-            If the counts are impossible.
-        """
+        """Return an outcome with its limit computed again from its counts."""
         if outcome.won + outcome.lost > ground.trials:
             raise CertificateError(
                 f"{outcome.won} examples won and {outcome.lost} lost of {ground.trials} cannot "
@@ -144,17 +116,7 @@ class GainPromise(Promise[GainOutcome]):
         return replace(outcome, at_least=at_least)
 
     def check_beside(self, outcome: GainOutcome, *, errors: int, trials: int) -> None:
-        """Raise `CertificateError` if more is won than is right, or lost than is wrong.
-
-        Parameters
-        ----------
-        outcome : GainOutcome
-            What was counted.
-        errors : int
-            Wrong labels among the certifying examples.
-        trials : int
-            Number of certifying examples, m.
-        """
+        """Raise `CertificateError` if more is won than is right, or lost than is wrong."""
         if outcome.won > trials - errors or outcome.lost > errors:
             raise CertificateError(
                 f"{outcome.won} examples won and {outcome.lost} lost do not go with {errors} "
@@ -169,15 +131,7 @@ class GainPromise(Promise[GainOutcome]):
         )
 
     def words(self, outcome: GainOutcome, ground: Ground) -> str:
-        """Say whether personalizing helps this client, and by how much.
-
-        Parameters
-        ----------
-        outcome : GainOutcome
-            What was counted.
-        ground : Ground
-            What the promise stands on.
-        """
+        """Say whether personalizing helps this client, and by how much."""
         verdict = (
             "Personalizing helps this client"
             if outcome.at_least > 0

@@ -65,42 +65,14 @@ class ReferencePromise(Promise[ReferenceOutcome]):
             )
 
     def count(self, evidence: Evidence, chosen: None, ground: Ground) -> ReferenceOutcome:
-        """Count the errors on the bundle's reference sample.
-
-        Parameters
-        ----------
-        evidence : Evidence
-            What the certified adapter answers there.
-        chosen : None
-            Nothing is chosen.
-        ground : Ground
-            What the promise stands on.
-
-        Returns
-        -------
-        ReferenceOutcome
-            The count and the bound.
-        """
+        """Count the errors on the bundle's reference sample."""
         answers = evidence.reference
         errors = int((answers.leads <= evidence.tolerance).sum())
         outcome = ReferenceOutcome(errors=errors, trials=len(answers), at_most=1.0)
         return self.bound(outcome, ground)
 
     def bound(self, outcome: ReferenceOutcome, ground: Ground) -> ReferenceOutcome:
-        """Return an outcome with its bound computed again from its count.
-
-        Parameters
-        ----------
-        outcome : ReferenceOutcome
-            With its count.
-        ground : Ground
-            What the promise stands on.
-
-        Raises
-        ------
-        CertificateError
-            If the count is impossible.
-        """
+        """Return an outcome with its bound computed again from its count."""
         at_most = binomial_upper_bound(outcome.errors, outcome.trials, ground.public_budget)
         return replace(outcome, at_most=at_most)
 
@@ -109,15 +81,7 @@ class ReferencePromise(Promise[ReferenceOutcome]):
         return "bound the error on the bundle's reference sample"
 
     def words(self, outcome: ReferenceOutcome, ground: Ground) -> str:
-        """Say what the adapter still knows, and what that takes for granted.
-
-        Parameters
-        ----------
-        outcome : ReferenceOutcome
-            What was counted.
-        ground : Ground
-            What the promise stands on.
-        """
+        """Say what the adapter still knows, and what that takes for granted."""
         looked = (
             "The adapter was refined, and no draw: this takes for granted that it was made "
             "without a look at the sample."

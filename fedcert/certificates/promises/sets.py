@@ -72,22 +72,7 @@ class SetsPromise(Promise[SetsOutcome]):
             )
 
     def count(self, evidence: Evidence, chosen: None, ground: Ground) -> SetsOutcome:
-        """Count the sets that miss.
-
-        Parameters
-        ----------
-        evidence : Evidence
-            What the certified adapter answers.
-        chosen : None
-            Nothing is chosen.
-        ground : Ground
-            What the promise stands on.
-
-        Returns
-        -------
-        SetsOutcome
-            The count and the bound.
-        """
+        """Count the sets that miss."""
         answers = evidence.certifying
         if self.size >= answers.logits.shape[1]:
             leads = answers.leads  # a client with few labels of its own: one that fails misses
@@ -97,35 +82,12 @@ class SetsPromise(Promise[SetsOutcome]):
         return self.bound(SetsOutcome(missed=missed, missed_at_most=0.0), ground)
 
     def bound(self, outcome: SetsOutcome, ground: Ground) -> SetsOutcome:
-        """Return an outcome with its bound computed again from its count.
-
-        Parameters
-        ----------
-        outcome : SetsOutcome
-            With its count.
-        ground : Ground
-            What the promise stands on.
-
-        Raises
-        ------
-        CertificateError
-            If the count is impossible.
-        """
+        """Return an outcome with its bound computed again from its count."""
         missed = binomial_upper_bound(outcome.missed, ground.trials, ground.budget)
         return replace(outcome, missed_at_most=missed)
 
     def check_beside(self, outcome: SetsOutcome, *, errors: int, trials: int) -> None:
-        """Raise `CertificateError` if the sets miss more than their first label does.
-
-        Parameters
-        ----------
-        outcome : SetsOutcome
-            What was counted.
-        errors : int
-            Wrong labels among the certifying examples.
-        trials : int
-            Number of certifying examples, m.
-        """
+        """Raise `CertificateError` if the sets miss more than their first label does."""
         if outcome.missed > errors:
             raise CertificateError(
                 f"sets that miss {outcome.missed} labels do not go with {errors} errors"
@@ -136,15 +98,7 @@ class SetsPromise(Promise[SetsOutcome]):
         return f"bound how often the {self.size} most probable labels miss the true one"
 
     def words(self, outcome: SetsOutcome, ground: Ground) -> str:
-        """Say how often the set misses.
-
-        Parameters
-        ----------
-        outcome : SetsOutcome
-            What was counted.
-        ground : Ground
-            What the promise stands on.
-        """
+        """Say how often the set misses."""
         return (
             f"The probability that the true label is not among the {self.size} labels with the "
             f"highest logits is at most {outcome.missed_at_most:.6f}: it was not on "

@@ -70,29 +70,11 @@ class SimultaneousPromise(Promise[SimultaneousOutcome]):
             )
 
     def count(self, evidence: Evidence, chosen: None, ground: Ground) -> SimultaneousOutcome:
-        """Return that nothing is counted.
-
-        Parameters
-        ----------
-        evidence : Evidence
-            It is not looked at.
-        chosen : None
-            Nothing is chosen.
-        ground : Ground
-            What the promise stands on.
-        """
+        """Return that nothing is counted."""
         return SimultaneousOutcome()
 
     def bound(self, outcome: SimultaneousOutcome, ground: Ground) -> SimultaneousOutcome:
-        """Return the outcome: there is no bound of its own.
-
-        Parameters
-        ----------
-        outcome : SimultaneousOutcome
-            It holds nothing.
-        ground : Ground
-            What the promise stands on.
-        """
+        """Return the outcome: there is no bound of its own."""
         return outcome
 
     def purpose(self) -> str:
@@ -100,15 +82,7 @@ class SimultaneousPromise(Promise[SimultaneousOutcome]):
         return f"hold together with those of {self.clients} clients in all"
 
     def words(self, outcome: SimultaneousOutcome, ground: Ground) -> str:
-        """Say that all of them hold at once.
-
-        Parameters
-        ----------
-        outcome : SimultaneousOutcome
-            It holds nothing.
-        ground : Ground
-            What the promise stands on.
-        """
+        """Say that all of them hold at once."""
         return (
             f"It holds together with the certificates of the other clients: with probability "
             f"at least {confidence(self.delta)} all of them are true at once, where the server "
