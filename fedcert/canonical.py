@@ -75,13 +75,13 @@ def digest_tensors(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
         array = np.asarray(tensors[name], order="C")
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         header = {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
-        # One tensor after the other: a second copy of a whole model would not fit everywhere.
         _feed(state, canonical_json(header))
-        _feed(state, array.tobytes())
+        # As it lies in memory: a copy of the largest tensor would be a model's peak.
+        _feed(state, array.reshape(-1).view(np.uint8).data)
     return state.hexdigest()
 
 
-def _feed(state: hashlib._Hash, part: bytes) -> None:
+def _feed(state: hashlib._Hash, part: bytes | memoryview) -> None:
     """Hash a part, preceded by its length."""
     state.update(len(part).to_bytes(8, "big"))
     state.update(part)

@@ -112,6 +112,11 @@ class AdaptedModel:
         alone = self._attention is not None and self._attention[0] is self._attention[1]
         return alone and not reads_all(self.base.model)
 
+    @property
+    def width(self) -> int:
+        """How many numbers the layers have for a token."""
+        return self.space.targets[0].in_features
+
     def in_precision(self, dtype: torch.dtype) -> AdaptedModel:
         """Return the model with a copy of its weights in another precision.
 

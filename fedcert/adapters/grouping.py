@@ -1,13 +1,15 @@
-"""Grouping examples by length, so that hardly any padding is computed."""
+"""Grouping examples: by length, so that hardly any padding is computed, and by memory."""
 
 from __future__ import annotations
 
 import torch
 
-__all__ = ["length_groups"]
+__all__ = ["batches", "length_groups"]
 
 # Fewer groups than lengths, and hardly more padding.
 _STEP = 2
+# Numbers alive at once in a layer, in multiples of its input (attention, MLP).
+_ACTIVATIONS = 12
 
 
 def length_groups(
@@ -50,3 +52,32 @@ def length_groups(
         }
         groups.append((rows, cut))
     return groups
+
+
+def batches(
+    inputs: dict[str, torch.Tensor], *, width: int, budget: float
+) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    """Split a batch so that a layer's activations stay within a budget.
+
+    Parameters
+    ----------
+    inputs : dict
+        Keyword arguments of a model, batch size n.
+    width : int
+        Numbers that a layer has for a token. The patches of an image hold about as many
+        numbers as its pixels.
+    budget : float
+        Bytes, of which one example may take more.
+
+    Returns
+    -------
+    list of tuple
+        Row numbers, shape ``(rows,)``, and the inputs of these rows.
+    """
+    first = next(iter(inputs.values()))
+    numbers = first[:1].numel() * (1 if first.is_floating_point() else width)
+    rows = max(1, int(budget // (4 * _ACTIVATIONS * max(1, numbers))))
+    return [
+        (part, inputs if rows >= len(first) else {n: t[part] for n, t in inputs.items()})
+        for part in torch.arange(len(first)).split(rows)
+    ]

@@ -13,16 +13,19 @@ from fedcert.errors import SettingsError
 from fedcert.runs.machine import own_mib
 from fedcert.search.session import CHUNK
 
-__all__ = ["MemoryPlan", "plan_memory"]
+__all__ = ["ACTIVATIONS_MIB", "COPIES", "RESERVE_MIB", "MemoryPlan", "plan_memory"]
 
 MIB = 2**20
-_MOST_ACTIVATIONS, _LEAST_ACTIVATIONS = 64.0, 4.0
-# A candidate's coordinates: noise, two steps of its way through the prior, itself, its half
-# as float32, what stays alive of the chunk before, and what sorting takes.
-_COPIES = 8
-_FEWEST = 16
-# Pages of libraries that the rest of a run touches for the first time, and the page writer.
-_RESERVE = 48.0
+ACTIVATIONS_MIB = 64.0
+"""Most memory for activations."""
+COPIES = 8
+"""Times that a candidate's coordinates are held in float64: noise, two steps of its way through
+the prior, itself, its half as float32, what stays alive of the chunk before, and what sorting
+takes."""
+RESERVE_MIB = 48.0
+"""For pages of libraries that the rest of a run touches for the first time, and the page
+writer."""
+_LEAST_ACTIVATIONS, _FEWEST = 4.0, 16
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class MemoryPlan:
         Candidates drawn at a time.
     """
 
-    activations_mib: float = _MOST_ACTIVATIONS
+    activations_mib: float = ACTIVATIONS_MIB
     chunk: int = CHUNK
 
 
@@ -62,8 +65,8 @@ def plan_memory(budget_mib: float, *, dimension: int) -> MemoryPlan:
         If it cannot be kept; the message says what it takes at least.
     """
     used = own_mib()
-    candidate = 8 * _COPIES * dimension / MIB  # more than the head that PEFT copies
-    least = used + candidate + _RESERVE + _LEAST_ACTIVATIONS + _FEWEST * candidate
+    candidate = 8 * COPIES * dimension / MIB  # more than the head that PEFT copies
+    least = used + candidate + RESERVE_MIB + _LEAST_ACTIVATIONS + _FEWEST * candidate
     if budget_mib < least:
         raise SettingsError(
             f"a budget of {budget_mib:.0f} MiB is too small: libraries, bundle and base model "
@@ -72,6 +75,6 @@ def plan_memory(budget_mib: float, *, dimension: int) -> MemoryPlan:
         )
     spare = budget_mib - least
     return MemoryPlan(
-        activations_mib=min(_MOST_ACTIVATIONS, _LEAST_ACTIVATIONS + spare / 3),
+        activations_mib=min(ACTIVATIONS_MIB, _LEAST_ACTIVATIONS + spare / 3),
         chunk=min(CHUNK, _FEWEST + int(spare / 3 / candidate)),
     )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from fedcert.adapters.forward import AdaptedModel, PreparedInputs
-from fedcert.adapters.grouping import length_groups
+from fedcert.adapters.grouping import batches, length_groups
 from fedcert.adapters.shared_layers import SharedLayers
 from fedcert.data.examples import Examples
 from fedcert.devices import exact_float32, spare_bytes
@@ -185,7 +185,11 @@ class BatchedScorer(Scorer):
             # groups would.
             whole = [(torch.arange(len(inputs)), encoded)]
             groups = whole if self.model.top_only else length_groups(encoded)
-            prepared = [(rows, self.model.prepare(part)) for rows, part in groups]
+            prepared = [
+                (rows[some], self.model.prepare(batch))
+                for rows, part in groups
+                for some, batch in batches(part, width=self.model.width, budget=self._at_once())
+            ]
             if len(self._known) >= _KEPT_INPUTS:
                 self._known.pop(next(iter(self._known)))
             # The array is kept along, so that its id stays its own.
@@ -211,6 +215,13 @@ class BatchedScorer(Scorer):
         spare = spare_bytes(self.model.device)
         budget = min(self._memory, _CACHE_FRIENDLY) if spare is None else spare
         return max(1, int(budget // (4 * self.model.floats_per_adapter(prepared))))
+
+    def _at_once(self) -> float:
+        """Return the bytes that frozen layers may take: the same whatever the budget is.
+
+        Otherwise the last bits of what they give would depend on it.
+        """
+        return spare_bytes(self.model.device) or _CACHE_FRIENDLY
 
 
 def _taken(groups: _Groups, rows: npt.NDArray[np.int64]) -> _Groups:

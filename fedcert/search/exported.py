@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from fedcert.adapters.exported_model import exported_model
-from fedcert.adapters.grouping import length_groups
+from fedcert.adapters.grouping import batches, length_groups
 from fedcert.adapters.task import Task
 from fedcert.data.examples import Examples
 from fedcert.devices import exact_float32, moved
@@ -17,8 +17,8 @@ from fedcert.search.scores import margins_and_losses
 
 __all__ = ["exported_logits", "exported_wrong"]
 
-# Examples at once: more would take memory.
-_BATCH = 64
+# Examples that are read at once, and bytes of activations: more would take memory.
+_BATCH, _ACTIVATIONS = 64, 64 * 2**20
 
 
 def exported_wrong(
@@ -74,15 +74,16 @@ def exported_logits(task: Task, adapter: Path, examples: Examples) -> npt.NDArra
     numpy.ndarray
         Float64, on the CPU.
     """
-    model = exported_model(task.base, adapter)
+    model, width = exported_model(task.base, adapter), task.space.targets[0].in_features
     found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
     for start in range(0, len(examples), _BATCH):
         part = examples.take(slice(start, start + _BATCH))
         # Texts of one length together: nothing is padded, so that no text has a say in what
         # another one becomes.
         for members, inputs in length_groups(task.encode(part), step=1):
-            logits = model(**moved(inputs, task.base.device)).logits.cpu().double()
-            found.append((start + members.numpy(), logits.numpy()))
+            for some, few in batches(inputs, width=width, budget=_ACTIVATIONS):
+                logits = model(**moved(few, task.base.device)).logits.cpu().double()
+                found.append((start + members[some].numpy(), logits.numpy()))
     if not found:
         return np.zeros((0, len(task.labels or ())))
     rows, values = map(np.concatenate, zip(*found, strict=True))

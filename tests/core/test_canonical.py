@@ -75,3 +75,20 @@ def test_digests_are_a_contract() -> None:
         digest_tensors(TENSORS)
         == "50f28333ee90e2b004da5700a3b01447b3b39f873038ba3c6d584a208220c77d"
     )
+
+
+def test_a_tensor_digest_is_that_of_the_bytes_in_order() -> None:
+    """Its own words, once more: digests in certificates and bundles must never change."""
+    odd = {
+        "scalar": np.array(2.5),
+        "empty": np.zeros((0, 3), dtype=np.float32),
+        "flags": np.array([True, False]),
+        "words": np.array(["a", "bcd"]),
+        "strided": np.arange(12, dtype=np.int16).reshape(3, 4)[:, ::2],
+    }
+    parts: list[bytes] = []
+    for name in sorted(odd):
+        array = odd[name]
+        header = {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
+        parts += [canonical_json(header), array.tobytes()]
+    assert digest_tensors(odd) == sha256_hex(*parts)
