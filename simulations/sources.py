@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from fedcert.data.inputs import ImageInputs
 from fedcert.data.prompts import PromptInputs
@@ -80,6 +81,8 @@ class BaseOptions:
         The phrase of each label, see `fedcert.models.with_label_phrases`.
     quantization : str (default: "none")
         How the base model's weights are kept, see `fedcert.models.load_base_model`.
+    depth : int (default: 0)
+        How many of its layers are kept, see `fedcert.models.with_task_head`; 0 for all.
     """
 
     base: str = ""
@@ -87,6 +90,12 @@ class BaseOptions:
     template: str = ""
     phrases: Mapping[str, str] | None = None
     quantization: str = "none"
+    depth: int = 0
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What of the base model is kept, for whatever makes it."""
+        return {"quantization": self.quantization, "depth": self.depth}
 
 
 @dataclass(frozen=True)
@@ -179,13 +188,13 @@ class TextBase:
     def folder(self) -> Path:
         """The base model's folder."""
         options, labels = self.options, list(self.labels)
-        name, kept = options.base or _minilm(self.scenario), options.quantization
+        name, kept = options.base or _minilm(self.scenario), options.kept
         if self.label_template:
-            return with_label_names(name, template=self.label_template, quantization=kept)
+            return with_label_names(name, template=self.label_template, **kept)
         if not options.template:
-            return with_task_head(name, labels, quantization=kept)
+            return with_task_head(name, labels, **kept)
         phrases = [options.phrases[label] for label in labels] if options.phrases else None
-        return with_label_phrases(name, labels, phrases, quantization=kept)
+        return with_label_phrases(name, labels, phrases, **kept)
 
     @cached_property
     def inputs(self) -> TextInputs:

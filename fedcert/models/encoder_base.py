@@ -37,6 +37,7 @@ def with_label_names(
     revision: str | None = None,
     dtype: str = "float32",
     quantization: str = "none",
+    depth: int = 0,
 ) -> Path:
     """Save an encoder that classifies by the names of labels, without any labels yet.
 
@@ -60,7 +61,7 @@ def with_label_names(
         own.
     max_length : int, optional
         Most tokens of a text; by default what the model states.
-    revision, dtype, quantization
+    revision, dtype, quantization, depth
         As in `with_task_head`.
 
     Returns
@@ -87,6 +88,7 @@ def with_label_names(
         revision=revision,
         dtype=dtype,
         quantization=quantization,
+        depth=depth,
     )
 
 
@@ -102,12 +104,13 @@ def save_encoder(
     revision: str | None,
     dtype: str,
     quantization: str,
+    depth: int = 0,
 ) -> Path:
     """Save an encoder with what fedcert is to know about its pooling and head.
 
     Parameters
     ----------
-    name, folder, pooling, normalize, max_length, revision, dtype, quantization
+    name, folder, pooling, normalize, max_length, revision, dtype, quantization, depth
         As in `with_label_names`.
     options : dict
         What is noted in ``config.json`` about the head.
@@ -123,6 +126,8 @@ def save_encoder(
 
     check_quantization(quantization)
     if is_dual(name, revision):
+        if depth:
+            raise ModelError(f"cannot cut {name!r}: it has two towers, which belong together")
         return _save_dual(
             name,
             folder,
@@ -141,7 +146,13 @@ def save_encoder(
     if folder is None:
         known = None if stated is None or stated.dense is None else weight_digest(stated.dense)
         folder = cached_base(
-            source, revision, options=options, labels=labels or [], dtype=dtype, dense=known
+            source,
+            revision,
+            options=options,
+            labels=labels or [],
+            dtype=dtype,
+            dense=known,
+            depth=depth,
         )
         if (folder / "config.json").is_file():
             return folder
@@ -149,7 +160,9 @@ def save_encoder(
     if labels is not None:
         check_label_order(source, labels, revision=revision)
         changes = label_entries(labels)
-    model, missing = pretrained(source, revision=revision, dtype=dtype, encoder=True, **changes)
+    model, missing = pretrained(
+        source, revision=revision, dtype=dtype, encoder=True, depth=depth, **changes
+    )
     _check_whole(name, model, missing)
     tokenizer = padding_tokenizer(source, revision)
     model.config.pad_token_id = tokenizer.pad_token_id

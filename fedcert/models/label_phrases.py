@@ -27,6 +27,7 @@ def with_label_phrases(
     revision: str | None = None,
     dtype: str = "float32",
     quantization: str = "none",
+    depth: int = 0,
 ) -> Path:
     """Save a causal language model that scores a phrase for each label of a task.
 
@@ -45,7 +46,7 @@ def with_label_phrases(
     average : bool (default: False)
         Score the mean log-probability of a phrase's tokens instead of the sum, where
         phrases differ in length.
-    revision, dtype, quantization
+    revision, dtype, quantization, depth
         As in `with_task_head`.
 
     Returns
@@ -70,14 +71,16 @@ def with_label_phrases(
     phrases = [f" {label}" for label in named] if phrases is None else list(phrases)
     if folder is None:
         made_from: dict[str, Any] = {"labels": named, "phrases": phrases}
-        made_from |= {"average": average, "dtype": dtype, "mode": quantization}
+        made_from |= {"average": average, "dtype": dtype, "mode": quantization, "depth": depth}
         folder = cached_base(name, revision, **made_from)
         if (folder / "config.json").is_file():
             return folder
     tokenizer = padding_tokenizer(name, revision)
     tokens = phrase_tokens(tokenizer, named, phrases, average=average)
     changes = label_entries(named) if named else {}
-    model, missing = pretrained(name, revision=revision, dtype=dtype, causal=True, **changes)
+    model, missing = pretrained(
+        name, revision=revision, dtype=dtype, causal=True, depth=depth, **changes
+    )
     if missing:
         raise ModelError(
             f"{name!r} has no weights for {', '.join(missing[:3])}: it was not saved as a "

@@ -11,7 +11,7 @@ from fedcert.errors import ModelError
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.label_scorer import LabelScorer
 
-__all__ = ["ATTENTION_PROJECTIONS", "SUPPORTED", "ModelLayout", "find_layout"]
+__all__ = ["ATTENTION_PROJECTIONS", "SUPPORTED", "ModelLayout", "find_layout", "layer_list"]
 
 # The query and value projections (the original LoRA choice), under the names that the
 # families of `transformers` give them.
@@ -103,6 +103,20 @@ def find_layout(model: nn.Module) -> ModelLayout:
             f"{type(model).__name__} is an encoder and a decoder in one, whose layers fedcert "
             f"cannot tell apart; {SUPPORTED}"
         )
+    layers, modules = layer_list(model)
+    if isinstance(model, LabelScorer | EncoderClassifier):
+        return ModelLayout(layers, len(modules), head="")
+    return ModelLayout(layers, len(modules), _find_head(model, backbone=layers.split(".")[0]))
+
+
+def layer_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Return the longest list of equal layers of a model, with its dotted name.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
     lists = [
         (name, module)
         for name, module in model.named_modules()
@@ -110,10 +124,7 @@ def find_layout(model: nn.Module) -> ModelLayout:
     ]
     if not lists:
         raise ModelError(f"{type(model).__name__} has no list of equal layers; {SUPPORTED}")
-    layers, modules = max(lists, key=lambda item: len(item[1]))
-    if isinstance(model, LabelScorer | EncoderClassifier):
-        return ModelLayout(layers, len(modules), head="")
-    return ModelLayout(layers, len(modules), _find_head(model, backbone=layers.split(".")[0]))
+    return max(lists, key=lambda item: len(item[1]))
 
 
 def _find_head(model: nn.Module, *, backbone: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fedcert.errors import ModelError
+from fedcert.models.depth import cut_layers
 from fedcert.models.families import check_family
 from fedcert.models.heads import ENCODER_HEADS
 
@@ -29,6 +30,7 @@ def pretrained(
     dtype: str = "float32",
     causal: bool | None = None,
     encoder: bool | None = None,
+    depth: int = 0,
     **changes: Any,
 ) -> tuple[Any, list[str]]:
     """Load a classification model and name the weights that were not saved with it.
@@ -41,6 +43,8 @@ def pretrained(
         Whether to load a causal language model; by default as fedcert noted it.
     encoder : bool, optional
         Whether to load an encoder without any head; by default as fedcert noted it.
+    depth : int (default: 0)
+        How many layers to leave (`fedcert.models.depth`); 0 leaves all.
     **changes
         Entries of the model's configuration to set otherwise.
 
@@ -92,7 +96,11 @@ def pretrained(
         raise ModelError(
             f"cannot load a base model from the {kind} {name!r}: {reason}"
         ) from error
-    return model, sorted(info["missing_keys"])
+    missing = sorted(info["missing_keys"])
+    if depth:
+        cut_layers(model, depth, name=name)
+        missing = [key for key in missing if key in model.state_dict()]
+    return model, missing
 
 
 def _check_padding(name: str, config: Any) -> None:

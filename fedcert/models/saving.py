@@ -71,13 +71,15 @@ def cached_base(name: str, revision: str | None, **made_from: Any) -> Path:
     revision : str or None
         Hub revision.
     **made_from
-        Everything else that the base model depends on.
+        Everything else that the base model depends on; a depth of 0 says nothing.
 
     Returns
     -------
     Path
         A folder, which need not be there yet.
     """
+    if not made_from.get("depth"):
+        made_from.pop("depth", None)  # which the names of before do not say
     content = {
         "source": _content(name, revision),
         "torch": torch.__version__,

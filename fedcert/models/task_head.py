@@ -34,6 +34,7 @@ def with_task_head(
     revision: str | None = None,
     dtype: str = "float32",
     quantization: str = "none",
+    depth: int = 0,
 ) -> Path:
     """Save a pretrained model with a zero head for a task.
 
@@ -64,6 +65,9 @@ def with_task_head(
         ``"float32"`` or ``"bfloat16"``.
     quantization : str (default: "none")
         How `load_base_model` is to load it: ``"none"`` or ``"int8"``.
+    depth : int (default: 0)
+        How many of the layers to keep, from the first on; 0 keeps all. Head and pooling then
+        read the last layer that is kept: an early exit, as a base model of its own.
 
     Returns
     -------
@@ -93,18 +97,26 @@ def with_task_head(
             revision=revision,
             dtype=dtype,
             quantization=quantization,
+            depth=depth,
             **reading,
         )
     check_quantization(quantization)
     check_label_order(name, labels, revision=revision)
     if folder is None:
-        folder = cached_base(name, revision, labels=labels, dtype=dtype, mode=quantization)
+        folder = cached_base(
+            name, revision, labels=labels, dtype=dtype, mode=quantization, depth=depth
+        )
         if (folder / "config.json").is_file():
             return folder
     with torch.random.fork_rng():
         torch.manual_seed(0)  # of what the backbone lacks and the task needs, a pooler say
         model, missing = pretrained(
-            name, revision=revision, dtype=dtype, causal=False, **label_entries(labels)
+            name,
+            revision=revision,
+            dtype=dtype,
+            causal=False,
+            depth=depth,
+            **label_entries(labels),
         )
     _zero_head(model, missing)
     texts = model.main_input_name == "input_ids"

@@ -59,6 +59,10 @@ class NamedIntents(OnTextBase, Scenario):
         Folder of ``clinc150.csv.gz``; by default ``$FEDCERT_DATA``.
     base : str (default: "")
         Folder or hub id of a sentence encoder; by default MiniLM.
+    depth : int (default: 0)
+        How many layers of it are kept; 0 for all.
+    quantization : str (default: "none")
+        ``"int8"`` keeps its weights in eight bits.
     seed : int (default: 0)
         Draws what is unseen, the clients' intents, and each client's examples.
     """
@@ -88,6 +92,8 @@ class NamedIntents(OnTextBase, Scenario):
         template: str = TEMPLATE,
         data: str = "",
         base: str = "",
+        depth: int = 0,
+        quantization: str = "none",
         seed: int = 0,
     ) -> None:
         if setting not in WAYS:
@@ -105,7 +111,7 @@ class NamedIntents(OnTextBase, Scenario):
         self._upstream, self._new = tuple(ids[:upstream]), tuple(ids[upstream:])
         self._sizes = {"training": training_size, "test": test_size}
         self._seed, self._data = seed, data
-        options = BaseOptions(base, max_length=64)
+        options = BaseOptions(base, max_length=64, quantization=quantization, depth=depth)
         self._base = TextBase("named-intents", options, (), label_template=template)
 
     @property

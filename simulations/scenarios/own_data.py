@@ -31,7 +31,7 @@ class OwnData(Scenario):
         Names of the classes, separated by commas if a string; none with a `label_template`.
     base : BaseOptions
         Options of the base model; a node's ``base-model`` takes its place there. `quantization`
-        holds for images too.
+        and `depth` hold for images too.
     image : str (default: "")
         ``"channels x height x width"``, such as ``"1x28x28"``: the inputs are images of that
         size. By default they are texts.
@@ -101,9 +101,7 @@ class OwnData(Scenario):
         on_step("preparing the base model")
         if self._images is None:
             return self._text_base.folder
-        return with_task_head(
-            self._base.base, self.labels, quantization=self._base.quantization
-        )
+        return with_task_head(self._base.base, self.labels, **self._base.kept)
 
     def training_examples(self, client: str) -> Examples:
         """Refuse: there are none here."""

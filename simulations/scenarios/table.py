@@ -113,7 +113,8 @@ class Table(NaturalScenario):
     partition : Partition
         Options of dealing out the items to clients anew, instead of reading `client`.
     base : BaseOptions
-        Options of the base model; `quantization` holds for images too.
+        Options of the base model; `quantization` and `depth` hold for images
+        too.
     images : ImageOptions
         Options of the images' values.
     """
@@ -247,9 +248,7 @@ class Table(NaturalScenario):
     def _image_base(self) -> Path:
         if not self._base.base:
             raise SettingsError("table: images need the option `base`, an image model")
-        return with_task_head(
-            self._base.base, self.labels, quantization=self._base.quantization
-        )
+        return with_task_head(self._base.base, self.labels, **self._base.kept)
 
     @cached_property
     def _text_base(self) -> TextBase:
