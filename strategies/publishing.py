@@ -308,6 +308,8 @@ def _reference(settings: RunSettings, scenario: Scenario) -> Examples | None:
 # that began before them goes on with its bundle.
 _LATER = {
     ("certificate", "first_share"),
+    ("certificate", "point"),
+    ("certificate", "points"),
     ("certificate", "promised"),
     ("certificate", "promises"),
     ("certificate", "randomized"),

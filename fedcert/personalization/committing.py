@@ -5,7 +5,7 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.bundles import Bundle
-from fedcert.certificates import check_issuable
+from fedcert.certificates import Recipe, check_issuable, points_of
 from fedcert.data.examples import Examples
 from fedcert.label_set import LabelSet
 from fedcert.personalization.requirements import (
@@ -19,7 +19,7 @@ from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed
 
-__all__ = ["candidate_seed", "commit_to"]
+__all__ = ["candidate_seed", "commit_to", "order_seed"]
 
 
 def candidate_seed(
@@ -49,6 +49,47 @@ def candidate_seed(
     """
     own = () if labels is None else (labels.digest,)
     return derive_seed("candidates", bundle_digest, client, support_size, *own)
+
+
+def order_seed(
+    recipe: Recipe,
+    seed: str,
+    *,
+    client: str,
+    support_size: int,
+    labels: LabelSet | None = None,
+    witnessed: bool,
+) -> str:
+    """Return what decides in which order the examples are, and so which of them certify.
+
+    That is the seed, unless it is an unwitnessed certificate's at one of several operating
+    points: these put the examples into one order, so that a policy which takes the adapters
+    of two of them can be certified on examples that chose neither.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How the support set is spent.
+    seed : str
+        The candidates'.
+    client : str
+        Stable id of the client.
+    support_size : int
+        Number of examples, n.
+    labels : LabelSet, optional
+        The client's own, if the bundle leaves them to clients.
+    witnessed : bool
+        Whether a server issued the seed.
+
+    Returns
+    -------
+    str
+        256 bits in hexadecimal, for `fedcert.data.identity.in_drawn_order`.
+    """
+    point = points_of(recipe.promises)
+    if witnessed or point is None:
+        return seed
+    return candidate_seed(point.family, client, support_size, labels)
 
 
 def commit_to(

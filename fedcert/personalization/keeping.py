@@ -13,13 +13,53 @@ import numpy as np
 from fedcert.adapters.classifier_file import read_classifier
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.adapters.task import Task
-from fedcert.certificates import Answers, Choice, Evidence, Outcome, Recipe, Span
+from fedcert.certificates import Answers, Choice, Early, Evidence, Outcome, Recipe, Span
 from fedcert.data.examples import Examples
 from fedcert.priors import Prior
 from fedcert.priors.base import FloatArray
 from fedcert.search import exported_logits
 
-__all__ = ["ExportedEvidence", "kept_of", "kept_promises", "mark_threshold"]
+__all__ = [
+    "EarlyPoints",
+    "ExportedEvidence",
+    "answers_of",
+    "kept_of",
+    "kept_promises",
+    "mark_threshold",
+    "parted",
+]
+
+
+class EarlyPoints:
+    """Operating points that a policy may take first; by default there are none."""
+
+    def early(
+        self,
+        point: str,
+        recipe: Recipe,
+        ordered: Examples,
+        *,
+        span: Span,
+    ) -> Early | None:
+        """Return what a point's adapter says of the examples; None if it may not be used.
+
+        Parameters
+        ----------
+        point : str
+            The point's name.
+        recipe : Recipe
+            Of the point that the policy goes on to.
+        ordered : Examples
+            The support set in its drawn order.
+        span : Span
+            Which of them certify.
+
+        Returns
+        -------
+        Early or None
+            Its answers, and what they were chosen by.
+        """
+        return None
 
 
 class ExportedEvidence(Evidence):
@@ -37,10 +77,12 @@ class ExportedEvidence(Evidence):
         The support set in its drawn order.
     span : Span
         Which of them certify.
-    tolerance : float
-        The recipe's ``margin_tolerance``.
+    recipe : Recipe
+        The recipe that certifies.
     reference : Examples, optional
         The bundle's reference sample, if it has one.
+    early : EarlyPoints, optional
+        Operating points that are certified already.
     """
 
     def __init__(
@@ -51,16 +93,16 @@ class ExportedEvidence(Evidence):
         ordered: Examples,
         *,
         span: Span,
-        tolerance: float,
+        recipe: Recipe,
         reference: Examples | None = None,
+        early: EarlyPoints | None = None,
     ) -> None:
-        super().__init__(tolerance)
+        super().__init__(recipe.margin_tolerance)
         self._task, self._prior, self._adapter = task, prior, adapter
-        self._reference = reference
-        places = np.arange(len(ordered))
-        certify = (places >= span.start) & (places < span.stop)
-        self._certifying = ordered.take(places[certify])
-        self._others = ordered.take(places[~certify])
+        self._reference, self._early = reference, early or EarlyPoints()
+        self._recipe, self._span = recipe, span
+        self._ordered = ordered
+        self._certifying, self._others = parted(ordered, span)
 
     @cached_property
     def choosing(self) -> Answers | None:
@@ -81,6 +123,15 @@ class ExportedEvidence(Evidence):
             return super().reference
         return self._answers(self._adapter, self._reference)
 
+    def early(self, point: str) -> Early | None:
+        """Return what an early operating point's adapter says; None if there is none."""
+        return self._early.early(
+            point,
+            self._recipe,
+            self._ordered,
+            span=self._span,
+        )
+
     def of(self, rival: str) -> Answers:
         """Return another model's answers on the same certifying examples."""
         center = self._prior.center()
@@ -96,7 +147,34 @@ class ExportedEvidence(Evidence):
             return self._answers(Path(folder), self._certifying)
 
     def _answers(self, adapter: Path, examples: Examples) -> Answers:
-        return Answers(exported_logits(self._task, adapter, examples), examples.labels)
+        return answers_of(self._task, adapter, examples)
+
+
+def parted(ordered: Examples, span: Span) -> tuple[Examples, Examples]:
+    """Return the examples of a span, and all others."""
+    places = np.arange(len(ordered))
+    certify = (places >= span.start) & (places < span.stop)
+    return ordered.take(places[certify]), ordered.take(places[~certify])
+
+
+def answers_of(task: Task, adapter: Path, examples: Examples) -> Answers:
+    """Return what an adapter folder answers on examples.
+
+    Parameters
+    ----------
+    task : Task
+        What it is for.
+    adapter : Path
+        The folder.
+    examples : Examples
+        What it is asked.
+
+    Returns
+    -------
+    Answers
+        Its logits, with the true labels.
+    """
+    return Answers(exported_logits(task, adapter, examples), examples.labels)
 
 
 def kept_promises(recipe: Recipe, choice: Choice, evidence: Evidence) -> tuple[Outcome, ...]:
@@ -169,7 +247,7 @@ def kept_of(
             path,
             ordered,
             span=recipe.certifies_on(choice, len(ordered)),
-            tolerance=recipe.margin_tolerance,
+            recipe=recipe,
             reference=reference,
         )
         return kept_promises(recipe, choice, evidence)

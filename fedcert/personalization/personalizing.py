@@ -43,8 +43,13 @@ from fedcert.errors import (
     FedcertError,
     ProtocolError,
 )
-from fedcert.personalization.committing import candidate_seed
-from fedcert.personalization.keeping import ExportedEvidence, kept_promises, mark_threshold
+from fedcert.personalization.committing import candidate_seed, order_seed
+from fedcert.personalization.keeping import (
+    EarlyPoints,
+    ExportedEvidence,
+    kept_promises,
+    mark_threshold,
+)
 from fedcert.personalization.memory import MemoryPlan
 from fedcert.personalization.requirements import (
     check_duplicates,
@@ -101,6 +106,7 @@ def personalize(
     grant: SeedGrant | None = None,
     duplicates_are_real: bool = False,
     repeats_are_new: bool = False,
+    early: EarlyPoints | None = None,
     on_scored: Callable[[int], None] = lambda _count: None,
 ) -> Personalization:
     """Choose the best candidate for a support set and certify it.
@@ -138,6 +144,9 @@ def personalize(
         The client's statement that spent inputs came up again in new observations
         (`SpentLedger.spend`). The certificate repeats it. With a grant, it was made with the
         commitment.
+    early : EarlyPoints, optional
+        Operating points that are certified on these examples already, for a promise about an
+        early exit (`fedcert.personalization.points`).
     on_scored : callable
         Called with the number of candidates that were scored since the last call.
 
@@ -209,7 +218,15 @@ def personalize(
     if state is not None and (kept := state.certificate(support)) is not None:
         _hand_out_again(kept, bundle, model, folder)
         return _handed_out(kept, folder, started)
-    ordered = in_drawn_order(examples, seed)
+    order = order_seed(
+        recipe,
+        seed,
+        client=client,
+        support_size=len(examples),
+        labels=labels,
+        witnessed=grant is not None,
+    )
+    ordered = in_drawn_order(examples, order)
     tolerance = recipe.margin_tolerance
     scorer = BatchedScorer(
         model,
@@ -250,8 +267,9 @@ def personalize(
                 staging,
                 ordered,
                 span=span,
-                tolerance=tolerance,
+                recipe=recipe,
                 reference=bundle.reference,
+                early=early,
             ),
         )
         mark_threshold(staging, promises)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.atomic import write_once
 from fedcert.canonical import canonical_json
-from fedcert.certificates import Certificate, Recipe
+from fedcert.certificates import Certificate, Recipe, points_of
 from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form, exact_form
 from fedcert.errors import ProtocolError
@@ -204,6 +204,9 @@ class DeviceState:
     ) -> int:
         """Spend examples on a certificate without a server: one bundle, one client id.
 
+        Where a bundle is one of several operating points, which share delta, the same examples
+        may be spent once at each of them.
+
         Parameters
         ----------
         examples : Examples
@@ -229,13 +232,20 @@ class DeviceState:
         RefusalError
             If an example is spent on something else, another bundle or id included.
         """
-        claim = self._claim("unwitnessed", examples, client, recipe, bundle, labels=labels)
-        return self.spent.spend(
+        point = points_of(recipe.promises)
+        if point is None:
+            claim = self._claim("unwitnessed", examples, client, recipe, bundle, labels=labels)
+        else:
+            claim = self._claim("points", examples, client, point.family, labels=labels)
+        stated = self.spent.spend(
             examples,
             "an unwitnessed certificate",
             claim=claim,
             repeats_are_new=repeats_are_new,
         )
+        if point is not None:
+            self.spent.take_point(claim, point.point, bundle=bundle)
+        return stated
 
     def certificate(self, support: str) -> Certificate | None:
         """Return the certificate that a seed has given for a support set, if it has.
@@ -309,16 +319,18 @@ class DeviceState:
         kind: str,
         examples: Examples,
         client: str,
-        recipe: Recipe,
+        terms: Recipe | str,
         bundle: str = "",
         *,
         form: Callable[[Any], bytes] = exact_form,
         labels: LabelSet | None = None,
     ) -> str:
-        spelled = canonical_json(recipe.to_config()).decode()
+        """Return who claims which examples, on which terms: a recipe, or several points'."""
+        if isinstance(terms, Recipe):
+            terms = canonical_json(terms.to_config()).decode()
         multiset = examples.multiset_digest("", form)
         own = () if labels is None else (labels.digest,)
-        return self.spent.keyed("claim", kind, client, bundle, spelled, multiset, *own)
+        return self.spent.keyed("claim", kind, client, bundle, terms, multiset, *own)
 
     def _salt(self, serial: int, row: int) -> bytes:
         if self._simulated is None:

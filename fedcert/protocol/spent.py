@@ -159,20 +159,39 @@ class SpentLedger:
         RefusalError
             If the attempt was made with another seed.
         """
-        name = f"attempt {attempt} at {claim}"
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO states VALUES (?, ?)", (name, json.dumps(seed))
-            )
-            [known] = connection.execute(
-                "SELECT content FROM states WHERE name = ?", (name,)
-            ).fetchone()
-        if json.loads(known) != seed:
+        if self._first(f"attempt {attempt} at {claim}", seed) != seed:
             raise RefusalError(
                 f"these examples have had their attempt {attempt} already, with another seed: "
                 "the server's log began anew, or this is another server. A second certificate "
                 "from the same share of delta would be false more often than it says; use the "
                 "seed that came first, or collect fresh examples"
+            )
+
+    def take_point(self, claim: str, point: str, *, bundle: str) -> None:
+        """Note which bundle an operating point was certified with.
+
+        The certificates at a client's points share delta, so each point has one.
+
+        Parameters
+        ----------
+        claim : str
+            As in `spend`; all points of a family make the same.
+        point : str
+            The point's name.
+        bundle : str
+            Digest of the bundle.
+
+        Raises
+        ------
+        RefusalError
+            If the point was certified with another bundle.
+        """
+        if self._first(f"point {point} at {claim}", bundle) != bundle:
+            raise RefusalError(
+                f"these examples have certified the operating point {point!r} already, with "
+                "another bundle: a second certificate from the same share of delta would be "
+                "false more often than it says; use the bundle that came first, or collect "
+                "fresh examples"
             )
 
     def purposes(self, examples: Examples) -> list[str | None]:
@@ -240,6 +259,17 @@ class SpentLedger:
         """Return a digest of words that nobody without the secret can compute."""
         message = sha256_hex(*(word.encode() for word in words)).encode()
         return hmac.new(bytes.fromhex(self._secret), message, "sha256").hexdigest()
+
+    def _first(self, name: str, value: str) -> str:
+        """Keep a value under a name that has none yet; return the one that it has."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO states VALUES (?, ?)", (name, json.dumps(value))
+            )
+            [known] = connection.execute(
+                "SELECT content FROM states WHERE name = ?", (name,)
+            ).fetchone()
+        return str(json.loads(known))
 
     def _row_name(self, name: str, row: str) -> str:
         return f"row {self.keyed('row', name, row)}"

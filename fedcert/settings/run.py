@@ -23,13 +23,13 @@ from fedcert.errors import CertificateError, SettingsError, did_you_mean
 from fedcert.extensions import import_extensions
 from fedcert.methods import METHODS, Method
 from fedcert.scenarios import absolute_options, scenario_defaults
+from fedcert.settings.certificates import CertificateSettings
 from fedcert.settings.methods import method_from
 from fedcert.settings.sections import (
     PLANNED,
     SMALLEST_AVERAGE,
     AdapterSettings,
     AveragingSettings,
-    CertificateSettings,
     ClientSettings,
     EvaluationSettings,
     PersonalSettings,

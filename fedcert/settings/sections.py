@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from fedcert.certificates.attempts import FIRST_SHARE
-from fedcert.certificates.promises import SimultaneousPromise, promises_asked, rounded_down
-from fedcert.errors import CertificateError, did_you_mean
+from fedcert.errors import did_you_mean
 from fedcert.models.layout import ATTENTION_PROJECTIONS
 from fedcert.priors import PRIORS
 
@@ -23,7 +20,6 @@ __all__ = [
     "SMALLEST_FIT",
     "AdapterSettings",
     "AveragingSettings",
-    "CertificateSettings",
     "ClientSettings",
     "EvaluationSettings",
     "PersonalSettings",
@@ -231,57 +227,6 @@ class PrivacySettings(Section):
     central_epsilon: float = Field(default=0.0, ge=0)
     """Of one bundle, which then holds the adapters' mean with noise of the server's, and no
     other thing that depends on uploads; 0 means no such noise. Clients trust the server."""
-
-
-class CertificateSettings(Section):
-    """How new clients spend their labels. Fixed before any new client is served."""
-
-    support_size: int = Field(default=64, ge=1)
-    """Labeled examples of each new client, in simulation."""
-    candidates: int = Field(default=1000, ge=1)
-    delta: float = Field(default=0.05, gt=0, lt=1)
-    recipe: str = "union"
-    """Recipe for support sets below `split_from`; or ``"planned"``: upstream clients that train
-    no adapter measure which recipe suits which size."""
-    split_from: int = Field(default=64, ge=1)
-    """From this size on, one half chooses and the other certifies; without effect on a plan."""
-    randomized: bool = False
-    """Bounds take a random number from the server's seed: lower on average, and true just as
-    often. Certificates without a server are not randomized."""
-    first_share: float = Field(default=FIRST_SHARE, gt=0, lt=1)
-    """Share of delta that a client's first certificate has; all later ones, on fresh examples
-    too, divide the rest. Lower it where certificates are to be renewed."""
-    promises: str = ""
-    """What certificates say beside the bound, separated by commas: ``abstention=0.1``,
-    ``gain=default`` or ``gain=base``, ``sets=3``."""
-    promised: float = Field(default=0.5, gt=0, lt=1)
-    """Share of delta that the promises have together, in equal parts."""
-    simultaneous: int = Field(default=0, ge=0)
-    """Clients of a bundle whose certificates are to hold all at once: each has an equal part of
-    delta, and no more are served. 0 and 1: each certificate stands for itself."""
-
-    @field_validator("promises")
-    @classmethod
-    def _known_promises(cls, promises: str) -> str:
-        try:
-            promises_asked(promises, share=0.0)
-        except CertificateError as error:
-            raise ValueError(str(error)) from error
-        return promises
-
-    def shares(self) -> dict[str, Any]:
-        """Return what recipes make of delta: ``delta`` of the bound alone, and ``promises``."""
-        each = Fraction(str(self.delta)) / max(1, self.simultaneous)
-        promises = promises_asked(self.promises, share=0.0)
-        if not promises:
-            delta = self.delta if self.simultaneous < 2 else rounded_down(each)
-        else:
-            delta = rounded_down(each * (1 - Fraction(str(self.promised))))
-            share = rounded_down((each / Fraction(str(delta)) - 1) / len(promises))
-            promises = promises_asked(self.promises, share=share)
-        if self.simultaneous > 1:
-            promises += (SimultaneousPromise(clients=self.simultaneous, delta=self.delta),)
-        return {"delta": delta, "promises": promises}
 
 
 class PlanningSettings(Section):

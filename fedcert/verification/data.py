@@ -12,12 +12,14 @@ from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.adapters.task import Task
 from fedcert.bundles import Bundle
-from fedcert.certificates import Certificate, Check, Sample
+from fedcert.certificates import Certificate, Check, ExitPromise, Sample
 from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form, in_drawn_order
 from fedcert.errors import AdapterError, CertificateError
 from fedcert.models.base import BaseModel
+from fedcert.personalization.committing import order_seed
 from fedcert.personalization.keeping import ExportedEvidence
+from fedcert.personalization.points import CertifiedPoint, CertifiedPoints
 from fedcert.priors.base import FloatArray
 from fedcert.search import BatchedScorer, SupportSession, exported_wrong
 from fedcert.verification.checks import MEMBERSHIP_TOLERANCE
@@ -39,6 +41,7 @@ def check_data(
     base: BaseModel,
     adapter: Path,
     examples: Examples,
+    early: CertifiedPoint | None = None,
 ) -> list[Check]:
     """Check the support set's digest, count the errors again, and choose again.
 
@@ -57,6 +60,9 @@ def check_data(
         An adapter folder.
     examples : Examples
         The support set, in any order.
+    early : CertifiedPoint, optional
+        The operating point of an early exit, if the certificate promises one; without it the
+        exit's counts are left out.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def check_data(
         detail = "certificate and bundle do not agree whose the labels are"
         return [*checks, Check("error count", False, detail)]
     task = bundle.task(base, labels=certificate.label_set)
-    ordered = in_drawn_order(examples, certificate.candidate.seed)
+    ordered = in_drawn_order(examples, _order(certificate))
     try:
         errors, trials = _count(certificate, task, adapter, ordered)
     except AdapterError as error:
@@ -89,34 +95,56 @@ def check_data(
     checks.append(Check("error count", right, detail))
     checks.append(_sample(certificate, examples, _certifying(certificate, ordered)))
     if certificate.recipe.promises:
-        checks.append(_promises(certificate, bundle, task, adapter, ordered))
+        checks.append(_promises(certificate, bundle, task, adapter, ordered, early))
     if not certificate.recipe.pays_for_choosing(len(ordered)):
         checks.append(_choice(certificate, bundle, task, ordered))
     return checks
 
 
+def _order(certificate: Certificate) -> str:
+    return order_seed(
+        certificate.recipe,
+        certificate.candidate.seed,
+        client=certificate.client,
+        support_size=certificate.support_size,
+        labels=certificate.label_set,
+        witnessed=certificate.protocol is not None,
+    )
+
+
 def _promises(
-    certificate: Certificate, bundle: Bundle, task: Task, adapter: Path, ordered: Examples
+    certificate: Certificate,
+    bundle: Bundle,
+    task: Task,
+    adapter: Path,
+    ordered: Examples,
+    early: CertifiedPoint | None,
 ) -> Check:
     """Count again what the recipe promises."""
     recipe, choice = certificate.recipe, certificate.choice
+    points = [] if early is None else [early]
     evidence = ExportedEvidence(
         task,
         bundle.prior,
         adapter,
         ordered,
         span=recipe.certifies_on(choice, len(ordered)),
-        tolerance=recipe.margin_tolerance,
+        recipe=recipe,
         reference=bundle.reference,
+        early=CertifiedPoints(points, client=certificate.client),
     )
     try:
         for promise, outcome in zip(recipe.promises, certificate.promises or (), strict=True):
+            if early is None and isinstance(promise, ExitPromise):
+                continue
             promise.recount(outcome, evidence, recipe.ground(promise, choice, len(ordered)))
     except CertificateError as error:
         return Check("promised counts", False, str(error))
     except ValueError:
         return Check("promised counts", False, "the record does not hold what is promised")
-    return Check("promised counts", True, "the examples give the counts of every promise")
+    left = early is None and any(isinstance(each, ExitPromise) for each in recipe.promises)
+    which = "every promise, but for the early exit" if left else "every promise"
+    return Check("promised counts", True, f"the examples give the counts of {which}")
 
 
 def _count(

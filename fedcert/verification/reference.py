@@ -47,7 +47,7 @@ def check_public(
         adapter,
         bundle.reference.take([]),  # none of the client's own
         span=Span(0, 0),
-        tolerance=recipe.margin_tolerance,
+        recipe=recipe,
         reference=bundle.reference,
     )
     checks = []

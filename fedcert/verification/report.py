@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedcert.certificates import Certificate, Unchecked, VerificationReport, verify_record
+from fedcert.certificates import (
+    Certificate,
+    Check,
+    ExitOutcome,
+    Unchecked,
+    VerificationReport,
+    verify_record,
+)
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.protocol.commitment import Opening
@@ -22,6 +29,7 @@ from fedcert.protocol.witness import (
 if TYPE_CHECKING:
     from fedcert.bundles import Bundle
     from fedcert.models.base import BaseModel
+    from fedcert.personalization.points import CertifiedPoint
 
 __all__ = ["verify"]
 
@@ -33,6 +41,7 @@ def verify(
     adapter: Path | None = None,
     data: Examples | None = None,
     base: BaseModel | None = None,
+    early: CertifiedPoint | None = None,
     opening: Opening | None = None,
     public_key: str | None = None,
     server_key: str | None = None,
@@ -54,6 +63,9 @@ def verify(
     base : BaseModel, optional
         The bundle's base model; with `data` it is loaded as the bundle says by default.
         With bundle and adapter it counts the errors on the bundle's reference sample.
+    early : CertifiedPoint, optional
+        The operating point of an early exit that the certificate promises; with `data` it is
+        verified as well, and the exit counted again.
     opening : Opening, optional
         The client's salts; needs `data`.
     public_key, server_key : str, optional
@@ -96,7 +108,8 @@ def verify(
             report = report.extended(check_public(certificate, bundle, adapter, base))
         if data is not None and adapter is not None and fits:
             model = base or bundle.load_base()
-            report = report.extended(check_data(certificate, bundle, model, adapter, data))
+            found = check_data(certificate, bundle, model, adapter, data, early)
+            report = report.extended([*found, *_early(early, data)])
     if opening is not None and data is not None:
         report = report.extended([check_opening(certificate, opening, data)])
     if server_key is not None:
@@ -109,10 +122,26 @@ def verify(
         *_about_the_choice(
             certificate, bundle, adapter, data if fits else None, counted=base is not None
         ),
+        *_about_early_exits(certificate, early if data is not None and fits else None),
         *_about_people(certificate, bundle, public_key, server_key),
         *_about_the_server(certificate, opening if data is not None else None, witness, log),
     )
     return VerificationReport(report.checks, unchecked)
+
+
+def _early(early: CertifiedPoint | None, data: Examples) -> Iterator[Check]:
+    """Verify the operating point of an early exit like any other certificate."""
+    if early is None:
+        return
+    found = verify(
+        early.certificate,
+        bundle=early.bundle,
+        adapter=early.adapter,
+        data=data,
+        base=early.base,
+    )
+    detail = f"the certificate at the operating point {early.name!r} verifies as well"
+    yield Check("early point", found.passed, found.reasons or detail)
 
 
 def _about_the_choice(
@@ -164,6 +193,19 @@ def _about_the_choice(
             "choice",
             "whether the certifying examples had no part in choosing the candidate",
             "--data",
+        )
+
+
+def _about_early_exits(
+    certificate: Certificate, early: CertifiedPoint | None
+) -> Iterator[Unchecked]:
+    said = (each for each in certificate.promises or () if isinstance(each, ExitOutcome))
+    if early is None and any(outcome.early is not None for outcome in said):
+        yield Unchecked(
+            "early",
+            "whether the errors with early exits, and the examples that go on, were counted "
+            "right",
+            "--early and --early-bundle, with --data",
         )
 
 

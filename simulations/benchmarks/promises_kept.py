@@ -171,7 +171,7 @@ class _Chosen:
             folder,
             self.examples,
             span=self.span,
-            tolerance=self.recipe.margin_tolerance,
+            recipe=self.recipe,
         )
 
 

@@ -9,8 +9,10 @@ from fedcert.certificates.promises.base import (
     promises_from,
     register_promise,
 )
-from fedcert.certificates.promises.evidence import Answers, Evidence, Rival
+from fedcert.certificates.promises.evidence import Answers, Early, Evidence, Rival
+from fedcert.certificates.promises.exits import ExitOutcome, ExitPromise
 from fedcert.certificates.promises.gain import GainOutcome, GainPromise
+from fedcert.certificates.promises.points import PointsOutcome, PointsPromise, points_of
 from fedcert.certificates.promises.reference import ReferenceOutcome, ReferencePromise
 from fedcert.certificates.promises.sets import SetsOutcome, SetsPromise
 from fedcert.certificates.promises.shares import rounded_down, share_of, together
@@ -20,11 +22,16 @@ __all__ = [
     "AbstentionOutcome",
     "AbstentionPromise",
     "Answers",
+    "Early",
     "Evidence",
+    "ExitOutcome",
+    "ExitPromise",
     "GainOutcome",
     "GainPromise",
     "Ground",
     "Outcome",
+    "PointsOutcome",
+    "PointsPromise",
     "Promise",
     "ReferenceOutcome",
     "ReferencePromise",
@@ -33,6 +40,7 @@ __all__ = [
     "SetsPromise",
     "SimultaneousOutcome",
     "SimultaneousPromise",
+    "points_of",
     "promises_asked",
     "promises_from",
     "register_promise",

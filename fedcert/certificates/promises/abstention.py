@@ -16,7 +16,7 @@ from fedcert.certificates.promises.limits import lower_limit
 from fedcert.errors import CertificateError
 from fedcert.records import OrAbsent
 
-__all__ = ["THRESHOLDS", "AbstentionOutcome", "AbstentionPromise"]
+__all__ = ["NEAR", "THRESHOLDS", "AbstentionOutcome", "AbstentionPromise"]
 
 THRESHOLDS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Thresholds, in logits, among which the certifying examples themselves choose where no other
@@ -26,8 +26,8 @@ _FEWEST = 16
 """With fewer answers nothing is said about them."""
 
 _HIGHEST = 1e6
-# How far a threshold may lie from the one that another machine chooses.
-_NEAR = 1e-3
+NEAR = 1e-3
+"""How far a threshold may lie from the one that another machine chooses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +201,7 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
     def recount(self, outcome: AbstentionOutcome, evidence: Evidence, ground: Ground) -> None:
         """Check an outcome against the examples: the threshold up to rounding, the counts."""
         chosen = self.choose(evidence, ground)
-        if chosen is not None and abs(chosen - outcome.threshold) > _NEAR:
+        if chosen is not None and abs(chosen - outcome.threshold) > NEAR:
             raise CertificateError(
                 f"the choosing examples choose the threshold {chosen:.4f}, not "
                 f"{outcome.threshold:.4f}"

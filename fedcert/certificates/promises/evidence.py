@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fedcert.errors import CertificateError
 
-__all__ = ["Answers", "Evidence", "Rival"]
+__all__ = ["Answers", "Early", "Evidence", "Rival"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -81,6 +81,28 @@ class Answers:
             return np.where(fair, own - rival, -np.inf)
 
 
+@dataclass(frozen=True, eq=False)
+class Early:
+    """What the adapter of an early operating point says of the same examples.
+
+    Parameters
+    ----------
+    adapter : str
+        Digest of its tensors.
+    weight : int
+        Its weight over 2**53, of which the certifying examples had a part in choosing it.
+    choosing : Answers or None
+        On the examples that do not certify; None if all do.
+    certifying : Answers
+        On the m certifying examples.
+    """
+
+    adapter: str
+    weight: int
+    choosing: Answers | None
+    certifying: Answers
+
+
 class Evidence(ABC):
     """The examples of one support set, as the certified adapter sees them.
 
@@ -114,6 +136,10 @@ class Evidence(ABC):
             If the bundle has none, as by default.
         """
         raise CertificateError("there is no reference sample to count errors on")
+
+    def early(self, point: str) -> Early | None:
+        """Return what an early operating point's adapter says; None if there is none."""
+        return None
 
     @abstractmethod
     def of(self, rival: Rival) -> Answers:
