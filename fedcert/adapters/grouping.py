@@ -79,5 +79,5 @@ def batches(
     rows = max(1, int(budget // (4 * _ACTIVATIONS * max(1, numbers))))
     return [
         (part, inputs if rows >= len(first) else {n: t[part] for n, t in inputs.items()})
-        for part in torch.arange(len(first)).split(rows)
+        for part in torch.split(torch.arange(len(first)), rows)
     ]
