@@ -15,7 +15,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.space import AdapterSpace
@@ -31,7 +30,7 @@ from fedcert.named_arrays import prefixed, under
 from fedcert.priors import PointPrior
 from fedcert.priors.base import FloatArray
 
-__all__ = ["ConditionedMethod", "tensors_of"]
+__all__ = ["ConditionedMethod"]
 
 _ADAPTER, _NET, _POOLED = "adapter.", "net.", "pooled."
 _OWN = "statistics"
@@ -256,14 +255,6 @@ class ConditionedMethod(AdapterMethod):
         numpy.ndarray
             Float64, shape ``(d,)``.
         """
-
-
-def tensors_of(net: State) -> dict[str, torch.Tensor]:
-    """Return a net's weights as tensors of their own, ready to be trained."""
-    return {
-        name: torch.from_numpy(np.array(array, dtype=np.float32)).requires_grad_()
-        for name, array in net.items()
-    }
 
 
 def statistics_of(model: AdaptedModel, examples: Examples) -> npt.NDArray[np.float32]:

@@ -26,7 +26,8 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.methods.base import State
-from fedcert.methods.conditioned import ConditionedMethod, tensors_of
+from fedcert.methods.conditioned import ConditionedMethod
+from fedcert.methods.nets import drawn_weights, tensors_of, trained
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator
 
@@ -74,9 +75,7 @@ class FedL2P(ConditionedMethod):
         draw, net = keyed_generator("rate net", seed), {}
         for layer in range(3):
             columns, rows = widths[layer : layer + 2]
-            scale = _GAIN * np.sqrt(2 / (rows + columns))
-            drawn = scale * draw.standard_normal((rows, columns))
-            net[f"{layer}.weight"] = drawn.astype(np.float32)
+            net[f"{layer}.weight"] = drawn_weights(draw, rows, columns, gain=_GAIN)
             net[f"{layer}.bias"] = np.full(rows, float(layer == 2), dtype=np.float32)
         return net
 
@@ -91,33 +90,26 @@ class FedL2P(ConditionedMethod):
         seed: int,
     ) -> tuple[State, Mapping[str, float]]:
         """Lower the loss on held-out examples after training on the others."""
-        weights, examples = tensors_of(net), examples.usable
+        examples = examples.usable
         order = keyed_generator("held out", seed).permutation(len(examples))
         held = max(1, round(_HELD_OUT * len(examples)))
         known, unknown = _rows(model, examples, order[held:]), _rows(
             model, examples, order[:held]
         )  # fmt: skip
-        optimizer = torch.optim.Adam(list(weights.values()), lr=self.net_rate)
-        losses = []
-        for step in range(self.net_steps + 1):
-            last = step == self.net_steps
+
+        def loss_of(weights: Mapping[str, torch.Tensor], unrolled: bool) -> torch.Tensor:
             rates = self._rates(model.space, weights, condition).to(model.device)
-            with sdpa_kernel(SDPBackend.MATH):  # which alone has second derivatives
-                vector = descended(
-                    model, *known, center, rates, steps=self.descent_steps, unrolled=not last
-                )
-                loss = cross_entropy(model.logits(unknown[0], vector)[0], unknown[1])
-                losses.append(float(loss.detach()))
-                if not last and np.isfinite(losses[-1]):
-                    optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    for tensor in weights.values():
-                        if tensor.grad is not None:
-                            tensor.grad.nan_to_num_(0.0).clamp_(-_STEEPEST, _STEEPEST)
-                    optimizer.step()
-        trained = {name: tensor.detach().numpy() for name, tensor in weights.items()}
-        measured = {"loss-before": losses[0], "loss-after": losses[-1]}
-        return trained, {k: v for k, v in measured.items() if np.isfinite(v)}
+            vector = descended(
+                model, *known, center, rates, steps=self.descent_steps, unrolled=unrolled
+            )
+            return cross_entropy(model.logits(unknown[0], vector)[0], unknown[1])
+
+        with sdpa_kernel(SDPBackend.MATH):  # which alone has second derivatives
+            made, before, after = trained(
+                net, loss_of, steps=self.net_steps, rate=self.net_rate, steepest=_STEEPEST
+            )
+        measured = {"loss-before": before, "loss-after": after}
+        return made, {k: v for k, v in measured.items() if np.isfinite(v)}
 
     def personalized(
         self,

@@ -26,8 +26,9 @@ from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.methods.adapters import AdapterMethod
 from fedcert.methods.base import State
-from fedcert.methods.conditioned import ConditionedMethod, tensors_of
+from fedcert.methods.conditioned import ConditionedMethod
 from fedcert.methods.learning import split_recipe
+from fedcert.methods.nets import drawn_weights, tensors_of, trained
 from fedcert.priors import PointPrior
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator
@@ -234,17 +235,11 @@ class FedP2EFT(GatedMethod, ConditionedMethod):
         width = 2 * self.linears
         hidden, outputs = 2 * width, len(self.gates(space))
         draw = keyed_generator("gate net", seed)
-
-        def weights(rows: int, columns: int) -> npt.NDArray[np.float32]:
-            scale = _GAIN * np.sqrt(2 / max(1, rows + columns))
-            drawn = scale * draw.standard_normal((rows, columns))
-            return np.asarray(drawn, dtype=np.float32)
-
         return {
-            "hidden.weight": weights(hidden, width),
+            "hidden.weight": drawn_weights(draw, hidden, width, gain=_GAIN),
             "hidden.bias": np.full(hidden, SMALLEST_GATE, dtype=np.float32),
             "slope": np.full(1, 0.25, dtype=np.float32),
-            "gates.weight": weights(outputs, hidden),
+            "gates.weight": drawn_weights(draw, outputs, hidden, gain=_GAIN),
             "gates.bias": np.full(outputs, SMALLEST_GATE, dtype=np.float32),
         }
 
@@ -259,22 +254,18 @@ class FedP2EFT(GatedMethod, ConditionedMethod):
         seed: int,
     ) -> tuple[State, Mapping[str, float]]:
         """Find this client's gates from what the net says, and move the net to them."""
-        weights, inputs = tensors_of(net), torch.from_numpy(condition)
+        inputs = torch.from_numpy(condition)
         with torch.no_grad():
-            said = clamp_passing(_gates_of(weights, inputs)).double().numpy()
-        found = self.own_gates(model, examples, center, said, seed=seed)
-        target = torch.from_numpy(found).float()
-        optimizer = torch.optim.Adam(list(weights.values()), lr=self.net_rate)
-        losses = []
-        for _ in range(self.net_steps + 1):
-            loss = (clamp_passing(_gates_of(weights, inputs)) - target).abs().mean()
-            losses.append(float(loss.detach()))
-            if len(losses) <= self.net_steps:
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-        trained = {name: tensor.detach().numpy() for name, tensor in weights.items()}
-        return trained, {"distance-before": losses[0], "distance-after": losses[-1]}
+            said = clamp_passing(_gates_of(tensors_of(net), inputs)).double().numpy()
+        target = torch.from_numpy(
+            self.own_gates(model, examples, center, said, seed=seed)
+        ).float()
+
+        def loss_of(weights: Mapping[str, torch.Tensor], _goes_on: bool) -> torch.Tensor:
+            return (clamp_passing(_gates_of(weights, inputs)) - target).abs().mean()
+
+        made, before, after = trained(net, loss_of, steps=self.net_steps, rate=self.net_rate)
+        return made, {"distance-before": before, "distance-after": after}
 
     def personalized(
         self,
