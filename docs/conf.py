@@ -21,6 +21,8 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 html_theme = "furo"
 html_title = "fedcert"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_show_sourcelink = html_copy_source = False
 # A snippet with ... in it is no mistake of the pages.
 suppress_warnings = ["misc.highlighting_failure"]

@@ -57,6 +57,14 @@ def test_the_reference_has_every_name_that_python_offers(site: Path) -> None:
         assert f'id="{cls.__module__}.{name}"' in page or f'id="fedcert.{name}"' in page, name
 
 
+def test_tables_get_the_width_that_there_is(site: Path) -> None:
+    assert 'href="_static/wide.css' in (site / "benchmarks.html").read_text(encoding="utf-8")
+    rules = (site / "_static" / "wide.css").read_text(encoding="utf-8")
+    # Without these a wide table makes the whole page scroll sideways.
+    assert ".main {\n  min-width: 0;" in rules
+    assert "max-width: 100%;" in rules
+
+
 def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:
     loaded = re.compile(r'<(?:script|img|link)[^>]*(?:src|href)="(?:https?:)?//[^"]*"')
     for path in site.rglob("*.html"):

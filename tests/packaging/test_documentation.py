@@ -78,6 +78,14 @@ def test_every_page_can_be_reached_from_the_overview() -> None:
     assert {page.name for page in DOCS.glob("*.md")} - linked == {"index.md"}
 
 
+def test_three_readers_find_three_pages_each() -> None:
+    _, _, rest = _prose(DOCS / "index.md").partition("## Three pages for a start")
+    readers = rest.partition("## ")[0].split("\n**A")[1:]
+    pages = [re.findall(r"^\d\. \[.*?\]\((.*?)\)", reader, re.M) for reader in readers]
+    assert [len(found) for found in pages] == [3, 3, 3]
+    assert len({page for found in pages for page in found}) == 9
+
+
 def _commands(page: Path) -> Iterator[list[str]]:
     for language, text in _FENCE.findall(page.read_text(encoding="utf-8")):
         if language == "sh":
