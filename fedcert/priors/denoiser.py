@@ -119,7 +119,8 @@ class Denoiser(nn.Module):
         gain, shift = torch.exp(gain + self.gain), shift + self.bias
         output = torch.exp(scale) * self.output
         along = torch.bmm(noisy, self.directions.transpose(1, 2))[..., None]
-        switched = torch.tanh(gain[:, :, None] * along + shift[:, :, None])
+        # In place, as far as gradients allow: arrays of this size are what sampling waits for.
+        switched = (gain[:, :, None] * along).add_(shift[:, :, None]).tanh_()
         corrected = (switched * output[:, :, None]).sum(dim=-1) * self.strength
         return torch.bmm(corrected, self.directions)
 
