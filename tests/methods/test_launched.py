@@ -96,15 +96,37 @@ def test_methods_serve_clients_with_labels_of_their_own(tmp_path: Path, method: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fedavg-local", "fedrep", "ditto"])
+@pytest.mark.parametrize("method", TRAINED)
 def test_ray_gives_what_this_process_gives(tmp_path: Path, method: str) -> None:
-    # On a busy machine Ray's workers take more than a minute to begin.
+    # On a busy machine Ray's workers take minutes to begin; who misses the roll call is drawn
+    # for no round, and then the runs differ.
     settings = quick(method, server__timeout=600.0)
-    bundles = []
-    for runner in ("inprocess", "ray"):
-        simulation = simulate(settings, output=tmp_path / runner, runner=runner)
-        bundles.append(Bundle.load(simulation.output / "bundle").digest)
-    assert bundles[0] == bundles[1]
+    here, ray = (
+        simulate(settings, output=tmp_path / runner, runner=runner)
+        for runner in ("inprocess", "ray")
+    )
+    for simulation in (here, ray):
+        _check(simulation, settings)  # nobody was lost, which would explain a difference
+    _same_up_to_rounding(here, ray)
+
+
+def _same_up_to_rounding(one: Simulation, other: Simulation) -> None:
+    """Compare what two runs published and certified.
+
+    Two processes may add in another order, and Adam divides by a gradient's size: centers may
+    differ by a thousandth of an ordinary entry, and an answer that nearly was the other one.
+    """
+    centers = [Bundle.load(run.output / "bundle").prior.center() for run in (one, other)]
+    scale = max(np.abs(centers[0]).max(), 1e-9)
+    np.testing.assert_allclose(centers[1], centers[0], rtol=0, atol=1e-3 * scale)
+    for client in CLIENTS[UPSTREAM:]:
+        first, second = (
+            Certificate.read(run.output / "clients" / client / "certificate.json")
+            for run in (one, other)
+        )
+        assert first.recipe == second.recipe
+        assert first.certified_on == second.certified_on
+        assert abs(first.errors - second.errors) <= 1
 
 
 def test_a_method_that_does_not_fit_is_refused_before_anybody_works(tmp_path: Path) -> None:

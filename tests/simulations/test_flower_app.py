@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ import pytest
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, verify_record
 from fedcert.clients.client_app import app as client_app
-from fedcert.scenarios import option_names
+from fedcert.methods import METHODS, Method
+from fedcert.scenarios import load_scenario, option_names
 from fedcert.settings import RunSettings
 from fedcert.simulations.scenarios.digits import Digits
 from fedcert.simulations.scenarios.own_data import OwnData
 from fedcert.simulations.simulating import simulate
 from fedcert.strategies.server_app import app as server_app
-from fedcert.verification import check_bundle
+from fedcert.verification import check_bundle, verify
 from simulations.federation import CLIENTS, SCENARIO, UPSTREAM, tiny_settings
 
 APP = Path(__file__).parents[2] / "simulations" / "app"
@@ -51,8 +53,7 @@ def test_its_config_has_every_setting_with_its_default(config: dict[str, Any]) -
     expected = {
         key.replace("_", "-"): value for key, value in _flat(RunSettings().model_dump()).items()
     }
-    options = {key for key in config if key.startswith("scenario.options.")}
-    found = {key: value for key, value in config.items() if key not in options}
+    found = {key: value for key, value in config.items() if ".options." not in key}
     assert found.pop("output") == ""
     assert found == expected
     assert {k: type(v) for k, v in found.items()} == {k: type(v) for k, v in expected.items()}
@@ -71,10 +72,23 @@ def test_its_options_are_a_scenarios_own_and_left_to_it(config: dict[str, Any]) 
     assert set(option_names(OwnData)) - {"phrases"} <= options.keys() <= known
 
 
+def test_its_config_has_the_options_of_every_method(config: dict[str, Any]) -> None:
+    common = {*(entry.name for entry in fields(Method)), "linears"}  # which the base model says
+    names = {
+        entry.name.replace("_", "-")
+        for method in METHODS.values()
+        if method.__module__.startswith("fedcert.")  # another test may have entered its own
+        for entry in fields(method)
+        if entry.name not in common
+    }
+    listed = {k: v for k, v in config.items() if k.startswith("averaging.options.")}
+    assert listed == {f"averaging.options.{name}": "" for name in names}
+
+
 def test_its_config_is_accepted(config: dict[str, Any]) -> None:
     settings = {key: value for key, value in config.items() if key != "output"}
     read = RunSettings.from_flat(settings)
-    assert read.scenario.options == {}
+    assert read.scenario.options == read.averaging.options == {}
     assert read.training == RunSettings().training
 
 
@@ -198,6 +212,47 @@ def test_flwr_run_gives_the_certificates_of_a_simulation(
         own = (output / "clients" / client / "certificate.json").read_bytes()
         assert own == (here.output / "clients" / client / "certificate.json").read_bytes()
     assert bundle.digest == here.results["digests"]["bundle"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method", [kind for kind in METHODS if kind not in {"prior", "zero-shot"}]
+)
+def test_flwr_run_ends_in_certificates_by_every_method(
+    flower: Flower, tmp_path: Path, method: str
+) -> None:
+    output = tmp_path / "run"
+    net = {"averaging__options__net_rounds": 2} if method in {"fedp2eft", "fedl2p"} else {}
+    run = flower.run(
+        output=str(output),
+        method=method,
+        **net,
+        scenario__name=SCENARIO,
+        scenario__options__upstream=UPSTREAM,
+        scenario__options__new=2,
+        adapter__rank=2,
+        training__steps=10,
+        averaging__rounds=2,
+        averaging__steps=3,
+        averaging__clients=5,
+        averaging__head_steps=3,
+        personal__steps=4,
+        certificate__support_size=32,
+        server__min_pool=10,
+    )
+    assert run["status"] == "finished:completed"
+    bundle = Bundle.load(output / "bundle")
+    scenario = load_scenario(SCENARIO, {"upstream": UPSTREAM, "new": 2})
+    for client in CLIENTS[UPSTREAM:]:
+        certificate = Certificate.read(output / "certificates" / f"{client}.json")
+        found = verify(
+            certificate,
+            bundle=bundle,
+            adapter=output / "clients" / client / "adapter",
+            data=scenario.support_examples(client, 32),
+            base=bundle.load_base(str(scenario.base_model())),
+        )
+        assert found.passed, found.reasons
 
 
 @pytest.mark.slow
