@@ -17,7 +17,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-structure bench-deployment bench-sweeps bench-sampling bench-living bench-tables bench-named bench-warm-start bench-domains bench-privacy bench-promises bench-all test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-structure bench-deployment bench-sweeps bench-sampling bench-living bench-tables bench-named bench-warm-start bench-domains bench-privacy bench-promises bench-points bench-all test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -62,6 +62,9 @@ bench-named: $(INSTALLED) ## measure clients' own labels, with names, and render
 
 bench-promises: $(INSTALLED) ## measure what certificates promise beside the bound, and render docs/promises.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.promises
+
+bench-points: $(INSTALLED) ## measure what each depth and precision costs and promises, and render docs/points.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.points
 
 bench-domains: $(INSTALLED) ## measure from which pool on each prior pays and render docs/domains.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.domains

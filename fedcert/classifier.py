@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from fedcert.adapters.classifier_file import ClassifierFile, read_classifier
 from fedcert.adapters.exported_model import exported_model
+from fedcert.adapters.peft_format import exported_digest
 from fedcert.data import InputSpec, input_spec_from_config
 from fedcert.devices import exact_float32, moved, resolve_device
 from fedcert.errors import AdapterError, BundleError, SettingsError
@@ -40,6 +42,10 @@ class Classifier:
     threshold : float, optional
         Margin of the highest logit over the second that an answer needs; by default every
         input gets one.
+    adapter : str, optional
+        Digest of the adapter's tensors.
+    early : tuple, optional
+        A classifier that answers first, and the margin above which its answer counts.
     """
 
     def __init__(
@@ -49,9 +55,11 @@ class Classifier:
         labels: Sequence[str],
         *,
         threshold: float | None = None,
+        adapter: str = "",
+        early: tuple[Classifier, float] | None = None,
     ) -> None:
         self._model, self.inputs, self.labels = model, inputs, tuple(labels)
-        self.threshold = threshold
+        self.threshold, self.adapter, self._early = threshold, adapter, early
 
     def predict(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> list[str]:
         """Return the name of the most probable label of each input, or `NO_ANSWER`."""
@@ -79,8 +87,15 @@ class Classifier:
     def _answered(self, logits: torch.Tensor) -> torch.Tensor:
         if self.threshold is None:
             return torch.ones(len(logits), dtype=torch.bool)
-        best = logits.double().topk(2, dim=-1).values
-        return best[:, 0] - best[:, 1] > self.threshold
+        return _margins(logits) > self.threshold
+
+    def goes_on(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Return which inputs no early exit answers, bool, shape (n,)."""
+        if self._early is None:
+            return np.ones(len(inputs), dtype=np.bool_)
+        early, above = self._early
+        late: npt.NDArray[np.bool_] = (_margins(early._logits(inputs)) <= above).numpy()
+        return late
 
     def predict_proba(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the probability of each label, ``(n, K)``, in the order of ``labels``.
@@ -90,6 +105,25 @@ class Classifier:
         probabilities: npt.NDArray[Any] = self._logits(inputs).double().softmax(-1).numpy()
         return probabilities
 
+    @property
+    def weights_mib(self) -> float:
+        """What the weights take, the adapter's included, in MiB."""
+        held = self._model.state_dict().values()
+        return float(sum(each.numel() * each.element_size() for each in held)) / 2**20
+
+    def milliseconds(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> float:
+        """Return the median time of one prediction on this machine, each input alone.
+
+        No certificate says anything of times: they are another machine's elsewhere.
+        """
+        self._logits(inputs[:2])  # the first pass prepares what later ones find ready
+        times = []
+        for place in range(len(inputs)):
+            started = time.perf_counter()
+            self._logits(inputs[place : place + 1])
+            times.append(time.perf_counter() - started)
+        return 1000 * float(np.median(times))
+
     @torch.inference_mode()
     @exact_float32()  # as a certificate's errors are counted
     def _logits(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> torch.Tensor:
@@ -97,6 +131,15 @@ class Classifier:
         if not isinstance(raw, np.ndarray):
             raw = np.array(raw, dtype=object if any(isinstance(i, str) for i in raw) else None)
         known = self.inputs.normalize(raw)
+        if self._early is not None:
+            early, above = self._early
+            logits = early._logits(known)
+            rows = np.flatnonzero((_margins(logits) <= above).numpy())
+            logits[rows] = self._own_logits(known[rows])
+            return logits
+        return self._own_logits(known)
+
+    def _own_logits(self, known: npt.NDArray[Any]) -> torch.Tensor:
         device = next(self._model.parameters()).device
         logits = torch.empty(len(known), len(self.labels))
         for start in range(0, len(known), _BATCH):
@@ -106,6 +149,11 @@ class Classifier:
         return logits
 
 
+def _margins(logits: torch.Tensor) -> torch.Tensor:
+    best = logits.double().topk(2, dim=-1).values
+    return best[:, 0] - best[:, 1]
+
+
 def load_classifier(
     folder: str | Path,
     base: BaseModel | str | Path,
@@ -113,6 +161,7 @@ def load_classifier(
     labels: LabelSet | Sequence[str] | None = None,
     descriptions: Mapping[str, str] | None = None,
     inputs: InputSpec | None = None,
+    early: Classifier | None = None,
     device: str = "auto",
 ) -> Classifier:
     """Load an exported adapter for prediction.
@@ -130,6 +179,9 @@ def load_classifier(
         Texts that stand for some of these labels or all, by name.
     inputs : InputSpec, optional
         How inputs are encoded, where the folder does not say.
+    early : Classifier, optional
+        The adapter of the early operating point that this one was certified with: it answers
+        where its margin is above the folder's threshold, and this one answers the rest.
     device : str (default: "auto")
         Where a base model that is loaded here computes (`fedcert.devices.resolve_device`); one
         that is given stays where it is.
@@ -142,7 +194,8 @@ def load_classifier(
     Raises
     ------
     AdapterError
-        If the folder is damaged, or made for other labels or another base model.
+        If the folder is damaged, or made for other labels or another base model, or was not
+        certified with this early exit.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -172,7 +225,31 @@ def load_classifier(
         spec.bound_to(loaded),
         names,
         threshold=None if about is None else about.threshold,
+        adapter=exported_digest(folder),
+        early=None if early is None else _exit(folder, about, early, names),
     )
+
+
+def _exit(
+    folder: Path, about: ClassifierFile | None, early: Classifier, names: Sequence[str]
+) -> tuple[Classifier, float]:
+    """Make sure that an adapter was certified to go on from an early one."""
+    if about is None or about.early_exit is None:
+        raise AdapterError(
+            f"{folder}: the adapter was not certified with an early exit; predict without one"
+        )
+    adapter, above = about.early_exit
+    if early.adapter != adapter or early.labels != tuple(names):
+        raise AdapterError(
+            f"{folder}: the early exit that was certified is the adapter {adapter[:12]}, and "
+            f"this is another one ({early.adapter[:12]})"
+        )
+    if about.threshold is not None:
+        raise AdapterError(
+            f"{folder}: the adapter abstains below a margin, which was certified without early "
+            "exits; predict without one"
+        )
+    return early, above
 
 
 def _loaded(name: str, about: ClassifierFile | None, device: torch.device) -> BaseModel:

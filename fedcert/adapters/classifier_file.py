@@ -43,6 +43,10 @@ class ClassifierFile:
     threshold : float or None
         Margin of the highest logit over the second that an answer needs; None, and absent from
         the file, if every input gets one (default: None).
+    early_exit : tuple or None
+        Digest of an early operating point's adapter, and the margin above which it answers
+        first; None, and absent from the file, if nothing was certified with one
+        (default: None).
     """
 
     base_name: str
@@ -53,6 +57,7 @@ class ClassifierFile:
     labels: tuple[str, ...] | LabelSet
     inputs: dict[str, Any] | None
     threshold: float | None = None
+    early_exit: tuple[str, float] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,6 +117,9 @@ class ClassifierFile:
         }
         if self.threshold is not None:
             content["threshold"] = self.threshold
+        if self.early_exit is not None:
+            adapter, above = self.early_exit
+            content["early_exit"] = {"adapter": adapter, "above": above}
         (folder / CLASSIFIER_FILE).write_bytes(canonical_json(content))
 
 
@@ -134,6 +142,7 @@ def read_classifier(folder: Path) -> ClassifierFile | None:
                 f"({_FORMAT!r}); use the fedcert version that exported the adapter"
             )
         base, labels = content["base_model"], content["labels"]
+        early = content.get("early_exit")
         return ClassifierFile(
             base_name=str(base["name"]),
             base_revision=str(base["revision"]),
@@ -145,6 +154,7 @@ def read_classifier(folder: Path) -> ClassifierFile | None:
             else tuple(str(label) for label in labels),
             inputs=content["inputs"],
             threshold=float(content["threshold"]) if "threshold" in content else None,
+            early_exit=(str(early["adapter"]), float(early["above"])) if early else None,
         )
     except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         raise AdapterError(f"{path}: damaged ({error})") from error

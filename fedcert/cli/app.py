@@ -26,6 +26,7 @@ from fedcert.cli.methods import methods
 from fedcert.cli.monitor import monitor
 from fedcert.cli.new import new
 from fedcert.cli.plan import plan
+from fedcert.cli.points import points
 from fedcert.cli.predict import predict
 from fedcert.cli.prior import prior
 from fedcert.cli.report import report
@@ -43,7 +44,7 @@ _HEADINGS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Run a federation": (
         *(new, methods, simulate, warm_start, status, report, server, deploy),
     ),
-    "On a device": (plan, commit, personalize, predict, submit, monitor),
+    "On a device": (plan, commit, personalize, points, predict, submit, monitor),
     "For everybody": (certify, verify, bundle, prior, keys),
 }
 

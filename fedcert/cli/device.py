@@ -37,6 +37,7 @@ __all__ = [
     "default_state",
     "key_path",
     "load_bundle",
+    "own_labels",
     "personalize",
     "read_labeled",
 ]

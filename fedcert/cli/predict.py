@@ -54,6 +54,17 @@ def predict(
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
     labels: Labels = None,
+    early: Annotated[
+        Path | None,
+        typer.Option(
+            help="Adapter folder of the early operating point that the adapter was certified "
+            "with: it answers where it is sure enough."
+        ),
+    ] = None,
+    early_base_model: Annotated[
+        str | None,
+        typer.Option(help="Its base model; looked for as with --base-model."),
+    ] = None,
     top: Annotated[
         int,
         typer.Option(help="Also give the set of so many most probable labels.", min=0),
@@ -63,7 +74,8 @@ def predict(
 
     Needs no bundle and no certificate: the adapter folder names its base model, labels, and
     inputs. The rows come out in the order of the file. Labels in the file are not looked at.
-    An adapter that was certified to abstain gives "no answer" where it is not sure enough.
+    An adapter that was certified to abstain gives "no answer" where it is not sure enough, and
+    one that was certified with an early exit takes it with --early.
     """
     from fedcert.adapters.classifier_file import read_classifier
     from fedcert.atomic import write_atomically
@@ -75,14 +87,19 @@ def predict(
     if kind not in {*_DELIMITERS, _LINES}:
         raise SettingsError(f"--output must end in .csv, .tsv, or .jsonl, not {output}")
     names, descriptions = (None, {}) if labels is None else read_labels(labels)
-    about = read_classifier(adapter) if adapter.is_dir() else None
-    classifier = load_classifier(
-        adapter,
-        base_model or _base_of(adapter, about),
-        labels=names,
-        descriptions=descriptions,
-        device=device,
-    )
+    first = None
+    for folder, base in ((early, early_base_model), (adapter, base_model)):
+        if folder is None:
+            continue
+        about = read_classifier(folder) if folder.is_dir() else None
+        first = classifier = load_classifier(
+            folder,
+            base or _base_of(folder, about),
+            labels=names,
+            descriptions=descriptions,
+            early=first,
+            device=device,
+        )
     inputs = read_inputs(
         data, spec=classifier.inputs, input_column=input_column, label_column=label_column
     )

@@ -23,6 +23,7 @@ from fedcert.errors import SettingsError
 if TYPE_CHECKING:
     from fedcert.bundles import Bundle
     from fedcert.certificates import Certificate
+    from fedcert.personalization import CertifiedPoint
     from fedcert.protocol.commitment import Opening
 
 __all__ = ["verify"]
@@ -49,6 +50,19 @@ def verify(
         Path | None, typer.Option(help="Count the errors again on these examples.")
     ] = None,
     base_model: Base = None,
+    early: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the early operating point, with adapter/ and certificate.json: "
+            "counts an early exit again, with --data."
+        ),
+    ] = None,
+    early_bundle: Annotated[
+        Path | None, typer.Option(help="The bundle of the early operating point.")
+    ] = None,
+    early_base_model: Annotated[
+        str | None, typer.Option(help="Its base model; by default beside its bundle.")
+    ] = None,
     public_key: Annotated[
         str | None, typer.Option(help="The signer you expect, 64 hexadecimal digits.")
     ] = None,
@@ -85,6 +99,8 @@ def verify(
 
     record = Certificate.read(certificate)
     _refuse_incomplete(bundle, adapter, data, opening)
+    if (early is None) != (early_bundle is None) or (early is not None and data is None):
+        raise SettingsError("--early needs --early-bundle and --data, and the other way around")
     beside = certificate.parent / "adapter"
     folder = adapter or (beside if bundle is not None and beside.is_dir() else None)
     if data is not None and folder is None:
@@ -109,6 +125,7 @@ def verify(
         adapter=folder,
         data=examples,
         base=base,
+        early=_early(early, early_bundle, early_base_model, device),
         opening=_opening(opening),
         public_key=public_key,
         server_key=server_key,
@@ -128,13 +145,31 @@ def verify(
 
 def _bundle_for(record: Certificate, path: Path | None) -> tuple[Bundle | None, Path | None]:
     """Load the bundle that a path leads to, and say where it is."""
-    if path is None:
-        return None, None
+    return (None, None) if path is None else _found(record, path)
+
+
+def _found(record: Certificate, path: Path) -> tuple[Bundle, Path]:
     from fedcert.bundles import Bundle
     from fedcert.bundles.versions import find_bundle
 
     found = find_bundle(path, record.digests.bundle)
     return Bundle.load(found), found
+
+
+def _early(
+    folder: Path | None, bundle: Path | None, base_model: str | None, device: str
+) -> CertifiedPoint | None:
+    """Load the operating point of an early exit."""
+    if folder is None or bundle is None:
+        return None
+    from fedcert.certificates import Certificate
+    from fedcert.devices import resolve_device
+    from fedcert.personalization import CertifiedPoint
+
+    record = Certificate.read(folder / "certificate.json")
+    loaded, at = _found(record, bundle)
+    base = loaded.load_base(base_name(at, base_model), device=resolve_device(device))
+    return CertifiedPoint(record, folder / "adapter", loaded, base)
 
 
 def _refuse_incomplete(

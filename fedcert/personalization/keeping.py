@@ -254,9 +254,12 @@ def kept_of(
 
 
 def mark_threshold(adapter: Path, promises: Iterable[Outcome]) -> None:
-    """Write into an adapter folder below which margin it gives no answer, if it promises so."""
-    thresholds = [outcome.answers_above() for outcome in promises]
+    """Write into an adapter folder when it gives no answer, or another answers first."""
     about = read_classifier(adapter)
-    for threshold in thresholds:
-        if threshold is not None and about is not None:
-            replace(about, threshold=threshold).write(adapter)
+    if about is None:
+        return
+    for outcome in promises:
+        threshold, early = outcome.answers_above(), outcome.early_exit()
+        about = about if threshold is None else replace(about, threshold=threshold)
+        about = about if early is None else replace(about, early_exit=early)
+    about.write(adapter)

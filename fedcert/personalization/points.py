@@ -257,6 +257,8 @@ def _in_order(
             "the bundles are of different families: they name other operating points, or "
             "share another delta, and their certificates would not hold together"
         )
+    if any(bundle.labels != points[0][0].labels for bundle, _ in points):
+        raise BundleError("the bundles are for other labels, or for the same in another order")
     names = [each.point for each in named]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BundleError(f"two bundles are the operating point {', '.join(twice)}")

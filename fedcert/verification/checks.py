@@ -164,6 +164,12 @@ def _description(certificate: Certificate, bundle: Bundle, adapter: Path) -> lis
         if not same:
             detail = f"{CLASSIFIER_FILE} does not have the promised threshold {stated:g}"
         checks.append(Check("adapter threshold", same, detail))
+    for exit_stated in filter(None, (each.early_exit() for each in certificate.promises or ())):
+        same = about is not None and about.early_exit == exit_stated
+        detail = "the adapter folder names the early exit that is promised"
+        if not same:
+            detail = f"{CLASSIFIER_FILE} names another early exit than is promised"
+        checks.append(Check("adapter early exit", same, detail))
     return checks
 
 

@@ -135,6 +135,10 @@ class Outcome(Record):
         """Return the margin below which the adapter gives no answer; None if it always does."""
         return None
 
+    def early_exit(self) -> tuple[str, float] | None:
+        """Return digest and margin of an adapter that may answer first; None if none may."""
+        return None
+
 
 OutcomeType = TypeVar("OutcomeType", bound=Outcome)
 

@@ -67,6 +67,10 @@ class ExitOutcome(Outcome):
             f"{goes_on:.4f} go on ({self.goes_on} did)"
         )
 
+    def early_exit(self) -> tuple[str, float] | None:
+        """Return the early adapter's digest, and the margin above which it answers."""
+        return None if self.early is None else (self.early, self.counts()[0])
+
     def counts(self) -> tuple[float, int, int]:
         """Return threshold, wrong, and goes_on.
 
