@@ -15,10 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.certificates import (
+    WEIGHT_DENOMINATOR,
     AbstentionPromise,
     Answers,
     Choice,
+    Early,
     Evidence,
+    ExitPromise,
     GainPromise,
     Outcome,
     Promise,
@@ -30,7 +33,15 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.promises.limits import lower_limit
 
-__all__ = ["DELTA", "SIZE", "WORLDS", "World", "cases", "false_promises", "rows"]
+__all__ = [
+    "DELTA",
+    "SIZE",
+    "WORLDS",
+    "World",
+    "cases",
+    "false_promises",
+    "rows",
+]
 
 SIZE = 64
 """Examples in every episode, n."""
@@ -78,6 +89,14 @@ class World:
         """Return the probability that a set of `size` labels misses the true one."""
         return float(np.dot(self.shares, self.wrong)) * sum(self.ranks[size - 1 :])
 
+    def policy(self, threshold: float) -> tuple[float, float]:
+        """Return the error of early exits above a threshold to the rival, and who goes on."""
+        shares, wrong = np.array(self.shares), np.array(self.wrong)
+        goes_on = np.array(self.margins) <= threshold
+        later = (1 - wrong) * self.rival_wrong[0] + wrong * self.rival_wrong[1]
+        error = float(np.dot(shares, np.where(goes_on, later, wrong)))
+        return error, float(np.dot(shares, goes_on))
+
     def answered(self, threshold: float) -> tuple[float, float]:
         """Return the share answered above a threshold, and the error among the answered."""
         above = np.array(self.margins) > threshold
@@ -111,6 +130,7 @@ _RARELY = lower_limit(_HALF, _HALF, DELTA / 2) - 1e-9
 _LEVELS = 200
 _LOST = binomial_upper_bound(1, _HALF, DELTA / 2) + 1e-9
 _MISSED = binomial_upper_bound(0, _HALF, DELTA) + 1e-9
+_ON = binomial_upper_bound(0, _HALF, DELTA / 2) + 1e-9
 _WON = lower_limit(10, _HALF, DELTA / 2) - 1e-9
 
 WORLDS = (
@@ -148,6 +168,27 @@ WORLDS = (
         (_MISSED,),
         ranks=(0.0, 0.0, 1.0, 0.0, 0.0),
     ),
+    World(
+        "a policy's errors and who goes on just beyond their bounds",
+        (1.0, 2.0),
+        (_ON, 1 - _ON),
+        (0.0, _ON / (1 - _ON)),
+        rival_wrong=(0.0, 0.0),
+    ),
+    World(
+        "going on changes nothing",
+        tuple(1.0 + i / 4 for i in range(_LEVELS)),
+        (1 / _LEVELS,) * _LEVELS,
+        (0.4,) * _LEVELS,
+        rival_wrong=(0.4, 0.4),
+    ),
+    World(
+        "going on helps where the margin is low",
+        (0.3, 0.8, 1.3, 2.5),
+        (0.25,) * 4,
+        (0.6, 0.3, 0.1, 0.02),
+        rival_wrong=(0.03, 0.3),
+    ),
 )
 """All of them."""
 
@@ -155,6 +196,7 @@ _WORLDS_OF = {
     AbstentionPromise.kind: WORLDS[:3],
     GainPromise.kind: WORLDS[3:6],
     SetsPromise.kind: (WORLDS[2], WORLDS[5], WORLDS[6]),
+    ExitPromise.kind: WORLDS[7:],
 }
 """Where each promise is played: where what it is about varies, or lies beyond a bound."""
 
@@ -189,6 +231,24 @@ class PlayedEvidence(Evidence):
     def of(self, rival: str) -> Answers:
         """Return the rival's answers on the same certifying examples."""
         return self._rival
+
+
+class PlayedPolicy(PlayedEvidence):
+    """The same where the candidate answers first, and the rival is what it goes on to."""
+
+    def __init__(self, own: Answers, rival: Answers, certify: npt.NDArray[np.bool_]) -> None:
+        super().__init__(rival, own, certify)
+        self._first = Early(
+            adapter="0" * 64,
+            # It comes with its rival: the weight of the pair is the recipe's.
+            weight=WEIGHT_DENOMINATOR,
+            choosing=None if certify.all() else _only(own, ~certify),
+            certifying=_only(own, certify),
+        )
+
+    def early(self, point: str) -> Early:
+        """Return the candidate's answers."""
+        return self._first
 
 
 def _only(answers: Answers, rows: npt.NDArray[np.bool_]) -> Answers:
@@ -228,7 +288,8 @@ def false_promises(
         errors = [int((own.leads[choosing.as_slice()] <= 0).sum()) for own, _ in drawn]
         index = int(np.argmin(errors))
         ground = recipe.ground(promise, Choice(index=index), SIZE)
-        outcome = promise.fulfil(PlayedEvidence(*drawn[index], certify), ground)
+        seen = PlayedPolicy if promise.kind == ExitPromise.kind else PlayedEvidence
+        outcome = promise.fulfil(seen(*drawn[index], certify), ground)
         false += is_false(promise, outcome, world)
     return false
 
@@ -260,6 +321,9 @@ def is_false(promise: Promise[Any], outcome: Outcome, world: World) -> bool:
     if outcome.kind == GainPromise.kind:
         won, lost = world.won_and_lost
         return bool(said.at_least > won - lost)
+    if outcome.kind == ExitPromise.kind:
+        error, goes_on = world.policy(said.threshold)
+        return bool(said.wrong_at_most < error or said.goes_on_at_most < goes_on)
     return bool(said.missed_at_most < world.missed(getattr(promise, "size", 0)))
 
 
@@ -269,6 +333,8 @@ def cases() -> Iterator[tuple[Recipe, Promise[Any], World]]:
         AbstentionPromise(share=1.0, most_wrong=0.25),
         GainPromise(share=1.0),
         SetsPromise(share=1.0, size=3),
+        ExitPromise(share=1.0, early="early"),
+        ExitPromise(share=1.0, early="early", threshold=1.5),
     )
     for promise in promises:
         terms: dict[str, Any] = {"delta": DELTA, "promises": (promise,)}

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from fedcert.errors import FedcertError, SettingsError
 from fedcert.runs.machine import describe_machine, versions
-from fedcert.simulations.benchmarks import promise_episodes, promises_kept
+from fedcert.simulations.benchmarks import point_episodes, promise_episodes, promises_kept
 from fedcert.simulations.benchmarks.promises_page import promises_page
 from fedcert.simulations.benchmarks.publishing import kept_record, publish
 from fedcert.threads import torch_threads
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _played(options: argparse.Namespace) -> Any:
     found = []
-    for row in promise_episodes.rows(options.episodes):
+    plays = promise_episodes.rows(options.episodes), point_episodes.rows(options.episodes)
+    for row in chain(*plays):
         found.append(row)
         _say(".")
     yield {"validity": found}

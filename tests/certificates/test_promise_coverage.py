@@ -11,6 +11,7 @@ from fedcert.certificates import (
     AbstentionOutcome,
     AbstentionPromise,
     Evidence,
+    ExitPromise,
     GainOutcome,
     GainPromise,
     Ground,
@@ -24,6 +25,7 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.promises.limits import lower_limit
 from fedcert.simulations.benchmarks.episodes import excess
+from fedcert.simulations.benchmarks.point_episodes import false_points, points_recipe
 from fedcert.simulations.benchmarks.promise_episodes import (
     DELTA,
     WORLDS,
@@ -34,7 +36,15 @@ from fedcert.simulations.benchmarks.promise_episodes import (
 
 EPISODES = 1_000
 SIGNIFICANCE = 1e-4
-BEYOND, SILENT, TELLING, TRADED, LOSING, NO_GAIN, MISSING = WORLDS
+BEYOND, SILENT, TELLING, TRADED, LOSING, NO_GAIN, MISSING, EXITING, NO_MATTER, HELPING = WORLDS
+_FULL = binomial_upper_bound(0, 32, DELTA) + 1e-9
+BOTH = World(
+    "a policy just beyond what all of delta gives on both halves",
+    (1.0, 2.0),
+    (_FULL, 1 - _FULL),
+    (0.0, _FULL / (1 - _FULL)),
+    rival_wrong=(0.0, 0.0),
+)
 TWICE = World(
     "just beyond what all of delta on both halves gives",
     (1.0, 2.0),
@@ -106,6 +116,31 @@ class SizeChosenAfter(SetsPromise):
         return SetsPromise.count(larger, evidence, chosen, ground)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExitFromCertifying(ExitPromise):
+    """It takes the threshold at which the certifying examples themselves err least."""
+
+    def choose(self, evidence: Evidence, ground: Ground) -> float | None:
+        early = evidence.early(self.early)
+        assert early is not None
+        steps = sorted({0.0, *(early.certifying.margins + 0.01).tolist()})
+        return min(steps, key=lambda step: self.count(evidence, step, ground).wrong or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitAtFullOnBothHalves(ExitPromise):
+    def _half(self, ground: Ground, weight: int) -> float:
+        return ground.budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitWithoutWeight(ExitPromise):
+    """It takes the best of many early adapters at the price of one."""
+
+    def _half(self, ground: Ground, weight: int) -> float:
+        return super()._half(replace(ground, budget=DELTA), weight)
+
+
 SPLIT = SplitRecipe(candidates=1, delta=DELTA)
 MOST_CERTIFY = SplitRecipe(candidates=1, delta=DELTA, choose_fraction=1 / 64)
 
@@ -119,6 +154,17 @@ MOST_CERTIFY = SplitRecipe(candidates=1, delta=DELTA, choose_fraction=1 / 64)
         (SPLIT, Unpaired(share=1.0), NO_GAIN),
         (UnionRecipe(candidates=8, delta=DELTA), NoWeight(share=1.0, size=3), MISSING),
         (SPLIT, SizeChosenAfter(share=1.0, size=3), MISSING),
+        (MOST_CERTIFY, ExitFromCertifying(share=1.0, early="early"), NO_MATTER),
+        (
+            SPLIT,
+            ExitAtFullOnBothHalves(share=1.0, early="early", threshold=1.5),
+            BOTH,
+        ),
+        (
+            UnionRecipe(candidates=8, delta=DELTA),
+            ExitWithoutWeight(share=1.0, early="early", threshold=1.5),
+            EXITING,
+        ),
     ],
     ids=lambda part: type(part).__name__,
 )
@@ -131,9 +177,22 @@ def test_the_worlds_are_hard() -> None:
     for promise, world in (
         (AbstentionPromise(share=1.0, most_wrong=0.25), BEYOND),
         (SetsPromise(share=1.0, size=3), MISSING),
+        (ExitPromise(share=1.0, early="early", threshold=1.5), EXITING),
     ):
         count = false_promises(SPLIT, promise, world, 3_000, seed=4)
         assert count / 3_000 > 0.3 * DELTA
+
+
+def test_the_best_of_several_points_keeps_delta() -> None:
+    recipe = points_recipe()
+    assert excess(false_points(recipe, 10_000, seed=5), 10_000, DELTA) >= SIGNIFICANCE
+    # All of it is used: what each point has is not less than it may have.
+    assert false_points(recipe, 10_000, seed=5) / 10_000 > 0.8 * DELTA
+
+
+def test_the_best_of_several_points_at_all_of_delta_each_is_caught() -> None:
+    undivided = replace(points_recipe(), delta=DELTA, promises=())
+    assert excess(false_points(undivided, 2_000, seed=5), 2_000, DELTA) < SIGNIFICANCE
 
 
 def test_an_outcome_of_few_answers_says_nothing_of_them() -> None:

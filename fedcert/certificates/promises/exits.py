@@ -234,8 +234,7 @@ class ExitPromise(Promise[ExitOutcome]):
                 f"the threshold {threshold} is none of those that are paid for"
             )
         weight = WEIGHT_DENOMINATOR if outcome.weight is None else outcome.weight
-        # Both adapters may have been chosen on the certifying examples: every pair is paid for.
-        half = budget_of(ground.budget, weight) / 2 / self._paid(ground)
+        half = self._half(ground, weight)
         return replace(
             outcome,
             wrong_at_most=binomial_upper_bound(wrong, ground.trials, half),
@@ -312,6 +311,13 @@ class ExitPromise(Promise[ExitOutcome]):
             f"example goes on to this adapter at most {goes_on_at_most:.6f}: of "
             f"{ground.trials} certifying examples {wrong} are wrong, and {goes_on} go on."
         )
+
+    def _half(self, ground: Ground, weight: int) -> float:
+        """Return the budget of each of the two statements.
+
+        Both adapters may have been chosen on the certifying examples: every pair is paid for.
+        """
+        return budget_of(ground.budget, weight) / 2 / self._paid(ground)
 
     def _paid(self, ground: Ground) -> int:
         """Return how many thresholds are paid for."""
