@@ -68,6 +68,7 @@ BENCHMARKS = (
     Benchmark("methods", "benchmarks.md", "fedcert beside every other method"),
     Benchmark("structure", "structure.md", "which parts of an adapter to train"),
     Benchmark("promises", "promises.md", "what is promised beside the bound"),
+    Benchmark("points", "points.md", "which depth and precision, with a bound for each"),
     Benchmark("living", "theory.md", "bounds that spot checks tighten"),
     Benchmark("sampling", "theory.md", "what dropped and copied rows do"),
     Benchmark("certificates", "certificates.md", "which recipe, and coverage"),
