@@ -184,7 +184,7 @@ class DiffusionPrior(Prior):
                     schedule=self.schedule,
                     steps=self._sampling_steps,
                 )
-                for part in torch.from_numpy(noise).to(place).split(rows)
+                for part in torch.split(torch.from_numpy(noise).to(place), rows)
             ]
         return self._latent.decode(torch.cat(latents).cpu().numpy())
 
