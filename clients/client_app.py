@@ -18,10 +18,11 @@ from fedcert.clients.own_training import Training
 from fedcert.clients.planning import plan
 from fedcert.clients.training import train
 from fedcert.clients.warming import install, warm
-from fedcert.errors import FedcertError, RefusalError, SettingsError
+from fedcert.errors import FedcertError, RefusalError
 from fedcert.messages import REPLY
 from fedcert.messages.flower import content
 from fedcert.settings import RunSettings
+from fedcert.settings.run_config import check_absolute, settings_and_output
 from fedcert.threads import torch_threads
 
 __all__ = ["app", "make_client_app", "node_here"]
@@ -161,11 +162,8 @@ def node_here(
         If the node demands noise, and there would be none.
     """
     if settings is None:
-        config = dict(context.run_config)
-        output = Path(str(config.pop("output", "")))
-        settings = RunSettings.from_flat(config)
-    if output is None or not output.is_absolute():
-        raise SettingsError("the run's output must be an absolute path")
+        settings, output = settings_and_output(context.run_config)
+    output = check_absolute(output)
     # Settings that came ready made, as to Ray's workers, have imported nothing here.
     settings.import_extensions()
     node = node_of(context, settings, output)

@@ -12,10 +12,12 @@ from fedcert.pool import Pool
 from fedcert.priors.base import FloatArray
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.runs.events import Events
+from fedcert.settings.run_config import settings_and_output
 from fedcert.strategies.planning import Planning
 from fedcert.strategies.prior_strategy import PriorStrategy
 from fedcert.strategies.publishing import Publisher
 from fedcert.strategies.registration import Registration
+from fedcert.strategies.run import Run
 from fedcert.strategies.sources import PooledSource
 
 __all__ = ["PooledPrior"]
@@ -113,9 +115,6 @@ class PooledPrior(PriorStrategy):
         SettingsError
             If the scenario or a setting does not fit.
         """
-        # Here: that module names this class as what serves by default.
-        from fedcert.strategies.run_config import settings_and_output
-        from fedcert.strategies.serving import Run
-
         settings, output = settings_and_output(config)
-        return Run.of(settings, output=output, events=events).pooled(cls)
+        run = Run.of(settings, output=output, events=events)
+        return cls(**run.pooling(cls.__name__))

@@ -12,9 +12,9 @@ from fedcert.runs.failures import failed_line, failure_rows
 from fedcert.runs.machine import PeakMemory
 from fedcert.runs.progress import Stopwatch, Viewer
 from fedcert.settings import RunSettings
+from fedcert.settings.run_config import check_absolute, settings_and_output
 from fedcert.strategies.pooled_prior import PooledPrior
 from fedcert.strategies.reporting import results_of, write_results
-from fedcert.strategies.run_config import check_absolute, settings_and_output
 from fedcert.strategies.serving import serve
 
 __all__ = ["app", "make_server_app"]

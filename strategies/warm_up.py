@@ -38,7 +38,7 @@ def warm_up(
     Returns
     -------
     Warmed
-        The new base model, which `fedcert.strategies.serving.Run` takes.
+        The new base model, which `fedcert.strategies.run.Run` takes.
 
     Raises
     ------

@@ -364,7 +364,7 @@ def test_a_bundle_for_another_base_model_is_refused(
 def test_a_relative_output_is_refused(requests: dict[str, RecordDict], output: str) -> None:
     message = Message(requests[HELLO], dst_node_id=100, message_type=HELLO)
     reply = app(message, _context(FIRST, {"output": output, "scenario.name": SCENARIO}))
-    assert _failure(reply.content) == "the run's output must be an absolute path"
+    assert "is not an absolute path" in _failure(reply.content)
 
 
 def test_settings_come_from_the_run_config(requests: dict[str, RecordDict]) -> None:

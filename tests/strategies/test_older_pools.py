@@ -10,7 +10,7 @@ from tiny_models import Family
 
 from fedcert.errors import PoolError
 from fedcert.pool import Pool
-from fedcert.strategies.serving import _pool_of
+from fedcert.strategies.run import _pool_of
 
 
 def test_a_pool_that_knows_the_base_model_by_its_weights(vit: Family, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fedcert.errors import RunError, SettingsError
 from fedcert.messages import ARRAYS, METRICS, PLAN, REPLY, TRAIN, WARM
 from fedcert.messages.flower import arrays_of, content
 from fedcert.models.base import load_base_model
-from fedcert.strategies.serving import Run
+from fedcert.strategies.run import Run
 from fedcert.strategies.warm_up import warm_up
 from fedcert.verification import verify
 from fedcert.warm_start import read_provenance

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcert.errors import SettingsError
-from fedcert.settings import RunSettings
+from fedcert.settings.run import RunSettings
 
 __all__ = ["check_absolute", "settings_and_output"]
 
@@ -26,10 +26,17 @@ def settings_and_output(config: Mapping[str, Any]) -> tuple[RunSettings, Path]:
     return RunSettings.from_flat(flat), output
 
 
-def check_absolute(output: Path | None) -> None:
-    """Raise `SettingsError` unless a run folder means the same in every working directory."""
+def check_absolute(output: Path | None) -> Path:
+    """Return a run folder that means the same in every working directory.
+
+    Raises
+    ------
+    SettingsError
+        If there is none, or its path is relative.
+    """
     if output is None or not output.is_absolute():
         raise SettingsError(
             f"output = {str(output or '')!r} is not an absolute "
             "path; give one with flwr run ... --run-config 'output=\"/path/to/run\"'"
         )
+    return output
