@@ -12,7 +12,7 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
 from fedcert.clients.certifying import check_base
 from fedcert.clients.node import Node
-from fedcert.data.identity import in_drawn_order
+from fedcert.data.orders import in_drawn_order
 from fedcert.errors import ProtocolError
 from fedcert.messages import METRICS, REPLY, UPSTREAM, PlanReply, PlanRequest
 from fedcert.messages.flower import arrays_of, content, payload_of

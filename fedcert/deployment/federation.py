@@ -253,7 +253,12 @@ class Deployment:
             *("flwr", "run", str(self._app), CONNECTION, "--stream"),
             *("--run-config", str(settings)),
         )
-        return Submission(self, service)
+        return Submission(
+            service,
+            status_of=self.status_of,
+            say=self.say,
+            ended=lambda: self.services.pop(service.name, None),
+        )
 
     def flwr(self, *arguments: str) -> str:
         """Run Flower's command line and return what it prints.

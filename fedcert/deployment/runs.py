@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedcert.deployment.processes import Service
 from fedcert.errors import RunError
-
-if TYPE_CHECKING:
-    from fedcert.deployment.federation import Deployment
 
 __all__ = ["FinishedRun", "Submission"]
 
@@ -61,15 +58,26 @@ class Submission:
 
     Parameters
     ----------
-    deployment : Deployment
-        Where it runs.
     service : Service
         ``flwr run --stream``: its log is that of the server.
+    status_of : callable
+        Returns the status of a run by its id.
+    say : callable
+        Called with each line of note that the server says.
+    ended : callable
+        Called once ``flwr run`` has ended.
     """
 
-    def __init__(self, deployment: Deployment, service: Service) -> None:
-        self._deployment, self.service = deployment, service
-        self._seen = 0
+    def __init__(
+        self,
+        service: Service,
+        *,
+        status_of: Callable[[str], str],
+        say: Callable[[str], None],
+        ended: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.service, self._status_of = service, status_of
+        self._say, self._ended, self._seen = say, ended, 0
 
     def wait(self, timeout: float) -> FinishedRun:
         """Wait until the run has ended, and pass on what the server says.
@@ -88,7 +96,7 @@ class Submission:
             self._pass_on()
             time.sleep(_PAUSE)
         self._pass_on()
-        self._deployment.services.pop(self.service.name, None)
+        self._ended()
         return self.finished()
 
     def finished(self) -> FinishedRun:
@@ -97,7 +105,7 @@ class Submission:
         if found is None:
             raise RunError(f"the run was not accepted; see {self.service.log}")
         run_id = found.group(1)
-        return FinishedRun(run_id, self._deployment.status_of(run_id), self.service.log)
+        return FinishedRun(run_id, self._status_of(run_id), self.service.log)
 
     def log_text(self) -> str:
         """Return what the server has said so far."""
@@ -109,5 +117,5 @@ class Submission:
         end = text.rfind("\n") + 1
         for line in text[self._seen : end].splitlines():
             if found := _SAID.search(line.strip()):
-                self._deployment.say(f"server: {found.group(1).removesuffix(' ...')}")
+                self._say(f"server: {found.group(1).removesuffix(' ...')}")
         self._seen = max(self._seen, end)

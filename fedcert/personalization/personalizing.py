@@ -36,7 +36,7 @@ from fedcert.certificates.by_label import (
     write_by_label,
 )
 from fedcert.data.examples import Examples
-from fedcert.data.identity import in_drawn_order
+from fedcert.data.orders import in_drawn_order
 from fedcert.errors import (
     BundleError,
     CertificateError,

@@ -82,7 +82,7 @@ class Opening(Record):
     commitment : Commitment
         The public part.
     salts : tuple of bytes
-        One for each example, in `fedcert.data.identity.content_order`.
+        One for each example, in `fedcert.data.orders.content_order`.
     """
 
     what = "opening"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from fedcert.canonical import sha256_hex
 from fedcert.data.examples import Examples
-from fedcert.data.identity import exact_contents
+from fedcert.data.orders import exact_contents
 from fedcert.errors import ProtocolError
 
 __all__ = ["SALT_BYTES", "tree_root"]
@@ -30,7 +30,7 @@ def tree_root(examples: Examples, salts: Sequence[bytes]) -> str:
     examples : Examples
         In any order.
     salts : sequence of bytes
-        One for each example in `fedcert.data.identity.content_order`.
+        One for each example in `fedcert.data.orders.content_order`.
 
     Raises
     ------

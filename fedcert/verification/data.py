@@ -14,7 +14,8 @@ from fedcert.adapters.task import Task
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Check, ExitPromise, Sample
 from fedcert.data.examples import Examples
-from fedcert.data.identity import collapsed_form, in_drawn_order
+from fedcert.data.identity import collapsed_form
+from fedcert.data.orders import in_drawn_order
 from fedcert.errors import AdapterError, CertificateError
 from fedcert.models.base import BaseModel
 from fedcert.personalization.committing import order_seed

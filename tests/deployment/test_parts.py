@@ -186,11 +186,10 @@ def test_what_was_started_and_never_noted_is_ended_too(tmp_path: Path) -> None:
 
 def test_warnings_are_passed_on_but_preparing(tmp_path: Path) -> None:
     said: list[str] = []
-    deployment = Deployment(tmp_path, say=said.append)
     program = "print('WARNING :   preparing it'); print('WARNING :   1 client failed')"
     service = _service(tmp_path, "run", f"{program}; print('INFO :   fit ...')")
     assert service.wait(20) == 0
-    Submission(deployment, service)._pass_on()
+    Submission(service, status_of=str, say=said.append)._pass_on()
     assert said == ["server: 1 client failed", "server: fit"]
 
 

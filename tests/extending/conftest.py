@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from extending.blocks import blocks, run_commands
-from fedcert.certificates.recipes.registry import RECIPES
+from fedcert.certificates.recipes.base import RECIPES
 from fedcert.data.kinds import INPUT_KINDS
 from fedcert.priors import PRIORS
 from fedcert.priors.registry import _STORED

@@ -21,7 +21,7 @@ from fedcert.certificates import (
     issue,
 )
 from fedcert.data import Examples
-from fedcert.data.identity import in_drawn_order
+from fedcert.data.orders import in_drawn_order
 from fedcert.personalization import Personalization, candidate_seed, personalize
 from fedcert.priors import GaussianPrior
 from fedcert.randomness import keyed_generator

@@ -21,7 +21,7 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.recipes import HybridRecipe, PosteriorSplitRecipe, SplitRecipe
 from fedcert.data import Examples
-from fedcert.data.identity import in_drawn_order
+from fedcert.data.orders import in_drawn_order
 from fedcert.errors import SettingsError
 from fedcert.personalization import Personalization, personalize
 from fedcert.priors import GaussianPrior

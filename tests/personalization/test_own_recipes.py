@@ -30,7 +30,7 @@ from fedcert.certificates import (
 from fedcert.certificates.counts import Counts, Selection, lowest
 from fedcert.certificates.recipes import register
 from fedcert.certificates.replay import ErrorTable, replay
-from fedcert.data.identity import in_drawn_order
+from fedcert.data.orders import in_drawn_order
 from fedcert.personalization import Personalization, personalize
 from fedcert.planning import ClientReplay
 from fedcert.search import BatchedScorer

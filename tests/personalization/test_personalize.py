@@ -20,7 +20,7 @@ from fedcert.certificates import (
     verify_record,
 )
 from fedcert.data import Examples
-from fedcert.data.identity import in_drawn_order
+from fedcert.data.orders import in_drawn_order
 from fedcert.errors import BundleError, CertificateError, DataError, RefusalError
 from fedcert.personalization import candidate_seed, commit_to, personalize
 from fedcert.protocol.authority import SeedAuthority

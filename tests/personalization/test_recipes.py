@@ -20,7 +20,7 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.recipes import HybridRecipe, MixedUnionRecipe
 from fedcert.data import Examples
-from fedcert.data.identity import in_drawn_order
+from fedcert.data.orders import in_drawn_order
 from fedcert.errors import CertificateError
 from fedcert.personalization import personalize
 from fedcert.search import BatchedScorer, choose

@@ -15,7 +15,8 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Sample, verify_record
 from fedcert.data import Examples
 from fedcert.data.examples import ALWAYS_WRONG
-from fedcert.data.identity import collapsed_form, in_drawn_order
+from fedcert.data.identity import collapsed_form
+from fedcert.data.orders import in_drawn_order
 from fedcert.errors import CertificateError, DataError, RefusalError
 from fedcert.personalization import Personalization, commit_to, personalize
 from fedcert.protocol.device import DeviceState

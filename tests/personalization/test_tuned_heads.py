@@ -15,7 +15,7 @@ from fedcert.adapters import exported_digest
 from fedcert.certificates import PosteriorSplitRecipe, Recipe, verify_record
 from fedcert.certificates.record import encode_vector
 from fedcert.data import Examples
-from fedcert.data.identity import in_drawn_order
+from fedcert.data.orders import in_drawn_order
 from fedcert.errors import AdapterError, ProtocolError
 from fedcert.planning import ClientReplay
 from fedcert.search import BatchedScorer, SupportSession

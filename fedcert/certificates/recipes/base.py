@@ -8,8 +8,9 @@ in the same way, when whoever issues or verifies with it imports its module.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,6 @@ from fedcert.certificates.recipes.parts import (
     require_integer,
     require_number,
 )
-from fedcert.certificates.recipes.registry import recipe_from, register
 from fedcert.certificates.recipes.repeating import check_lowest
 from fedcert.certificates.recipes.session import (
     Chosen,
@@ -35,9 +35,11 @@ from fedcert.certificates.recipes.session import (
     refined_counts,
 )
 from fedcert.certificates.recipes.terms import Subject, Terms
-from fedcert.errors import CertificateError
+from fedcert.errors import CertificateError, UnknownKindError
+from fedcert.extensions import Kinds
 
 __all__ = [
+    "RECIPES",
     "Choice",
     "Chosen",
     "FirstStage",
@@ -50,6 +52,10 @@ __all__ = [
     "require_integer",
     "require_number",
 ]
+
+
+class UnknownRecipeError(UnknownKindError, CertificateError):
+    """No recipe of this kind is registered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,5 +281,36 @@ class Recipe(Terms):
 
     @staticmethod
     def from_config(config: object) -> Recipe:
-        """Make a recipe of any registered kind from its JSON object; see `recipe_from`."""
-        return recipe_from(config)
+        """Make a recipe of any registered kind from its JSON object.
+
+        Raises
+        ------
+        CertificateError
+            If the kind is unknown, a key is unknown or missing, or a value is wrong.
+        """
+        if not isinstance(config, Mapping):
+            raise CertificateError(f"a recipe must be an object, not {config!r}")
+        return RECIPES.made(config, CertificateError)
+
+
+RECIPES: Kinds[Recipe] = Kinds("recipe", UnknownRecipeError, asked="recipe kind")
+"""Every recipe that certificates may name."""
+
+RecipeType = TypeVar("RecipeType", bound=type[Recipe])
+
+
+def register(cls: RecipeType) -> RecipeType:
+    """Let `Recipe.from_config` find a class by its `kind`; a class decorator.
+
+    Raises
+    ------
+    ValueError
+        If the class is not complete, or another one has its kind.
+    """
+    # Without a decorator of its own its new fields would not be part of its saved form.
+    if "__dataclass_params__" not in vars(cls):
+        raise ValueError(
+            f"the recipe {cls.__name__} must be a frozen dataclass: write "
+            "@dataclass(frozen=True, kw_only=True) between @register and class"
+        )
+    return RECIPES.register(cls)
