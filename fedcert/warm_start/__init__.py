@@ -1,7 +1,7 @@
 """A federation improves its base model before it harvests adapters; no Flower in here."""
 
 from fedcert.warm_start.learning import LocalRound, TrunkTraining, local_round, trunk_part
-from fedcert.warm_start.merging import PROVENANCE, merge, merged_folder, read_provenance
+from fedcert.warm_start.merging import PROVENANCE, merge, merged_folder
 from fedcert.warm_start.trunk import Trunk, TrunkTensors
 
 __all__ = [
@@ -13,6 +13,5 @@ __all__ = [
     "local_round",
     "merge",
     "merged_folder",
-    "read_provenance",
     "trunk_part",
 ]

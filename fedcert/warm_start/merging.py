@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
@@ -16,7 +15,7 @@ from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.label_scorer import LabelScorer
 from fedcert.warm_start.trunk import Trunk, TrunkTensors
 
-__all__ = ["PROVENANCE", "merge", "merged_folder", "read_provenance"]
+__all__ = ["PROVENANCE", "merge", "merged_folder"]
 
 PROVENANCE = "warm_start.json"
 """What says in the folder of a merged base model where it comes from."""
@@ -95,26 +94,6 @@ def merge(
         # What is on the disk is what the digest speaks of.
         load_base_model(str(staging), digest=made)
     return target, made
-
-
-def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """Return what a merged base model's folder says of itself; None if it is no merged one.
-
-    Raises
-    ------
-    ModelError
-        If it is damaged.
-    """
-    path = folder / PROVENANCE
-    if not path.is_file():
-        return None
-    try:
-        notes = json.loads(path.read_text(encoding="utf-8"))
-        if notes["format"] == _FORMAT:
-            return dict(notes)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: damaged ({error!r}); make the folder again") from error
-    raise ModelError(f"{path}: written by another version of fedcert ({notes['format']})")
 
 
 def _weights_of(folder: Path) -> Callable[[str, list[str]], list[str]]:

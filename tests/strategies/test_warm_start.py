@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fedcert.models.base import load_base_model
 from fedcert.strategies.run import Run
 from fedcert.strategies.warm_up import warm_up
 from fedcert.verification import verify
-from fedcert.warm_start import read_provenance
+from fedcert.warm_start import PROVENANCE
 
 ROUNDS: dict[str, Any] = {
     "warm_start__rounds": 2,
@@ -49,8 +50,7 @@ def test_certificates_speak_of_the_new_base_model(served: Federation) -> None:
     assert bundle.base_digest == warmed.digest
     assert len(certificates) == 2
     assert all(verify(c, bundle=bundle).passed for c in certificates.values())
-    notes = read_provenance(warmed.folder)
-    assert notes is not None
+    notes = json.loads((warmed.folder / PROVENANCE).read_text())
     assert (notes["from"], notes["digest"], notes["rounds"]) == (
         before.digest,
         warmed.digest,
