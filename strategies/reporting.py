@@ -18,6 +18,7 @@ from fedcert.adapters import PrefixCache
 from fedcert.atomic import write_json
 from fedcert.bundles import Bundle
 from fedcert.canonical import sha256_hex
+from fedcert.certificates import Certificate
 from fedcert.certificates.by_label import read_by_label
 from fedcert.data.examples import Examples
 from fedcert.errors import FedcertError
@@ -46,7 +47,7 @@ from fedcert.strategies.measuring import (
 from fedcert.strategies.serving import Outcome
 from fedcert.verification import verify
 
-__all__ = ["results_of", "write_results"]
+__all__ = ["promised_rows", "results_of", "write_results"]
 
 
 def results_of(
@@ -210,7 +211,24 @@ def _client_row(outcome: Outcome, client: str, output: Path) -> dict[str, Any]:
         "page": page.relative_to(output).as_posix(),
         "verified": report.passed,
         "errors_by_label": by_label and {name: list(pair) for name, pair in by_label.items()},
+        "promises": promised_rows(certificate),
     }
+
+
+def promised_rows(certificate: Certificate) -> list[dict[str, Any]]:
+    """Return what a certificate was asked to promise beside its bound, and what it gives."""
+    kept = zip(certificate.recipe.promises, certificate.promises or (), strict=False)
+    return [
+        {
+            "asked": promise.asked_for(),
+            "given": promise.gives(outcome),
+            "figures": {
+                name.partition(".")[2].replace("_", " "): value
+                for name, value in outcome.planned().items()
+            },
+        }
+        for promise, outcome in kept
+    ]
 
 
 def _measured_on_data(

@@ -28,7 +28,7 @@ from fedcert.certificates import (
     verify_record,
 )
 from fedcert.data.examples import Examples
-from fedcert.data.identity import in_drawn_order
+from fedcert.data.orders import in_drawn_order
 from fedcert.errors import BundleError, CertificateError
 from fedcert.models.base import BaseModel
 from fedcert.personalization.committing import order_seed

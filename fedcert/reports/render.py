@@ -14,7 +14,7 @@ from fedcert.atomic import write_atomically
 from fedcert.reports import figures, formats, plan_figure, prior_figures
 from fedcert.reports.answers import answers
 from fedcert.reports.results import Communication, Nearest, Results, read_results
-from fedcert.reports.summary import alerts, errors_by_label, headline
+from fedcert.reports.summary import alerts, errors_by_label, headline, kept
 from fedcert.reports.svg import COLORS, NARROW, WIDE
 from fedcert.reports.templates import environment
 from fedcert.reports.verdict import verdict
@@ -56,6 +56,7 @@ def render_report(results: Mapping[str, Any]) -> str:
         figures={name: Markup(svg) for name, svg in _draw_all(checked).items()},  # noqa: S704
         colors=COLORS,
         by_label=errors_by_label(checked),
+        promises=kept(checked),
         thinned=len(checked.clients) > figures.MOST_ROWS,
     )
     # The template's control lines leave empty ones behind.

@@ -27,6 +27,7 @@ __all__ = [
     "Prior",
     "Profile",
     "Projection",
+    "Promised",
     "Results",
     "SizeAlone",
     "WarmRound",
@@ -64,6 +65,14 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
+class Promised(_Record):
+    """What a certificate was asked to promise beside its bound, and what became of it."""
+
+    asked: Text
+    given: bool
+    figures: Table[Text, float] = {}
+
+
 class Client(_Record):
     """One new client's outcome."""
 
@@ -85,6 +94,7 @@ class Client(_Record):
     local_error: Share | None = None
     elsewhere_error: Share | None = None
     errors_by_label: Table[Text, tuple[int, int]] = {}
+    promises: Rows[Promised] = ()
 
 
 class BoundByN(_Record):

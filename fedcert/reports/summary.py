@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import stdev
 
 from fedcert.reports.formats import may_fail, plural
-from fedcert.reports.results import Results
+from fedcert.reports.results import Promised, Results
 
-__all__ = ["Headline", "alerts", "errors_by_label", "headline"]
+__all__ = ["Headline", "Kept", "alerts", "errors_by_label", "headline", "kept"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,46 @@ def headline(results: Results) -> Headline:
         sizes=_range(client.n for client in clients),
         candidates=_range(c.candidates for c in clients if c.candidates is not None),
     )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One promise over all clients that were asked to make it.
+
+    Attributes
+    ----------
+    asked : str
+        What was asked, in a few words.
+    clients, given : int
+        How many certificates were asked for it, and how many give it.
+    figures : dict
+        Means over the clients of what is promised, by name.
+    """
+
+    asked: str
+    clients: int
+    given: int
+    figures: dict[str, float]
+
+
+def kept(results: Results) -> list[Kept]:
+    """Count for each promise how many clients hold it, in the order of their certificates."""
+    found: dict[str, list[Promised]] = {}
+    for client in results.clients:
+        for promise in client.promises:
+            found.setdefault(promise.asked, []).append(promise)
+    return [
+        Kept(
+            asked=asked,
+            clients=len(made),
+            given=sum(each.given for each in made),
+            figures={
+                name: sum(each.figures.get(name, 1.0) for each in made) / len(made)
+                for name in made[0].figures
+            },
+        )
+        for asked, made in found.items()
+    ]
 
 
 def alerts(results: Results, figures: Headline) -> list[str]:

@@ -22,6 +22,7 @@ from fedcert.certificates import (
 )
 from fedcert.classifier import NO_ANSWER, load_classifier
 from fedcert.personalization import personalize
+from fedcert.strategies.reporting import promised_rows
 from fedcert.verification import verify
 from tests.personalization.conftest import KEY, Served, make_bundle, solvable_examples
 
@@ -65,6 +66,19 @@ def test_every_promise_is_kept_from_record_to_data(vit: Family, client: Served) 
     )
     assert report.passed, report.reasons
     assert {"promises", "promised counts"} <= {check.name for check in report.checks}
+
+
+def test_what_is_asked_and_given_stands_in_a_runs_results(client: Served) -> None:
+    abstention, gain = client.certificate.promises or ()
+    rows = promised_rows(client.certificate)
+    assert [row["asked"] for row in rows] == [
+        "at most 0.3 wrong among the answered",
+        "better than the federation's default adapter",
+    ]
+    wrong = abstention.planned()["abstention.wrong_at_most"]
+    assert rows[0]["given"] == (wrong <= 0.3)
+    assert rows[0]["figures"]["wrong at most"] == wrong
+    assert rows[1]["given"] == (gain.planned()["gain.at_least"] > 0)
 
 
 def test_a_stronger_promise_than_the_counts_give_is_found(client: Served) -> None:

@@ -314,3 +314,18 @@ def test_errors_by_label_are_added_up_beside_the_data(results: dict[str, Any]) -
     assert "mine 10 3 of 9" in page
     assert "other 30 0 of 3" in page
     assert "which nothing certifies for a single label" in page
+
+
+def test_promises_are_counted_over_the_clients_that_hold_them(results: dict[str, Any]) -> None:
+    assert "What else the certificates promise" not in words(results)
+    for place, client in enumerate(results["clients"]):
+        wrong, given = (0.2, True) if place % 2 else (0.4, False)
+        client["promises"] = [
+            {"asked": "few <wrong>", "given": given, "figures": {"wrong at most": wrong}},
+            {"asked": "true at once", "given": True},
+        ]
+    clients = len(results["clients"])
+    mean = (0.4 * ((clients + 1) // 2) + 0.2 * (clients // 2)) / clients
+    shown = words(results)
+    assert f"few <wrong> {clients // 2} {clients} wrong at most {mean:.3f}" in shown
+    assert f"true at once {clients} {clients}" in shown

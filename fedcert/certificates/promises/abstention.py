@@ -222,6 +222,14 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
                 f"errors on {trials} examples"
             )
 
+    def asked_for(self) -> str:
+        """Name the wanted error among the answered."""
+        return f"at most {self.most_wrong:g} wrong among the answered"
+
+    def gives(self, outcome: AbstentionOutcome) -> bool:
+        """Return whether as little is wrong among the answered as is wanted."""
+        return outcome.wrong_at_most is not None and outcome.wrong_at_most <= self.most_wrong
+
     def purpose(self) -> str:
         """Say what its share of delta buys."""
         return (

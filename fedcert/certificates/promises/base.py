@@ -240,6 +240,14 @@ class Promise(ABC, Generic[OutcomeType]):
             If the counts are impossible.
         """
 
+    def asked_for(self) -> str:
+        """Say in a few words what is asked of it, for a table; by default its kind."""
+        return self.kind
+
+    def gives(self, outcome: OutcomeType) -> bool:
+        """Return whether an outcome gives what is asked; by default each does."""
+        return True
+
     @abstractmethod
     def purpose(self) -> str:
         """Say what its share of delta buys, for the ledger."""

@@ -273,6 +273,14 @@ class ExitPromise(Promise[ExitOutcome]):
                 f"the examples give {found.row()}; the certificate says {outcome.row()}"
             )
 
+    def asked_for(self) -> str:
+        """Name the early point."""
+        return f"early exits at the point {self.early}"
+
+    def gives(self, outcome: ExitOutcome) -> bool:
+        """Return whether anything is said of early exits."""
+        return outcome.early is not None
+
     def purpose(self) -> str:
         """Say what its share of delta buys."""
         return (

@@ -123,6 +123,14 @@ class GainPromise(Promise[GainOutcome]):
                 f"errors on {trials} examples"
             )
 
+    def asked_for(self) -> str:
+        """Name whom the adapter is to be better than."""
+        return f"better than {_RIVALS[self.over]}"
+
+    def gives(self, outcome: GainOutcome) -> bool:
+        """Return whether there is a gain."""
+        return outcome.at_least > 0
+
     def purpose(self) -> str:
         """Say what its share of delta buys."""
         return (

@@ -115,6 +115,10 @@ class PointsPromise(Promise[PointsOutcome]):
         """
         return outcome
 
+    def asked_for(self) -> str:
+        """Name the points."""
+        return f"true at the points {', '.join(self.points)} at once"
+
     def purpose(self) -> str:
         """Say what was divided."""
         return f"hold together with those of the operating points {', '.join(self.points)}"

@@ -76,6 +76,10 @@ class ReferencePromise(Promise[ReferenceOutcome]):
         at_most = binomial_upper_bound(outcome.errors, outcome.trials, ground.public_budget)
         return replace(outcome, at_most=at_most)
 
+    def asked_for(self) -> str:
+        """Name the sample."""
+        return "the error on the reference sample"
+
     def purpose(self) -> str:
         """Say what its share of delta buys."""
         return "bound the error on the bundle's reference sample"

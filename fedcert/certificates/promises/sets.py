@@ -93,6 +93,10 @@ class SetsPromise(Promise[SetsOutcome]):
                 f"sets that miss {outcome.missed} labels do not go with {errors} errors"
             )
 
+    def asked_for(self) -> str:
+        """Name the size of the sets."""
+        return f"the true label among the {self.size} most probable"
+
     def purpose(self) -> str:
         """Say what its share of delta buys."""
         return f"bound how often the {self.size} most probable labels miss the true one"

@@ -77,6 +77,10 @@ class SimultaneousPromise(Promise[SimultaneousOutcome]):
         """Return the outcome: there is no bound of its own."""
         return outcome
 
+    def asked_for(self) -> str:
+        """Name the number of clients."""
+        return f"true for {self.clients} clients at once"
+
     def purpose(self) -> str:
         """Say what was divided."""
         return f"hold together with those of {self.clients} clients in all"
