@@ -10,8 +10,8 @@ with gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -181,31 +181,30 @@ class AdaptedModel:
         output = run(prepared, parts, len(vectors))
         return output.float().unflatten(0, (len(vectors), len(prepared)))  # type: ignore[no-any-return, no-untyped-call]
 
-    def whole_logits(
-        self, inputs: dict[str, torch.Tensor], vectors: torch.Tensor
-    ) -> torch.Tensor:
-        """Compute the logits of C adapters with all layers run, nothing skipped or reduced.
+    @contextmanager
+    def adapted(
+        self, vectors: torch.Tensor
+    ) -> Iterator[Callable[[dict[str, torch.Tensor]], torch.Tensor]]:
+        """Let adapters ``(C, d)`` take part while the block runs, nothing skipped or reduced.
 
-        Gradients flow to the vectors, and to what hooks of others add to the layers.
+        Gradients flow to the vectors, and to what hooks of others add to the layers. Where
+        layers run once more for them, the block has to last until then.
 
-        Parameters
-        ----------
-        inputs : dict
-            Keyword arguments of the model, n examples, on its device.
-        vectors : torch.Tensor
-            ``(C, d)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape ``(C, n, labels)``.
+        Yields
+        ------
+        callable
+            From inputs on the model's device, n examples, to logits ``(C, n, labels)``.
         """
         copies = len(vectors)
-        with ExitStack() as stack:
-            self._install(stack, self.space.split(vectors.to(self.device, self._dtype)))
+
+        def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
             repeated = {name: repeat(value, copies) for name, value in inputs.items()}
             output = self.base.model(**repeated).logits
-        return cast(torch.Tensor, output.unflatten(0, (copies, -1)))
+            return cast(torch.Tensor, output.unflatten(0, (copies, -1)))
+
+        with ExitStack() as stack:
+            self._install(stack, self.space.split(vectors.to(self.device, self._dtype)))
+            yield run
 
     def floats_per_adapter(self, prepared: PreparedInputs) -> int:
         """Estimate how many numbers one adapter's activations take at their peak."""
@@ -359,7 +358,8 @@ class AdaptedModel:
         generator = torch.Generator().manual_seed(0)
         vectors = 0.5 * torch.randn(2, self.space.dimension, generator=generator)
         parts = self.space.split(vectors.to(self.device, self._dtype))
-        whole = self.whole_logits(few.inputs, vectors).flatten(0, 1)
+        with self.adapted(vectors) as run:
+            whole = run(few.inputs).flatten(0, 1)
         if self._attention is not None:
             problem = problem_of(lambda: self._reduced(few, parts, 2), whole, self._dtype)
             if not problem:

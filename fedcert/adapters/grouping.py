@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["batches", "length_groups"]
+__all__ = ["batches", "hidden_numbers", "length_groups"]
 
 # Fewer groups than lengths, and hardly more padding.
 _STEP = 2
@@ -64,8 +64,7 @@ def batches(
     inputs : dict
         Keyword arguments of a model, batch size n.
     width : int
-        Numbers that a layer has for a token. The patches of an image hold about as many
-        numbers as its pixels.
+        Numbers that a layer has for a token.
     budget : float
         Bytes, of which one example may take more.
 
@@ -75,9 +74,18 @@ def batches(
         Row numbers, shape ``(rows,)``, and the inputs of these rows.
     """
     first = next(iter(inputs.values()))
-    numbers = first[:1].numel() * (1 if first.is_floating_point() else width)
+    numbers = hidden_numbers({"first": first[:1]}, width=width)
     rows = max(1, int(budget // (4 * _ACTIVATIONS * max(1, numbers))))
     return [
         (part, inputs if rows >= len(first) else {n: t[part] for n, t in inputs.items()})
         for part in torch.split(torch.arange(len(first)), rows)
     ]
+
+
+def hidden_numbers(inputs: dict[str, torch.Tensor], *, width: int) -> int:
+    """Return about how many numbers the hidden states of a batch are.
+
+    The patches of an image hold about as many as its pixels.
+    """
+    first = next(iter(inputs.values()))
+    return first.numel() * (1 if first.is_floating_point() else width)

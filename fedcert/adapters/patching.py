@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 __all__ = [
     "FirstLayerReached",
+    "checkpointed",
     "enter_with",
     "entering",
     "forward_replaced",
@@ -34,6 +36,30 @@ def forward_replaced(module: nn.Module, replacement: Callable[..., Any]) -> Iter
             del module.forward
         else:
             module.forward = own
+
+
+@contextmanager
+def checkpointed(layers: nn.ModuleList) -> Iterator[None]:
+    """Let layers that run in the block keep their inputs alone, and run again for gradients.
+
+    Chen et al., arXiv 1604.06174: memory for one layer in the place of all, for a third more
+    time. Hooks of their modules have to be there when they run again.
+    """
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(forward_replaced(layer, _again(layer.forward)))
+        yield
+
+
+def _again(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        # A decoder's cache would hold the keys of both runs; nothing here reads it.
+        uncached: dict[str, Any] = {
+            name: None if "past_key" in name else value for name, value in kwargs.items()
+        }
+        return checkpoint(forward, *args, use_reentrant=False, **uncached)
+
+    return run
 
 
 @contextmanager

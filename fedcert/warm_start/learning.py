@@ -12,19 +12,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
 from fedcert.adapters.finetune import FinetuneSettings, descend
 from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.grouping import hidden_numbers
+from fedcert.adapters.patching import checkpointed
 from fedcert.adapters.task import Task
 from fedcert.data.examples import Examples
-from fedcert.devices import exact_float32, moved
+from fedcert.devices import exact_float32, moved, spare_bytes
 from fedcert.errors import DataError, SettingsError
 from fedcert.models.encoder import EncoderClassifier
 from fedcert.models.heads import NamesHead
@@ -40,6 +43,8 @@ _FLOOR = 0.1
 # falls to zero: it is near its place, and follows the trunk.
 _FOLLOWING = 0.1
 _LARGEST_GRADIENT = 1.0
+# What a layer keeps for gradients, in multiples of its input, and bytes that are too many.
+_KEPT_BY_LAYERS, _MOST_KEPT = 16, 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,13 +255,27 @@ def _joint_steps(
         rows = generator.choice(len(examples), count, replace=False)
         inputs = moved(model.task.encode(examples.take(rows)), model.device)
         embed_labels()
-        logits = model.whole_logits(inputs, vector())[0]
         wanted = labels[torch.from_numpy(rows).to(labels.device)]
-        loss = cross_entropy(logits, wanted) + personal.weight_decay / 2 * own.square().sum()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with model.adapted(vector()) as run:
+            with _within_memory(model, inputs):
+                logits = run(inputs)[0]
+            pull = personal.weight_decay / 2 * own.square().sum()
+            loss = cross_entropy(logits, wanted) + pull
+            loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(tensors.values()), _LARGEST_GRADIENT)
         optimizer.step()
+
+
+def _within_memory(
+    model: AdaptedModel, inputs: dict[str, torch.Tensor]
+) -> AbstractContextManager[None]:
+    """Let layers run twice if what they would keep for gradients is more than a process has."""
+    layers = cast(nn.ModuleList, model.base.model.get_submodule(model.base.layout.layers))
+    kept = 4 * _KEPT_BY_LAYERS * model.base.layout.count
+    kept *= hidden_numbers(inputs, width=model.width)
+    most = spare_bytes(model.device) or _MOST_KEPT
+    return checkpointed(layers) if kept > most else nullcontext()
 
 
 @contextmanager

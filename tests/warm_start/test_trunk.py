@@ -23,6 +23,7 @@ from fedcert.warm_start import (
     Trunk,
     TrunkTensors,
     TrunkTraining,
+    learning,
     local_round,
     merge,
     merged_folder,
@@ -174,3 +175,30 @@ def test_names_of_labels_are_embedded_by_the_trunk_as_it_moves(tmp_path: Path) -
     # What scenarios make of a folder that somebody names is the same base model.
     again = with_label_names(merged, tmp_path / "again", template="about {label}")
     assert load_base_model(str(again)).digest == moved.digest
+
+
+def test_layers_that_run_twice_for_gradients_move_the_trunk_alike(
+    any_family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, examples = any_family.fresh(), any_family.examples(12)
+    task = Task(base, AdapterSpace.of(base, rank=2, last_layers=1), any_family.inputs)
+    trunk = Trunk.of(base, rank=2, seed=0)
+    layer = base.model.get_submodule(base.layout.layers)[0]  # type: ignore[index]
+    runs: list[int] = []
+    first = next(module for module in layer.modules() if isinstance(module, torch.nn.Linear))
+    first.register_forward_hook(lambda *_args: runs.append(1))
+
+    def moved() -> tuple[TrunkTensors, int]:
+        runs.clear()
+        found = local_round(
+            task, trunk, some(trunk), examples, training=TRAINING, done=0, seed=0
+        )
+        return found.delta, len(runs)
+
+    kept, once = moved()
+    monkeypatch.setattr(learning, "_MOST_KEPT", 1)
+    again, twice = moved()
+    assert twice == once + TRAINING.steps
+    for name, delta in kept.items():
+        assert np.abs(delta).max() > 0
+        np.testing.assert_allclose(again[name], delta, rtol=1e-4, atol=1e-6)
