@@ -20,6 +20,7 @@ from fedcert.errors import DataError
 from fedcert.randomness import keyed_generator
 
 __all__ = [
+    "Beside",
     "Descent",
     "FinetuneResult",
     "FinetuneSettings",
@@ -65,6 +66,32 @@ class FinetuneSettings:
         """Return a JSON object, which does not say what an earlier version did not know."""
         said = asdict(self)
         return said if self.head_only else {k: v for k, v in said.items() if k != "head_only"}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A tensor that plain gradient descent trains, beside what Adam does.
+
+    Adam moves every number by about its rate, whatever it is good for; where the sizes of
+    numbers are to be compared, they must move as far as the loss is steep.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        A leaf that requires its gradient.
+    rate : float
+        The learning rate, which falls to zero in a line.
+    """
+
+    tensor: torch.Tensor
+    rate: float
+
+    def move(self, share: float) -> None:
+        """Take a step at a share of the rate, and forget the gradient."""
+        if self.tensor.grad is not None:
+            with torch.no_grad():
+                self.tensor.sub_(share * self.rate * self.tensor.grad)
+        self.tensor.grad = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +198,7 @@ def descend(
     settings: FinetuneSettings,
     prepared: PreparedInputs | None = None,
     penalty: Callable[[], torch.Tensor] | None = None,
+    beside: Beside | None = None,
 ) -> Descent:
     """Train parameters in place.
 
@@ -192,6 +220,8 @@ def descend(
         `model.prepare` of the encoded examples, if it is known.
     penalty : callable, optional
         What of the parameters is added to the loss, besides weight decay (default: nothing).
+    beside : Beside, optional
+        A tensor that is trained with them in another way (default: none).
 
     Returns
     -------
@@ -223,7 +253,14 @@ def descend(
         return fit if penalty is None else fit + penalty()
 
     generator = keyed_generator("finetune", seed)
-    take_steps(parameters, loss, len(examples), settings=settings, generator=generator)
+    take_steps(
+        parameters,
+        loss,
+        len(examples),
+        settings=settings,
+        generator=generator,
+        beside=beside,
+    )
     seconds = time.perf_counter() - started
     return Descent(lambda: _logits(model, groups, vector(), None), labels, seconds)
 
@@ -235,6 +272,7 @@ def take_steps(
     *,
     settings: FinetuneSettings,
     generator: np.random.Generator,
+    beside: Beside | None = None,
 ) -> None:
     """Minimize a loss with weight decay by Adam, whose rate falls to zero in a line.
 
@@ -250,10 +288,12 @@ def take_steps(
         Steps, batch size, learning rate, and weight decay.
     generator : numpy.random.Generator
         Draws the batches.
+    beside : Beside, optional
+        As in `descend`.
     """
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / settings.steps)
-    for _ in range(settings.steps):
+    for step in range(settings.steps):
         current = loss(_draw_batch(examples, settings.batch_size, generator))
         optimizer.zero_grad()
         squares = torch.stack([parameter.square().sum() for parameter in parameters]).sum()
@@ -261,6 +301,8 @@ def take_steps(
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         decay.step()
+        if beside is not None:
+            beside.move(1 - step / settings.steps)
 
 
 def _prepared(model: AdaptedModel, examples: Examples) -> _Groups:

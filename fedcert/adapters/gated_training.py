@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedcert.adapters.finetune import FinetuneSettings, descend
+from fedcert.adapters.finetune import Beside, FinetuneSettings, descend
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.gates import Gates, clamp_passing
 from fedcert.data.examples import Examples
@@ -24,15 +24,15 @@ class SparseSettings:
 
     Parameters
     ----------
-    gate_rate : float (default: 0.03)
-        Learning rate of the gates.
+    gate_rate : float (default: 0.1)
+        Learning rate of the gates, by plain gradient descent.
     size_penalty : float (default: 0.01)
         Factor of what a gate multiplies, divided by the gate: a Laplace prior of its scale.
     gate_penalty : float (default: 0.001)
         Factor of 100 g + log g, a Gamma prior of the gates.
     """
 
-    gate_rate: float = 0.03
+    gate_rate: float = 0.1
     size_penalty: float = 0.01
     gate_penalty: float = 0.001
 
@@ -64,7 +64,9 @@ def sparse_gates(
     examples the cross-entropy, plus ``size_penalty / n`` times the sum over gates g of the
     absolute values of what each multiplies, over g, plus ``gate_penalty / n`` times the sum of
     100 g + log g. There gates are clamped, and gradients pass through the clamp. In the model
-    a gate below 0 is 0: it would turn a direction round.
+    a gate below 0 is 0: it would turn a direction round. Gates move by plain gradient descent,
+    so that how far one opens says how much it lowers the loss; by Adam's steps, which all have
+    one size, they would stay tied, and their order would be noise.
 
     Parameters
     ----------
@@ -92,16 +94,11 @@ def sparse_gates(
     """
     place: dict[str, Any] = {"device": model.device, "dtype": torch.float32}
     shared = torch.as_tensor(np.asarray(center), **place)[None]
-    first, trained = torch.as_tensor(start, **place), gates.start(model.device)
-    moved = torch.zeros_like(first, requires_grad=True)
-    # Adam's steps have the size of its rate, so a factor gives the gates a rate of their own.
-    factor = sparse.gate_rate / settings.learning_rate
-
-    def current() -> torch.Tensor:
-        return first + factor * moved
+    trained = gates.start(model.device)
+    current = torch.as_tensor(start, **place).clone().requires_grad_()
 
     def penalty() -> torch.Tensor:
-        clamped = clamp_passing(current())
+        clamped = clamp_passing(current)
         sizes = (gates.sizes(trained) / clamped).sum()
         scales = (100 * clamped + clamped.log()).sum()
         return (sparse.size_penalty * sizes + sparse.gate_penalty * scales) / len(examples)
@@ -109,8 +106,8 @@ def sparse_gates(
     descend(
         model,
         examples,
-        [*trained, moved],
-        lambda: shared + gates.change(trained, current().relu()),
+        trained,
+        lambda: shared + gates.change(trained, current.relu()),
         seed=seed,
         settings=FinetuneSettings(
             steps=settings.steps,
@@ -119,8 +116,9 @@ def sparse_gates(
             weight_decay=0.0,
         ),
         penalty=penalty,
+        beside=Beside(current, sparse.gate_rate),
     )
-    return current().detach().cpu().double().numpy()
+    return current.detach().cpu().double().numpy()
 
 
 def finetune_gated(

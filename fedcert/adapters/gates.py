@@ -21,10 +21,14 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.errors import AdapterError
 from fedcert.randomness import keyed_generator
 
-__all__ = ["SMALLEST_GATE", "Gates", "clamp_passing"]
+__all__ = ["FIRST_GATE", "SMALLEST_GATE", "Gates", "clamp_passing"]
 
-SMALLEST_GATE = 1e-4
-"""Where a gate starts that is nearly shut, and what is kept is never below it."""
+# The paper has 1e-4 for both, where a step moves weights by 1e-4. Here it moves them by some
+# hundredths, and a gate that starts so far below would feel nothing but its penalties.
+FIRST_GATE = 0.1
+"""Where a gate starts that nobody knows anything about."""
+SMALLEST_GATE = 0.01
+"""In its penalties a gate is never below this, nor is what is kept."""
 _LARGEST_GATE = 1000.0
 
 

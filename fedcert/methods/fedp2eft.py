@@ -2,8 +2,9 @@
 
 Lee et al., "FedP2EFT: Federated Learning to Personalize PEFT for Multilingual LLMs" (AAAI 2026,
 arXiv 2502.04387), in the coordinates of `fedcert.adapters.gates`. Differences from the paper:
-statistics leave padding out and are standardized over clients, the regression takes the mean
-of absolute differences, and a gate below 0 is 0 in the model.
+statistics leave padding out and are standardized over clients, gates move by plain gradient
+descent, the regression takes the mean of absolute differences, and a gate below 0 is 0 in the
+model.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.nn.functional import linear, prelu
 
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.gated_training import SparseSettings, finetune_gated, sparse_gates
-from fedcert.adapters.gates import SMALLEST_GATE, Gates, clamp_passing
+from fedcert.adapters.gates import FIRST_GATE, Gates, clamp_passing
 from fedcert.adapters.space import AdapterSpace
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
@@ -35,7 +36,7 @@ from fedcert.randomness import keyed_generator
 
 __all__ = ["BayesTune", "FedP2EFT", "GatedMethod"]
 
-# Xavier's normal times this, and biases of the smallest gate: every gate starts nearly shut.
+# Xavier's normal times this, and biases of the first gate: every gate starts nearly shut.
 _GAIN = 1e-6
 
 
@@ -60,7 +61,7 @@ class GatedMethod(AdapterMethod):
     budget: float = 0.5
     head_rank: int = 2
     gate_steps: int = 20
-    gate_rate: float = 0.03
+    gate_rate: float = 0.1
     size_penalty: float = 0.01
     gate_penalty: float = 0.001
     scaled: bool = False
@@ -215,7 +216,7 @@ class BayesTune(GatedMethod):
         """Find gates from nearly shut ones, and fine-tune under those that are kept."""
         if len(np.unique(examples.labels)) < 2:
             return prior.center()
-        shut = np.full(len(self.gates(model.space)), SMALLEST_GATE)
+        shut = np.full(len(self.gates(model.space)), FIRST_GATE)
         found = self.own_gates(model, examples, prior.center(), shut, seed=0)
         return self.under(found, prior.center(), model, examples)
 
@@ -237,10 +238,10 @@ class FedP2EFT(GatedMethod, ConditionedMethod):
         draw = keyed_generator("gate net", seed)
         return {
             "hidden.weight": drawn_weights(draw, hidden, width, gain=_GAIN),
-            "hidden.bias": np.full(hidden, SMALLEST_GATE, dtype=np.float32),
+            "hidden.bias": np.full(hidden, FIRST_GATE, dtype=np.float32),
             "slope": np.full(1, 0.25, dtype=np.float32),
             "gates.weight": drawn_weights(draw, outputs, hidden, gain=_GAIN),
-            "gates.bias": np.full(outputs, SMALLEST_GATE, dtype=np.float32),
+            "gates.bias": np.full(outputs, FIRST_GATE, dtype=np.float32),
         }
 
     def trained_net(

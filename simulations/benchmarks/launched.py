@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +24,7 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import PosteriorSplitRecipe
 from fedcert.errors import FedcertError, SettingsError
 from fedcert.methods import METHODS
+from fedcert.methods.conditioned import ConditionedMethod
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.scenarios import load_scenario
@@ -44,7 +46,7 @@ from fedcert.threads import torch_threads
 __all__ = ["CASES", "Case", "main"]
 
 # Raise it when a run gives something else for the same settings.
-_VERSION = 1
+_VERSION = 2
 SEEDS = (0, 1, 2)
 PULLS = (0.001, 0.01, 0.1, 1.0, 10.0)
 KEEPS = (0.0, 0.25, 0.5, 0.75)
@@ -52,11 +54,12 @@ KEEPS = (0.0, 0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class Case:
-    """A scenario with the settings that all its runs have."""
+    """A scenario with the settings that all its runs have, and those of methods with a net."""
 
     scenario: str
     options: dict[str, Any]
     settings: dict[str, Any] = field(default_factory=dict)
+    nets: dict[str, Any] = field(default_factory=lambda: {"net_rounds": 20})
 
     def run(self, method: str, seed: int) -> RunSettings:
         """Return the settings of one run."""
@@ -70,6 +73,8 @@ class Case:
             **{f"scenario.options.{name}": value for name, value in self.options.items()},
             **self.settings,
         }
+        if issubclass(METHODS[method], ConditionedMethod):
+            flat |= {f"averaging.options.{name}": value for name, value in self.nets.items()}
         return RunSettings.from_flat(flat)
 
 
@@ -81,6 +86,17 @@ CASES = (
     Case("named-intents", {"upstream": 32, "new": 12}, _ON_TEXT),
     Case("intents", {"upstream": 32, "new": 12}, _ON_TEXT),
     Case("politeness", {"new": 12}, _ON_TEXT),
+    Case(
+        "topics",
+        {
+            "held_out": "half",
+            "concentration": 0.5,
+            "client_size": 70,
+            "upstream": 32,
+            "new": 12,
+        },
+        _ON_TEXT | {"certificate.support_size": 32},
+    ),
 )
 
 
@@ -93,7 +109,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quick:
         quick = {"averaging.rounds": 3, "averaging.steps": 5}
         small = {"upstream": 24, "new": 6}
-        cases = [replace(c, options=small, settings=c.settings | quick) for c in cases]
+        cases = [
+            replace(
+                c,
+                options=c.options | small,
+                settings=c.settings | quick,
+                nets={"net_rounds": 2, "net_steps": 2},
+            )
+            for c in cases
+        ]
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
             for launched in _growing(cases, options.method or list(METHODS), options.seeds):
@@ -166,12 +190,14 @@ def _launched(case: Case, method: str, seed: int) -> dict[str, Any]:
     say(f"{case.scenario}, {method}, seed {seed}")
 
     def compute() -> dict[str, Any]:
+        started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             done = simulate(settings, output=Path(folder) / "run", runner="inprocess")
             bundle = Bundle.load(done.output / "bundle")
             trade = _trade(settings, bundle, done.output) if method == "fedavg-local" else []
             row = _row(done.results, settings)
         named = {"scenario": case.scenario, "seed": seed}
+        row["seconds"] = time.perf_counter() - started
         return {"rows": [named | row], "trade": [named | each for each in trade]}
 
     found: dict[str, Any] = remembered("launched", identity, compute)

@@ -38,12 +38,19 @@ def launched_page(record: dict[str, Any]) -> str:
         "client, bundle and basis of the space included.",
         "",
         machine_line(record),
+        _hours(record["table"]),
         "",
         *left_out(record),
     ]
     for scenario, rows in by_scenario(record):
         parts += _scenario(scenario, rows, record)
     return "\n".join(parts)
+
+
+def _hours(rows: list[dict[str, Any]]) -> str:
+    """Say how long all of it took, so that nobody begins it by mistake."""
+    hours = sum(row["seconds"] for row in rows) / 3600
+    return f"The {len(rows)} runs took {hours:.1f} hours; a benchmark that stopped goes on."
 
 
 def launched_figures(record: dict[str, Any]) -> dict[str, str]:

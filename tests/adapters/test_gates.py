@@ -9,7 +9,7 @@ from tiny_models import Family
 
 from fedcert.adapters import FinetuneSettings
 from fedcert.adapters.gated_training import SparseSettings, finetune_gated, sparse_gates
-from fedcert.adapters.gates import SMALLEST_GATE, Gates
+from fedcert.adapters.gates import FIRST_GATE, SMALLEST_GATE, Gates
 
 SETTINGS = FinetuneSettings(steps=40, batch_size=16)
 
@@ -79,24 +79,55 @@ def test_a_client_finds_gates_that_it_needs(bert: Family) -> None:
         examples,
         np.zeros(model.space.dimension),
         gates,
-        start=np.full(len(gates), 1e-4),
+        start=np.full(len(gates), FIRST_GATE),
         seed=0,
         settings=SETTINGS,
         sparse=SparseSettings(),
     )
     assert found.shape == (len(gates),)
-    assert found.max() > 0.1
+    assert found.max() > 1.5 * FIRST_GATE
     shut = sparse_gates(
         model,
         examples,
         np.zeros(model.space.dimension),
         gates,
-        start=np.full(len(gates), 1e-4),
+        start=np.full(len(gates), FIRST_GATE),
         seed=0,
         settings=SETTINGS,
         sparse=SparseSettings(gate_penalty=1e3),
     )
     assert np.mean(np.maximum(shut, 0)) < np.mean(np.maximum(found, 0))
+
+
+def test_gates_open_as_far_as_they_lower_the_loss(bert: Family) -> None:
+    """Where the client's start has solved the task, none has a reason to open."""
+    model, examples = bert.adapted(), bert.examples(40)
+    gates = Gates(model.space)
+    untrained = np.zeros(model.space.dimension)
+    everything = np.ones(len(gates))
+    solved = finetune_gated(
+        model,
+        examples,
+        untrained,
+        gates,
+        switched=everything,
+        settings=FinetuneSettings(steps=200),
+    )
+    opened = [
+        sparse_gates(
+            model,
+            examples,
+            center,
+            gates,
+            start=np.full(len(gates), FIRST_GATE),
+            seed=0,
+            settings=SETTINGS,
+            sparse=SparseSettings(size_penalty=0.0, gate_penalty=0.0),
+        ).max()
+        - FIRST_GATE
+        for center in (untrained, solved)
+    ]
+    assert opened[1] < opened[0] / 4
 
 
 def test_a_head_rank_is_positive(bert: Family) -> None:

@@ -12,6 +12,7 @@ from tiny_models import Family
 from torch.nn.functional import cross_entropy
 
 from fedcert.adapters import FinetuneSettings
+from fedcert.adapters.gates import SMALLEST_GATE
 from fedcert.errors import SettingsError
 from fedcert.methods import FederatedSettings, FedL2P, FedP2EFT, PersonalTraining, State
 from fedcert.methods.fedl2p import descended
@@ -72,7 +73,7 @@ def test_the_net_of_gates_learns_what_clients_find(bert: Family) -> None:
     condition = np.zeros(2 * method.linears, dtype=np.float32)
     fresh = method.said(method.first_net(model.space, seed=0), condition)
     said = method.said(_net(state), condition)
-    own = method.own_gates(model, examples, first, np.maximum(said, 1e-4), seed=0)
+    own = method.own_gates(model, examples, first, np.maximum(said, SMALLEST_GATE), seed=0)
     assert np.abs(said - own).mean() < np.abs(fresh - own).mean()
 
 
