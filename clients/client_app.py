@@ -19,13 +19,24 @@ from fedcert.clients.planning import plan
 from fedcert.clients.training import train
 from fedcert.clients.warming import install, warm
 from fedcert.errors import FedcertError, RefusalError
-from fedcert.messages import REPLY
+from fedcert.messages import (
+    AVERAGE,
+    BASE,
+    CERTIFY,
+    COMMIT,
+    CONTRIBUTE,
+    HELLO,
+    PLAN,
+    REPLY,
+    TRAIN,
+    WARM,
+)
 from fedcert.messages.flower import content
 from fedcert.settings import RunSettings
 from fedcert.settings.run_config import check_absolute, settings_and_output
 from fedcert.threads import torch_threads
 
-__all__ = ["app", "make_client_app", "node_here"]
+__all__ = ["HANDLERS", "app", "make_client_app", "node_here"]
 
 # Pinned, since the number of threads changes the last bits of results: a client gives the
 # same adapter on Ray, in the calling thread, and on a node of its own.
@@ -59,13 +70,27 @@ def make_client_app(
     """
     client_app = ClientApp()
 
-    def answer(handler: _Handler, message: Message, context: Context) -> Message:
-        """Run a handler; a failure becomes a reply with its cause in one line."""
+    for kind in HANDLERS:
+        category, _, action = kind.partition(".")
+        register = getattr(client_app, category)(action)
+        register(_answering(kind, settings, output, training))
+    return client_app
+
+
+def _answering(
+    kind: str,
+    settings: RunSettings | None,
+    output: Path | None,
+    training: Training | None,
+) -> Callable[[Message, Context], Message]:
+    """Return what handles a message; a failure becomes a reply with its cause in one line."""
+
+    def answer(message: Message, context: Context) -> Message:
         try:
             with torch_threads(_THREADS):
-                node = node_here(context, settings, output, noisy=handler in _NOISY)
+                node = node_here(context, settings, output, noisy=kind in _NOISY)
                 node = replace(node, training=training)
-                reply = handler(message, node)
+                reply = HANDLERS[kind](message, node)
         except FedcertError as error:
             reply = content({"failed": str(error)}, key=REPLY)
         except Exception as error:
@@ -74,43 +99,7 @@ def make_client_app(
             reply = content({"failed": _cause(error, context)}, key=REPLY)
         return Message(reply, reply_to=message)
 
-    @client_app.query("hello")
-    def hello(message: Message, context: Context) -> Message:
-        return answer(_introduce, message, context)
-
-    @client_app.train("trunk")
-    def trunk(message: Message, context: Context) -> Message:
-        return answer(warm, message, context)
-
-    @client_app.query("base")
-    def base(message: Message, context: Context) -> Message:
-        return answer(install, message, context)
-
-    @client_app.train("adapter")
-    def adapter(message: Message, context: Context) -> Message:
-        return answer(train, message, context)
-
-    @client_app.train("contribute")
-    def contribution(message: Message, context: Context) -> Message:
-        return answer(contribute, message, context)
-
-    @client_app.train("average")
-    def averaged(message: Message, context: Context) -> Message:
-        return answer(average, message, context)
-
-    @client_app.query("plan")
-    def replays(message: Message, context: Context) -> Message:
-        return answer(plan, message, context)
-
-    @client_app.evaluate("commit")
-    def commitment(message: Message, context: Context) -> Message:
-        return answer(commit, message, context)
-
-    @client_app.evaluate("certify")
-    def certificate(message: Message, context: Context) -> Message:
-        return answer(certify, message, context)
-
-    return client_app
+    return answer
 
 
 def _cause(error: Exception, context: Context) -> str:
@@ -126,9 +115,22 @@ def _introduce(_message: Message, node: Node) -> RecordDict:
     return content(node.introduction(), key=REPLY)
 
 
+HANDLERS: dict[str, _Handler] = {
+    HELLO: _introduce,
+    WARM: warm,
+    BASE: install,
+    TRAIN: train,
+    CONTRIBUTE: contribute,
+    AVERAGE: average,
+    PLAN: plan,
+    COMMIT: commit,
+    CERTIFY: certify,
+}
+"""Who answers each message of the protocol."""
+
 # What a node answers that demands noise. The others say something about its examples without
 # any; one that is added has to be listed here, or such a node refuses it.
-_NOISY: tuple[_Handler, ...] = (_introduce, install, train)
+_NOISY = (HELLO, BASE, TRAIN)
 
 
 def node_here(

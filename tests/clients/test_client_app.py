@@ -308,7 +308,7 @@ def test_handlers_run_on_one_thread_and_give_the_others_back(
             raise DataError("no data here")
         return content({}, key=REPLY)
 
-    monkeypatch.setattr(client_app, "train", handler)
+    monkeypatch.setitem(client_app.HANDLERS, TRAIN, handler)
     records = ask(TRAIN, FIRST)
     assert ("failed" in payload_of(records, REPLY)) == fails
     assert seen == [1]
@@ -329,7 +329,7 @@ def test_a_bug_is_told_in_one_line_and_its_story_stays_on_the_node(
     def handler(_message: Message, _node: Node) -> RecordDict:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(client_app, "certify", handler)
+    monkeypatch.setitem(client_app.HANDLERS, CERTIFY, handler)
     assert _failure(ask(CERTIFY, LAST)) == "ZeroDivisionError: division by zero"
     assert "Traceback" in capfd.readouterr().err
 

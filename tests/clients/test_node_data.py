@@ -14,6 +14,7 @@ from models.tiny_encoders import save_sentence_encoder
 from simulations.federation import tiny_settings
 
 from fedcert.adapters import AdapterSpace
+from fedcert.clients import client_app
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.errors import DataError, FedcertError, SettingsError
@@ -282,7 +283,7 @@ def test_nor_what_an_unforeseen_error_says_later(
     def handler(*_args: object) -> RecordDict:
         raise KeyError("a-rare-disease")
 
-    monkeypatch.setattr("fedcert.clients.client_app.train", handler)
+    monkeypatch.setitem(client_app.HANDLERS, TRAIN, handler)
     app = make_client_app(settings, tmp_path / "run")
     LocalGrid(app, nodes=1)  # Flower makes messages within a run only
     message = Message(RecordDict(), dst_node_id=1, message_type=TRAIN)

@@ -12,6 +12,7 @@ import pytest
 
 from fedcert.clients import client_app
 from fedcert.errors import DataError, RunError, SettingsError
+from fedcert.messages import TRAIN
 from fedcert.runs.events import EVENTS_FILE
 from fedcert.runs.status import holds_work
 from fedcert.settings import RunSettings
@@ -25,7 +26,7 @@ def nobody_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_: object) -> None:
         raise AssertionError("a client was asked to train")
 
-    monkeypatch.setattr(client_app, "train", train)
+    monkeypatch.setitem(client_app.HANDLERS, TRAIN, train)
 
 
 @pytest.mark.usefixtures("nobody_trains")

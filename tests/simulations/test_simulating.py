@@ -18,6 +18,7 @@ from fedcert.certificates import Certificate, verify_record
 from fedcert.clients import client_app
 from fedcert.clients.node import Node
 from fedcert.errors import DataError, RunError, SettingsError
+from fedcert.messages import CERTIFY, TRAIN
 from fedcert.reports import render_report
 from fedcert.reports.results import read_results
 from fedcert.runs.progress import Viewer
@@ -189,7 +190,7 @@ def test_a_finished_run_is_measured_again_without_training(
     settings = tiny_settings()
     first = simulate(settings, output=tmp_path / "run", runner="inprocess")
     before = _certificates(first.output)
-    monkeypatch.setattr(client_app, "train", train)
+    monkeypatch.setitem(client_app.HANDLERS, TRAIN, train)
     again = simulate(settings, output=tmp_path / "run", runner="inprocess")
     assert again.results["failures"] == []
     assert again.results["digests"] == first.results["digests"]
@@ -202,7 +203,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     settings, output = _unmeasured(finished), tmp_path / "run"
     trained: list[str] = []
     power = iter([True] * 5 + [False] + [True] * UPSTREAM)
-    original = client_app.train
+    original = client_app.HANDLERS[TRAIN]
 
     def train(message: Message, node: Node) -> RecordDict:
         if not next(power):
@@ -210,7 +211,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         trained.append(node.client)
         return original(message, node)
 
-    monkeypatch.setattr(client_app, "train", train)
+    monkeypatch.setitem(client_app.HANDLERS, TRAIN, train)
     with pytest.raises(KeyboardInterrupt):
         simulate(settings, output=output, runner="inprocess")
     assert len(trained) == 5
@@ -239,8 +240,8 @@ def test_clients_that_fail_are_counted_by_cause(
 
         return handle
 
-    monkeypatch.setattr(client_app, "train", faulty(client_app.train))
-    monkeypatch.setattr(client_app, "certify", faulty(client_app.certify))
+    monkeypatch.setitem(client_app.HANDLERS, TRAIN, faulty(client_app.HANDLERS[TRAIN]))
+    monkeypatch.setitem(client_app.HANDLERS, CERTIFY, faulty(client_app.HANDLERS[CERTIFY]))
     run = simulate(tiny_settings(), output=tmp_path / "run", runner="inprocess")
     assert run.results["failures"] == [
         {
