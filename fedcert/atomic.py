@@ -7,10 +7,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "fsync_path",
@@ -21,6 +21,7 @@ __all__ = [
     "write_once",
 ]
 
+_T = TypeVar("_T")
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP}
 
 
@@ -46,7 +47,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         It names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = _temporary(tempfile.mkstemp, path)
     try:
         with naming(path), os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -71,7 +72,7 @@ def write_once(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # mkstemp makes the file with mode 600. A hard link, unlike a rename, fails when the name
     # is taken, so that of two processes that start together only one makes the file.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = _temporary(tempfile.mkstemp, path)
     try:
         with naming(path), os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -108,6 +109,16 @@ def fsync_path(path: Path) -> None:
         os.close(handle)
 
 
+def _temporary(make: Callable[..., _T], path: Path) -> _T:
+    """Make a temporary file or folder beside a path, which an error then names."""
+    try:
+        return make(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        # Nobody has asked for, nor can look at, a file of the temporary name.
+        error.filename = str(path)
+        raise
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Let an `OSError` of the block name a file: Python's own, in writing, names none."""
@@ -126,7 +137,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     A folder that stood at `path` is replaced on success and untouched on failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    staging = Path(_temporary(tempfile.mkdtemp, path))
     try:
         yield staging
         staging.chmod(0o755)

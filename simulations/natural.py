@@ -242,8 +242,8 @@ class NaturalScenario(Scenario):
             raise DataError(
                 f"{self.name}: {len(shuffled)} clients have {self._split.smallest} rows or "
                 f"more, {len(large)} of them {self._split.smallest_new}; that leaves "
-                f"{len(upstream)} upstream and {len(names)} new ones; lower "
-                "`smallest`, `smallest_new` or `new`"
+                f"{len(upstream)} upstream and {len(names)} new ones; lower the options "
+                "`smallest`, `smallest_new`, or `new` (as in --set scenario.options.new=2)"
                 + "".join(f"; {note}" for note in self._left_out)
             )
         return upstream, {client_id(name): rows for name, rows in new.items()}

@@ -101,6 +101,8 @@ def _reason_of(error: OSError) -> str:
     """Say in a line which file or folder a system call failed on, and why."""
     # Where something was to be renamed, the second name is the one that the user gave.
     name = error.filename2 or error.filename
+    if isinstance(error, FileExistsError | NotADirectoryError) and not error.filename2:
+        return f"{name}: there is a file where a folder is needed; choose another place"
     return f"{name}: {error.strerror or error}" if name else str(error.strerror or error)
 
 

@@ -53,7 +53,8 @@ def _why_none(run: Path) -> str:
     except FedcertError:
         return "this is no run folder"
     if found.state != "finished":
-        return f"the run is {found.state}, and fedcert status {run} says how far it came"
+        verb = "" if found.state in {"failed", "died"} else "is "
+        return f"the run {verb}{found.state}, and fedcert status {run} says how far it came"
     return (
         "the run is finished, and its ServerApp wrote none; fedcert's own does, and one of "
         "yours with results_of and write_results of fedcert.strategies.reporting"

@@ -80,7 +80,7 @@ def _show(folder: Path, found: RunStatus) -> None:
 def _rows(found: RunStatus) -> list[tuple[str, str]]:
     again = f", the last of {found.runs} in this folder" if found.runs > 1 else ""
     rows = [("run", f"{found.run} ({found.command}){again}"), ("state", _state(found))]
-    if found.cause:
+    if found.cause and not _interrupted(found):
         rows.append(("cause", found.cause))
     rows += [("phase", _phase(found.progress))]
     if found.state == "running":
@@ -117,7 +117,14 @@ def _state(found: RunStatus) -> str:
         return f"died: its process is gone and did not say how it ended; {silent}"
     if found.state == "unknown":
         return f"unknown: it runs, or ran, on another machine; {silent}"
+    if _interrupted(found):
+        return f"interrupted after {_duration(found.seconds)}; the same command goes on"
     return f"{found.state} after {_duration(found.seconds)}"
+
+
+def _interrupted(found: RunStatus) -> bool:
+    # The event log has the name of what ended the run, and Ctrl-C is no failure of it.
+    return found.state == "failed" and found.cause == "KeyboardInterrupt"
 
 
 def _phase(progress: Progress) -> str:

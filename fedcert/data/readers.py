@@ -64,7 +64,9 @@ def read_examples(
         missing, or too many are unknown. The message names the line.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(
+            f"{path}: {'a folder; name a file' if path.is_dir() else 'no such file'}"
+        )
     table = read_columns(str(path), [label_column], rest=input_column)
     inputs = numbers_if_all(table[input_column])
     with table.located():
@@ -103,7 +105,9 @@ def read_inputs(
         names the line.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(
+            f"{path}: {'a folder; name a file' if path.is_dir() else 'no such file'}"
+        )
     if isinstance(spec, ImageInputs):
         table = read_columns(str(path), [], rest=input_column, without=[label_column])
     else:

@@ -10,6 +10,7 @@ import gzip
 import importlib
 import io
 import json
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -119,8 +120,8 @@ def read_columns(
         table = read(source, wanted)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{source}: cannot be read, since it is not UTF-8 text ({error})"
-        ) from (error)
+            f"{source}: cannot be read, since it is not UTF-8 text ({error}); save it as UTF-8"
+        ) from error
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{source}: cannot be read ({error})") from error
     lengths = {name: len(cells) for name, cells in table.values.items()}
@@ -280,6 +281,8 @@ def _jsonl(source: str, columns: list[str]) -> Columns:
 
 
 def _npz(source: str, columns: list[str]) -> Columns:
+    if not zipfile.is_zipfile(source):  # NumPy would take it for a pickle
+        raise DataError(f"{source}: not a readable NPZ file (numpy.savez writes such files)")
     try:
         with np.load(source, allow_pickle=False) as arrays:
             require_columns(source, columns, arrays.files)

@@ -85,7 +85,8 @@ def _saved(path: Path, inputs: Any, labels: Any) -> Path:
             "it has p, p, p, p, p, p, p, p, p, p and 54 more",
         ),
         ("ragged.csv", b"a,label\n1,dark\n2\n", "line 3 has another number of fields"),
-        ("binary.csv", b"\xff\xfe\x00", "not UTF-8 text"),
+        ("binary.csv", b"\xff\xfe\x00", r"not UTF-8 text \(.*\); save it as UTF-8"),
+        ("text.npz", b"a,label\n", "not a readable NPZ file .numpy.savez"),
         ("broken.jsonl", b"{\n", "line 1 is not JSON"),
         ("keys.jsonl", b'{"x": 1}\n', "line 1: no column 'label'; it has x"),
         ("torn.npz", b"PK\x03\x04 torn", "not a readable NPZ file"),
@@ -97,6 +98,23 @@ def test_examples_that_cannot_be_read(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     personalize(text, data=tmp_path / name)
+
+
+def test_a_folder_is_no_file_of_examples(personalize: Any, tmp_path: Path) -> None:
+    personalize(f"{tmp_path.name}: a folder; name a file", data=tmp_path)
+
+
+def test_a_file_in_the_place_of_a_folder_spends_nothing(
+    run: Run, bundle: Path, key: Path, data: Path, tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    common = ("personalize", data, "--bundle", bundle, "--client", "c", "--key", key)
+    state = ("--state", tmp_path / "state")
+    shown = run(*common, *state, "--output", taken)
+    assert shown.code == 1
+    assert "taken: there is a file where a folder is needed" in shown.err
+    assert run(*common, *state, "--output", tmp_path / "free").code == 0
 
 
 Change = Callable[[Any, Any], tuple[Any, Any]]

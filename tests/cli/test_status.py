@@ -63,6 +63,20 @@ def test_a_failed_run_exits_with_1(run: Run, tmp_path: Path) -> None:
     assert run("status", tmp_path, "--json").code == 1
 
 
+def test_a_run_that_somebody_stopped_did_not_fail(run: Run, tmp_path: Path) -> None:
+    def stopped() -> None:
+        with logged_run(tmp_path, command="simulate", run="7"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    shown = run("status", tmp_path)
+    assert "interrupted after" in shown.out
+    assert "the same command goes on" in shown.out
+    assert "KeyboardInterrupt" not in shown.out
+    assert "the run failed, and fedcert status" in run("report", tmp_path).err
+
+
 def test_a_running_run_exits_with_0(run: Run, tmp_path: Path) -> None:
     with logged_run(tmp_path, command="flwr run") as log:
         log.record("phase", name="train upstream adapters", total=12)

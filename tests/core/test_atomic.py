@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from fedcert.atomic import replaced_folder, write_atomically
+from fedcert.atomic import replaced_folder, write_atomically, write_once
 
 
 def _full(*_args: object, **_options: object) -> NoReturn:
@@ -42,6 +43,16 @@ def test_a_failed_write_leaves_the_old_file(
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert _names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("write", [write_atomically, write_once])
+def test_an_error_names_the_file_and_no_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], None]
+) -> None:
+    monkeypatch.setattr(os, "open", _full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(tmp_path / "file", b"new")
+    assert caught.value.filename == str(tmp_path / "file")
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:

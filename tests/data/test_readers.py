@@ -210,7 +210,7 @@ def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=f"{name}: no such file"):
         _read(tmp_path / name)
     (tmp_path / name).mkdir()
-    with pytest.raises(DataError, match=f"{name}: no such file"):
+    with pytest.raises(DataError, match=f"{name}: a folder; name a file"):
         _read(tmp_path / name)
 
 
