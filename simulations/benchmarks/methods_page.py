@@ -136,7 +136,7 @@ def _curves(rows: list[dict[str, Any]], names: Sequence[str], key: str) -> list[
         own = [row for row in rows if row["method"] == name]
         sizes = sorted({row["n"] for row in own})
         points = [(n, _mean([row for row in own if row["n"] == n])[key]) for n in sizes]
-        curves.append(Curve(name, color, points))
+        curves.append(Curve(name, color, points, bound=key == "certificate"))
     if key == "certificate":
         limits = sorted({(row["n"], row["limit"]) for row in rows})
         curves.append(Curve("limit", "gray", limits, dotted=True))
