@@ -7,7 +7,12 @@ from fedcert.methods.federated import FederatedSettings
 from fedcert.methods.fedl2p import FedL2P
 from fedcert.methods.fedp2eft import BayesTune, FedP2EFT
 from fedcert.methods.fedrep import FedRep
-from fedcert.methods.learning import default_recipe, finetune_recipe, split_recipe
+from fedcert.methods.learning import (
+    default_recipe,
+    finetune_recipe,
+    learned_recipe,
+    split_recipe,
+)
 from fedcert.methods.local_training import PersonalTraining
 from fedcert.methods.prior import DefaultAdapter, PriorMethod
 from fedcert.methods.pulled import Ditto, FedProx, FedProxLocal, MrMtl
@@ -44,6 +49,7 @@ __all__ = [
     "averaging_method",
     "default_recipe",
     "finetune_recipe",
+    "learned_recipe",
     "method_from_config",
     "register_method",
     "split_recipe",

@@ -153,7 +153,7 @@ class Method(ABC):
         Returns
         -------
         numpy.ndarray
-            Float64, shape ``(d,)``.
+            Float64, shape ``(d,)``; ``(P, d)`` if the recipe pays for P finalists of it.
         """
         raise SettingsError(f"the method {self.kind} has no rule of its own for new clients")
 

@@ -24,7 +24,7 @@ from fedcert.data.examples import Examples
 from fedcert.errors import AdapterError, SettingsError
 from fedcert.methods.adapters import AdapterMethod
 from fedcert.methods.base import State, Update
-from fedcert.methods.learning import split_recipe
+from fedcert.methods.learning import learned_recipe
 from fedcert.models import BaseModel
 from fedcert.named_arrays import prefixed, under
 from fedcert.priors import PointPrior
@@ -50,6 +50,8 @@ class ConditionedMethod(AdapterMethod):
         A client's steps on the net in a round.
     net_rate : float (default: 0.003)
         Their learning rate.
+    plain : bool (default: False)
+        Let plain fine-tuning compete on the certifying examples, at its share of delta.
     linears : int
         How many modules the statistics are of; the base model says it.
     """
@@ -57,6 +59,7 @@ class ConditionedMethod(AdapterMethod):
     net_rounds: int = 40
     net_steps: int = 10
     net_rate: float = 0.003
+    plain: bool = False
     linears: int = 0
 
     def __post_init__(self) -> None:
@@ -87,7 +90,14 @@ class ConditionedMethod(AdapterMethod):
 
     def recipe(self, terms: Mapping[str, Any]) -> Recipe:
         """Learn by the net from some examples, and certify on the others."""
-        return split_recipe("learned", self.choose_fraction, terms)
+        return learned_recipe(
+            self.personal, self.choose_fraction, terms, count=self.made, plain=self.plain
+        )
+
+    @property
+    def made(self) -> int:
+        """How many adapters a new client learns."""
+        return 1
 
     def start(self, space: AdapterSpace, *, seed: int) -> State:
         """Return the adapter that changes nothing, and a net that says the same to all."""
@@ -159,10 +169,11 @@ class ConditionedMethod(AdapterMethod):
     def learned(self, prior: PointPrior, model: AdaptedModel, examples: Examples) -> FloatArray:
         """Let the net read the choosing inputs, and train what it says.
 
+        The result is float64 of shape ``(d,)``, or ``(P, d)`` of a method that makes several.
         Where fewer than two labels are seen the shared adapter stays as it is.
         """
         if len(np.unique(examples.labels)) < 2:
-            return prior.center()
+            return np.repeat(prior.center()[None], self.made, axis=0)
         condition, net = self.read_off(prior, model, examples)
         return self.personalized(net, condition, prior.center(), model, examples)
 
@@ -253,7 +264,7 @@ class ConditionedMethod(AdapterMethod):
         Returns
         -------
         numpy.ndarray
-            Float64, shape ``(d,)``.
+            Float64, shape ``(d,)``, or ``(P, d)``.
         """
 
 

@@ -36,6 +36,7 @@ from fedcert.randomness import keyed_generator
 
 __all__ = ["BayesTune", "FedP2EFT", "GatedMethod"]
 
+_CODEBOOK, _CODES = "codes", (2, 3, 4)
 # Xavier's normal times this, and biases of the first gate: every gate starts nearly shut.
 _GAIN = 1e-6
 
@@ -223,7 +224,14 @@ class BayesTune(GatedMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class FedP2EFT(GatedMethod, ConditionedMethod):
-    """A net reads a client's gates off its inputs; upstream clients teach it theirs."""
+    """A net reads a client's gates off its inputs; upstream clients teach it theirs.
+
+    Parameters
+    ----------
+    codes : int (default: 0)
+        If positive, new clients do not ask the net. Upstream clients' gates are clustered into
+        so many, 2 to 4, and a new client tries each; all of them share delta.
+    """
 
     kind: ClassVar[str] = "fedp2eft"
     title: ClassVar[str] = "FedP2EFT"
@@ -231,12 +239,28 @@ class FedP2EFT(GatedMethod, ConditionedMethod):
     keeps: ClassVar[str] = "gates and a change of the adapter"
     learns: ClassVar[str] = "keeps a budget of the gates that the net says, and fine-tunes"
 
+    codes: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.codes not in {0, *_CODES}:
+            raise SettingsError(
+                f"setting 'averaging.options': codes must be 0 or 2 to 4, not {self.codes}"
+            )
+
+    @property
+    def made(self) -> int:
+        """One adapter, or one for each code."""
+        return max(1, self.codes)
+
     def first_net(self, space: AdapterSpace, *, seed: int) -> State:
         """Return a net that gives every gate the value at which it is nearly shut."""
         width = 2 * self.linears
         hidden, outputs = 2 * width, len(self.gates(space))
         draw = keyed_generator("gate net", seed)
+        codes = np.full((self.codes, outputs), FIRST_GATE, dtype=np.float32)
         return {
+            **({_CODEBOOK: codes} if self.codes else {}),
             "hidden.weight": drawn_weights(draw, hidden, width, gain=_GAIN),
             "hidden.bias": np.full(hidden, FIRST_GATE, dtype=np.float32),
             "slope": np.full(1, 0.25, dtype=np.float32),
@@ -257,15 +281,19 @@ class FedP2EFT(GatedMethod, ConditionedMethod):
         """Find this client's gates from what the net says, and move the net to them."""
         inputs = torch.from_numpy(condition)
         with torch.no_grad():
-            said = clamp_passing(_gates_of(tensors_of(net), inputs)).double().numpy()
-        target = torch.from_numpy(
-            self.own_gates(model, examples, center, said, seed=seed)
-        ).float()
+            weights = tensors_of(_without_codes(net))
+            said = clamp_passing(_gates_of(weights, inputs)).double().numpy()
+        found = self.own_gates(model, examples, center, said, seed=seed)
+        target = torch.from_numpy(found).float()
 
         def loss_of(weights: Mapping[str, torch.Tensor], _goes_on: bool) -> torch.Tensor:
             return (clamp_passing(_gates_of(weights, inputs)) - target).abs().mean()
 
-        made, before, after = trained(net, loss_of, steps=self.net_steps, rate=self.net_rate)
+        made, before, after = trained(
+            _without_codes(net), loss_of, steps=self.net_steps, rate=self.net_rate
+        )
+        if self.codes:
+            made = {**made, _CODEBOOK: _moved(net[_CODEBOOK], found, seed=seed)}
         return made, {"distance-before": before, "distance-after": after}
 
     def personalized(
@@ -276,7 +304,13 @@ class FedP2EFT(GatedMethod, ConditionedMethod):
         model: AdaptedModel,
         examples: Examples,
     ) -> FloatArray:
-        """Fine-tune under the gates that the budget keeps of what the net says."""
+        """Fine-tune under the gates that the budget keeps of what the net says.
+
+        With codes the result is of shape ``(P, d)``: one adapter under each.
+        """
+        if self.codes:
+            codes = [np.asarray(code, dtype=np.float64) for code in net[_CODEBOOK]]
+            return np.stack([self.under(code, center, model, examples) for code in codes])
         return self.under(self.said(net, condition), center, model, examples)
 
     def said(self, net: State, condition: npt.NDArray[np.float32]) -> FloatArray:
@@ -290,8 +324,29 @@ class FedP2EFT(GatedMethod, ConditionedMethod):
             Standardized statistics, shape ``(2 L,)``.
         """
         with torch.no_grad():
-            gates = _gates_of(tensors_of(net), torch.from_numpy(condition))
+            gates = _gates_of(tensors_of(_without_codes(net)), torch.from_numpy(condition))
         return np.asarray(gates.double().numpy())
+
+
+def _without_codes(net: State) -> State:
+    return {name: array for name, array in net.items() if name != _CODEBOOK}
+
+
+def _moved(
+    codes: npt.NDArray[np.float32], found: FloatArray, *, seed: int
+) -> npt.NDArray[np.float32]:
+    """Return the codes with a client's own gates in place of its code.
+
+    The mean of what clients send moves each code toward its members' mean: k-means, round by
+    round. Before all codes have moved a client's is drawn, so that no two begin alike.
+    """
+    moved = codes.copy()
+    if (codes == np.float32(FIRST_GATE)).all(axis=1).any():
+        own = seed % len(codes)
+    else:
+        own = int(np.square(codes - found).sum(axis=1).argmin())
+    moved[own] = found
+    return moved
 
 
 def _gates_of(weights: Mapping[str, torch.Tensor], condition: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from fedcert.certificates import DefaultRecipe, PosteriorSplitRecipe, Recipe
 from fedcert.methods.local_training import PersonalTraining
 
-__all__ = ["default_recipe", "finetune_recipe", "split_recipe"]
+__all__ = ["default_recipe", "finetune_recipe", "learned_recipe", "split_recipe"]
 
 
 def default_recipe(terms: Mapping[str, Any]) -> Recipe:
@@ -41,12 +41,56 @@ def finetune_recipe(
         candidates=1,
         refinement="finetune",
         choose_fraction=choose_fraction,
-        tuning_steps=personal.settings.steps,
-        learning_rate=personal.settings.learning_rate,
-        pull=personal.proximal_mu,
-        keep=personal.keep,
+        **_tuning(personal),
         **terms,
     )
+
+
+def learned_recipe(
+    personal: PersonalTraining,
+    choose_fraction: float,
+    terms: Mapping[str, Any],
+    *,
+    count: int = 1,
+    plain: bool = False,
+) -> Recipe:
+    """Return the split whose finalists a method's own rule makes.
+
+    Parameters
+    ----------
+    personal : PersonalTraining
+        How plain fine-tuning goes.
+    choose_fraction : float
+        Share of the examples to learn from.
+    terms : Mapping
+        What every recipe takes.
+    count : int (default: 1)
+        How many adapters the rule makes.
+    plain : bool (default: False)
+        Whether plain fine-tuning is a finalist as well.
+
+    Returns
+    -------
+    Recipe
+        A posterior split, in which all finalists share delta.
+    """
+    return PosteriorSplitRecipe(
+        candidates=count + plain,  # none is drawn, but finalists are not to outnumber them
+        finalists=count + plain,
+        refinement="finetune+learned" if plain else "learned",
+        choose_fraction=choose_fraction,
+        **(_tuning(personal) if plain else {}),
+        **terms,
+    )
+
+
+def _tuning(personal: PersonalTraining) -> dict[str, Any]:
+    return {
+        "tuning_steps": personal.settings.steps,
+        "learning_rate": personal.settings.learning_rate,
+        "pull": personal.proximal_mu,
+        "keep": personal.keep,
+    }
 
 
 def split_recipe(refinement: str, choose_fraction: float, terms: Mapping[str, Any]) -> Recipe:

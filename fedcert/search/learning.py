@@ -102,7 +102,7 @@ def learned(scorer: Scorer, examples: Examples, prior: Prior) -> FloatArray:
     Returns
     -------
     numpy.ndarray
-        Float64, shape ``(d,)``.
+        Float64, shape ``(d,)``, or ``(P, d)`` of a rule that makes P adapters.
 
     Raises
     ------

@@ -57,12 +57,13 @@ def false_structures(
     """Return in which episodes the certificate of such a structure was false.
 
     It is right on the inputs that `recipe.choosing` lets it read, and elsewhere wrong a little
-    more often than two errors certify.
+    more often than two errors certify. Of several finalists each errs apart from the others on
+    what it does not remember, and the one with the fewest errors is certified.
 
     Parameters
     ----------
     recipe : PosteriorSplitRecipe
-        The recipe that certifies, with one finalist.
+        The recipe that certifies.
     inputs : Inputs
         Which inputs the client has.
     episodes : int
@@ -87,11 +88,12 @@ def false_structures(
     )
     rows = np.arange(episodes)[:, None]
     remembered = read | (frequent & known[rows, np.maximum(which, 0)])
-    wrong = ~remembered & (rng.random(shape) < elsewhere)
+    erring = rng.random((recipe.finalists, *shape)) < elsewhere
     # Of a fresh example: it is remembered if it is one of the frequent inputs that were read.
     risks = elsewhere * (1 - inputs.frequent * known.mean(axis=1))
     span = recipe.certifying(SIZE)
-    errors = wrong[:, span.as_slice()].sum(axis=1)
+    wrong = (~remembered & erring)[:, :, span.as_slice()]
+    errors = wrong.sum(axis=2).min(axis=0)
     bounds = np.array([recipe.bound(k, span.size) for k in range(span.size + 1)])
     return np.asarray(risks > bounds[errors])
 

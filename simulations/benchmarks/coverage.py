@@ -51,6 +51,8 @@ RECIPES: tuple[Recipe, ...] = (
     PosteriorSplitRecipe(**_TERMS, finalists=3),
     PosteriorSplitRecipe(**_TERMS, finalists=2, refinement="posterior_mean+finetune"),
     PosteriorSplitRecipe(**_TERMS, finalists=3, refinement="posterior_mean+finetune+learned"),
+    PosteriorSplitRecipe(**_TERMS, finalists=4, refinement="learned"),
+    PosteriorSplitRecipe(**_TERMS, finalists=4, refinement="finetune+learned"),
     HybridRecipe(**_TERMS),
     HybridRecipe(**_TERMS, beta=0.5),
     UnionRecipe(**_TERMS, randomized=True),

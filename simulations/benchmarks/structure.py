@@ -6,7 +6,7 @@ adapter under budgets of gates: the leading directions (plain), those that each 
 average client, the same for all, which shows what reading inputs adds. Each way gets as many
 steps in all: those in which gates are found count. Its learning rate is the best of three on
 upstream clients that no round draws. Errors are of tests. What is measured is kept in the
-cache after the rounds and after each client, so that a benchmark which stopped goes on.
+cache after each round and each client, so that a benchmark which stopped goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ import torch
 from fedcert.adapters import AdaptedModel, PrefixCache, Task
 from fedcert.adapters.gates import FIRST_GATE
 from fedcert.data import Examples
-from fedcert.methods import FedP2EFT, State, Update
+from fedcert.methods import FedP2EFT, State
 from fedcert.methods.federated import drawn_clients, round_seed
 from fedcert.models import load_base_model
 from fedcert.priors import PointPrior
@@ -134,8 +134,15 @@ class _Ground:
     @cached_property
     def _federated(self) -> dict[str, Any]:
         """Go through all rounds: the state, and how far the net was from clients' gates."""
-        found: dict[str, Any] = self._remembered("rounds", self._rounds)
-        return found
+        method = self._method
+        known: dict[str, Any] = {
+            "state": _listed(method.start(self._model.space, seed=self._seed)),
+            "own": {},
+            "distances": [],
+        }
+        for number in range(1, method.rounds + 1):
+            known = self._remembered(f"round {number}", partial(self._round, number, known))
+        return known
 
     def net(self) -> dict[str, Any]:
         """Return the gates' names, and how the net's distance from clients' gates went."""
@@ -144,40 +151,31 @@ class _Ground:
 
     @cached_property
     def _prior(self) -> PointPrior:
-        state = {
-            name: np.array(values, dtype=np.float32)
-            for name, values in self._federated["state"].items()
-        }
-        return self._method.published(self._model.space, state)
+        return self._method.published(self._model.space, _arrays(self._federated["state"]))
 
-    def _rounds(self) -> dict[str, Any]:
-        method, model = self._method, self._model
-        state: State = method.start(model.space, seed=self._seed)
-        own: dict[str, State] = {}
-        distances = []
+    def _round(self, number: int, known: dict[str, Any]) -> dict[str, Any]:
+        """Return what there is after a round."""
+        method, state = self._method, _arrays(known["state"])
         there = sorted(set(self.scenario.upstream_clients) - set(self._tuning))
-        for number in range(1, method.rounds + 1):
-            most = method.federated.clients_per_round
-            updates: list[Update] = []
-            for client in drawn_clients(there, most, self._seed, number):
-                updates.append(
-                    method.local(
-                        state,
-                        model,
-                        self.scenario.training_examples(client),
-                        number=number,
-                        seed=round_seed(self._seed, number, client),
-                        own=own.get(client, {}),
-                    )
-                )
-                own[client] = updates[-1].own
-            state = method.merged(state, updates, number)
-            told = [u.measured["distance-before"] for u in updates if u.measured]
-            distances += [float(np.mean(told))] if told else []
-            say(f"round {number} of {method.rounds}")
+        names = drawn_clients(there, method.federated.clients_per_round, self._seed, number)
+        updates = [
+            method.local(
+                state,
+                self._model,
+                self.scenario.training_examples(client),
+                number=number,
+                seed=round_seed(self._seed, number, client),
+                own=_arrays(known["own"].get(client, {})),
+            )
+            for client in names
+        ]
+        told = [u.measured["distance-before"] for u in updates if u.measured]
+        say(f"round {number} of {method.rounds}")
+        kept = {c: _listed(u.own) for c, u in zip(names, updates, strict=True) if u.own}
         return {
-            "state": {name: array.tolist() for name, array in state.items()},
-            "distances": distances,
+            "state": _listed(method.merged(state, updates, number)),
+            "own": known["own"] | kept,
+            "distances": known["distances"] + ([float(np.mean(told))] if told else []),
         }
 
     def rate_of(self, way: str) -> float:
@@ -264,6 +262,14 @@ class _Ground:
         """Return the steps of fine-tuning: who finds gates alone has taken some already."""
         spent = self._method.gate_steps if way == "bayestune" else 0
         return self._method.personal.settings.steps - spent
+
+
+def _listed(state: State) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in state.items()}
+
+
+def _arrays(lists: dict[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
+    return {name: np.array(values, dtype=np.float32) for name, values in lists.items()}
 
 
 def _errors(

@@ -106,10 +106,12 @@ LEARNED: dict[str, Any] = {
 @pytest.mark.parametrize("inputs", INPUTS, ids=lambda inputs: str(inputs.frequent))
 def test_a_structure_may_remember_what_it_was_read_off(inputs: Inputs) -> None:
     """It may be read off choosing inputs; off certifying ones it is good on these alone."""
-    for recipe, honest in ((PosteriorSplitRecipe, True), (RefinedOnAll, False)):
-        false = false_structures(recipe(**LEARNED), inputs, 5_000, seed=3)
-        found = excess(int(false.sum()), 5_000, coverage.DELTA)
-        assert found >= SIGNIFICANCE if honest else found < SIGNIFICANCE / 1000
+    codebook = LEARNED | {"candidates": 4, "finalists": 4}
+    for terms in (LEARNED, codebook):
+        for recipe, honest in ((PosteriorSplitRecipe, True), (RefinedOnAll, False)):
+            false = false_structures(recipe(**terms), inputs, 5_000, seed=3)
+            found = excess(int(false.sum()), 5_000, coverage.DELTA)
+            assert found >= SIGNIFICANCE if honest else found < SIGNIFICANCE / 1000
 
 
 def test_shared_examples_leave_every_risk_as_it_is() -> None:
@@ -313,6 +315,7 @@ MUTANTS: list[tuple[Recipe, Case]] = [
     (SwapAtAllOfDeltaTwice(**TERMS), TIED_AT_2),
     (SwapThatForgetsToSwap(**TERMS), TIED_AT_2),
     (FinalistsForFree(**TERMS, finalists=3), TIED_AT_2),
+    (FinalistsForFree(**TERMS, finalists=4, refinement="learned"), TIED_AT_2),
     (RefinedOnAll(**TERMS), TIED_AT_2),
     (WeightsFromCertifyingExamples(**TERMS), TIED_AT_2),
     (WeightsForFree(**TERMS), TIED_AT_2),

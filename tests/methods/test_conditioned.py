@@ -12,7 +12,8 @@ from tiny_models import Family
 from torch.nn.functional import cross_entropy
 
 from fedcert.adapters import FinetuneSettings
-from fedcert.adapters.gates import SMALLEST_GATE
+from fedcert.adapters.gates import FIRST_GATE, SMALLEST_GATE
+from fedcert.certificates import PosteriorSplitRecipe
 from fedcert.errors import SettingsError
 from fedcert.methods import FederatedSettings, FedL2P, FedP2EFT, PersonalTraining, State
 from fedcert.methods.fedl2p import descended
@@ -150,3 +151,29 @@ def test_settings_out_of_range_are_refused() -> None:
         FedP2EFT(net_rounds=0)
     with pytest.raises(SettingsError, match="descent_steps"):
         FedL2P(descent_steps=0)
+
+
+def test_codes_are_finalists_that_share_delta(bert: Family) -> None:
+    """Clients with other needs gather round other codes, and a new one tries each."""
+    method, model = _gated(bert, codes=2), bert.adapted()
+    state = _run(method, bert, clients=4)
+    codes = state["net.codes"]
+    assert codes.shape == (2, len(method.gates(model.space)))
+    assert np.abs(codes[0] - codes[1]).max() > 1e-3
+    assert np.abs(codes - FIRST_GATE).max(axis=1).min() > 1e-3  # none was left where it began
+    prior, examples = method.published(model.space, state), bert.examples(24, seed=9)
+    adapters = method.learned(prior, model, examples)  # type: ignore[arg-type]
+    assert adapters.shape == (2, model.space.dimension)
+    for code, adapter in zip(codes, adapters, strict=True):
+        wanted = method.under(code.astype(np.float64), prior.center(), model, examples)
+        np.testing.assert_array_equal(adapter, wanted)
+    recipe = method.recipe({"delta": 0.05})
+    assert isinstance(recipe, PosteriorSplitRecipe)
+    assert recipe.finalists == recipe.hypotheses == 2
+    with_plain = replace(method, plain=True).recipe({"delta": 0.05})
+    assert isinstance(with_plain, PosteriorSplitRecipe)
+    assert (with_plain.refinement, with_plain.finalists) == ("finetune+learned", 3)
+    single = examples.take(np.flatnonzero(examples.labels == examples.labels[0]))
+    assert method.learned(prior, model, single).shape == adapters.shape  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="codes must be 0 or 2 to 4, not 9"):
+        _gated(bert, codes=9)

@@ -95,6 +95,22 @@ def test_methods_serve_clients_with_labels_of_their_own(tmp_path: Path, method: 
     _check(simulate(settings, output=tmp_path / "run", runner="inprocess"), settings)
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_codebook_competes_at_its_price_and_is_verified(tmp_path: Path, plain: bool) -> None:
+    options = {"net_rounds": 2, "codes": 3, "plain": plain}
+    settings = quick("fedp2eft", averaging__options=options)
+    simulation = simulate(settings, output=tmp_path / "run", runner="inprocess")
+    _check(simulation, settings)  # verification makes the finalists again
+    certificate = Certificate.read(
+        simulation.output / "clients" / CLIENTS[-1] / "certificate.json"
+    )
+    recipe = certificate.recipe
+    assert isinstance(recipe, PosteriorSplitRecipe)
+    assert recipe.finalists == 3 + plain
+    alone = replace(recipe, refinement="learned", finalists=1)
+    assert certificate.bound > alone.bound(certificate.errors, certificate.certified_on)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", TRAINED)
 def test_ray_gives_what_this_process_gives(tmp_path: Path, method: str) -> None:

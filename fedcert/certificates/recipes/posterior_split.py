@@ -58,7 +58,8 @@ class PosteriorSplitRecipe(SplitRecipe):
         there, and ``"local_head"`` a head on the frozen base model in the same way; how strong
         the pull is they choose on the same examples. ``"learned"`` is the rule of the method
         that the bundle names. These make one finalist each. All others are means of the
-        posterior, each over its own share of the chains.
+        posterior, each over its own share of the chains; without these the method's rule makes
+        all others.
     chains : int
         How many chains run side by side, at least as many as there are means (default: 32).
     steps : int
@@ -121,10 +122,10 @@ class PosteriorSplitRecipe(SplitRecipe):
                 f"refinement must name each algorithm once, in the order "
                 f"{'+'.join(REFINEMENTS)}, not {self.refinement!r}"
             )
-        wanted = "posterior_mean" in names
-        if not (self._means >= 1 if wanted else self._means == 0):
+        several, left = self._several in names, self.finalists - len(names)
+        if left < 0 or (left > 0 and not several):
             raise CertificateError(
-                f"{self.refinement!r} makes {len(names)} finalists{' or more' * wanted}, not "
+                f"{self.refinement!r} makes {len(names)} finalists{' or more' * several}, not "
                 f"{self.finalists}"
             )
 
@@ -136,9 +137,19 @@ class PosteriorSplitRecipe(SplitRecipe):
         return tuple(self.refinement.split("+"))
 
     @property
+    def _several(self) -> str:
+        """The algorithm that makes as many finalists as the others leave."""
+        return "posterior_mean" if "posterior_mean" in self.refinements else "learned"
+
+    def _count(self, name: str) -> int:
+        """Return how many finalists an algorithm of this recipe makes."""
+        others = len(self.refinements) - 1
+        return self.finalists - others if name == self._several else 1
+
+    @property
     def _means(self) -> int:
         """How many of the finalists are means of the posterior."""
-        return self.finalists - sum(name != "posterior_mean" for name in self.refinements)
+        return self._count("posterior_mean") if "posterior_mean" in self.refinements else 0
 
     @property
     def hypotheses(self) -> int:
@@ -162,7 +173,13 @@ class PosteriorSplitRecipe(SplitRecipe):
         if name == "tuned_head":
             return session.tuned_head()[None]
         if name == "learned":
-            return session.learned()[None]
+            made = np.atleast_2d(session.learned())
+            if len(made) != (wanted := self._count(name)):
+                raise CertificateError(
+                    f"the method's rule makes {len(made)} adapters, and the recipe pays for "
+                    f"{wanted} of them"
+                )
+            return made
         if name == "finetune":
             tuned = session.finetuned(
                 steps=self.tuning_steps, learning_rate=self.learning_rate, pull=self.pull
@@ -180,11 +197,7 @@ class PosteriorSplitRecipe(SplitRecipe):
     def refined_apart(self) -> tuple[Recipe, ...]:
         """Return a recipe for each algorithm."""
         return tuple(
-            replace(
-                self,
-                refinement=name,
-                finalists=self._means if name == "posterior_mean" else 1,
-            )
+            replace(self, refinement=name, finalists=self._count(name))
             for name in self.refinements
         )
 

@@ -128,7 +128,7 @@ class Session(ABC):
     def learned(self) -> FloatArray:
         """Return what the rule of the prior's method makes of all examples of this session.
 
-        Shape ``(d,)``.
+        Shape ``(d,)``, or ``(P, d)`` of a rule that makes P adapters.
         """
         raise _no_model()
 
