@@ -6,12 +6,10 @@ train a head on frozen embeddings. Texts are embedded once, for all clients and 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fedcert.errors import FedcertError
@@ -33,6 +31,7 @@ from fedcert.simulations.benchmarks.federations import (
     only_remembered,
     remembered,
 )
+from fedcert.simulations.benchmarks.options import parsed, parser_of
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.threads import torch_threads
 
@@ -44,15 +43,7 @@ SEEDS = (0,)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and render; a part of the benchmark goes to a folder of its own."""
-    parser = argparse.ArgumentParser(prog="domains", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument(
-        "--finished",
-        action="store_true",
-        help="measure nothing: render what earlier runs have finished",
-    )
-    parser.add_argument("--output", type=Path, help="folder for the record and the page")
-    options = parser.parse_args(arguments)
+    options = parsed(parser_of("domains", __doc__, seeds=SEEDS, finished=True), arguments)
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
             record = measure(options.seeds)

@@ -36,6 +36,7 @@ from fedcert.simulations.benchmarks.federations import (
     remembered,
 )
 from fedcert.simulations.benchmarks.launched_page import launched_figures, launched_page
+from fedcert.simulations.benchmarks.options import parsed, parser_of
 from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.simulating import simulate
@@ -281,19 +282,10 @@ def _trade(settings: RunSettings, bundle: Bundle, output: Path) -> list[dict[str
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="launched", description=__doc__)
+    parser = parser_of("launched", __doc__, seeds=SEEDS, quick=True, finished=True)
     parser.add_argument("--scenario", action="append", help="this one alone; may be repeated")
     parser.add_argument("--method", action="append", help="this one alone; may be repeated")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--quick", action="store_true", help="a size that shows that it runs")
-    parser.add_argument(
-        "--finished", action="store_true", help="measure nothing: render what is finished"
-    )
-    parser.add_argument("--output", type=Path, help="folder for the record and the page")
-    options = parser.parse_args(arguments)
-    if options.quick and options.output is None:
-        parser.error("--quick does not go into docs/: name a folder by --output")
-    return options
+    return parsed(parser, arguments, free=["scenario", "method", "seeds"])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fedcert.errors import FedcertError, SettingsError
@@ -34,6 +33,7 @@ from fedcert.simulations.benchmarks.methods_page import (
     methods_page,
 )
 from fedcert.simulations.benchmarks.methods_table import SeedResult, measured_seed, table_of
+from fedcert.simulations.benchmarks.options import parsed, parser_of
 from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.simulations.benchmarks.workers import side_by_side
 from fedcert.threads import torch_threads
@@ -164,11 +164,10 @@ def _part(case: Case, methods: Sequence[type[Method]], seed: int, sizes: Sequenc
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="methods", description=__doc__)
+    parser = parser_of("methods", __doc__, seeds=SEEDS, finished=True)
     parser.add_argument(
         "--scenario", action="append", help="run this one alone; may come several times"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--clients", type=int, help="measure so many new clients per seed")
     parser.add_argument("--tuning", type=int, help="tune on so many clients per seed")
@@ -178,23 +177,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=os.cpu_count() or 1,
         help="scenarios and seeds run side by side on so many Ray workers (default: all cores)",
     )
-    parser.add_argument(
-        "--finished",
-        action="store_true",
-        help="measure nothing: render the seeds that earlier runs have finished",
-    )
     parser.add_argument("--method", action="append", help="compare module:Class as well")
-    parser.add_argument("--output", type=Path, help="folder for the record and the page")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     options.sizes = sorted(set(options.sizes))
-    part = (
-        options.scenario or options.method or options.clients or options.tuning
-        or options.seeds != list(SEEDS) or options.sizes != list(SIZES)
-    )  # fmt: skip
-    if part and options.output is None:
-        parser.error(
-            "a part of the benchmark does not go into docs/: name a folder by --output"
-        )
     if min(options.sizes) < 4 or any(
         count is not None and count < 1 for count in (options.clients, options.tuning)
     ):

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from fedcert.simulations.benchmarks.named_methods import PLANNED, learned_on_all
 from fedcert.simulations.benchmarks.named_page import named_page
 from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Site
 from fedcert.simulations.benchmarks.named_steel import SHOTS, steel_rows
+from fedcert.simulations.benchmarks.options import parsed, parser_of
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.threads import torch_threads
@@ -241,29 +241,15 @@ def _standard_error(values: Any) -> float | None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="named", description=__doc__)
+    parser = parser_of("named", __doc__, seeds=SEEDS, quick=True, finished=True)
     parser.add_argument(
         "--cell",
         action="append",
         choices=[cell.name for cell in CELLS],
         help="measure this one alone; may come several times",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--clients", type=int, help="measure so many new clients per seed")
-    parser.add_argument("--quick", action="store_true", help="a size that shows that it runs")
-    parser.add_argument(
-        "--finished",
-        action="store_true",
-        help="measure nothing: render what earlier runs have finished",
-    )
-    parser.add_argument("--output", type=Path, help="folder for the record and the page")
-    options = parser.parse_args(arguments)
-    part = options.cell or options.quick or options.seeds != list(SEEDS)
-    if part and options.output is None:
-        parser.error(
-            "a part of the benchmark does not go into docs/: name a folder by --output"
-        )
-    return options
+    return parsed(parser, arguments)
 
 
 if __name__ == "__main__":

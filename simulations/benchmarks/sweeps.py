@@ -7,11 +7,9 @@ out of the pool is a digit, a domain of requests, or three languages.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ from fedcert.runs.machine import describe_machine, versions
 from fedcert.search import BatchedScorer
 from fedcert.simulations.benchmarks.comparison import LocalLora, Upstream
 from fedcert.simulations.benchmarks.federations import remembered
+from fedcert.simulations.benchmarks.options import parsed, parser_of
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.sweep_cases import CASES, Site
 from fedcert.simulations.benchmarks.sweeps_page import sweeps_page
@@ -265,14 +264,9 @@ def _row(setting: Setting, recipe: str, values: FloatArray) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and render; a part goes to a folder of its own."""
-    parser = argparse.ArgumentParser(prog="sweeps", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser = parser_of("sweeps", __doc__, seeds=SEEDS)
     parser.add_argument("--sweep", action="append", help="run this one alone")
-    parser.add_argument("--output", type=Path, help="folder for the record and the page")
-    options = parser.parse_args(arguments)
-    part = options.sweep or options.seeds != list(SEEDS)
-    if part and options.output is None:
-        parser.error("a part of the benchmark does not go into docs/: name --output")
+    options = parsed(parser, arguments)
     points = [each for each in settings() if not options.sweep or each.sweep in options.sweep]
     if not points:
         parser.error(f"there is no sweep {options.sweep[0]!r}")

@@ -8,7 +8,6 @@ benchmark which stopped goes on; the page shows what there is after each.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from fedcert import __version__
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.federations import remembered
+from fedcert.simulations.benchmarks.options import parsed, parser_of
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.tables_page import tables_page
 from fedcert.simulations.benchmarks.ticket_tables import (
@@ -120,16 +120,11 @@ def _row(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and render; a part goes to a folder of its own."""
-    parser = argparse.ArgumentParser(prog="tables", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser = parser_of("tables", __doc__, seeds=SEEDS)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--table", action="append", choices=list(TABLES))
     parser.add_argument("--runner", default="ray")
-    parser.add_argument("--output", type=Path, help="folder for the record and the page")
-    options = parser.parse_args(arguments)
-    part = options.table or options.seeds != list(SEEDS) or options.sizes != list(SIZES)
-    if part and options.output is None:
-        parser.error("a part of the benchmark does not go into docs/: name --output")
+    options = parsed(parser, arguments, free=["runner"])
     found = measure(
         [TABLES[name] for name in options.table or TABLES],
         seeds=options.seeds,

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from fedcert.simulations.benchmarks.federations import (
 )
 from fedcert.simulations.benchmarks.named_methods import outcome
 from fedcert.simulations.benchmarks.named_site import DELTA
+from fedcert.simulations.benchmarks.options import parsed, parser_of
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.warm_start_page import warm_start_page
 from fedcert.simulations.benchmarks.warm_start_site import CELLS, METHODS, WarmCell, WarmSite
@@ -175,23 +175,15 @@ def _rows(site: WarmSite) -> list[dict[str, Any]]:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="warm_start", description=__doc__)
+    parser = parser_of("warm_start", __doc__, seeds=SEEDS, quick=True, finished=True)
     parser.add_argument(
         "--cell",
         action="append",
         choices=[cell.name for cell in CELLS],
         help="measure this one alone; may come several times",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--method", action="append", choices=list(METHODS))
-    parser.add_argument("--quick", action="store_true", help="a size that shows that it runs")
-    parser.add_argument(
-        "--finished",
-        action="store_true",
-        help="measure nothing: render what earlier runs have finished",
-    )
-    parser.add_argument("--output", type=Path, help="folder for the record and the page")
-    return parser.parse_args(arguments)
+    return parsed(parser, arguments, free=["cell", "seeds", "method"])
 
 
 if __name__ == "__main__":
