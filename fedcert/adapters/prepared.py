@@ -36,16 +36,6 @@ class PreparedInputs:
     def __len__(self) -> int:
         return len(self.hidden)
 
-    @property
-    def mib(self) -> float:
-        """Memory of all tensors, MiB."""
-        tensors = [*self.inputs.values(), self.hidden]
-        if self.read is not None:
-            tensors.append(self.read)
-        if self.first is not None:
-            tensors += self.first.tensors()
-        return sum(tensor.nbytes for tensor in tensors) / 2**20
-
     def take(self, rows: torch.Tensor) -> PreparedInputs:
         """Return the examples at `rows`."""
         rows = rows.to(self.hidden.device)

@@ -119,7 +119,6 @@ def test_a_prefix_cache_and_copies_change_nothing(
     taken = cached.logits(prepared.take(rows), vectors)
     torch.testing.assert_close(taken, logits[:, rows], atol=1e-5, rtol=1e-5)
     assert prepared.read is None
-    assert prepared.mib > 0
 
 
 @pytest.mark.parametrize(("family", "pooling", "head"), CASES)
