@@ -73,11 +73,6 @@ class CapturedAttention:
     bias: torch.Tensor | None
     rotation: tuple[torch.Tensor, torch.Tensor] | None
 
-    def tensors(self) -> list[torch.Tensor]:
-        """Return all that is captured."""
-        found = [self.residual, self.inputs, self.at, self.query, self.keys, self.values]
-        return [*found, *(() if self.bias is None else (self.bias,)), *(self.rotation or ())]
-
     def take(self, rows: torch.Tensor) -> CapturedAttention:
         """Return the sequences at `rows`."""
         rotation = self.rotation
