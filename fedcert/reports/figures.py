@@ -33,6 +33,7 @@ __all__ = [
     "best_of_m",
     "bound_by_size",
     "certificates_by_client",
+    "draw_chance",
     "labeled_bars",
     "thinned",
 ]
@@ -115,7 +116,7 @@ def certificates_by_client(
         axes.set_yticks(range(len(drawn)) if named else [], names if named else [])
         axes.tick_params(axis="y", labelcolor=COLORS["ink"], pad=8)
         if chance is not None:
-            _draw_chance(axes, chance)
+            draw_chance(axes, chance)
         _draw_client_bars(axes, drawn, scale=min(1.0, max(0.3, pitch / 14)))
         if named:
             _write_bounds(axes, drawn)
@@ -139,7 +140,7 @@ def _percent_ticks(axes: Axes) -> None:
     axes.grid(axis="x")
 
 
-def _draw_chance(axes: Axes, chance: float) -> None:
+def draw_chance(axes: Axes, chance: float) -> None:
     """Draw the line of guessing and name it below the axis, where nothing else stands."""
     axes.axvline(chance, color=COLORS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
     place = chance / axes.get_xlim()[1]

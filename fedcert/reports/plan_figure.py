@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
+from fedcert.reports.figures import draw_chance
 from fedcert.reports.formats import percent_brief, percent_up, plural, shorten
 from fedcert.reports.svg import COLORS, WIDE, axes_at, blank_figure, figure_style, to_svg
 
@@ -56,7 +57,7 @@ def planned_by_size(
         axes.set_xticks(ticks, [percent_brief(float(tick)) for tick in ticks])
         axes.grid(axis="x")
         if chance is not None:
-            _draw_chance(axes, chance)
+            draw_chance(axes, chance)
         for y, row in enumerate(rows):
             _draw_row(axes, y, row, characters=60 if width == WIDE else 34)
         return to_svg(
@@ -95,18 +96,4 @@ def _draw_row(axes: Axes, y: int, row: PlannedBand, *, characters: int) -> None:
         color=COLORS["blue"],
         # Legible where the number crosses the line of chance.
         bbox=box,
-    )
-
-
-def _draw_chance(axes: Axes, chance: float) -> None:
-    axes.axvline(chance, color=COLORS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
-    axes.annotate(
-        f"chance, {percent_brief(chance)}",
-        (chance, 0),
-        xytext=(0, -36),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        ha="right" if chance > 0.6 * axes.get_xlim()[1] else "center",
-        va="center",
-        color=COLORS["muted"],
     )
