@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from fedcert.atomic import write_atomically
 from fedcert.certificates import Certificate
 from fedcert.certificates.by_label import ErrorsByLabel, describe_by_label, read_by_label
 from fedcert.reports.colors import COLORS
+from fedcert.reports.formats import short_digests
 from fedcert.reports.templates import environment
 
 __all__ = ["render_certificate", "write_certificate_page"]
@@ -48,8 +48,8 @@ def render_certificate(
         .get_template("certificate.html.jinja")
         .render(
             certificate=certificate,
-            claim=_shortened(certificate.statement),
-            seen_by=_shortened(certificate.witness or ""),
+            claim=short_digests(certificate.statement),
+            seen_by=short_digests(certificate.witness or ""),
             digests=asdict(certificate.digests),
             record=record,
             date=date,
@@ -83,8 +83,3 @@ def write_certificate_page(
         by_label=read_by_label(record.parent, certificate),
     )
     write_atomically(path, page.encode())
-
-
-def _shortened(text: str) -> str:
-    """Cut keys and digests, which stand in a table of the page in full."""
-    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52,}\b", "\\1\N{HORIZONTAL ELLIPSIS}", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -21,6 +22,7 @@ __all__ = [
     "percent_up",
     "plural",
     "relative_link",
+    "short_digests",
     "shorten",
     "sure_of",
 ]
@@ -53,6 +55,11 @@ def shorten(text: str, length: int) -> str:
         return text
     tail = (length - 1) // 2
     return f"{text[: length - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - tail :]}"
+
+
+def short_digests(text: str) -> str:
+    """Cut keys and digests of a sentence, which stand elsewhere in full."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52,}\b", "\\1\N{HORIZONTAL ELLIPSIS}", text)
 
 
 def percent(fraction: float | None) -> str:

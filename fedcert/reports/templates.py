@@ -31,6 +31,7 @@ def environment() -> Environment:
         "percent_up",
         "plural",
         "relative_link",
+        "short_digests",
         "sure_of",
     ):
         templates.filters[name] = getattr(formats, name)

@@ -57,6 +57,13 @@ def _pays(results: Results, figures: Headline) -> str:
         "a head trained on half of the same labels, with no federation, and certified on the "
         f"other half comes to {percent_up(figures.local_bound)}"
     )
+    chance = results.chance_error
+    if chance is not None and chance <= min(figures.local_bound, figures.mean_bound or 0):
+        # Of two figures that say nothing neither is ahead.
+        return (
+            "Whether the federation pays cannot be told before certificates say more than "
+            f"guessing: {alone}."
+        )
     if len(pairs) == 1:
         return f"Whether the federation pays, one client cannot tell: {alone}."
     gains = [local - bound for bound, local in pairs]

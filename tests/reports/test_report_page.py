@@ -329,3 +329,10 @@ def test_promises_are_counted_over_the_clients_that_hold_them(results: dict[str,
     shown = words(results)
     assert f"few <wrong> {clients // 2} {clients} wrong at most {mean:.3f}" in shown
     assert f"true at once {clients} {clients}" in shown
+
+
+def test_the_statement_holds_no_long_digests(results: dict[str, Any]) -> None:
+    results["statement"] = f"seen by the server with the public key {'ab' * 32}, once"
+    page = words(results)
+    assert f"public key {'ab' * 6}…, once" in page
+    assert "ab" * 7 not in page

@@ -28,6 +28,8 @@ def _said(bounds: list[float], local: list[float], **more: Any) -> str:
         ([0.2, 0.3, 0.25], [0.4, 0.45, 0.4], "The federation pays: a head trained on half"),
         ([0.4, 0.45, 0.4], [0.2, 0.3, 0.25], "The federation does not pay here"),
         ([0.2, 0.4, 0.3], [0.4, 0.2, 0.3], "no clear difference"),
+        ([0.6, 0.7, 0.6], [0.8, 0.9, 0.8], "cannot be told before certificates say more"),
+        ([0.6, 0.7, 0.6], [0.2, 0.3, 0.25], "The federation does not pay here"),
         ([0.2], [0.4], "one client cannot tell: a head trained on half"),
         ([0.6, 0.7, 0.4], [], "Not usable: certificates are 56.7% on average"),
     ],
