@@ -19,6 +19,7 @@ from fedcert.certificates import (
     SplitRecipe,
     verify_record,
 )
+from fedcert.certificates.by_label import count_by_label
 from fedcert.data import Examples
 from fedcert.data.orders import in_drawn_order
 from fedcert.errors import BundleError, CertificateError, DataError, RefusalError
@@ -75,6 +76,10 @@ def test_the_winner_is_the_best_on_the_choosing_examples(served: Served) -> None
     assert scores.best(recipe.choosing(size).as_slice())[0] == certificate.candidate.index
     wrong = scores.wrong[certificate.candidate.index, recipe.certifying(size).as_slice()]
     assert wrong.sum() == certificate.errors
+    certified = ordered.labels[recipe.certifying(size).as_slice()]
+    names = certificate.labels
+    by_label = count_by_label(certified, wrong, names)
+    assert dict(served.result.errors_by_label or {}) == dict(by_label)
     np.testing.assert_allclose(
         certificate.adapter_vector, vectors[certificate.candidate.index], rtol=0, atol=1e-12
     )

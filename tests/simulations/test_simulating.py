@@ -102,6 +102,10 @@ def test_the_results_hold_every_section(finished: Simulation) -> None:
         certificate = Certificate.read(finished.output / row["certificate"])
         assert (row["bound"], row["errors"]) == (certificate.bound, certificate.errors)
         assert 0 <= row["test_error"] <= row["bound"]
+        wrong, every = zip(*row["errors_by_label"].values(), strict=True)
+        assert (sum(wrong), sum(every)) == (certificate.errors, certificate.certified_on)
+        page = (finished.output / row["page"]).read_text(encoding="utf-8")
+        assert "errors by label" in page
 
 
 def test_the_summary_has_the_figures_that_are_compared_over_time(finished: Simulation) -> None:
