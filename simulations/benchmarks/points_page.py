@@ -45,7 +45,8 @@ the early exit again. A policy of two points predicts with `fedcert predict mine
 texts.csv --early mine/shallow/adapter`.
 
 The certificates are unwitnessed: a server's seed would put the examples into an order of its
-own for each bundle, and then they certify at one point alone. Depths are those of `depth` in a
+own for each bundle, and then they certify at one point alone. So do the clients of a run
+itself, whose certificates say nothing of an early exit. Depths are those of `depth` in a
 scenario's options, precisions those of `quantization`
 ([scenarios.md](scenarios.md#fewer-layers)).
 
@@ -57,8 +58,8 @@ By `{command}` ({scenario}, seed {seeds}; {machine}, one thread): {clients} new 
 the bounds of all {points} points hold at once; *chosen beforehand* what the same counts give
 at all of delta, for a device that names its point before it sees an example. *Error* is the
 mean on test examples that nothing else used, *false* the clients whose bound it is above.
-Milliseconds are the median for one text alone, and MiB all weights, of which the embedding of
-words is the same everywhere.
+Milliseconds are the median processor time for one text alone, and MiB all weights, of which
+the embedding of words is the same everywhere.
 
 | point | layers | milliseconds | MiB | error | bound | false | chosen beforehand |
 |---|---|---|---|---|---|---|---|
