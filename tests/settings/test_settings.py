@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulations.federation import SCENARIO
 
-from fedcert.certificates import RecipeTable
+from fedcert.certificates import RecipeTable, points_of
 from fedcert.errors import SettingsError
 from fedcert.settings import RunSettings
 
@@ -102,6 +102,15 @@ def test_settings_do_not_change() -> None:
         ({"certificate": {"delta": 0}}, "'certificate.delta': .* greater than 0 (got 0)"),
         ({"certificate": {"delta": 1}}, "'certificate.delta': .* less than 1 (got 1)"),
         ({"certificate": {"candidates": 0}}, "'certificate.candidates': .* (got 0)"),
+        ({"certificate": {"point": "a"}}, "point = 'a' needs certificate.points"),
+        ({"certificate": {"points": "a, b"}}, "point '' is none of a, b"),
+        ({"certificate": {"points": "a, b", "point": "c"}}, "'c' is none of a, b"),
+        ({"certificate": {"promises": "exit=a"}}, "'exit' needs certificate.points"),
+        (
+            {"certificate": {"points": "a, b", "point": "a", "promises": "exit=b"}},
+            "stands before 'a' in certificate.points, and 'b' does not",
+        ),
+        ({"certificate": {"promises": "exit"}}, "'exit' needs an operating point"),
         ({"certificate": {"recipe": "luck"}}, "setting 'certificate': .*'luck'"),
         ({"server": {"min_pool": 9}}, "'server.min_pool': .* greater than or equal to 10"),
         ({"server": {"timeout": 0}}, "'server.timeout': .* greater than 0"),
@@ -336,3 +345,19 @@ def test_a_small_federation_needs_fewer_adapters(upstream: int, fewest: int) -> 
     assert RunSettings.from_flat({"server.min_pool": 12}).fewest_adapters(upstream) == 12
     federated = RunSettings.from_flat({"prior.training": "federated"})
     assert federated.fewest_adapters(upstream) == 20
+
+
+@pytest.mark.parametrize("simultaneous", [0, 3, 7])
+@pytest.mark.parametrize("points", [("a", "b"), ("a", "b", "c"), tuple("abcdefg")])
+@pytest.mark.parametrize("promises", ["", "exit=a", "exit=a@1.5, gain, sets=3"])
+def test_all_points_of_all_clients_together_have_no_more_than_delta(
+    points: tuple[str, ...], simultaneous: int, promises: str
+) -> None:
+    certificate = {"simultaneous": simultaneous, "promises": promises}
+    certificate |= {"points": ", ".join(points), "point": points[-1]}
+    _, recipe = RunSettings.from_mapping({"certificate": certificate}).recipe_table().rows[0]
+    for promise in recipe.promises:
+        promise.check_delta(recipe.total_delta)
+    parts = len(points) * max(1, simultaneous)
+    assert 0.05 * (1 - 1e-6) < parts * recipe.total_delta <= 0.05 * (1 + 1e-12)
+    assert points_of(recipe.promises).points == points
