@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -23,10 +23,11 @@ def alone(
     model: AdaptedModel,
     scenario: Scenario,
     *,
-    size: int,
+    sizes: Sequence[int],
     delta: float,
+    most: int = 0,
     on_step: Callable[[int], None] = lambda _count: None,
-) -> dict[str, Alone]:
+) -> dict[int, dict[str, Alone]]:
     """Train a head on half of each new client's examples, and certify on the other half.
 
     Nothing of the federation is in it: features are those of the frozen base model, and the
@@ -38,30 +39,37 @@ def alone(
         The base model in the adapters' space.
     scenario : Scenario
         Holds the new clients' examples.
-    size : int
-        n, as many as each of them is certified with.
+    sizes : sequence of int
+        Values of n; the largest is what each of them is certified with.
     delta : float
         Delta of the certificate.
+    most : int (default: 0)
+        How many of the new clients, the first ones, for all n but the largest; 0 for all.
     on_step : callable, optional
         Called with the number of clients that were done since the last call.
 
     Returns
     -------
     dict
-        By client; empty if the base model can have no head of a client's own. Clients that
-        have no such examples are left out.
+        By n and client; empty if the base model can have no head of a client's own. Clients
+        that have no such examples are left out.
     """
+    found: dict[int, dict[str, Alone]] = {n: {} for n in sizes}
     if not has_linear_head(model.space):
-        return {}
+        return found
     recipe = PosteriorSplitRecipe(candidates=1, delta=delta, refinement="local_head")
-    found: dict[str, Alone] = {}
+    sampled = {*scenario.new_clients[: most or None]}
     for client, scorer in scorers(model, scenario, margin_tolerance=recipe.margin_tolerance):
         on_step(1)
-        try:
-            examples = scenario.support_examples(client, size)
-        except Exception:  # noqa: S112 - a scenario is anybody's code; the run has told it
-            continue
-        found[client] = _certified(recipe, scorer, examples, scenario.test_examples(client))
+        tests: Examples | None = None
+        for n in sizes if client in sampled else [max(sizes)]:
+            try:
+                examples = scenario.support_examples(client, n)
+            except Exception:  # noqa: S112 - a scenario is anybody's code; the run has told it
+                continue
+            # One array for all n: a scorer keeps what it computed for an array.
+            tests = scenario.test_examples(client) if tests is None else tests
+            found[n][client] = _certified(recipe, scorer, examples, tests)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -261,22 +261,26 @@ def bounds_by_size(
     ]
 
 
-def bounds_alone(found: Mapping[int, Mapping[str, Alone]]) -> list[dict[str, Any]]:
+def bounds_alone(
+    found: Mapping[int, Mapping[str, Alone]], *, among: Sequence[str]
+) -> list[dict[str, Any]]:
     """Average what new clients would certify without a federation.
 
     Parameters
     ----------
     found : Mapping
         What `alone` gives, by n.
+    among : sequence of str
+        The clients to average over.
 
     Returns
     -------
     list of dict
-        ``{"n", "bound", "test_error"}``, means over the new clients.
+        ``{"n", "bound", "test_error"}``, means over those clients.
     """
     rows = []
     for n, clients in found.items():
-        own = clients.values()
+        own = [row for client, row in clients.items() if client in among]
         errors = [row["local_error"] for row in own if row["local_error"] is not None]
         if own:
             rows.append(

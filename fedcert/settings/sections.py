@@ -324,8 +324,9 @@ class EvaluationSettings(Section):
     """Compare the prior with Gaussian, jitter and pool resampling at equal M."""
     candidates: int = Field(default=1000, ge=1)
     clients: int = Field(default=20, ge=1)
-    """Most new clients on whose examples recipes are replayed and priors compared. What all of
-    them are certified for, and would be without the federation, is measured in any case."""
+    """Most new clients on whose examples recipes are replayed and priors compared, and of whom
+    fewer examples than theirs are certified without the federation. What all of them are
+    certified for, and would be without it, is measured in any case."""
 
 
 def _are_sizes(text: str) -> bool:
