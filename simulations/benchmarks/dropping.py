@@ -26,10 +26,10 @@ from fedcert.threads import torch_threads
 
 __all__ = ["exhaustive_search", "fitted", "measure_dropping"]
 
-CANDIDATES, EXAMPLES = 10_000, 64
+EXAMPLES = 64
 _CHUNK = 1024
-# New clients of each scenario; the exhaustive search of a text takes half a minute.
-CLIENTS = {"digits": 20, "intents": 5}
+# New clients and candidates of each scenario: on texts an exhaustive search takes minutes.
+CLIENTS = {"digits": (20, 10_000), "intents": (5, 2_000)}
 
 
 class _Watched(Scorer):
@@ -65,15 +65,15 @@ def fitted(name: str) -> tuple[Federation, Prior]:
 def measure_dropping() -> list[dict[str, Any]]:
     """Search new clients' support sets in both ways, in turn; one row for each scenario."""
     rows = []
-    for name, count in CLIENTS.items():
+    for name, (count, candidates) in CLIENTS.items():
         try:
             federation, prior = fitted(name)
         except SettingsError as error:
             say(f"early dropping leaves out {name}: {error}")
             continue
         clients = federation.scenario.new_clients[:count]
-        turns = [_turn(federation, prior, client) for client in clients]
-        rows.append(_row(name, prior, turns))
+        turns = [_turn(federation, prior, client, candidates) for client in clients]
+        rows.append(_row(name, prior, candidates, turns))
     return rows
 
 
@@ -113,7 +113,9 @@ def exhaustive_search(
     return best
 
 
-def _turn(federation: Federation, prior: Prior, client: str) -> tuple[_Timed, _Timed]:
+def _turn(
+    federation: Federation, prior: Prior, client: str, candidates: int
+) -> tuple[_Timed, _Timed]:
     """Return seconds, seconds of scoring alone, and winner: exhaustive, and racing."""
     scenario = federation.scenario
     examples = scenario.support_examples(client, EXAMPLES)
@@ -123,17 +125,19 @@ def _turn(federation: Federation, prior: Prior, client: str) -> tuple[_Timed, _T
     def timed(find: Callable[..., Winner]) -> _Timed:
         scorer = _Watched(BatchedScorer(federation.model, margin_tolerance=1e-4))
         started = time.perf_counter()
-        winner = find(prior, scorer, examples, seed=derive_seed(client), candidates=CANDIDATES)
+        winner = find(prior, scorer, examples, seed=derive_seed(client), candidates=candidates)
         return time.perf_counter() - started, scorer.seconds, winner
 
     return timed(exhaustive_search), timed(search)
 
 
-def _row(name: str, prior: Prior, turns: list[tuple[_Timed, _Timed]]) -> dict[str, Any]:
+def _row(
+    name: str, prior: Prior, candidates: int, turns: list[tuple[_Timed, _Timed]]
+) -> dict[str, Any]:
     return {
         "scenario": name,
         "prior": prior.kind,
-        "candidates": CANDIDATES,
+        "candidates": candidates,
         "n": EXAMPLES,
         "clients": len(turns),
         "speedup": statistics.median(full[0] / fast[0] for full, fast in turns),

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from fedcert.adapters import FinetuneSettings, finetune
 from fedcert.bundles import Bundle
+from fedcert.certificates import DefaultRecipe, RecipeTable
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.models.encoder import TASK_HEAD
@@ -56,6 +58,9 @@ def measure_finetuning() -> dict[str, Any] | None:
     scorer = BatchedScorer(federation.model, margin_tolerance=0.0)
     cached_rate = _best_cached(federation, scorer, tuning.tolist(), steps)
     bundle = _bundle(federation, prior)
+    certificate = federation.settings.certificate
+    default = DefaultRecipe(candidates=1, delta=certificate.delta)
+    without = replace(bundle, recipes=RecipeTable(((1, default),)))
     turns: list[dict[str, tuple[float, float]]] = []
     for client in measured[:REPEATS].tolist():
         support = scenario.support_examples(client, EXAMPLES)
@@ -63,6 +68,7 @@ def measure_finetuning() -> dict[str, Any] | None:
         assert test is not None  # intents has them
         turns.append(
             {
+                "default": _personalized(federation, scorer, without, client),
                 "new_client": _personalized(federation, scorer, bundle, client),
                 "peft": _plain(federation, support, test, rate, steps),
                 "cached": _cached(federation, scorer, support, test, cached_rate, steps),
@@ -82,13 +88,14 @@ def measure_finetuning() -> dict[str, Any] | None:
             for way in turns[0]
             for place, what in enumerate(("seconds", "test_error"))
         },
-        "time_vs_peft": _ratio(turns, "peft"),
-        "time_vs_cached": _ratio(turns, "cached"),
+        "time_vs_peft": _ratio(turns, "new_client", "peft"),
+        "time_vs_cached": _ratio(turns, "new_client", "cached"),
+        "default_vs_peft": _ratio(turns, "default", "peft"),
     }
 
 
-def _ratio(turns: list[dict[str, tuple[float, float]]], way: str) -> float:
-    return statistics.median(turn["new_client"][0] / turn[way][0] for turn in turns)
+def _ratio(turns: list[dict[str, tuple[float, float]]], way: str, other: str) -> float:
+    return statistics.median(turn[way][0] / turn[other][0] for turn in turns)
 
 
 def _bundle(federation: Federation, prior: Any) -> Bundle:
