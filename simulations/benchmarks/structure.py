@@ -35,6 +35,7 @@ from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.structure_page import structure_page
+from fedcert.threads import torch_threads
 
 __all__ = ["main"]
 
@@ -75,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenarios", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     asked = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    parts = [_case(name, seed) for seed in asked.seeds for name in asked.scenarios]
+    with torch_threads(1):
+        parts = [_case(name, seed) for seed in asked.seeds for name in asked.scenarios]
     record = {
         "command": "make bench-structure",
         "machine": describe_machine(),
@@ -84,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "seeds": asked.seeds,
         "settings": {name: _COMMON | CASES[name] for name in asked.scenarios},
         "support": _SUPPORT,
+        "missing": {name: "not measured here" for name in CASES if name not in asked.scenarios},
         "table": [row for part in parts for row in part["rows"]],
         "nets": [part["net"] for part in parts],
     }

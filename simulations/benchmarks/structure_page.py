@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedcert.simulations.benchmarks.pages import machine_line
+from fedcert.simulations.benchmarks.pages import left_out, machine_line
 
 __all__ = ["structure_page"]
 
@@ -32,10 +32,13 @@ def structure_page(record: dict[str, Any]) -> str:
         f"Rendered by `{record['command']}`. {machine_line(record)} Seeds: "
         f"{', '.join(map(str, record['seeds']))}. Each new client fine-tunes the same shared "
         f"adapter on {record['support']} examples under a budget of gates "
-        "([methods.md](methods.md)); rows differ in which gates are kept. Errors are means "
-        "over new clients, on their test examples; in brackets, the mean difference from "
-        "plain, with its standard error over clients.",
+        "([methods.md](methods.md)); rows differ in which gates are kept. All take as many "
+        "steps, those in which BayesTune finds gates included, and each has the learning rate "
+        "that was best at the smallest budget on upstream clients which no round draws. Errors "
+        "are means over new clients and seeds, on test examples; in brackets, the mean "
+        "difference from plain, with its standard error.",
         "",
+        *left_out(record),
     ]
     for scenario in dict.fromkeys(row["scenario"] for row in record["table"]):
         lines += _section(scenario, record)
@@ -45,7 +48,8 @@ def structure_page(record: dict[str, Any]) -> str:
 def _section(scenario: str, record: dict[str, Any]) -> list[str]:
     rows = [row for row in record["table"] if row["scenario"] == scenario]
     budgets = sorted({row["budget"] for row in rows if row["method"] != "shared"})
-    [net, *_] = [net for net in record["nets"] if net["scenario"] == scenario]
+    nets = [net for net in record["nets"] if net["scenario"] == scenario]
+    net = nets[0]
     shared = np.mean([row["error"] for row in rows if row["method"] == "shared"])
     counts = [len(_of(rows, "plain", budget)[0]["kept"]) for budget in budgets]
     lines = [
@@ -66,9 +70,11 @@ def _section(scenario: str, record: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"At the smallest budget {len(kept[0])} clients keep {differing[0]} different sets of "
-        f"gates by BayesTune, and {differing[1]} by the net. Over the net's rounds its mean "
-        f"distance from what clients find went from {distances[0]:.4f} to {distances[-1]:.4f}. "
-        f"Most often kept by the net: {_favorites(kept[1], net['gates'])}.",
+        f"gates by BayesTune, and {differing[1]} by the net; plain keeps "
+        f"{_favorites(_of(rows, 'plain', budgets[0]), net['gates'])}, and the net most often "
+        f"{_favorites(kept[1], net['gates'])}. Over the net's rounds its mean distance from "
+        f"what clients find went from {distances[0]:.4f} to {distances[-1]:.4f} (seed "
+        f"{net['seed']}). Learning rates: {_rates(nets)}.",
         "",
     ]
 
@@ -90,3 +96,12 @@ def _favorites(rows: list[dict[str, Any]], names: list[str]) -> str:
     counts = np.bincount([gate for row in rows for gate in row["kept"]], minlength=len(names))
     order = np.argsort(-counts, kind="stable")[:3]
     return ", ".join(f"`{names[gate]}` ({counts[gate]} of {len(rows)})" for gate in order)
+
+
+def _rates(nets: list[dict[str, Any]]) -> str:
+    """Say which learning rates were tuned, one for each seed."""
+    said = []
+    for way, title in _WAYS.items():
+        rates = ", ".join(f"{net['rates'][way]:g}" for net in nets)
+        said.append(f"{title} {rates}")
+    return "; ".join(said)
