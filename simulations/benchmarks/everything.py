@@ -78,6 +78,7 @@ BENCHMARKS = (
     Benchmark("warm-start", "warm-start.md", "rounds on the base model", "warm_start"),
     Benchmark("privacy", "private-default.md", "a private default adapter"),
     Benchmark("search", "searching.md", "how fast candidates are scored"),
+    Benchmark("scale", "scale.md", "larger base models, and memory against its formula"),
     Benchmark("deployment", "reliability.md", "faults, and a thousand clients"),
 )
 
