@@ -21,7 +21,7 @@ from fedcert.settings import RunSettings
 from fedcert.simulations import simulating
 from fedcert.simulations.runners import flower_internals
 from fedcert.simulations.simulating import Simulation, simulate
-from fedcert.strategies import serving
+from fedcert.strategies import run as opening
 from fedcert.verification import verify
 
 
@@ -50,7 +50,7 @@ def test_a_mixed_federation_pools_alike(
     def resolve(name: str) -> torch.device:
         return torch.device("cpu") if name == "cpu" else device
 
-    for module in (node, serving, simulating):
+    for module in (node, opening, simulating):
         monkeypatch.setattr(module, "resolve_device", resolve)
     made = flower_internals.VirtualGrid.__init__
 

@@ -18,7 +18,7 @@ from fedcert.reports.results import read_results
 from fedcert.settings import RunSettings
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.simulations.simulating import Simulation, simulate
-from fedcert.strategies import serving
+from fedcert.strategies import run
 from fedcert.strategies.federated_fit import FederatedTraining
 from fedcert.strategies.federated_prior import NO_PRIVACY, FederatedSource
 from fedcert.verification import check_bundle
@@ -36,7 +36,7 @@ QUICK = FederatedTraining(
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "FederatedSource", partial(FederatedSource, denoising=QUICK))
+    monkeypatch.setattr(run, "FederatedSource", partial(FederatedSource, denoising=QUICK))
 
 
 def _settings(**changes: Any) -> RunSettings:

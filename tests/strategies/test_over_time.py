@@ -25,7 +25,8 @@ from fedcert.runs.events import Events
 from fedcert.runs.progress import Viewer
 from fedcert.settings import RunSettings
 from fedcert.simulations.runners.flower_internals import LocalGrid
-from fedcert.strategies import planning, publishing, serving
+from fedcert.strategies import planning, publishing
+from fedcert.strategies import run as opening
 from fedcert.strategies.latest import LatestBundle
 from fedcert.strategies.prior_strategy import PriorStrategy
 from fedcert.strategies.serving import serve
@@ -64,7 +65,7 @@ def _refuse_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(*_: Any, **__: Any) -> None:
         raise AssertionError("nothing should be fitted")
 
-    monkeypatch.setattr(serving, "fit_prior", fit)
+    monkeypatch.setattr(opening, "fit_prior", fit)
 
 
 # Who is served from what
@@ -307,7 +308,7 @@ def test_a_federated_prior_is_fitted_again_only_when_clients_join(
     from fedcert.strategies.federated_prior import FederatedSource
     from strategies.test_federated_serving import QUICK
 
-    monkeypatch.setattr(serving, "FederatedSource", partial(FederatedSource, denoising=QUICK))
+    monkeypatch.setattr(opening, "FederatedSource", partial(FederatedSource, denoising=QUICK))
     how = {"prior__kind": "diffusion", "prior__training": "federated", "server__min_pool": 11}
     _, first = _run(tmp_path / "run", [*CLIENTS[:12], NEWCOMERS[0]], **how)
     asked = _federation(tmp_path / "run", [*CLIENTS[:UPSTREAM], *NEWCOMERS], **how)
@@ -422,7 +423,7 @@ def test_a_lock_is_let_go_after_an_error(tmp_path: Path) -> None:
 
 
 def test_the_settings_that_a_bundle_does_not_depend_on_change_nothing() -> None:
-    scenario = serving.load_scenario("tiny_scenario:Tiny", {})
+    scenario = opening.load_scenario("tiny_scenario:Tiny", {})
 
     def fingerprint(**changes: Any) -> str:
         settings: RunSettings = tiny_settings(**changes)
