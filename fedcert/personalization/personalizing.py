@@ -216,7 +216,7 @@ def personalize(
             return _handed_out(made, folder, started)
     support = examples.multiset_digest(seed)
     if state is not None and (kept := state.certificate(support)) is not None:
-        _hand_out_again(kept, bundle, model, folder)
+        _hand_out_again(kept, bundle, model, folder, in_drawn_order(examples, seed))
         return _handed_out(kept, folder, started)
     order = order_seed(
         recipe,
@@ -352,7 +352,11 @@ def _made_before(folder: Path, grant: SeedGrant) -> Certificate | None:
 
 
 def _hand_out_again(
-    certificate: Certificate, bundle: Bundle, model: AdaptedModel, folder: Path
+    certificate: Certificate,
+    bundle: Bundle,
+    model: AdaptedModel,
+    folder: Path,
+    ordered: Examples,
 ) -> None:
     """Write what a seed has given before, adapter and certificate, into a folder."""
     verify_record(certificate).require()
@@ -363,5 +367,16 @@ def _hand_out_again(
                 "the certificate that the state folder keeps for this seed is damaged: its "
                 "adapter is another one; put the state folder back as it was"
             )
+        # The state keeps no counts by label. Where they do not add up, none are shown.
+        span = certificate.recipe.certifies_on(certificate.choice, len(ordered))
+        certifying = ordered.take(span.as_slice())
+        wrong = exported_wrong(
+            model.task,
+            staging,
+            certifying,
+            margin_tolerance=certificate.recipe.margin_tolerance,
+        )
+        counts = count_by_label(certifying.labels, wrong, certificate.labels)
         mark_threshold(staging, certificate.promises or ())
+        write_by_label(folder, certificate, counts)
         certificate.write(folder / "certificate.json")
