@@ -46,19 +46,9 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     OSError
         It names the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = _temporary(tempfile.mkstemp, path)
-    try:
-        with naming(path), os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-        fsync_path(path.parent)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with _written_beside(path, content) as made:
+        made.chmod(mode)
+        made.replace(path)
 
 
 def write_once(path: Path, content: bytes) -> None:
@@ -69,16 +59,27 @@ def write_once(path: Path, content: bytes) -> None:
     FileExistsError
         If there is something at `path` already.
     """
+    with _written_beside(path, content) as made:
+        # A hard link, unlike a rename, fails when the name is taken, so that of two processes
+        # that start together only one makes the file.
+        os.link(made, path)
+
+
+@contextmanager
+def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
+    """Yield a file beside another, with mode 600, whose content is on the disk.
+
+    The block gives it its name, which reaches the disk afterwards; a name of its own is left
+    to nobody.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # mkstemp makes the file with mode 600. A hard link, unlike a rename, fails when the name
-    # is taken, so that of two processes that start together only one makes the file.
     handle, name = _temporary(tempfile.mkstemp, path)
     try:
         with naming(path), os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.link(name, path)
+        yield Path(name)
         fsync_path(path.parent)
     finally:
         Path(name).unlink(missing_ok=True)
