@@ -186,7 +186,8 @@ class Node:
 
         All virtual clients of a process share what the frozen layers make of texts.
         """
-        return task.model(prefix_cache=_shared_cache(self.settings.client.cache_mib))
+        budgets = self.settings.client
+        return task.model(prefix_cache=_shared_cache(budgets.cache_mib, budgets.cache_disk_mib))
 
     def state(self) -> DeviceState:
         """Return what this client has spent and committed to, in its own folder.
@@ -298,8 +299,8 @@ def _shared_scenario(settings: ScenarioSettings, base: str) -> Scenario:
 
 
 @lru_cache(maxsize=1)
-def _shared_cache(budget_mib: float) -> PrefixCache:
-    return PrefixCache(budget_mib)
+def _shared_cache(budget_mib: float, disk_mib: float) -> PrefixCache:
+    return PrefixCache(budget_mib, disk_mib=disk_mib)
 
 
 @lru_cache(maxsize=2)

@@ -52,7 +52,8 @@ def tuned(settings: RunSettings, scenario: Scenario) -> RunSettings:
         return settings
     base = load_base_model(str(scenario.base_model()), num_labels=len(scenario.labels))
     head_only = training.parts != "all" and head_size(base) > 0
-    cache = PrefixCache(settings.client.cache_mib)
+    budgets = settings.client
+    cache = PrefixCache(budgets.cache_mib, disk_mib=budgets.cache_disk_mib)
     space = settings.space_of(base)
     parts = []
     tuners = settings.tuning_clients(scenario.upstream_clients)

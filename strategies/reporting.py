@@ -252,7 +252,9 @@ def _measured(
     scenario, bundle = outcome.scenario, _bundle_of(outcome)
     certificate, evaluation = settings.certificate, settings.evaluation
     size, delta, most = certificate.support_size, certificate.delta, evaluation.clients
-    model = bundle.task(outcome.base).model(prefix_cache=PrefixCache(settings.client.cache_mib))
+    budgets = settings.client
+    cache = PrefixCache(budgets.cache_mib, disk_mib=budgets.cache_disk_mib)
+    model = bundle.task(outcome.base).model(prefix_cache=cache)
     found: dict[str, Any] = {"data": _describe_data(outcome, size)}
     sizes = sizes_up_to(size)
     events.phase("certify without the federation", len(scenario.new_clients))

@@ -16,6 +16,8 @@ from hashlib import blake2b
 
 import torch
 
+from fedcert.adapters.spilled import SpilledTensors
+
 __all__ = ["PrefixCache"]
 
 Inputs = dict[str, torch.Tensor]
@@ -36,7 +38,10 @@ class PrefixCache:
     Parameters
     ----------
     budget_mib : float (default: 256)
-        Most memory for what is kept; 0 keeps nothing. It decides the time, not the result.
+        Most memory for what is kept; 0 keeps nothing there. It decides the time, not the
+        result.
+    disk_mib : float (default: 0)
+        Most of the disk for what memory has no place for (`SpilledTensors`).
 
     Attributes
     ----------
@@ -44,10 +49,11 @@ class PrefixCache:
         Texts that went through the frozen layers, and those that did not have to.
     """
 
-    def __init__(self, budget_mib: float = 256.0) -> None:
+    def __init__(self, budget_mib: float = 256.0, *, disk_mib: float = 0.0) -> None:
         self.computed = self.reused = 0
         self._budget, self._held = int(budget_mib * 2**20), 0
         self._known: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._spilled = SpilledTensors(disk_mib)
 
     def hidden(self, model: str, inputs: Inputs, layers: Layers) -> torch.Tensor | None:
         """Return the hidden states of a batch of texts, computing those that are not known.
@@ -75,7 +81,7 @@ class PrefixCache:
             digest = blake2b(model.encode(), digest_size=16)
             digest.update(tokens[row, :length].numpy().tobytes())
             keys.append(digest.digest())
-        found = {key: self._known[key] for key in keys if key in self._known}
+        found = self._found(keys)
         missing = {key: row for row, key in enumerate(keys) if key not in found}
         self.computed += len(missing)
         self.reused += len(keys) - len(missing)
@@ -88,6 +94,15 @@ class PrefixCache:
         for row, key in enumerate(keys):
             batch[row, : lengths[row]] = found[key]
         return batch
+
+    def _found(self, keys: list[bytes]) -> dict[bytes, torch.Tensor]:
+        """Return what is in memory, or on the disk."""
+        found = {}
+        for key in dict.fromkeys(keys):
+            hidden = self._known[key] if key in self._known else self._spilled.read(key)
+            if hidden is not None:
+                found[key] = hidden
+        return found
 
     def _compute(
         self,
@@ -127,7 +142,9 @@ class PrefixCache:
         self._known[key] = hidden
         self._held += hidden.nbytes
         while self._held > self._budget:
-            self._held -= self._known.popitem(last=False)[1].nbytes
+            oldest, dropped = self._known.popitem(last=False)
+            self._held -= dropped.nbytes
+            self._spilled.keep(oldest, dropped)
 
 
 def _lengths(inputs: Inputs) -> list[int] | None:

@@ -9,8 +9,8 @@ depends on is in the request: the adapter space, ``training`` with ``seed``, the
 the sizes to plan for. What is the node's own business is in the run config that Flower gives
 to each node: ``scenario`` (its task, unless it has data of its own), ``privacy`` (a node adds
 noise by what it was told, not by what a server asks), ``certificate.support_size``,
-``search``, ``client.cache_mib``, ``training.lora_ranks``, and, in a simulation alone, ``seed``
-for the keys of virtual clients.
+``search``, ``client.cache_mib``, ``client.cache_disk_mib``, ``training.lora_ranks``, and, in a
+simulation alone, ``seed`` for the keys of virtual clients.
 """
 
 from __future__ import annotations

@@ -270,6 +270,9 @@ class ClientSettings(Section):
     cache_mib: float = Field(default=256.0, ge=0)
     """Most memory for what frozen layers made of texts; virtual clients of one process share
     it. It decides the time, not the result."""
+    cache_disk_mib: float = Field(default=0.0, ge=0)
+    """Most of the disk for what that memory has no place for, in a file without a name that
+    ends with the process; worth it with a large base model."""
     gpus: float = Field(default=0.0, ge=0, le=1)
     """Share of a GPU for each process of virtual clients; 0 finds out how many processes its
     memory takes. A share in which the base model does not fit is refused."""

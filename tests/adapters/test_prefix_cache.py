@@ -110,6 +110,24 @@ def test_the_least_recently_used_goes_first_and_the_budget_holds() -> None:
     assert cache.computed == 5
 
 
+def test_what_memory_has_no_place_for_is_on_the_disk() -> None:
+    log: list[int] = []
+    text = 2 * 256 * 4 / 2**20  # of two tokens
+    cache = PrefixCache(text, disk_mib=3 * text)
+    batches = [_batch([n, n + 1]) for n in range(1, 9, 2)]
+    made = [cache.hidden("disk", batch, _layers(log)) for batch in batches]
+    assert cache.computed == 4
+    # The last one leaves memory for the disk, and overwrites the first there.
+    for batch, hidden in zip(batches[:0:-1], made[:0:-1], strict=True):
+        again = cache.hidden("disk", batch, _layers(log))
+        assert hidden is not None
+        assert again is not None
+        assert torch.equal(again, hidden)
+    assert (cache.computed, cache.reused) == (4, 3)
+    cache.hidden("disk", batches[0], _layers(log))
+    assert cache.computed == 5
+
+
 def test_models_do_not_share_and_padding_is_zero() -> None:
     cache, log = PrefixCache(), []
     layers = _layers(log)
