@@ -17,7 +17,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-structure bench-deployment bench-sweeps bench-sampling bench-living bench-tables bench-named bench-warm-start bench-domains bench-privacy bench-promises bench-points bench-all test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-launched bench-structure bench-deployment bench-sweeps bench-sampling bench-living bench-tables bench-named bench-warm-start bench-domains bench-privacy bench-promises bench-points bench-all test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -52,6 +52,8 @@ bench-living: $(INSTALLED) ## compare living bounds with fresh certificates, and
 
 bench-methods: $(INSTALLED) ## compare with every baseline and render docs/benchmarks.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.methods
+
+bench-launched: $(INSTALLED) ## launch every method as a run would and render docs/launched.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.launched
 
 bench-structure: $(INSTALLED) ## measure which directions new clients train, and render docs/structure.md

@@ -66,6 +66,7 @@ BENCHMARKS = (
     Benchmark("tables", "tables.md", "a table of one's own, beside no federation"),
     Benchmark("named", "named.md", "labels of clients' own, beside what needs no federation"),
     Benchmark("methods", "benchmarks.md", "fedcert beside every other method"),
+    Benchmark("launched", "launched.md", "every method, launched as a run would be"),
     Benchmark("structure", "structure.md", "which parts of an adapter to train"),
     Benchmark("promises", "promises.md", "what is promised beside the bound"),
     Benchmark("points", "points.md", "which depth and precision, with a bound for each"),

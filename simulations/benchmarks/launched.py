@@ -1,4 +1,4 @@
-"""Second part of ``make bench-methods``: every method launched by its setting, as users do.
+"""``make bench-launched``: every method launched by its setting, as users do.
 
 Each run is one of `simulate`, at the settings of its scenario: nothing is tuned. Beside it,
 what `personal.pull` and `personal.keep` trade: own error, error elsewhere, and certificate over
@@ -37,7 +37,7 @@ from fedcert.simulations.benchmarks.federations import (
 )
 from fedcert.simulations.benchmarks.launched_page import launched_figures, launched_page
 from fedcert.simulations.benchmarks.options import parsed, parser_of
-from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.simulating import simulate
 from fedcert.strategies.elsewhere import errors_elsewhere
@@ -122,14 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
             for launched in _growing(cases, options.method or list(METHODS), options.seeds):
-                record = (kept_record("methods") if options.output is None else {}) | {
-                    "launched": launched
-                }
                 documents = {
                     "launched.md": launched_page(launched),
                     **launched_figures(launched),
                 }
-                publish("methods", record, documents, folder=options.output)
+                publish("launched", launched, documents, folder=options.output)
     except FedcertError as error:
         sys.exit(f"error: {error}")
 
@@ -145,7 +142,7 @@ def _growing(
 
     def record() -> dict[str, Any]:
         return {
-            "command": "make bench-methods",
+            "command": "make bench-launched",
             "seeds": list(seeds),
             "machine": describe_machine(),
             "versions": versions(),

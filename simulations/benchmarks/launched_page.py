@@ -21,7 +21,7 @@ _KEYS = (
 def launched_page(record: dict[str, Any]) -> str:
     """Return the page as Markdown."""
     parts = [
-        "<!-- Rendered by `make bench-methods`; do not edit. -->",
+        "<!-- Rendered by `make bench-launched`; do not edit. -->",
         "# Methods, launched",
         "",
         "Each row is a run of `fedcert simulate SCENARIO --set method=METHOD`, with its "

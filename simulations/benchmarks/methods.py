@@ -34,7 +34,7 @@ from fedcert.simulations.benchmarks.methods_page import (
 )
 from fedcert.simulations.benchmarks.methods_table import SeedResult, measured_seed, table_of
 from fedcert.simulations.benchmarks.options import parsed, parser_of
-from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
+from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.workers import side_by_side
 from fedcert.threads import torch_threads
 
@@ -64,8 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **methods_figures(record),
         **gain_figure(record),
     }
-    if options.output is None and (launched := kept_record("methods").get("launched")):
-        record["launched"] = launched  # by `launched`, the other part of this benchmark
     publish("methods", record, documents, folder=options.output)
 
 

@@ -27,7 +27,7 @@ def test_rows_limits_refusals_and_what_pull_and_keep_trade(
     monkeypatch.setattr(launched, "remembered", lambda _kind, _identity, compute: compute())
     methods = [f"--method={name}" for name in ("fedavg-local", "local", "zero-shot")]
     launched.main([*methods, "--seeds", "0", "--output", str(tmp_path)])
-    record = json.loads((tmp_path / "methods.json").read_text())["launched"]
+    record = json.loads((tmp_path / "launched.json").read_text())
     rows = record["table"]
     assert [row["method"] for row in rows] == ["fedavg-local", "local"]
     assert all(row["verified"] and row["clients"] == 2 for row in rows)
