@@ -17,7 +17,7 @@ RUFF := $(BIN)/ruff
 # Files without an ending have to be named.
 SOURCES := . .ci/typecheck .ci/portability
 
-.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-prior bench-certificates bench-methods bench-launched bench-structure bench-deployment bench-sweeps bench-sampling bench-living bench-tables bench-named bench-warm-start bench-domains bench-privacy bench-promises bench-points bench-all test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
+.PHONY: help setup demo bench-demo bench-scenarios bench-search bench-scale bench-prior bench-certificates bench-methods bench-launched bench-structure bench-deployment bench-sweeps bench-sampling bench-living bench-tables bench-named bench-warm-start bench-domains bench-privacy bench-promises bench-points bench-all test test-slow test-gpu test-deploy test-all test-portability test-flower-newest lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +37,9 @@ bench-scenarios: $(INSTALLED) ## run every scenario and render docs/scenarios.md
 
 bench-search: $(INSTALLED) ## measure the search and render docs/searching.md from it
 	$(BIN)/python -m fedcert.simulations.benchmarks.search
+
+bench-scale: $(INSTALLED) ## measure larger base models and render docs/scale.md
+	$(BIN)/python -m fedcert.simulations.benchmarks.scale
 
 bench-prior: $(INSTALLED) ## measure every prior on unseen tasks and render docs/prior.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.prior
