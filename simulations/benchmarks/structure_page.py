@@ -69,8 +69,9 @@ def _section(scenario: str, record: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"At the smallest budget {len(kept[0])} clients keep {differing[0]} different sets of "
-        f"gates by BayesTune, and {differing[1]} by the net; plain keeps "
+        f"At the smallest budget the number of different sets of gates that {len(kept[0])} "
+        f"clients keep is {differing[0]} by BayesTune, and {differing[1]} by the net; plain "
+        "keeps "
         f"{_favorites(_of(rows, 'plain', budgets[0]), net['gates'])}, and the net most often "
         f"{_favorites(kept[1], net['gates'])}. Over the net's rounds its mean distance from "
         f"what clients find went from {distances[0]:.4f} to {distances[-1]:.4f} (seed "
@@ -95,7 +96,9 @@ def _cell(rows: list[dict[str, Any]], way: str, budget: float) -> str:
 def _favorites(rows: list[dict[str, Any]], names: list[str]) -> str:
     counts = np.bincount([gate for row in rows for gate in row["kept"]], minlength=len(names))
     order = np.argsort(-counts, kind="stable")[:3]
-    return ", ".join(f"`{names[gate]}` ({counts[gate]} of {len(rows)})" for gate in order)
+    return ", ".join(
+        f"`{names[gate]}` ({counts[gate]} of {len(rows)})" for gate in order if counts[gate]
+    )
 
 
 def _rates(nets: list[dict[str, Any]]) -> str:
