@@ -41,4 +41,7 @@ def exporting(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
         setattr(sys.modules[package], name, value)
         return value
 
+    # Python looks there for what a mistyped name may have meant, and shells to complete one.
+    names = vars(sys.modules[package])
+    names["__dir__"] = lambda: sorted({*names, *places})
     return find

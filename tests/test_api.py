@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import fedcert
@@ -15,6 +17,17 @@ def test_everything_that_is_named_is_there_and_documented() -> None:
         value = getattr(fedcert, name)
         assert name == "__version__" or inspect.getdoc(value), name
     assert set(dir(fedcert)) >= set(fedcert.__all__)
+
+
+def test_a_mistyped_name_gets_a_hint_without_importing_anything() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import fedcert; fedcert.personalise"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Did you mean: 'personalize'?" in done.stderr
+    assert set(fedcert.__all__) <= set(dir(fedcert))
 
 
 def test_a_bundle_and_a_file_become_an_adapter_and_a_certificate(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def count_by_label(
     Parameters
     ----------
     labels : numpy.ndarray
-        Their labels, as places in `names`.
+        Their labels, as places in `names`. Below 0 an example has none of them, such as a row
+        that cannot be read: it counts as wrong, and here for no label.
     wrong : numpy.ndarray
         Which predictions count as errors.
     names : sequence of str
@@ -53,8 +54,9 @@ def count_by_label(
     Mapping
         The labels that occur, in the order of `names`.
     """
-    every = np.bincount(labels, minlength=len(names)).tolist()
-    amiss = np.bincount(labels[wrong], minlength=len(names)).tolist()
+    named = labels >= 0
+    every = np.bincount(labels[named], minlength=len(names)).tolist()
+    amiss = np.bincount(labels[named & wrong], minlength=len(names)).tolist()
     return {
         name: (amiss[place], count)
         for place, (name, count) in enumerate(zip(names, every, strict=True))
@@ -117,5 +119,7 @@ def read_by_label(folder: Path, certificate: Certificate) -> ErrorsByLabel | Non
         }
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
-    totals = tuple(sum(column) for column in zip(*counts.values(), strict=True))
-    return counts if totals == (certificate.errors, certificate.certified_on) else None
+    totals = [sum(column) for column in zip(*counts.values(), strict=True)]
+    unlabeled = 0 if certificate.sample is None else certificate.sample.unreadable
+    counted = (certificate.errors, certificate.certified_on)
+    return counts if totals == [number - unlabeled for number in counted] else None

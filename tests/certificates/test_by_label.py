@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedcert.certificates import Certificate
+from fedcert.certificates import Certificate, Sample
 from fedcert.certificates.by_label import (
     ERRORS_FILE,
     count_by_label,
@@ -35,6 +35,24 @@ def test_each_label_is_counted_on_its_own() -> None:
     labels = np.array([0, 0, 2, 2, 2])
     wrong = np.array([True, False, True, True, False])
     assert count_by_label(labels, wrong, ["x", "y", "z"]) == {"x": (1, 2), "z": (2, 3)}
+
+
+def test_what_has_no_label_counts_for_none() -> None:
+    labels = np.array([0, -1, 1, -1])
+    wrong = np.array([False, True, True, True])
+    assert count_by_label(labels, wrong, ["x", "y"]) == {"x": (0, 1), "y": (1, 1)}
+
+
+def test_a_note_leaves_out_the_rows_that_could_not_be_read(
+    tmp_path: Path, certificate: Certificate
+) -> None:
+    sample = Sample(unreadable=1, duplicates=0, repeats=0)
+    certificate = replace(certificate, sample=sample, errors=certificate.errors + 1)
+    labeled = {"a": (certificate.errors - 1, certificate.certified_on - 1)}
+    write_by_label(tmp_path, certificate, labeled)
+    assert read_by_label(tmp_path, certificate) == labeled
+    write_by_label(tmp_path, certificate, {"a": (certificate.errors, certificate.certified_on)})
+    assert read_by_label(tmp_path, certificate) is None
 
 
 def test_the_worst_labels_are_named_first_and_many_are_summed_up() -> None:
