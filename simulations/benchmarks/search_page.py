@@ -12,11 +12,21 @@ def search_page(record: dict[str, Any]) -> str:
     parts = [
         ["<!-- Rendered by `make bench-search`; do not edit. -->", "# Search speed"],
         _scoring(record),
-        _dropping(record["dropping"]),
-        _finetuning(record["new_client_vs_finetune"]),
+        _dropping(record.get("dropping", [])),
+        _finetuning(record.get("new_client_vs_finetune")),
         _memory(record["memory"]),
+        _left_out(record),
     ]
     return "\n\n".join("\n\n".join(part) for part in parts if part) + "\n"
+
+
+def _left_out(record: dict[str, Any]) -> list[str]:
+    parts = {
+        "dropping": "early dropping",
+        "new_client_vs_finetune": "a new client against fine-tuning",
+    }
+    missing = [words for name, words in parts.items() if not record.get(name)]
+    return [f"Not measured yet: {', '.join(missing)}."] if missing else []
 
 
 def _scoring(record: dict[str, Any]) -> list[str]:
