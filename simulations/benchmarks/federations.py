@@ -30,7 +30,7 @@ from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.provenance import UNKNOWN, Measured, note, present_code
 
-__all__ = ["Federation", "NotMeasuredError", "only_remembered", "remembered"]
+__all__ = ["Federation", "NotMeasuredError", "check_measuring", "only_remembered", "remembered"]
 
 # Raise it when training changes what it returns for the same settings.
 _VERSION = 1
@@ -65,14 +65,19 @@ def remembered(kind: str, identity: object, compute: Callable[[], Any]) -> Any:
         kept = json.loads(origin.read_text(encoding="utf-8")) if origin.is_file() else {}
         note(Measured(kept.get("code", UNKNOWN), kept.get("seconds", 0.0)))
     else:
-        if _frozen.get():
-            raise NotMeasuredError(f"{kind}: not measured yet")
+        check_measuring(kind)
         started = time.perf_counter()
         value = compute()
         measured = Measured(present_code(), time.perf_counter() - started)
         write_json(origin, measured.to_config())
         write_json(path, value)
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def check_measuring(kind: str) -> None:
+    """Raise `NotMeasuredError` within `only_remembered`, where nothing may be measured."""
+    if _frozen.get():
+        raise NotMeasuredError(f"{kind}: not measured yet")
 
 
 class NotMeasuredError(FedcertError):

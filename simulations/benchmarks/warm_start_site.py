@@ -19,7 +19,7 @@ from fedcert.models import BaseModel, load_base_model
 from fedcert.planning import recipe_name
 from fedcert.randomness import small_seed
 from fedcert.settings.sections import WarmStartSettings
-from fedcert.simulations.benchmarks.federations import remembered
+from fedcert.simulations.benchmarks.federations import check_measuring
 from fedcert.simulations.benchmarks.named_site import Cell, Site
 from fedcert.simulations.benchmarks.publishing import say
 from fedcert.warm_start import Trunk, TrunkTraining, local_round, merge, trunk_part
@@ -172,7 +172,7 @@ class WarmSite(Site):
         file, identity = self.place / "trunk.safetensors", self.identity_of_rounds
         progress = WarmProgress.read(file, self.trunk, identity)
         if len(progress.rounds) < self.warm.rounds:
-            _remembered_only()
+            check_measuring("warm-start")
         while (number := len(progress.rounds) + 1) <= self.warm.rounds:
             progress.rounds.append(self._round(progress, number))
             progress.save(file, identity)
@@ -253,8 +253,3 @@ class WarmSite(Site):
     def _loaded(self, folder: Path) -> BaseModel:
         labels = len(self.scenario.labels)
         return load_base_model(str(folder), num_labels=labels or None)
-
-
-def _remembered_only() -> None:
-    """Raise `NotMeasuredError` where nothing may be measured."""
-    remembered("warm-start", {"asked": True}, lambda: True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from models.tiny_encoders import save_sentence_encoder
 from tiny_intents import write_requests
 
+from fedcert.cache import cache_folder
 from fedcert.simulations.benchmarks import warm_start
 from fedcert.simulations.benchmarks.federations import only_remembered
 from fedcert.simulations.benchmarks.warm_start_page import warm_start_page
@@ -41,9 +42,11 @@ def test_it_measures_and_finds_again_what_it_measured(tmp_path: Path) -> None:
     assert by_method["meta"]["rounds"] == 1
     # Two clients, every linear module of three layers: 4 of 16 and 16, one up, one down.
     assert by_method["meta"]["bytes_up"] == 2 * 4 * 2 * 3 * (4 * 16 + 32 + 16)
+    trained = sorted(cache_folder().rglob("trunk.safetensors"))
     with only_remembered():
         again = warm_start.measure([cell], [0], ["none", "meta", "central"])
     assert again["table"] == record["table"]
+    assert sorted(cache_folder().rglob("trunk.safetensors")) == trained
     assert [row["method"] for row in again["unfinished"]] == ["central"]
     page = warm_start_page(again)
     assert "central (seed 0)" in page.partition("## Not measured yet")[2]
