@@ -25,7 +25,7 @@ def _left_out(record: dict[str, Any]) -> list[str]:
         "dropping": "early dropping",
         "new_client_vs_finetune": "a new client against fine-tuning",
     }
-    missing = [words for name, words in parts.items() if not record.get(name)]
+    missing = [words for name, words in parts.items() if name not in record]
     return [f"Not measured yet: {', '.join(missing)}."] if missing else []
 
 

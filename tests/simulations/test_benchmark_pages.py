@@ -77,3 +77,11 @@ def test_the_search_page_leaves_out_what_could_not_be_measured() -> None:
     assert "fine-tuning" not in page
     assert "Early dropping" not in page
     assert "\n\n\n" not in page
+
+
+def test_the_search_page_says_what_is_still_to_be_measured() -> None:
+    record = _record()
+    del record["new_client_vs_finetune"]
+    page = search_page(record)
+    assert page.endswith("Not measured yet: a new client against fine-tuning.\n")
+    assert "Early dropping" in page
