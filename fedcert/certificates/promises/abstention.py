@@ -10,24 +10,22 @@ from typing import ClassVar, Self
 import numpy as np
 
 from fedcert.certificates.bounds import binomial_upper_bound
-from fedcert.certificates.promises.base import Ground, Outcome, Promise, register_promise
+from fedcert.certificates.promises.base import Ground, Outcome, register_promise
 from fedcert.certificates.promises.evidence import Answers, Evidence
 from fedcert.certificates.promises.limits import lower_limit
+from fedcert.certificates.promises.thresholds import (
+    THRESHOLDS,
+    ThresholdPromise,
+    check_chosen,
+    split_argument,
+)
 from fedcert.errors import CertificateError
 from fedcert.records import OrAbsent
 
-__all__ = ["NEAR", "THRESHOLDS", "AbstentionOutcome", "AbstentionPromise"]
-
-THRESHOLDS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-"""Thresholds, in logits, among which the certifying examples themselves choose where no other
-is left to choose, at one eighth of the budget each."""
+__all__ = ["AbstentionOutcome", "AbstentionPromise"]
 
 _FEWEST = 16
 """With fewer answers nothing is said about them."""
-
-_HIGHEST = 1e6
-NEAR = 1e-3
-"""How far a threshold may lie from the one that another machine chooses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,7 @@ class AbstentionOutcome(Outcome):
 
 @register_promise
 @dataclass(frozen=True, kw_only=True)
-class AbstentionPromise(Promise[AbstentionOutcome]):
+class AbstentionPromise(ThresholdPromise[AbstentionOutcome]):
     """Bound the error among the answered from above, the share answered from below.
 
     Which examples are answered is fixed by adapter and threshold. Given that, the wrong ones
@@ -90,17 +88,12 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
     ----------
     most_wrong : float
         Error among the answered that the threshold is chosen for, in (0, 1) (default: 0.1).
-    threshold : float or None
-        A threshold that is fixed beforehand, as by clients that plan; it costs nothing, and
-        serves where an adapter is trained on the choosing examples, whose margins then say
-        little (default: None, which has the examples choose).
     """
 
     kind: ClassVar[str] = "abstention"
     outcome: ClassVar[type[Outcome]] = AbstentionOutcome
 
     most_wrong: float = 0.1
-    threshold: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,23 +101,14 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
             raise CertificateError(
                 f"most_wrong must lie between 0 and 1, not {self.most_wrong!r}"
             )
-        known = self.threshold is None or isinstance(self.threshold, float)
-        if not known or not 0 <= (self.threshold or 0.0) < _HIGHEST:
-            raise CertificateError(
-                f"a threshold is a number of logits from 0 on, not {self.threshold!r}"
-            )
 
     @classmethod
     def asked(cls, argument: str | None, *, share: float) -> Self:
         """Make the promise of the wanted error among the answered, maybe ``@`` a threshold."""
         if argument is None:
             return cls(share=share)
-        error, at, threshold = argument.partition("@")
-        return cls(
-            share=share,
-            most_wrong=float(error),
-            threshold=float(threshold) if at else None,
-        )
+        error, threshold = split_argument(argument)
+        return cls(share=share, most_wrong=float(error), threshold=threshold)
 
     def choose(self, evidence: Evidence, ground: Ground) -> float | None:
         """Return the threshold that answers most and still promises what is wanted.
@@ -181,14 +165,7 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
                 f"{answered} answers of {ground.trials}, {judged} of them judged and {wrong} "
                 "wrong, cannot be"
             )
-        if self.threshold is not None and outcome.threshold != self.threshold:
-            raise CertificateError(
-                f"the threshold was fixed at {self.threshold}, not at {outcome.threshold}"
-            )
-        if self._paid(ground) > 1 and outcome.threshold not in THRESHOLDS:
-            raise CertificateError(
-                f"the threshold {outcome.threshold} is none of those that are paid for"
-            )
+        self._check_threshold(outcome.threshold, ground)
         half = self._half(ground)
         return replace(
             outcome,
@@ -200,12 +177,7 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
 
     def recount(self, outcome: AbstentionOutcome, evidence: Evidence, ground: Ground) -> None:
         """Check an outcome against the examples: the threshold up to rounding, the counts."""
-        chosen = self.choose(evidence, ground)
-        if chosen is not None and abs(chosen - outcome.threshold) > NEAR:
-            raise CertificateError(
-                f"the choosing examples choose the threshold {chosen:.4f}, not "
-                f"{outcome.threshold:.4f}"
-            )
+        check_chosen(self.choose(evidence, ground), outcome.threshold)
         # Any of the fixed thresholds may have been chosen on the certifying examples.
         found = self.count(evidence, outcome.threshold, ground)
         if found != outcome:
@@ -265,11 +237,6 @@ class AbstentionPromise(Promise[AbstentionOutcome]):
     def _half(self, ground: Ground) -> float:
         """Return the budget of each of the two statements."""
         return ground.budget / 2 / self._paid(ground)
-
-    def _paid(self, ground: Ground) -> int:
-        """Return how many thresholds are paid for."""
-        free = self.threshold is not None or ground.chosen_on
-        return 1 if free else len(THRESHOLDS)
 
     def _best(
         self, thresholds: Sequence[float], answers: Answers, evidence: Evidence, ground: Ground

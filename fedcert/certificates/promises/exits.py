@@ -13,15 +13,18 @@ from fedcert.certificates.bounds import (
     binomial_upper_bound,
     budget_of,
 )
-from fedcert.certificates.promises.abstention import NEAR, THRESHOLDS
-from fedcert.certificates.promises.base import Ground, Outcome, Promise, register_promise
+from fedcert.certificates.promises.base import Ground, Outcome, register_promise
 from fedcert.certificates.promises.evidence import Answers, Evidence
+from fedcert.certificates.promises.thresholds import (
+    THRESHOLDS,
+    ThresholdPromise,
+    check_chosen,
+    split_argument,
+)
 from fedcert.errors import CertificateError
 from fedcert.records import Digest, OrAbsent
 
 __all__ = ["ExitOutcome", "ExitPromise"]
-
-_HIGHEST = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +103,7 @@ class ExitOutcome(Outcome):
 
 @register_promise
 @dataclass(frozen=True, kw_only=True)
-class ExitPromise(Promise[ExitOutcome]):
+class ExitPromise(ThresholdPromise[ExitOutcome]):
     """Bound the error of a policy of two operating points, and how often it goes on.
 
     The policy answers with the early point's adapter where its margin is above a threshold,
@@ -113,34 +116,25 @@ class ExitPromise(Promise[ExitOutcome]):
     ----------
     early : str
         Name of the early operating point.
-    threshold : float or None
-        One that is fixed beforehand, as where adapters are trained on the choosing examples,
-        whose margins then say little (default: None, which has the choosing examples choose).
     """
 
     kind: ClassVar[str] = "exit"
     outcome: ClassVar[type[Outcome]] = ExitOutcome
 
     early: str
-    threshold: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.early, str) or not self.early:
             raise CertificateError(f"an early exit is at a named point, not at {self.early!r}")
-        known = self.threshold is None or isinstance(self.threshold, float)
-        if not known or not 0 <= (self.threshold or 0.0) < _HIGHEST:
-            raise CertificateError(
-                f"a threshold is a number of logits from 0 on, not {self.threshold!r}"
-            )
 
     @classmethod
     def asked(cls, argument: str | None, *, share: float) -> Self:
         """Make the promise for the named early point, maybe ``@`` a threshold."""
         if argument is None:
             raise CertificateError("'exit' needs an operating point, as in exit=depth-3")
-        early, at, threshold = argument.partition("@")
-        return cls(share=share, early=early, threshold=float(threshold) if at else None)
+        early, threshold = split_argument(argument)
+        return cls(share=share, early=early, threshold=threshold)
 
     def choose(self, evidence: Evidence, ground: Ground) -> float | None:
         """Return the lowest threshold at which the policy errs no more often than going on.
@@ -225,14 +219,7 @@ class ExitPromise(Promise[ExitOutcome]):
                 )
             return outcome
         threshold, wrong, goes_on = outcome.counts()
-        if self.threshold is not None and threshold != self.threshold:
-            raise CertificateError(
-                f"the threshold was fixed at {self.threshold}, not at {threshold}"
-            )
-        if self._paid(ground) > 1 and threshold not in THRESHOLDS:
-            raise CertificateError(
-                f"the threshold {threshold} is none of those that are paid for"
-            )
+        self._check_threshold(threshold, ground)
         weight = WEIGHT_DENOMINATOR if outcome.weight is None else outcome.weight
         half = self._half(ground, weight)
         return replace(
@@ -261,12 +248,7 @@ class ExitPromise(Promise[ExitOutcome]):
         if outcome.early is None:
             return
         threshold, _, _ = outcome.counts()
-        chosen = self.choose(evidence, ground)
-        if chosen is not None and abs(chosen - threshold) > NEAR:
-            raise CertificateError(
-                f"the choosing examples choose the threshold {chosen:.4f} of the early exit, "
-                f"not {threshold:.4f}"
-            )
+        check_chosen(self.choose(evidence, ground), threshold, of=" of the early exit")
         found = self.count(evidence, threshold, ground)
         if found != outcome:
             raise CertificateError(
@@ -326,11 +308,6 @@ class ExitPromise(Promise[ExitOutcome]):
         Both adapters may have been chosen on the certifying examples: every pair is paid for.
         """
         return budget_of(ground.budget, weight) / 2 / self._paid(ground)
-
-    def _paid(self, ground: Ground) -> int:
-        """Return how many thresholds are paid for."""
-        free = self.threshold is not None or ground.chosen_on
-        return 1 if free else len(THRESHOLDS)
 
 
 def _lowest(

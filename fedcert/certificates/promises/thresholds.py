@@ -1,0 +1,90 @@
+"""What promises that choose a margin as their threshold have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedcert.certificates.promises.base import Ground, OutcomeType, Promise
+from fedcert.errors import CertificateError
+
+__all__ = ["THRESHOLDS", "ThresholdPromise", "check_chosen", "split_argument"]
+
+THRESHOLDS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+"""Thresholds, in logits, among which the certifying examples themselves choose where no other
+is left to choose, at one eighth of the budget each."""
+
+_HIGHEST = 1e6
+# How far a threshold may lie from the one that another machine chooses.
+_NEAR = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdPromise(Promise[OutcomeType]):
+    """A promise about what lies above a margin.
+
+    The threshold is fixed beforehand, or chosen by examples that do not certify, which both
+    cost nothing; or else it is one of `THRESHOLDS`, all of which are paid for.
+
+    Parameters
+    ----------
+    threshold : float or None
+        One that is fixed beforehand, as by clients that plan, or where adapters are trained on
+        the choosing examples, whose margins then say little (default: None, which has the
+        examples choose).
+    """
+
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = self.threshold is None or isinstance(self.threshold, float)
+        if not known or not 0 <= (self.threshold or 0.0) < _HIGHEST:
+            raise CertificateError(
+                f"a threshold is a number of logits from 0 on, not {self.threshold!r}"
+            )
+
+    def _paid(self, ground: Ground) -> int:
+        """Return how many thresholds are paid for."""
+        free = self.threshold is not None or ground.chosen_on
+        return 1 if free else len(THRESHOLDS)
+
+    def _check_threshold(self, threshold: float, ground: Ground) -> None:
+        """Raise `CertificateError` if a threshold is none that could be chosen."""
+        if self.threshold is not None and threshold != self.threshold:
+            raise CertificateError(
+                f"the threshold was fixed at {self.threshold}, not at {threshold}"
+            )
+        if self._paid(ground) > 1 and threshold not in THRESHOLDS:
+            raise CertificateError(
+                f"the threshold {threshold} is none of those that are paid for"
+            )
+
+
+def split_argument(argument: str) -> tuple[str, float | None]:
+    """Return what stands before ``@``, and the threshold after it, if there is one.
+
+    Raises
+    ------
+    ValueError
+        If the threshold is no number.
+    """
+    first, at, threshold = argument.partition("@")
+    return first, float(threshold) if at else None
+
+
+def check_chosen(chosen: float | None, said: float, *, of: str = "") -> None:
+    """Raise `CertificateError` if the choosing examples choose another threshold.
+
+    Parameters
+    ----------
+    chosen : float or None
+        What they choose here; None if there is none to choose.
+    said : float
+        What the certificate says.
+    of : str
+        Whose threshold it is, for the message.
+    """
+    if chosen is not None and abs(chosen - said) > _NEAR:
+        raise CertificateError(
+            f"the choosing examples choose the threshold {chosen:.4f}{of}, not {said:.4f}"
+        )
