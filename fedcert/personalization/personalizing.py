@@ -215,9 +215,6 @@ def personalize(
         if (made := _made_before(folder, grant)) is not None:
             return _handed_out(made, folder, started)
     support = examples.multiset_digest(seed)
-    if state is not None and (kept := state.certificate(support)) is not None:
-        _hand_out_again(kept, bundle, model, folder, in_drawn_order(examples, seed))
-        return _handed_out(kept, folder, started)
     order = order_seed(
         recipe,
         seed,
@@ -227,6 +224,9 @@ def personalize(
         witnessed=grant is not None,
     )
     ordered = in_drawn_order(examples, order)
+    if state is not None and (kept := state.certificate(support)) is not None:
+        _hand_out_again(kept, bundle, model, folder, ordered)
+        return _handed_out(kept, folder, started)
     tolerance = recipe.margin_tolerance
     scorer = BatchedScorer(
         model,

@@ -211,6 +211,9 @@ def test_a_family_may_be_certified_once_at_each_point(tmp_path: Path) -> None:
     assert [each.certificate for each in again.values()] == [
         each.certificate for each in repeated.values()
     ]
+    counts = [each.errors_by_label for each in repeated.values()]
+    assert None not in counts
+    assert counts == [each.errors_by_label for each in again.values()]
     bundle, model = device.points["shallow"]
     other = replace(bundle, notes={"another": "bundle"})
     with pytest.raises(RefusalError, match="'shallow' already, with another bundle"):
