@@ -94,8 +94,7 @@ class Classifier:
         if self._early is None:
             return np.ones(len(inputs), dtype=np.bool_)
         early, above = self._early
-        late: npt.NDArray[np.bool_] = (_margins(early._logits(inputs)) <= above).numpy()
-        return late
+        return _unsure(early._logits(inputs), above)
 
     def predict_proba(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the probability of each label, ``(n, K)``, in the order of ``labels``.
@@ -147,7 +146,7 @@ class Classifier:
         if self._early is not None:
             early, above = self._early
             logits = early._logits(known)
-            rows = np.flatnonzero((_margins(logits) <= above).numpy())
+            rows = np.flatnonzero(_unsure(logits, above))
             logits[rows] = self._own_logits(known[rows])
             return logits
         return self._own_logits(known)
@@ -165,6 +164,12 @@ class Classifier:
 def _margins(logits: torch.Tensor) -> torch.Tensor:
     best = logits.double().topk(2, dim=-1).values
     return best[:, 0] - best[:, 1]
+
+
+def _unsure(logits: torch.Tensor, above: float) -> npt.NDArray[np.bool_]:
+    """Return where no margin is above a threshold: what failed has none, and goes on, too."""
+    unsure: npt.NDArray[np.bool_] = (~(_margins(logits) > above)).numpy()
+    return unsure
 
 
 def load_classifier(

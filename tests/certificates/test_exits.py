@@ -86,6 +86,15 @@ def test_what_lies_at_the_threshold_counts_on_both_sides() -> None:
     assert (outcome.wrong, outcome.goes_on) == (3, 4)
 
 
+def test_what_has_no_label_and_what_failed_go_on_and_are_wrong() -> None:
+    logits = np.array([(9.0, 0.0), (np.nan, 0.0), (9.0, 0.0), (9.0, 0.0)])
+    early = Answers(logits, np.array([-1, 0, 0, 0]))
+    late = Answers(np.array([(1.0, 0.0)] * 4), np.array([-1, 0, 0, 0]))
+    outcome = PROMISE.count(Written(early, late), 1.5, GROUND)
+    # What failed goes on, and the late adapter is right about it.
+    assert (outcome.wrong, outcome.goes_on) == (1, 2)
+
+
 def test_an_early_adapter_of_many_is_paid_for() -> None:
     one = PROMISE.count(Written(RIGHT, RIGHT), 0.0, GROUND)
     among = Written(RIGHT, RIGHT, weight=WEIGHT_DENOMINATOR // 8)

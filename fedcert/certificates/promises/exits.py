@@ -45,7 +45,7 @@ class ExitOutcome(Outcome):
         tolerance of the threshold, those that either adapter is wrong on.
     goes_on : int or None
         Certifying examples whose early margin is not above the threshold by more than the
-        tolerance.
+        tolerance, and those without a label of the task.
     wrong_at_most, goes_on_at_most : float or None
         Upper bounds of the policy's error, and of the share of fresh examples that goes on.
     """
@@ -329,9 +329,10 @@ def _counts(
     """Count the policy's wrong answers and the examples that go on, each at its worst.
 
     A margin within the tolerance of the threshold may fall on either side of it on another
-    machine.
+    machine. An example that cannot be read, or has no label of the task, goes on: what stands
+    in its place has a margin that says nothing of it.
     """
     stays = early.margins > threshold - tolerance
-    goes_on = early.margins <= threshold + tolerance
+    goes_on = (early.margins <= threshold + tolerance) | (early.labels < 0)
     wrong = (stays & (early.leads <= tolerance)) | (goes_on & (late.leads <= tolerance))
     return int(wrong.sum()), int(goes_on.sum())
