@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +18,7 @@ import psutil
 
 __all__ = [
     "PeakMemory",
+    "Sampler",
     "describe_machine",
     "give_back_memory",
     "own_mib",
@@ -56,25 +58,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-class PeakMemory:
-    """Samples the resident memory of this process and its children.
+class Sampler(ABC):
+    """Looks at something again and again, in a thread of its own, until its block ends.
 
-    Memory that processes share is counted once for each of them, so the figure is an upper
-    estimate.
-
-    Attributes
+    Parameters
     ----------
-    peak_mib : float
-        The largest sum seen, MiB.
-    own_peak_mib : float
-        The largest seen of this process alone, MiB.
+    interval : float
+        Seconds between two looks.
     """
 
-    def __init__(self, *, interval: float = 0.5) -> None:
-        self.peak_mib = self.own_peak_mib = 0.0
+    def __init__(self, *, interval: float) -> None:
         self._interval = interval
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    @abstractmethod
+    def look(self) -> None:
+        """Look once."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -90,12 +90,35 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        process = psutil.Process()
         while True:
-            self.peak_mib = max(self.peak_mib, resident_mib(process))
-            self.own_peak_mib = max(self.own_peak_mib, own_mib(process))
+            self.look()
             if self._done.wait(self._interval):
                 return
+
+
+class PeakMemory(Sampler):
+    """Samples the resident memory of this process and its children.
+
+    Memory that processes share is counted once for each of them, so the figure is an upper
+    estimate.
+
+    Attributes
+    ----------
+    peak_mib : float
+        The largest sum seen, MiB.
+    own_peak_mib : float
+        The largest seen of this process alone, MiB.
+    """
+
+    def __init__(self, *, interval: float = 0.5) -> None:
+        super().__init__(interval=interval)
+        self.peak_mib = self.own_peak_mib = 0.0
+        self._process = psutil.Process()
+
+    def look(self) -> None:
+        """Take the memory of now into the peaks."""
+        self.peak_mib = max(self.peak_mib, resident_mib(self._process))
+        self.own_peak_mib = max(self.own_peak_mib, own_mib(self._process))
 
 
 def own_mib(process: psutil.Process | None = None) -> float:

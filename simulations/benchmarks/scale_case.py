@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from fedcert.data.examples import Examples
 from fedcert.personalization.memory import ACTIVATIONS_MIB, COPIES, RESERVE_MIB
 from fedcert.priors import GaussianPrior, LatentSpace
 from fedcert.randomness import derive_seed, keyed_generator
+from fedcert.runs.machine import Sampler
 from fedcert.search import BatchedScorer, ReferenceScorer, search
 from fedcert.search.session import CHUNK
 from fedcert.simulations.benchmarks.scale_models import task_and_examples
@@ -63,31 +62,16 @@ class ScaleCase:
     device: str = "auto"
 
 
-class _OwnMemory:
+class _OwnMemory(Sampler):
     """Watches what this process holds for itself, on Linux: what maps files is not counted."""
 
     def __init__(self) -> None:
+        super().__init__(interval=0.005)
         self.peak_mib = 0.0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.is_set():
-            self.peak_mib = max(self.peak_mib, _status("RssAnon"))
-            self._done.wait(0.005)
+    def look(self) -> None:
+        """Take the memory of now into the peak."""
+        self.peak_mib = max(self.peak_mib, _status("RssAnon"))
 
 
 def main() -> None:
