@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -256,10 +257,11 @@ def kept_of(
 def mark_threshold(adapter: Path, promises: Iterable[Outcome]) -> None:
     """Write into an adapter folder when it gives no answer, or another answers first."""
     about = read_classifier(adapter)
-    if about is None:
-        return
+    marks: dict[str, Any] = {}
     for outcome in promises:
-        threshold, early = outcome.answers_above(), outcome.early_exit()
-        about = about if threshold is None else replace(about, threshold=threshold)
-        about = about if early is None else replace(about, early_exit=early)
-    about.write(adapter)
+        if (threshold := outcome.answers_above()) is not None:
+            marks["threshold"] = threshold
+        if (early := outcome.early_exit()) is not None:
+            marks["early_exit"] = early
+    if about is not None and marks:
+        replace(about, **marks).write(adapter)
