@@ -15,6 +15,7 @@ from fedcert.errors import ModelError
 __all__ = ["QUANTIZATIONS", "Int8Linear", "check_quantization", "quantize_linears"]
 
 QUANTIZATIONS = ("none", "int8")
+_CHANNELS = 64
 _LEVELS = 127
 
 
@@ -34,11 +35,18 @@ class Int8Linear(nn.Linear):
         nn.Module.__init__(self)  # the constructor of `nn.Linear` would allocate a weight
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach()
-        peak = weight.float().abs().amax(dim=1, keepdim=True)
-        # A channel of zeros has no scale of its own.
-        scale = torch.where(peak > 0, peak / _LEVELS, 1.0).to(weight.dtype)
-        levels = (weight.float() / scale.float()).round().clamp(-_LEVELS, _LEVELS)
-        self.register_buffer("levels", levels.to(torch.int8))
+        levels = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+        scale = torch.empty(len(weight), 1, dtype=weight.dtype, device=weight.device)
+        # A few channels at a time: float32 copies of whole weights leave holes between the
+        # levels, which together may take as much memory as all levels do.
+        for start in range(0, len(weight), _CHANNELS):
+            some = slice(start, start + _CHANNELS)
+            part = weight[some].float()
+            peak = part.abs().amax(dim=1, keepdim=True)
+            # A channel of zeros has no scale of its own.
+            scale[some] = torch.where(peak > 0, peak / _LEVELS, 1.0).to(weight.dtype)
+            levels[some] = (part / scale[some].float()).round().clamp(-_LEVELS, _LEVELS)
+        self.register_buffer("levels", levels)
         self.scale = nn.Parameter(scale[:, 0], requires_grad=False)
         self.bias = linear.bias
 

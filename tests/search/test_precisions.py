@@ -114,6 +114,19 @@ def test_int8_weights_are_within_half_a_level() -> None:
     torch.testing.assert_close(quantized(x), expected)
 
 
+def test_an_int8_channel_does_not_depend_on_the_others() -> None:
+    linear = nn.Linear(7, 150)  # more channels than are made at a time
+    with torch.no_grad():
+        linear.weight.copy_(torch.randn(150, 7, generator=torch.Generator().manual_seed(0)))
+    together = Int8Linear(linear)
+    for place in (0, 63, 64, 149):
+        alone = nn.Linear(7, 1)
+        alone.weight = nn.Parameter(linear.weight[place : place + 1].detach())
+        made = Int8Linear(alone)
+        assert torch.equal(made.levels, together.levels[place : place + 1])
+        assert torch.equal(made.scale, together.scale[place : place + 1])
+
+
 def test_an_example_does_not_depend_on_its_batch(quantized: tuple[Family, BaseModel]) -> None:
     """A scale over the batch would: here one neighbor is a hundred times as large."""
     family, base = quantized
