@@ -25,7 +25,6 @@ from fedcert.certificates import (
     Answers,
     Choice,
     Early,
-    Evidence,
     ExitPromise,
     Recipe,
     RecipeTable,
@@ -33,15 +32,15 @@ from fedcert.certificates import (
 from fedcert.classifier import load_classifier
 from fedcert.errors import FedcertError
 from fedcert.personalization import personalize_points
-from fedcert.personalization.keeping import answers_of, parted
+from fedcert.personalization.keeping import answers_of
 from fedcert.planning import recipe_name
 from fedcert.records.signing import key_from_seed
 from fedcert.runs.machine import describe_machine, versions
-from fedcert.search import SupportSession
 from fedcert.settings.certificates import CertificateSettings
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Client, Site
 from fedcert.simulations.benchmarks.points_page import points_page
+from fedcert.simulations.benchmarks.promises_kept import Alone, Chosen
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.threads import torch_threads
 
@@ -232,46 +231,20 @@ def _lowest(grounds: dict[str, Ground], late: Ground) -> float:
 
 def _answers(ground: Ground, name: str, n: int) -> Answers:
     """Return what a planning client's adapter answers on its certifying examples."""
-    site, recipe = ground.site, ground.recipe
-    client = Client(site, name)
-    examples = site.scenario.training_examples(name).take(slice(0, n))
-    session = SupportSession(
-        recipe, site.prior, client.scorer, examples, seed=site.candidate_seed
-    )
-    chosen = recipe.choose(session)
-    certifying, _ = parted(examples, recipe.certifies_on(chosen.choice, n))
-    task = client.model.task
-    with tempfile.TemporaryDirectory() as folder:
-        base = task.base
-        write_peft_adapter(
-            task.space, chosen.vector, Path(folder), base_name=base.name, base=base
-        )
-        return answers_of(task, Path(folder), certifying)
+    examples = ground.site.scenario.training_examples(name).take(slice(0, n))
+    return Chosen(ground.site, name, ground.recipe, examples).certifying()
 
 
-class _Both(Evidence):
+class _Both(Alone):
     """The certifying answers of two points, and nothing else."""
 
     def __init__(self, early: Answers, late: Answers) -> None:
-        super().__init__(1e-4)
-        self._early, self._late = early, late
-
-    @property
-    def choosing(self) -> None:
-        """Nothing is chosen."""
-
-    @property
-    def certifying(self) -> Answers:
-        """The late adapter's answers."""
-        return self._late
+        super().__init__(late)
+        self._early = early
 
     def early(self, point: str) -> Early:
         """Return the early adapter's answers."""
         return Early(adapter="0" * 64, weight=2**53, choosing=None, certifying=self._early)
-
-    def of(self, rival: str) -> Answers:
-        """Refuse: there is no rival."""
-        raise NotImplementedError(rival)
 
 
 def _measured(grounds: dict[str, Ground], client: str) -> dict[str, Any]:

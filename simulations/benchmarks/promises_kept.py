@@ -29,7 +29,7 @@ from fedcert.search import SupportSession, exported_logits
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.named_site import Cell, Client, Site
 
-__all__ = ["CASES", "Case", "rows"]
+__all__ = ["CASES", "Alone", "Case", "Chosen", "rows"]
 
 DELTA = 0.05
 _THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
@@ -141,7 +141,7 @@ def _recipe(site: Site, case: Case) -> Recipe:
     return replace(found, delta=DELTA / 2)
 
 
-class _Chosen:
+class Chosen:
     """What a recipe makes of one client's examples."""
 
     def __init__(self, site: Site, name: str, recipe: Recipe, examples: Examples) -> None:
@@ -174,6 +174,11 @@ class _Chosen:
             recipe=self.recipe,
         )
 
+    def certifying(self) -> Answers:
+        """Export the adapter for once; return its answers on the certifying examples."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.evidence(self.export(self.vector, folder)).certifying
+
 
 def _planned(site: Site, case: Case) -> float:
     """Return the threshold that clients who plan would be promised most by.
@@ -184,10 +189,8 @@ def _planned(site: Site, case: Case) -> float:
     recipe, seen = _recipe(site, case), []
     for name in site.scenario.upstream_clients[first : first + case.cell.planners]:
         examples = site.scenario.training_examples(name).take(slice(0, n))
-        chosen = _Chosen(site, name, recipe, examples)
-        with tempfile.TemporaryDirectory() as folder:
-            answers = chosen.evidence(chosen.export(chosen.vector, folder)).certifying
-        seen.append((answers, chosen.choice))
+        chosen = Chosen(site, name, recipe, examples)
+        seen.append((chosen.certifying(), chosen.choice))
     return max(_THRESHOLDS, key=partial(_worth, case, recipe, seen, n))
 
 
@@ -202,13 +205,13 @@ def _worth(
     promise = AbstentionPromise(share=1.0, most_wrong=case.most_wrong, threshold=threshold)
     found = []
     for answers, choice in seen:
-        outcome = promise.fulfil(_Alone(answers), recipe.ground(promise, choice, n))
+        outcome = promise.fulfil(Alone(answers), recipe.ground(promise, choice, n))
         found.append(1.0 if outcome.wrong_at_most is None else outcome.wrong_at_most)
     enough = float(np.mean(np.array(found) <= case.most_wrong))
     return round(enough, 6), -float(np.mean(found))
 
 
-class _Alone(Evidence):
+class Alone(Evidence):
     """The certifying answers, and nothing else."""
 
     def __init__(self, answers: Answers) -> None:
@@ -232,7 +235,7 @@ class _Alone(Evidence):
 class _Truth:
     """What is true of an adapter on a client's test examples."""
 
-    def __init__(self, chosen: _Chosen, folder: Path, tests: Examples) -> None:
+    def __init__(self, chosen: Chosen, folder: Path, tests: Examples) -> None:
         self._chosen, self._tests = chosen, tests
         self.own = Answers(exported_logits(chosen.task, folder, tests), tests.labels)
 
@@ -262,7 +265,7 @@ class _Truth:
 
 def _measured(client: Client, case: Case, threshold: float) -> list[dict[str, Any]]:
     recipe, n = _recipe(client.site, case), case.cell.sizes[0]
-    chosen = _Chosen(client.site, client.name, recipe, client.first(n))
+    chosen = Chosen(client.site, client.name, recipe, client.first(n))
     with tempfile.TemporaryDirectory() as folder:
         path = chosen.export(chosen.vector, folder)
         evidence = chosen.evidence(path)
