@@ -33,6 +33,7 @@ from fedcert.search.session import SupportSession
 from fedcert.simulations.benchmarks.certificates_page import certificates_page
 from fedcert.simulations.benchmarks.coverage import coverage
 from fedcert.simulations.benchmarks.federations import Federation, remembered
+from fedcert.simulations.benchmarks.options import without_options
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.strategies.measuring import inputs_digest
@@ -334,4 +335,5 @@ class _Bench:
 
 
 if __name__ == "__main__":
+    without_options("certificates", __doc__)
     main()

@@ -12,6 +12,7 @@ from fedcert.reports.figures import ClientBar, certificates_by_client
 from fedcert.reports.formats import decimal_up
 from fedcert.runs.progress import ProgressBars
 from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.options import without_options
 from fedcert.simulations.benchmarks.publishing import publish
 from fedcert.simulations.simulating import Simulation, simulate
 
@@ -91,4 +92,5 @@ def _figure(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    without_options("demo", __doc__)
     main()

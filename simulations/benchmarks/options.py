@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-__all__ = ["parsed", "parser_of"]
+__all__ = ["parsed", "parser_of", "without_options"]
 
 # What changes nothing of what is measured.
 _FREE = ("output", "finished", "workers")
@@ -89,3 +89,16 @@ def parsed(
             "a part of the benchmark does not go into docs/: name a folder by --output"
         )
     return options
+
+
+def without_options(prog: str, doc: str | None) -> None:
+    """Read the command line of a benchmark that has no options: ``--help`` runs nothing.
+
+    Parameters
+    ----------
+    prog : str
+        Name of the benchmark.
+    doc : str or None
+        What it is about.
+    """
+    argparse.ArgumentParser(prog=prog, description=doc).parse_args()

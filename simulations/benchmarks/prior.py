@@ -16,6 +16,7 @@ from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.federations import Federation, remembered
+from fedcert.simulations.benchmarks.options import without_options
 from fedcert.simulations.benchmarks.prior_audit import audit_rows
 from fedcert.simulations.benchmarks.prior_federated import federated_rows
 from fedcert.simulations.benchmarks.prior_mixed import mixed_rows
@@ -157,4 +158,5 @@ def _row(
 
 
 if __name__ == "__main__":
+    without_options("prior", __doc__)
     main()

@@ -29,6 +29,7 @@ from fedcert.runs.machine import describe_machine, versions
 from fedcert.scenarios import load_scenario
 from fedcert.search import exported_wrong
 from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.options import without_options
 from fedcert.simulations.benchmarks.publishing import between_markers, page_of, publish
 from fedcert.simulations.simulating import simulate
 
@@ -176,4 +177,5 @@ def table(record: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    without_options("living", __doc__)
     main()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fedcert.certificates import SplitRecipe, UnionRecipe
+from fedcert.simulations.benchmarks.options import without_options
 from fedcert.simulations.benchmarks.publishing import between_markers, page_of, publish
 from fedcert.simulations.benchmarks.sampling import (
     HANDLINGS,
@@ -101,4 +102,5 @@ def table(record: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    without_options("sampling", __doc__)
     main()

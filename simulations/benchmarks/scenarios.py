@@ -5,7 +5,7 @@ Renders a table into docs/scenarios.md. Names on the command line measure only t
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -135,4 +135,6 @@ def _best_of(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="scenarios", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="scenario", help="measure these again")
+    main(parser.parse_args().names)

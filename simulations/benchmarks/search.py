@@ -23,6 +23,7 @@ from fedcert.runs.machine import PeakMemory, describe_machine, versions
 from fedcert.search import BatchedScorer, ReferenceScorer, search
 from fedcert.simulations.benchmarks.dropping import exhaustive_search, measure_dropping
 from fedcert.simulations.benchmarks.finetuning import measure_finetuning
+from fedcert.simulations.benchmarks.options import without_options
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.search_cases import Case, cases
 from fedcert.simulations.benchmarks.search_page import search_page
@@ -166,4 +167,5 @@ def _memory(case: Case) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    without_options("search", __doc__)
     main()

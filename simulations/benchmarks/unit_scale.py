@@ -23,6 +23,7 @@ from fedcert.models.heads import UNIT_SCALE
 from fedcert.randomness import keyed_generator, small_seed
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
+from fedcert.simulations.benchmarks.options import without_options
 from fedcert.simulations.benchmarks.publishing import say
 from fedcert.threads import torch_threads
 
@@ -104,4 +105,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    without_options("unit_scale", __doc__)
     main()
