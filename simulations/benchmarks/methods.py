@@ -28,7 +28,6 @@ from fedcert.simulations.benchmarks.comparison import METHODS, Method
 from fedcert.simulations.benchmarks.federations import NotMeasuredError, only_remembered
 from fedcert.simulations.benchmarks.methods_bench import LIMIT_METHODS
 from fedcert.simulations.benchmarks.methods_page import (
-    gain_figure,
     methods_figures,
     methods_page,
 )
@@ -62,7 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     documents = {
         "benchmarks.md": methods_page(record),
         **methods_figures(record),
-        **gain_figure(record),
     }
     publish("methods", record, documents, folder=options.output)
 

@@ -11,12 +11,11 @@ from fedcert.reports.curves import Curve, draw_curves
 from fedcert.reports.svg import PALETTE, WIDE
 from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
 
-__all__ = ["gain_figure", "methods_figures", "methods_page"]
+__all__ = ["methods_figures", "methods_page"]
 
 # The certificate that "labels needed" asks for.
 _TARGET = 0.2
-_PLANNED, _ALONE = "fedcert planned", "local LoRA"
-_GAIN_SCENARIO = "intents"
+_PLANNED = "fedcert planned"
 _MEANS = (
     "error", "worst_decile_error", "certificate", "nonvacuous", "limit", "global_error",
     "client_seconds", "memory_mib",
@@ -80,42 +79,6 @@ def methods_figures(record: dict[str, Any]) -> dict[str, str]:
                 width=WIDE,
             )
     return figures
-
-
-def gain_figure(record: dict[str, Any]) -> dict[str, str]:
-    """Return the README's figure: what labels certify with the federation, and without it.
-
-    Parameters
-    ----------
-    record : dict
-        Of the benchmark.
-
-    Returns
-    -------
-    dict
-        The figure by its path below ``docs/``; empty until its scenario is measured.
-    """
-    measured = dict(by_scenario(record)).get(_GAIN_SCENARIO, [])
-    names = {_PLANNED: "fedcert", _ALONE: "alone"}
-    if not names.keys() <= {row["method"] for row in measured}:
-        return {}
-    curves = []
-    for key, dotted in (("certificate", False), ("error", True)):
-        for curve in _curves(measured, list(names), key):
-            if curve.label in names:
-                label = names[curve.label] + (", test" if dotted else "")
-                curves.append(curve._replace(label=label, dotted=dotted))
-    figure = draw_curves(
-        curves,
-        name="gain",
-        label="Mean certificate and true error by the number of labels, with fedcert and alone",
-        x_title="labeled examples of the new client",
-        y_title="mean certificate (solid), true error (dotted)",
-        base=2,
-        width=WIDE,
-        from_zero=True,
-    )
-    return {"figures/gain.svg": figure}
 
 
 def _figure_path(scenario: str, key: str) -> str:

@@ -21,12 +21,13 @@ from fedcert.errors import FedcertError, SettingsError
 from fedcert.planning import recipe_name
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.federations import NotMeasuredError, only_remembered
+from fedcert.simulations.benchmarks.named_gain import gain_figure, gain_section
 from fedcert.simulations.benchmarks.named_methods import PLANNED, learned_on_all, measured
 from fedcert.simulations.benchmarks.named_page import named_page
 from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Site
 from fedcert.simulations.benchmarks.named_steel import SHOTS, steel_rows
 from fedcert.simulations.benchmarks.options import parsed, parser_of
-from fedcert.simulations.benchmarks.publishing import publish, say
+from fedcert.simulations.benchmarks.publishing import page_of, publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.threads import torch_threads
 
@@ -67,11 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
             for record in _growing(cells, options.seeds):
-                publish(
-                    "named", record, {"named.md": named_page(record)}, folder=options.output
-                )
+                publish("named", record, _documents(record, options), folder=options.output)
     except FedcertError as error:
         sys.exit(f"error: {error}")
+
+
+def _documents(record: dict[str, Any], options: argparse.Namespace) -> dict[str, str]:
+    """Return what is rendered, by path below ``docs/``."""
+    readme = "../README.md"
+    # The numbers there are of the whole benchmark.
+    front = {readme: gain_section(page_of(readme), record)} if options.output is None else {}
+    return {"named.md": named_page(record)} | gain_figure(record) | front
 
 
 def measure(cells: Sequence[Cell], seeds: Sequence[int]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedcert.simulations.benchmarks.pages import left_out, machine_line
 
-__all__ = ["named_page"]
+__all__ = ["Row", "means_of", "named_page"]
 
 _PLANNED, _REGRESSION = "planned", "embeddings + logistic regression"
 # Mean certificates that were asked for beforehand, by scenario, setting and n.
@@ -32,7 +32,7 @@ def named_page(record: dict[str, Any]) -> str:
     for scenario, setting in _settings(record):
         rows = [r for r in record["table"] if (r["scenario"], r["setting"]) ==
                 (scenario, setting)]  # fmt: skip
-        means = _means(rows)
+        means = means_of(rows)
         title = f"`{scenario}`, {setting}" if setting else f"`{scenario}`"
         seeds = sorted({row["seed"] for row in rows})
         parts += [f"## {title}, {rows[0]['ways']} ways", ""]
@@ -123,7 +123,7 @@ def _settings(record: dict[str, Any]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row["scenario"], row["setting"]) for row in record["table"]))
 
 
-def _means(rows: Sequence[Row]) -> dict[tuple[str, int], Row]:
+def means_of(rows: Sequence[Row]) -> dict[tuple[str, int], Row]:
     """Average over seeds, weighted by clients."""
     found: dict[tuple[str, int], Row] = {}
     for method, n in dict.fromkeys((row["method"], row["n"]) for row in rows):

@@ -70,7 +70,7 @@ def write_page(path: str, text: str, *, folder: Path | None = None) -> Path:
     Path
         The file, relative to the repository if it is in there.
     """
-    written = (folder or _ROOT / "docs") / path
+    written = ((folder or _ROOT / "docs") / path).resolve()
     write_atomically(written, text.encode())
     return _shown(written)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from fedcert.certificates import DefaultRecipe, UnionRecipe, binomial_upper_boun
 from fedcert.certificates.randomized import LEAST
 from fedcert.simulations.benchmarks import named, named_methods
 from fedcert.simulations.benchmarks.federations import only_remembered
+from fedcert.simulations.benchmarks.named_gain import gain_figure, gain_section
 from fedcert.simulations.benchmarks.named_methods import LIMIT, PLANNED, RANDOMIZED, certified
 from fedcert.simulations.benchmarks.named_page import named_page
 from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Site
+from fedcert.simulations.benchmarks.publishing import record_of
 
 NEW = 3
 
@@ -165,3 +168,22 @@ def test_what_is_not_here_is_left_out(cell: Cell, tmp_path: Path) -> None:
     assert record["table"] == []
     assert "needs" in next(iter(record["missing"].values()))
     assert "Left out here" in named_page(record)
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    root = Path(__file__).parents[2]
+    record = record_of("named")
+    ((name, figure),) = gain_figure(record).items()
+    shown = (root / "docs" / name).read_text(encoding="utf-8")
+    labels = re.compile(r">(?:fedcert|names|logistic|test error)[^<]*<")
+    assert labels.findall(shown) == labels.findall(figure)
+    assert len(labels.findall(figure)) >= 3
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert f"](docs/{name})" in readme
+    assert gain_section(readme, record) == readme
+
+
+def test_the_readme_stays_as_it_is_until_there_are_figures() -> None:
+    nothing = {"table": []}
+    assert gain_figure(nothing) == {}
+    assert gain_section("a readme", nothing) == "a readme"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ from fedcert.simulations.benchmarks.comparison import (
 from fedcert.simulations.benchmarks.federations import only_remembered
 from fedcert.simulations.benchmarks.methods import main, measure
 from fedcert.simulations.benchmarks.methods_page import (
-    gain_figure,
     methods_figures,
     methods_page,
 )
@@ -199,19 +197,6 @@ def test_the_page_shows_every_method_and_the_labels_needed() -> None:
     figures = methods_figures(record)
     assert all(f"]({path})" in page for path in figures)
     assert all("own" in svg and "majority" in svg for svg in figures.values())
-
-
-def test_the_readme_shows_the_gain_of_what_was_measured() -> None:
-    root = Path(__file__).parents[2]
-    path = root / "simulations" / "benchmarks" / "results" / "methods.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    ((name, figure),) = gain_figure(record).items()
-    shown = (root / "docs" / name).read_text(encoding="utf-8")
-    labels = re.compile(r">(?:fedcert|alone|test error)[^<]*<")
-    assert labels.findall(shown) == labels.findall(figure)
-    assert len(labels.findall(figure)) >= 3
-    assert f"](docs/{name})" in (root / "README.md").read_text(encoding="utf-8")
-    assert gain_figure(record | {"table": []}) == {}
 
 
 def test_the_page_says_who_is_ahead_of_fedcert() -> None:
