@@ -196,3 +196,31 @@ def test_the_roll_call_does_not_wait_for_a_node_that_leaves() -> None:
     roster = call_roll(Losing(None, says=False), [100, 101], timeout=60.0)
     assert roster.failures[100] == "its node has gone offline"
     assert time.monotonic() - started < 60
+
+
+class Late(LocalGrid):
+    """Its nodes answer when ten minutes have passed on a clock that runs while one sleeps."""
+
+    def __init__(self) -> None:
+        super().__init__(_echo, nodes=2)
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return super().pull_messages(message_ids) if self.now >= 600 else []
+
+
+@pytest.mark.parametrize(("timeout", "waits"), [(3600.0, True), (500.0, False)])
+def test_the_roll_call_waits_as_long_as_the_settings_say(
+    timeout: float, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = Late()
+    monkeypatch.setattr(observed_grid, "time", grid)
+    roster = call_roll(grid, [100, 101], timeout=timeout)
+    late = [cause == "no answer in time" for cause in roster.failures.values()]
+    assert late == [not waits] * 2
