@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from fedcert.certificates import (
     Recipe,
     SetsPromise,
 )
+from fedcert.certificates.promises.thresholds import best_threshold
 from fedcert.data.examples import Examples
 from fedcert.personalization.keeping import ExportedEvidence
 from fedcert.planning import recipe_name
@@ -29,9 +30,11 @@ from fedcert.search import SupportSession, exported_logits
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.named_site import Cell, Client, Site
 
-__all__ = ["CASES", "Alone", "Case", "Chosen", "rows"]
+__all__ = ["CASES", "Alone", "Case", "Chosen", "planned_threshold", "rows"]
 
 DELTA = 0.05
+# Raise it when planners choose a threshold in another way.
+_PLANNING_VERSION = 2
 _THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
 
 
@@ -117,7 +120,9 @@ def rows(case: Case, seed: int, on_client: Callable[[], None]) -> Iterator[dict[
     """
     site = Site(case.cell, seed)
     threshold = remembered(
-        "promises", _identity(site, case, planners=True), partial(_planned, site, case)
+        "promises",
+        _identity(site, case, planners=_PLANNING_VERSION),
+        partial(_planned, site, case),
     )
     for name in site.measured:
         yield from remembered(
@@ -181,7 +186,7 @@ class Chosen:
 
 
 def _planned(site: Site, case: Case) -> float:
-    """Return the threshold that clients who plan would be promised most by.
+    """Return the threshold that clients who plan would take.
 
     They are none of those that the prior was fitted to, and no new ones.
     """
@@ -191,24 +196,42 @@ def _planned(site: Site, case: Case) -> float:
         examples = site.scenario.training_examples(name).take(slice(0, n))
         chosen = Chosen(site, name, recipe, examples)
         seen.append((chosen.certifying(), chosen.choice))
-    return max(_THRESHOLDS, key=partial(_worth, case, recipe, seen, n))
+    return planned_threshold(recipe, seen, n, most_wrong=case.most_wrong)
 
 
-def _worth(
-    case: Case,
-    recipe: Recipe,
-    seen: list[tuple[Answers, Choice]],
-    n: int,
-    threshold: float,
-) -> tuple[float, float]:
-    """Return how many planners would be promised enough, and how little is wrong else."""
-    promise = AbstentionPromise(share=1.0, most_wrong=case.most_wrong, threshold=threshold)
-    found = []
-    for answers, choice in seen:
-        outcome = promise.fulfil(Alone(answers), recipe.ground(promise, choice, n))
-        found.append(1.0 if outcome.wrong_at_most is None else outcome.wrong_at_most)
-    enough = float(np.mean(np.array(found) <= case.most_wrong))
-    return round(enough, 6), -float(np.mean(found))
+def planned_threshold(
+    recipe: Recipe, seen: Sequence[tuple[Answers, Choice]], n: int, *, most_wrong: float
+) -> float:
+    """Return the threshold that answers most of those that promise planners enough.
+
+    Expected is the mean over planners of what would be certified. A planner with too few
+    answers is certified nothing of them, which counts as an error of 1.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What certifies.
+    seen : sequence of tuple
+        Each planner's certifying answers, and what it chose.
+    n : int
+        Examples of each.
+    most_wrong : float
+        The wanted error among the answered.
+
+    Returns
+    -------
+    float
+        If none promises enough, the one that comes nearest (`best_threshold`).
+    """
+    expected = {}
+    for threshold in _THRESHOLDS:
+        promise = AbstentionPromise(share=1.0, most_wrong=most_wrong, threshold=threshold)
+        bounds = [
+            promise.fulfil(Alone(answers), recipe.ground(promise, choice, n)).wrong_at_most
+            for answers, choice in seen
+        ]
+        expected[threshold] = float(np.mean([1.0 if b is None else b for b in bounds]))
+    return best_threshold(expected, most_wrong) or 0.0
 
 
 class Alone(Evidence):

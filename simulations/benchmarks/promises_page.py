@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
 
+from fedcert.certificates import binomial_upper_bound
 from fedcert.simulations.benchmarks.episodes import excess
 
 __all__ = ["promises_page"]
@@ -38,7 +40,7 @@ def promises_page(record: Mapping[str, Any]) -> str:
     )
     parts = [head]
     if record.get("kept"):
-        parts += [_abstention(record["kept"]), _gain(record["kept"])]
+        parts += [_abstention(record["kept"], record["delta"]), _gain(record["kept"])]
     if any(row["promise"] == "sets" for row in record.get("kept", ())):
         parts.append(_sets(record["kept"]))
     if record.get("validity"):
@@ -57,20 +59,24 @@ def _groups(
     return found
 
 
-def _abstention(rows: list[dict[str, Any]]) -> str:
+def _abstention(rows: list[dict[str, Any]], delta: float) -> str:
+    # The promise has half of delta, and the error among the answered half of that.
+    budget = delta / 4
     lines = [
         "## Abstention",
         "",
         "*wrong* and *answered* are means of what is promised: at most so many wrong among the "
         "answered, and at least so many answered. *reached*: clients that are promised the "
         "wanted error; *and half*: those that are promised an answer to at least half as well. "
-        "Clients with fewer than 16 answers are promised nothing of them (*silent*).",
+        "Clients with fewer than 16 answers are promised nothing of them (*silent*). *takes*: "
+        "so many answers, none of them wrong, are the fewest that promise the wanted error. "
+        "Where no threshold is expected to promise it, the one that comes nearest is taken.",
         "",
-        "| scenario | n | recipe | threshold | wanted | wrong | true | answered | true "
+        "| scenario | n | recipe | threshold | wanted | takes | wrong | true | answered | true "
         "| reached | and half | silent | bound of all | clients |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (scenario, n, recipe, fixed), found in _groups(rows, "abstention").items():
+    for (scenario, n, recipe, _), found in _groups(rows, "abstention").items():
         wanted = found[0]["terms"]["most_wrong"]
         said = [row["said"] for row in found]
         spoken = [row for row in found if "wrong_at_most" in row["said"]]
@@ -78,7 +84,7 @@ def _abstention(rows: list[dict[str, Any]]) -> str:
         half = [each for each in enough if each["answered_at_least"] >= 0.5]
         lines.append(
             f"| {scenario} | {n} | {recipe} | "
-            f"{'by planners' if fixed else 'by the choosing examples'} | {wanted:g} | "
+            f"{_threshold(found[0]['terms'])} | {wanted:g} | {_fewest(wanted, budget)} | "
             f"{_mean([row['said']['wrong_at_most'] for row in spoken])} | "
             f"{_mean([row['true_wrong'] for row in spoken])} | "
             f"{_mean([each['answered_at_least'] for each in said])} | "
@@ -87,6 +93,16 @@ def _abstention(rows: list[dict[str, Any]]) -> str:
             f"{len(found)} |"
         )
     return "\n".join([*lines, ""])
+
+
+def _threshold(terms: dict[str, Any]) -> str:
+    fixed = terms.get("threshold")
+    return "by the choosing examples" if fixed is None else f"by planners: {fixed:g}"
+
+
+def _fewest(wanted: float, budget: float) -> int:
+    """Return the fewest answers, none of them wrong, that promise the wanted error."""
+    return next(m for m in count(1) if binomial_upper_bound(0, m, budget) <= wanted)
 
 
 def _gain(rows: list[dict[str, Any]]) -> str:

@@ -16,6 +16,7 @@ from fedcert.certificates.promises.limits import lower_limit
 from fedcert.certificates.promises.thresholds import (
     THRESHOLDS,
     ThresholdPromise,
+    best_threshold,
     check_chosen,
     split_argument,
 )
@@ -255,8 +256,9 @@ class AbstentionPromise(ThresholdPromise[AbstentionOutcome]):
             errors = min(math.ceil(wrong * scale), expected)
             promised[threshold] = binomial_upper_bound(errors, expected, half)
             if promised[threshold] <= self.most_wrong:
-                return threshold
-        return min(promised, key=promised.__getitem__, default=min(thresholds))
+                break  # a higher one answers less
+        found = best_threshold(promised, self.most_wrong)
+        return min(thresholds) if found is None else found
 
 
 def _counts(answers: Answers, threshold: float, tolerance: float) -> tuple[int, int, int]:

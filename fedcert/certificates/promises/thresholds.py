@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedcert.certificates.promises.base import Ground, OutcomeType, Promise
 from fedcert.errors import CertificateError
 
-__all__ = ["THRESHOLDS", "ThresholdPromise", "check_chosen", "split_argument"]
+__all__ = [
+    "THRESHOLDS",
+    "ThresholdPromise",
+    "best_threshold",
+    "check_chosen",
+    "split_argument",
+]
 
 THRESHOLDS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Thresholds, in logits, among which the certifying examples themselves choose where no other
@@ -58,6 +65,37 @@ class ThresholdPromise(Promise[OutcomeType]):
             raise CertificateError(
                 f"the threshold {threshold} is none of those that are paid for"
             )
+
+
+def best_threshold(expected: Mapping[float, float], goal: float) -> float | None:
+    """Return the threshold that answers most of those that are expected to reach a goal.
+
+    The lower a threshold is, the more it answers. If none reaches the goal, it is the one that
+    comes nearest to it; of several that come equally near the one that answers most.
+
+    Parameters
+    ----------
+    expected : Mapping
+        By threshold, the bound that is expected there: 1 where nothing can be said.
+    goal : float
+        The bound that is wanted.
+
+    Returns
+    -------
+    float or None
+        One of the thresholds; None if there is none.
+
+    Examples
+    --------
+    >>> best_threshold({0.0: 0.3, 1.0: 0.09, 2.0: 0.08}, 0.1)
+    1.0
+    >>> best_threshold({0.0: 0.3, 1.0: 0.2, 2.0: 0.4}, 0.1)
+    1.0
+    """
+    reached = [threshold for threshold, bound in expected.items() if bound <= goal]
+    if reached:
+        return min(reached)
+    return min(expected, key=lambda threshold: (expected[threshold], threshold), default=None)
 
 
 def split_argument(argument: str) -> tuple[str, float | None]:
