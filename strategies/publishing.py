@@ -22,13 +22,14 @@ from fedcert.pool import Pool
 from fedcert.pool.store import check_labels
 from fedcert.priors import PointPrior, Prior
 from fedcert.priors.base import FloatArray
-from fedcert.privacy import MeanPrivacy
+from fedcert.privacy import MeanPrivacy, epsilon_of
+from fedcert.privacy.gaussian import composed
 from fedcert.protocol.witness import Countersignature
-from fedcert.randomness import fresh_seed, keyed_generator
 from fedcert.scenarios import Scenario
 from fedcert.settings import RunSettings
 from fedcert.settings.sections import Section
 from fedcert.strategies.latest import LatestBundle
+from fedcert.strategies.noise import server_noise
 from fedcert.strategies.sources import NoPriorError
 
 __all__ = ["Publisher"]
@@ -53,6 +54,8 @@ class Publisher:
         The run's.
     server : str, optional
         Public key of the server whose seeds count, which new bundles then name.
+    trunk : Mapping, optional
+        What the base model's warm start promises about the clients that trained it.
     """
 
     def __init__(
@@ -65,9 +68,10 @@ class Publisher:
         space: AdapterSpace,
         pool: Pool,
         server: str | None = None,
+        trunk: Mapping[str, Any] | None = None,
     ) -> None:
         self._output, self._pool, self._labels = output, pool, scenario.labels
-        self._versions = BundleVersions(output)
+        self._versions, self._trunk = BundleVersions(output), trunk
         self._made_for: dict[str, Any] = {
             "base": base,
             "space": space,
@@ -164,7 +168,12 @@ class Publisher:
 
     def _pool_notes(self) -> dict[str, Any]:
         pool = self._pool
-        return pool.residuals() | self._versions.next_notes() | {"pool_digest": pool.digest()}
+        return pool.residuals() | self._place() | {"pool_digest": pool.digest()}
+
+    def _place(self) -> dict[str, Any]:
+        """Return what the notes of every bundle say: its place, and what its base promises."""
+        known = {} if self._trunk is None else {"warm_start": dict(self._trunk)}
+        return self._versions.next_notes() | known
 
     def _released(self) -> list[float | None]:
         return [entry.mu for entry in self._pool.entries()]
@@ -185,18 +194,16 @@ class Publisher:
             If what was published before leaves no budget for it.
         """
         settings: RunSettings = self._made_for["settings"]
-        place = self._versions.next_notes()
-        if settings.server.state:
-            generator = keyed_generator("noise of a mean", fresh_seed())
-        else:  # a simulation repeats; its seed is no secret
-            generator = keyed_generator("simulated noise", settings.seed, place["version"])
+        place, trunk = self._place(), 0.0 if self._trunk is None else float(self._trunk["mu"])
+        one_of_each = epsilon_of(composed(trunk, privacy.mu), privacy.delta)
         try:
             prior, notes = noised_mean(
                 pool,
                 privacy=privacy,
-                budget=settings.privacy.budget or privacy.epsilon,
+                budget=settings.privacy.budget or one_of_each,
                 before=self._means_before(),
-                generator=generator,
+                trunk=trunk,
+                generator=server_noise(settings, place["version"]),
             )
         except RefusalError as error:
             raise NoPriorError(str(error)) from error
@@ -252,7 +259,7 @@ class Publisher:
             If an earlier version promises that nothing but noised means is published.
         """
         self._check_promised()
-        noted = {**notes, **self._versions.next_notes()}
+        noted = {**notes, **self._place()}
         return bundle_of(prior, noted, recipes=recipes, **self._made_for)
 
     def keep(self, bundle: Bundle, *, clients: Iterable[str]) -> None:

@@ -95,6 +95,7 @@ class Run:
             pool=self._pool,
             # A simulated server witnesses nothing; another one may serve the same bundle.
             server=self._authority.public_key if settings.server.state else None,
+            trunk=warmed.privacy if warmed else None,
         )
         self.fitted: FittedPrior | None = None
         self._output = output

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedcert.adapters.space import AdapterSpace
-from fedcert.errors import FedcertError, RunError
+from fedcert.errors import FedcertError, RunError, SettingsError
 from fedcert.messages import BASE, UPSTREAM, WARM, BaseRequest, Payload, WarmRequest
-from fedcert.messages.flower import arrays_of, failure_cause
-from fedcert.methods.federated import drawn_clients
+from fedcert.messages.flower import failure_cause
 from fedcert.models.base import BaseModel
-from fedcert.named_arrays import largest_message, prefixed
+from fedcert.named_arrays import prefixed
 from fedcert.pool.locking import only_one
 from fedcert.runs.events import Events
 from fedcert.runs.failures import causes_of
@@ -27,34 +24,14 @@ from fedcert.strategies.correspondence import Correspondence, Request
 from fedcert.strategies.observed_grid import ObservedGrid
 from fedcert.strategies.planning import Planning
 from fedcert.strategies.roster import Roster, call_roll
+from fedcert.strategies.trunk_privacy import PrivateRounds, TrunkPrivacy
+from fedcert.strategies.trunk_rounds import Answer, Figures, TrunkRounds
 from fedcert.strategies.warmed import Warmed
-from fedcert.warm_start import Trunk, TrunkTensors, TrunkTraining, merge
-from fedcert.warm_start.outer import (
-    RoundMean,
-    ServerOptimizer,
-    norm_of,
-    round_weights,
-    shortened,
-    tail_weights,
-)
+from fedcert.warm_start import Trunk, TrunkTraining, merge
+from fedcert.warm_start.outer import ServerOptimizer
 from fedcert.warm_start.progress import WarmProgress
 
 __all__ = ["WarmStart"]
-
-# Nobody's examples count more than this, whatever a client says.
-_MOST_EXAMPLES = 10**6
-# Of the ascent where the tail counts: a client at one nat doubles its weight in two rounds.
-_TAIL_RATE = 0.5
-
-
-@dataclass
-class _Answer:
-    """A client's good answer in a round, still packed."""
-
-    reply: Message
-    examples: int
-    loss: float
-    norm: float
 
 
 class WarmStart(Strategy):
@@ -91,8 +68,18 @@ class WarmStart(Strategy):
         Clients by whose examples the training was tuned.
     timeout : float (default: 3600)
         Seconds to wait for the replies of a round.
+    privacy : TrunkPrivacy, optional
+        What is promised about clients, where the settings ask for it. Then rounds are dealt
+        out among those who are there at the first one, and moves are shortened to a fixed norm.
     events : Events, optional
         The stream of what happens.
+
+    Raises
+    ------
+    SettingsError
+        If the settings ask for a promise, and none is given.
+    RunError
+        If the folder holds a warm start with other settings.
     """
 
     def __init__(
@@ -108,8 +95,14 @@ class WarmStart(Strategy):
         must_train: int = 0,
         tuners: Collection[str] = (),
         timeout: float = 3600.0,
+        privacy: TrunkPrivacy | None = None,
         events: Events | None = None,
     ) -> None:
+        if settings.epsilon and privacy is None:
+            raise SettingsError(
+                "setting 'warm_start.epsilon': a WarmStart of your own takes the promise, too: "
+                "privacy = TrunkPrivacy.of(settings)"
+            )
         self._base, self._space, self._settings = base, space, settings
         self._training, self._seed, self._timeout = training, seed, timeout
         self._planning, self._must_train = planning, must_train
@@ -120,16 +113,21 @@ class WarmStart(Strategy):
             "trunk": self.trunk.to_config(),
             "space": space.to_config(),
             "training": training.to_config(),
-            "settings": settings.model_dump(),
+            "settings": settings.identity(),
             "seed": seed,
+            **({"privacy delta": privacy.promise.delta} if privacy else {}),
         }
         self.progress = WarmProgress.read(self._file, self.trunk, self._identity)
+        parts = settings, self.progress, self.trunk, seed
+        self._rounds = TrunkRounds(*parts)
+        if privacy is not None:
+            self._rounds = PrivateRounds(*parts, privacy=privacy, folder=folder)
         self._optimizer = ServerOptimizer(
             settings.server_rate, settings.momentum, settings.nesterov, self.progress.moments
         )
         self._letters = Correspondence(self._events)
         self._roster: Roster | None = None
-        self._answers: dict[str, _Answer] = {}
+        self._answers: dict[str, Answer] = {}
         self._bytes: tuple[int, int] = (0, 0)
 
     @property
@@ -162,6 +160,7 @@ class WarmStart(Strategy):
             left = self._settings.rounds - len(self.progress.rounds)
             if left > 0:
                 self._choose(roster)
+                self._rounds.begin()
                 expected = self._settings.clients_per_round or len(self._trainers(roster))
                 self._events.phase("warm up the base model", left * expected)
                 watched = cast(Grid, ObservedGrid(grid, self._receive))
@@ -178,9 +177,7 @@ class WarmStart(Strategy):
         number = len(self.progress.rounds) + 1
         self._events.record("round", number=number, total=self._settings.rounds)
         self._answers, self._bytes = {}, self._counted()
-        names = drawn_clients(
-            self._trainers(self._roster), self._settings.clients_per_round, self._seed, number
-        )
+        names = self._rounds.drawn(self._trainers(self._roster), self._roster.nodes)
         if not names:
             raise RunError(f"no upstream client is left to train the trunk{self._causes()}")
         words = WarmRequest(
@@ -201,20 +198,15 @@ class WarmStart(Strategy):
         for reply in replies:
             self._receive(reply)
         self._letters.give_up()
-        names = sorted(self._answers)
-        if not names:
+        if not self._answers:
             number = len(self.progress.rounds) + 1
             raise RunError(f"no client could train the trunk in round {number}{self._causes()}")
-        answers = [self._answers[name] for name in names]
-        median = float(np.median([answer.norm for answer in answers]))
-        mean = RoundMean(self.trunk)
-        for answer, weight in zip(answers, self._weights(names, answers), strict=True):
-            mean.add(shortened(self._delta(answer.reply), answer.norm, median), weight)
-        self.progress.tensors = self._optimizer.step(self.progress.tensors, mean.total)
-        self._note_round(names, answers, median)
+        assert self._roster is not None
+        mean, said = self._rounds.mean(self._answers, self._trainers(self._roster))
+        self.progress.tensors = self._optimizer.step(self.progress.tensors, mean)
+        self._note_round(said)
         self._answers = {}
-        loss = self.progress.rounds[-1]["loss"]
-        return None, MetricRecord({"loss": loss, "clients": len(names)})
+        return None, MetricRecord({**said})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -227,42 +219,14 @@ class WarmStart(Strategy):
     ) -> MetricRecord | None:
         """Return None: nothing was asked."""
 
-    def _weights(self, names: list[str], answers: list[_Answer]) -> list[float]:
-        examples = [answer.examples for answer in answers]
-        if self._settings.weights == "examples":
-            return [*map(float, round_weights(examples))]
-        weights = self._tail()
-        drawn = round_weights(examples, [weights[name] for name in names])
-        losses = {name: answer.loss for name, answer in zip(names, answers, strict=True)}
-        self.progress.weights = tail_weights(weights, losses, rate=_TAIL_RATE)
-        return [*map(float, drawn)]
-
-    def _tail(self) -> dict[str, float]:
-        """Return every client's weight; who is new has that of a mean one."""
-        assert self._roster is not None
-        names = self._trainers(self._roster)
-        known = {name: self.progress.weights.get(name, 1 / len(names)) for name in names}
-        # Who answered counts, even if it failed in a later round.
-        known |= {name: known.get(name, 1 / len(names)) for name in self._answers}
-        total = sum(known.values())
-        return {name: weight / total for name, weight in known.items()}
-
-    def _note_round(self, names: list[str], answers: list[_Answer], median: float) -> None:
+    def _note_round(self, said: Figures) -> None:
         up, down = (
             now - before for now, before in zip(self._counted(), self._bytes, strict=True)
         )
         progress = self.progress
         progress.moments = self._optimizer.moments
-        progress.clients = sorted({*progress.clients, *names})
-        progress.rounds.append(
-            {
-                "clients": len(names),
-                "loss": float(np.mean([answer.loss for answer in answers])),
-                "norm": median,
-                "bytes_up": up,
-                "bytes_down": down,
-            }
-        )
+        progress.rounds.append({**said, "bytes_up": up, "bytes_down": down})
+        # Before anybody sees the trunk: what a run that died has not written, it did not send.
         progress.save(self._file, self._identity)
 
     # Replies
@@ -276,24 +240,12 @@ class WarmStart(Strategy):
         try:
             self._letters.read(client, kind, reply)
             if kind == WARM:
-                self._answers[client] = self._checked(client, reply)
+                said = self._letters.measurements.get(client, {})
+                self._answers[client] = Answer.checked(reply, said, self.trunk)
         except FedcertError as error:
             cause = failure_cause(str(error))
             self._letters.note_failure(client, kind, cause, refused=not reply.has_error())
         self._events.advance()
-
-    def _checked(self, client: str, reply: Message) -> _Answer:
-        said = self._letters.measurements.get(client, {})
-        examples, loss = said.get("num-examples", 0.0), said.get("loss", float("nan"))
-        if not 1 <= examples <= _MOST_EXAMPLES or not loss >= 0:
-            raise FedcertError(
-                f"its metrics must hold num-examples from 1 to {_MOST_EXAMPLES:,} and a loss"
-            )
-        return _Answer(reply, int(examples), loss, norm_of(self._delta(reply)))
-
-    def _delta(self, reply: Message) -> TrunkTensors:
-        most = largest_message(self.trunk.shapes().values(), item=4)
-        return self.trunk.checked(arrays_of(reply.content, most=most))
 
     def _counted(self) -> tuple[int, int]:
         traffic = self._letters.traffic
@@ -318,6 +270,7 @@ class WarmStart(Strategy):
                 known=progress.planners,
             )
         progress.planners = sorted({*progress.planners, *planners})
+        self._rounds.choose(self._trainers(roster))
         progress.save(self._file, self._identity)
 
     def _trainers(self, roster: Roster) -> list[str]:
@@ -332,12 +285,14 @@ class WarmStart(Strategy):
 
     def _finish(self, grid: Grid, roster: Roster) -> Warmed:
         self._events.phase("merge the trunk")
+        promise = self._rounds.promise()
         about = {
             "rounds": len(self.progress.rounds),
             "clients": len(self.progress.clients),
             "trunk": {"rank": self.trunk.rank, "seed": self.trunk.seed},
             "settings": self._settings.model_dump(),
             "training": self._training.to_config(),
+            **({"privacy": promise} if promise else {}),
         }
         folder, digest = merge(
             Path(self._base.name), self.trunk, self.progress.tensors, self._folder, about=about
@@ -354,6 +309,7 @@ class WarmStart(Strategy):
             self.progress.rounds,
             self._letters.failures,
             self._letters.traffic,
+            promise,
         )
 
     def _hand_out(self, grid: Grid, roster: Roster, request: Payload) -> None:

@@ -13,6 +13,7 @@ from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.strategies.planning import Planning
 from fedcert.strategies.registration import Registration
+from fedcert.strategies.trunk_privacy import TrunkPrivacy
 from fedcert.strategies.warm_start import WarmStart
 from fedcert.strategies.warmed import Warmed
 
@@ -73,5 +74,6 @@ def warm_up(
         must_train=registration.needed,
         tuners=settings.tuning_clients(scenario.upstream_clients),
         timeout=settings.server.timeout,
+        privacy=TrunkPrivacy.of(settings),
         events=events,
     ).run(grid)

@@ -32,6 +32,8 @@ class Warmed:
         Who failed, when and why.
     traffic : Traffic
         Bytes up and down in this process; rounds of an earlier one are in `rounds`.
+    privacy : dict or None
+        What is promised about the clients that trained the trunk.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class Warmed:
     rounds: list[dict[str, Any]]
     failures: list[Failure] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
+    privacy: dict[str, Any] | None = None
 
     def to_config(self) -> dict[str, Any]:
         """Return what a report says of it: a JSON object."""
@@ -52,4 +55,5 @@ class Warmed:
             "clients": len(self.clients),
             "bytes_up": sum(row["bytes_up"] for row in self.rounds),
             "bytes_down": sum(row["bytes_down"] for row in self.rounds),
+            "privacy": self.privacy,
         }

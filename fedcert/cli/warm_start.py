@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedcert.cli.console import console, say
 from fedcert.cli.running import (
@@ -16,6 +17,9 @@ from fedcert.cli.running import (
     settings_of,
 )
 from fedcert.errors import RunError
+
+if TYPE_CHECKING:
+    from fedcert.strategies.warmed import Warmed
 
 __all__ = ["warm_start"]
 
@@ -47,12 +51,16 @@ def warm_start(
     bars = ProgressBars(console)
     with bars.shown():
         warmed = simulate_warm_start(resolved, output=output, runner=runner, listeners=[bars])
-    first, last = warmed.rounds[0], warmed.rounds[-1]
-    say(
-        f"{len(warmed.rounds)} rounds, {len(warmed.clients)} clients: the loss after personal "
-        f"steps went from {first['loss']:.3f} to {last['loss']:.3f} nats"
-    )
+    say(f"{len(warmed.rounds)} rounds, {len(warmed.clients)} clients: {_outcome(warmed)}")
     say(f"base model:   {warmed.folder}")
     say(f"digest:       {warmed.digest}  (before: {warmed.before})")
     if warmed.failures:
         raise RunError(failed_line(failure_rows(warmed.failures)))
+
+
+def _outcome(warmed: Warmed) -> str:
+    if warmed.privacy is None:
+        first, last = warmed.rounds[0]["loss"], warmed.rounds[-1]["loss"]
+        return f"the loss after personal steps went from {first:.3f} to {last:.3f} nats"
+    epsilon, delta = warmed.privacy["epsilon"], warmed.privacy["delta_p"]
+    return f"epsilon {epsilon:.3g} at delta_p = {delta:g} for replacing one client's examples"

@@ -25,6 +25,7 @@ def noised_mean(
     budget: float,
     before: tuple[float, ...],
     generator: np.random.Generator,
+    trunk: float = 0.0,
 ) -> tuple[PointPrior, dict[str, Any]]:
     """Make the prior of a bundle that holds a noised mean, and what its notes say.
 
@@ -39,11 +40,14 @@ def noised_mean(
     privacy : MeanPrivacy
         The promise of this mean.
     budget : float
-        Largest epsilon of all means that are published from the pool together.
+        Largest epsilon of all means that are published from the pool together, the warm start
+        included.
     before : tuple of float
         mu of those that are published already.
     generator : numpy.random.Generator
         Secret: draws the noise.
+    trunk : float (default: 0)
+        mu of the warm start that the same clients trained the base model in.
 
     Returns
     -------
@@ -55,11 +59,12 @@ def noised_mean(
     RefusalError
         If one more mean would exceed the budget.
     """
-    together = epsilon_of(composed(*before, privacy.mu), privacy.delta)
+    together = epsilon_of(composed(trunk, *before, privacy.mu), privacy.delta)
     if together > budget * _SLACK:
+        warm = ", with that of the warm start," if trunk else ""
         raise RefusalError(
             f"{len(before)} noised means of this pool have been published; with one more their "
-            f"epsilon would be {together:.3g}, above the budget of {budget:g}. Raise "
+            f"epsilon{warm} would be {together:.3g}, above the budget of {budget:g}. Raise "
             "privacy.budget, or gather adapters of other clients in a new run folder"
         )
     center = privacy.release(pool, generator=generator)
@@ -69,4 +74,6 @@ def noised_mean(
         f"{together:.3g} at delta_p = {privacy.delta:g} for replacing one client's adapter"
     )
     notes = {"choice": choice, "pool": len(pool)}
-    return PointPrior(center), notes | {"privacy": privacy.notes(len(pool), before=before)}
+    return PointPrior(center), notes | {
+        "privacy": privacy.notes(len(pool), before=before, trunk=trunk)
+    }

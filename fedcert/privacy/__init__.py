@@ -6,21 +6,26 @@ be trusted by a client that states its demand itself (`PrivacyDemand`); the othe
 that the run's settings, and so the server, ask for. It costs much more accuracy than noise
 added by a trusted server.
 
-Central (`MeanPrivacy`): the server sees plain uploads, and publishes their noised mean alone.
+Central (`MeanPrivacy`, and `RoundsPrivacy` over rounds): the server sees plain uploads, and
+publishes their noised mean alone.
 """
 
 from fedcert.privacy.central import MeanPrivacy
 from fedcert.privacy.demand import PrivacyDemand
 from fedcert.privacy.gaussian import delta_of, epsilon_of, mu_of
 from fedcert.privacy.ledger import ReleaseLedger
-from fedcert.privacy.mechanism import UploadPrivacy, clipped
+from fedcert.privacy.mechanism import GaussianPrivacy, UploadPrivacy, clipped
+from fedcert.privacy.rounds import RoundsPrivacy, dealt_clients
 
 __all__ = [
+    "GaussianPrivacy",
     "MeanPrivacy",
     "PrivacyDemand",
     "ReleaseLedger",
+    "RoundsPrivacy",
     "UploadPrivacy",
     "clipped",
+    "dealt_clients",
     "delta_of",
     "epsilon_of",
     "mu_of",

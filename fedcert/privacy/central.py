@@ -57,7 +57,9 @@ class MeanPrivacy(GaussianPrivacy):
         rounded: FloatArray = released.astype(np.float32).astype(np.float64)
         return rounded
 
-    def notes(self, clients: int, *, before: tuple[float, ...] = ()) -> dict[str, Any]:
+    def notes(
+        self, clients: int, *, before: tuple[float, ...] = (), trunk: float = 0.0
+    ) -> dict[str, Any]:
         """Return what a bundle says about its privacy: a JSON object.
 
         Parameters
@@ -66,13 +68,16 @@ class MeanPrivacy(GaussianPrivacy):
             N, how many adapters are in the mean.
         before : tuple of float
             mu of all means that were published from the same pool before.
+        trunk : float (default: 0)
+            mu of the warm start that the same clients trained the base model in.
 
         Returns
         -------
         dict
             The promise of all of them together, in numbers and in words.
         """
-        together = epsilon_of(composed(*before, self.mu), self.delta)
+        together = epsilon_of(composed(trunk, *before, self.mu), self.delta)
+        also = ", and the base model that the clients trained," if trunk else ""
         return {
             "mechanism": "Gaussian noise on the mean of clipped adapters, added by the server",
             "epsilon": float(f"{together:.6g}"),
@@ -82,12 +87,14 @@ class MeanPrivacy(GaussianPrivacy):
             "noise_deviation": float(f"{self.noise_deviation(clients):.6g}"),
             "clients": clients,
             "releases": [*before, self.mu],
-            "unit": "replacing one client's adapter in every published version",
+            **({"warm_start": trunk} if trunk else {}),
+            "unit": "replacing one client's adapter in every published version"
+            + (", and its part in the base model" if trunk else ""),
             "words": (
                 "The bundle holds the mean of the clients' adapters, with noise, and nothing "
-                "else that depends on them. Whoever sees all its versions learns next to "
-                "nothing about any one client's adapter: whichever it was, no outcome is more "
-                f"than e^{together:.3g} times as probable, but for a probability of "
+                f"else that depends on them. Whoever sees all its versions{also} learns next "
+                "to nothing about any one client's adapter: whichever it was, no outcome is "
+                f"more than e^{together:.3g} times as probable, but for a probability of "
                 f"{self.delta:g}. The server itself saw the adapters."
             ),
         }

@@ -201,6 +201,12 @@ class WarmRound(_Record):
     loss: Amount | None = None
 
 
+class WarmPrivacy(_Record):
+    """What a warm start promises about the clients that trained the base model."""
+
+    words: Text
+
+
 class WarmStart(_Record):
     """How the base model was improved before adapters were harvested."""
 
@@ -210,6 +216,7 @@ class WarmStart(_Record):
     clients: int = Field(ge=0)
     bytes_up: Amount | None = None
     bytes_down: Amount | None = None
+    privacy: WarmPrivacy | None = None
 
 
 class Timing(_Record):

@@ -168,9 +168,20 @@ class WarmStartSettings(Section):
     """Of the server, from round to round."""
     nesterov: bool = False
     """Whether the server's momentum looks ahead."""
-    weights: Literal["examples", "tail"] = "examples"
+    weights: Literal["examples", "tail", "equal"] = "examples"
     """``"examples"``: clients count by how many they have. ``"tail"``: those count more whose
-    loss stays high after adaptation. Nobody counts more than three mean clients."""
+    loss stays high after adaptation. Nobody counts more than three mean clients. ``"equal"``:
+    all count alike."""
+    epsilon: float = Field(default=0.0, ge=0)
+    """Of all rounds together, for the base model that is published; 0 means no noise and no
+    promise. The server adds the noise, and ``privacy.delta`` is the delta."""
+    clip: float = Field(default=1.0, gt=0)
+    """With `epsilon`, the largest norm of how far a client moves the trunk; longer moves are
+    shortened."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a trunk follows from; without noise as it was before there was any."""
+        return self.model_dump(exclude=None if self.epsilon else {"epsilon", "clip"})
 
 
 class PriorSettings(Section):

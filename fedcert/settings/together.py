@@ -83,15 +83,34 @@ def _check_central(settings: RunSettings) -> None:
 
 
 def _check_warm_start(settings: RunSettings) -> None:
-    """Raise `SettingsError` where the trunk would reveal what uploads do not."""
-    if not settings.warm_start.rounds:
+    """Raise `SettingsError` where the trunk would reveal more than is promised."""
+    warm = settings.warm_start
+    if not warm.rounds:
         return
-    for key in ("epsilon", "central_epsilon"):
-        if getattr(settings.privacy, key) > 0:
-            raise SettingsError(
-                "setting 'warm_start.rounds': clients train the trunk without noise, so a "
-                f"warm start does not go with privacy.{key} > 0; set it to 0"
-            )
+    if settings.privacy.epsilon > 0:
+        raise SettingsError(
+            "setting 'warm_start.rounds': clients send how far they moved the trunk without "
+            "noise of their own, so a warm start does not go with privacy.epsilon > 0; set it "
+            "to 0"
+        )
+    if settings.privacy.central_epsilon > 0 and not warm.epsilon:
+        raise SettingsError(
+            "setting 'warm_start.rounds': the new base model would be published without noise, "
+            "which does not go with privacy.central_epsilon > 0; set warm_start.epsilon as well"
+        )
+    if not warm.epsilon:
+        return
+    if warm.weights != "equal":
+        raise SettingsError(
+            "setting 'warm_start.epsilon': the noise hides a client that counts as much as "
+            "every other, which does not go with warm_start.weights = "
+            f'{toml_of(warm.weights)}; choose "equal"'
+        )
+    if settings.training.tuned:
+        raise SettingsError(
+            "setting 'warm_start.epsilon': the loss of a few clients chooses the learning rate "
+            "without noise, so it does not go with training.tuned = true; choose false"
+        )
 
 
 def _check_min_pool(settings: RunSettings) -> None:

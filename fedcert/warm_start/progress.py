@@ -41,6 +41,10 @@ class WarmProgress:
         Who has trained the trunk so far, sorted; such a client must not plan.
     planners : list of str
         Who was kept out of it to plan, sorted.
+    trainers : list of str
+        Among whom private rounds are dealt out, sorted; empty without such a promise.
+    release : str
+        What a private warm start is called in the account of its folder.
     """
 
     tensors: TrunkTensors
@@ -49,6 +53,8 @@ class WarmProgress:
     weights: dict[str, float] = field(default_factory=dict)
     clients: list[str] = field(default_factory=list)
     planners: list[str] = field(default_factory=list)
+    trainers: list[str] = field(default_factory=list)
+    release: str = ""
 
     def save(self, path: Path, identity: dict[str, Any]) -> None:
         """Write it in full or not at all.
@@ -66,6 +72,8 @@ class WarmProgress:
             "weights": self.weights,
             "clients": self.clients,
             "planners": self.planners,
+            "trainers": self.trainers,
+            "release": self.release,
         }
         arrays: dict[str, npt.NDArray[Any]] = {
             **prefixed(_TRUNK, self.tensors),

@@ -1,0 +1,31 @@
+"""The server's noise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedcert.randomness import fresh_seed, keyed_generator
+from fedcert.settings import RunSettings
+
+__all__ = ["server_noise"]
+
+
+def server_noise(settings: RunSettings, *place: str | int) -> np.random.Generator:
+    """Return what draws the noise of one release: secret, unless the run is a simulation.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        With `server.state`, the server is a deployed one. A simulation repeats: its noise
+        follows from its seed, which is no secret.
+    *place : str or int
+        Which release of the run it is.
+
+    Returns
+    -------
+    numpy.random.Generator
+        A generator for this release alone.
+    """
+    if settings.server.state:
+        return keyed_generator("noise of the server", fresh_seed())
+    return keyed_generator("simulated noise", settings.seed, *place)

@@ -1,0 +1,203 @@
+"""The server's part of what a private warm start promises: whom it asks, noise, accounts.
+
+Flower's wrapper `DifferentialPrivacyServerSideFixedClipping` does not serve here. It takes its
+noise from NumPy's global generator, divides by those who answered where the noise is for those
+who were asked, accounts each round to every client, and keeps its account in memory alone,
+where a run that died loses it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from fedcert.errors import RefusalError, RunError
+from fedcert.privacy import (
+    GaussianPrivacy,
+    ReleaseLedger,
+    RoundsPrivacy,
+    dealt_clients,
+    epsilon_of,
+)
+from fedcert.privacy.gaussian import composed
+from fedcert.privacy.ledger import Release
+from fedcert.randomness import fresh_seed
+from fedcert.settings import RunSettings
+from fedcert.settings.sections import WarmStartSettings
+from fedcert.strategies.noise import server_noise
+from fedcert.strategies.trunk_rounds import Answer, Figures, Moves, TrunkRounds
+from fedcert.warm_start import Trunk
+from fedcert.warm_start.progress import WarmProgress
+
+__all__ = ["PrivateRounds", "TrunkPrivacy"]
+
+
+@dataclass(frozen=True)
+class TrunkPrivacy:
+    """What a warm start promises about clients, and the means to keep it.
+
+    Attributes
+    ----------
+    promise : GaussianPrivacy
+        Of all rounds together.
+    budget : float
+        Largest epsilon of all warm starts that were begun in one folder.
+    noise : callable
+        Takes the number of a round, and returns what draws its noise.
+    """
+
+    promise: GaussianPrivacy
+    budget: float
+    noise: Callable[[int], np.random.Generator]
+
+    @classmethod
+    def of(cls, settings: RunSettings) -> Self | None:
+        """Return what a run's settings ask for; None without `warm_start.epsilon`."""
+        warm, privacy = settings.warm_start, settings.privacy
+        if not warm.epsilon:
+            return None
+        return cls(
+            GaussianPrivacy(warm.clip, warm.epsilon, privacy.delta),
+            privacy.budget or warm.epsilon,
+            lambda number: server_noise(settings, "trunk", number),
+        )
+
+    def over(self, trainers: int, *, count: int, rounds: int) -> RoundsPrivacy:
+        """Return the promise with the noise that it takes.
+
+        Parameters
+        ----------
+        trainers : int
+            Clients among whom rounds are dealt out.
+        count : int
+            Clients of a round; 0 takes all.
+        rounds : int
+            How many there are.
+
+        Returns
+        -------
+        RoundsPrivacy
+            What each round is averaged with.
+        """
+        asked = min(count or trainers, trainers)
+        most = math.ceil(rounds * asked / trainers)
+        promise = self.promise
+        return RoundsPrivacy(promise.clip, promise.epsilon, promise.delta, asked, most)
+
+
+class PrivateRounds(TrunkRounds):
+    """Rounds with noise: clients are dealt out, count alike, and nothing else is told of them.
+
+    Parameters
+    ----------
+    settings, progress, trunk, seed
+        As in `TrunkRounds`.
+    privacy : TrunkPrivacy
+        What is promised.
+    folder : Path
+        Of the warm start. The account there outlives the progress.
+    """
+
+    def __init__(
+        self,
+        settings: WarmStartSettings,
+        progress: WarmProgress,
+        trunk: Trunk,
+        seed: int,
+        *,
+        privacy: TrunkPrivacy,
+        folder: Path,
+    ) -> None:
+        super().__init__(settings, progress, trunk, seed)
+        self._privacy, self._folder = privacy, folder
+        self._asked: list[str] = []
+
+    def choose(self, trainers: Sequence[str]) -> None:
+        """Fix among whom rounds are dealt out, and give the warm start a name to account by."""
+        if not self._progress.release and trainers:
+            self._progress.trainers, self._progress.release = [*trainers], fresh_seed()
+
+    def begin(self) -> None:
+        """Note the warm start in the folder's account, once.
+
+        A round whose mean was not written down was not sent to anybody either, so going on
+        costs nothing. Beginning anew does: the same clients are in what was published before.
+
+        Raises
+        ------
+        RunError
+            If the budget does not allow another one.
+        """
+        release, privacy = self._progress.release, self._privacy
+        if not release:  # nobody is there, which the first round says
+            return
+        try:
+            ledger = ReleaseLedger(self._file)
+            if release in {known.purpose for known in ledger.releases}:
+                return
+            budgets = [(privacy.budget, privacy.promise.delta)]
+            ledger.spend(Release(release, privacy.promise.mu), budgets=budgets)
+        except RefusalError as refused:
+            raise self._refusal() from refused
+
+    def drawn(self, trainers: Sequence[str], present: Collection[str]) -> list[str]:
+        """Return the next round's clients among those who were there in the beginning.
+
+        Whom a round asks must not depend on who failed before, which may say something of it.
+        """
+        number = len(self._progress.rounds) + 1
+        count = self._settings.clients_per_round
+        dealt = dealt_clients(self._progress.trainers, count, number, seed=self._seed)
+        self._asked = [name for name in dealt if name in present]
+        return self._asked
+
+    def mean(
+        self, answers: Mapping[str, Answer], trainers: Sequence[str]
+    ) -> tuple[Moves, Figures]:
+        """Average a round with noise; each further figure of it would need noise of its own."""
+        deltas = (answer.delta(self._trunk) for answer in answers.values())
+        generator = self._privacy.noise(len(self._progress.rounds) + 1)
+        mean = self._over().release(deltas, self._trunk.shapes(), generator=generator)
+        # Who answered is such a figure, too: all who were asked count as trained.
+        self._progress.clients = sorted({*self._progress.clients, *self._asked})
+        return mean, {"clients": len(self._asked)}
+
+    def promise(self) -> dict[str, Any] | None:
+        """Return what this warm start, and those of this folder before it, promise together."""
+        known = ReleaseLedger(self._file).releases
+        own = self._progress.release
+        return self._over().notes(before=[r.mu for r in known if r.purpose != own])
+
+    def _over(self) -> RoundsPrivacy:
+        settings = self._settings
+        return self._privacy.over(
+            len(self._progress.trainers),
+            count=settings.clients_per_round,
+            rounds=settings.rounds,
+        )
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / "releases.json"
+
+    def _refusal(self) -> RunError:
+        try:
+            known = ReleaseLedger(self._file).releases
+        except RefusalError:
+            return RunError(
+                f"{self._file} says what the warm starts of this folder have published, and is "
+                "damaged; restore it from a backup, or take a new run folder and other clients"
+            )
+        promise, budget = self._privacy.promise, self._privacy.budget
+        together = epsilon_of(composed(promise.mu, *(r.mu for r in known)), promise.delta)
+        return RunError(
+            f"by {self._file} {len(known)} private warm starts were begun there before; with "
+            f"one more the epsilon of their clients would be {together:.3g}, above the budget "
+            f"of {budget:g}. Put trunk.safetensors of the last one back, and it goes on at no "
+            "cost; or raise privacy.budget"
+        )
