@@ -95,6 +95,7 @@ def personalize(
     duplicates_are_real: bool = False,
     labels: Sequence[str] | None = None,
     device: str = "auto",
+    unlabeled: Examples | str | Path | None = None,
 ) -> Personalization:
     """Turn labeled examples into an adapter and an unwitnessed certificate.
 
@@ -123,6 +124,9 @@ def personalize(
         Your own labels, where the bundle leaves them to you: all that can occur, by index.
     device : str (default: "auto")
         Where to compute (`fedcert.devices.resolve_device`).
+    unlabeled : Examples, str or Path, optional
+        Inputs without labels, none of them in the support set, or a file with the column
+        ``input``, where a method made the bundle that reads inputs.
 
     Returns
     -------
@@ -135,7 +139,7 @@ def personalize(
         If the examples do not fit, are too few, or are spent; the message says what to do.
     """
     from fedcert.bundles import Bundle
-    from fedcert.data import read_examples
+    from fedcert.data import read_examples, read_unlabeled
     from fedcert.data.examples import Examples
     from fedcert.devices import resolve_device
     from fedcert.personalization import personalize as run
@@ -151,6 +155,8 @@ def personalize(
         examples = read_examples(
             Path(examples), spec=loaded.inputs, labels=labels or loaded.labels
         )
+    if unlabeled is not None and not isinstance(unlabeled, Examples):
+        unlabeled = read_unlabeled(Path(unlabeled), spec=loaded.inputs)
     base = loaded.load_base(base_model, device=resolve_device(device))
     state = None
     if isinstance(key, str | Path):
@@ -165,4 +171,5 @@ def personalize(
         folder=Path(output),
         state=state,
         duplicates_are_real=duplicates_are_real,
+        unlabeled=unlabeled,
     )

@@ -59,6 +59,7 @@ from fedcert.certificates.recipes import (
 )
 from fedcert.certificates.record import FORMAT, Candidate, Certificate, Digests, Signature
 from fedcert.certificates.sample import Sample
+from fedcert.certificates.unlabeled import Unlabeled
 from fedcert.certificates.verification import (
     Check,
     Unchecked,
@@ -114,6 +115,7 @@ __all__ = [
     "SwapRecipe",
     "Unchecked",
     "UnionRecipe",
+    "Unlabeled",
     "VerificationReport",
     "WeightedUnionRecipe",
     "binomial_upper_bound",

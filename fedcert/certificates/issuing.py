@@ -23,6 +23,7 @@ from fedcert.certificates.record import (
     encode_vector,
 )
 from fedcert.certificates.sample import Sample
+from fedcert.certificates.unlabeled import Unlabeled
 from fedcert.certificates.verification import verify_record
 from fedcert.certificates.wording import TEMPLATES, whole_ledger
 from fedcert.errors import CertificateError
@@ -93,6 +94,7 @@ def issue(
     sample: Sample | None = None,
     label_texts: tuple[tuple[str, ...], ...] | None = None,
     promises: tuple[Outcome, ...] = (),
+    unlabeled: Unlabeled | None = None,
 ) -> Certificate:
     """Compute the bound, write the record, and sign it.
 
@@ -136,6 +138,8 @@ def issue(
         (default: None).
     promises : tuple of Outcome
         What became of the recipe's promises, in their order (default: none).
+    unlabeled : Unlabeled or None
+        Inputs without labels that had a part in making the adapter (default: None).
 
     Returns
     -------
@@ -179,6 +183,7 @@ def issue(
         sample=sample,
         label_texts=label_texts,
         promises=promises or None,
+        unlabeled=unlabeled,
     )
     if [p.kind for p in recipe.promises] != [outcome.kind for outcome in promises]:
         raise CertificateError("the outcomes are not those of the recipe's promises")

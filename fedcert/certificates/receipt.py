@@ -84,6 +84,9 @@ class IssuedSeed(Signed):
     labels : str or None
         Digest of the client's own labels, as committed; None, and absent from the JSON form,
         if the labels are the bundle's.
+    unlabeled : str or None
+        Digest of the client's inputs without labels, as committed; None, and absent from the
+        JSON form, if there are none.
     """
 
     what = "seed"
@@ -98,6 +101,7 @@ class IssuedSeed(Signed):
     seed: Digest
     receipt: SeedReceipt
     labels: OrAbsent[Digest] = None
+    unlabeled: OrAbsent[Digest] = None
 
     def payload(self) -> bytes:
         """Return the signed bytes: canonical JSON, the receipt's members among the others."""

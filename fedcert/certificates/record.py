@@ -19,6 +19,7 @@ from fedcert.certificates.promises import Outcome
 from fedcert.certificates.receipt import IssuedSeed, SeedReceipt
 from fedcert.certificates.recipes import Choice, FirstStage, LedgerEntry, Recipe
 from fedcert.certificates.sample import Sample
+from fedcert.certificates.unlabeled import Unlabeled
 from fedcert.errors import CertificateError, DataError
 from fedcert.label_set import LabelSet
 from fedcert.records import Digest, OrAbsent, SignatureText, Signed
@@ -155,6 +156,9 @@ class Certificate(Signed):
     promises : tuple of Outcome, or None
         What became of the recipe's promises, in their order; None, and absent from the JSON
         form, if it makes none (default: None).
+    unlabeled : Unlabeled or None
+        Inputs without labels that had a part in making the adapter; None, and absent from the
+        JSON form, if there are none (default: None).
     """
 
     what = "certificate"
@@ -182,6 +186,7 @@ class Certificate(Signed):
     sample: OrAbsent[Sample] = None
     label_texts: OrAbsent[tuple[tuple[str, ...], ...]] = None
     promises: OrAbsent[tuple[Outcome, ...]] = None
+    unlabeled: OrAbsent[Unlabeled] = None
 
     @property
     def label_set(self) -> LabelSet | None:
@@ -232,6 +237,7 @@ class Certificate(Signed):
             seed=self.candidate.seed,
             receipt=self.protocol,
             labels=None if self.label_set is None else self.label_set.digest,
+            unlabeled=None if self.unlabeled is None else self.unlabeled.digest,
         )
 
     def validate(self, path: str) -> None:
@@ -241,6 +247,8 @@ class Certificate(Signed):
             raise CertificateError(f"{path}.labels must name two or more distinct labels")
         if self.sample is not None and not self.sample.fits(self.errors, self.support_size):
             raise CertificateError(f"{path}.sample does not fit the other counts")
+        if self.unlabeled is not None and self.unlabeled.count < 1:
+            raise CertificateError(f"{path}.unlabeled.count must be at least 1")
         try:
             _ = self.label_set
         except DataError as error:

@@ -126,6 +126,7 @@ def _first_assumptions(certificate: Certificate) -> tuple[str, ...]:
         certificate.sample is not None
         or certificate.label_texts is not None
         or certificate.promises is not None
+        or certificate.unlabeled is not None
     )
     return () if later else FIRST_ASSUMPTIONS
 
@@ -133,18 +134,24 @@ def _first_assumptions(certificate: Certificate) -> tuple[str, ...]:
 def _assumptions(certificate: Certificate) -> tuple[str, ...]:
     """Return what must be true for a certificate to mean what it says, a sentence each."""
     before, after = FIRST_ASSUMPTIONS[:4], FIRST_ASSUMPTIONS[5:]
-    own = _also_the_signers_word(certificate.recipe, certificate.support_size)
+    unlabeled = certificate.unlabeled
+    own = _also_the_signers_word(
+        certificate.recipe, certificate.support_size, beside=unlabeled is not None
+    )
     if certificate.promises is not None:
         own += ", and so is whatever was counted, or chosen, for what else it promises"
     stated = () if certificate.sample is None else certificate.sample.assumptions()
     named = () if certificate.label_texts is None else (_OWN_LABELS,)
-    return (*before, f"{_WORD}{own}.", *after, _UNCONDITIONAL, _PREDICTOR, *named, *stated)
+    read = () if unlabeled is None else (unlabeled.assumption(),)
+    words = (_UNCONDITIONAL, _PREDICTOR, *named, *stated, *read)
+    return (*before, f"{_WORD}{own}.", *after, *words)
 
 
-def _also_the_signers_word(recipe: Recipe, n: int) -> str:
+def _also_the_signers_word(recipe: Recipe, n: int, *, beside: bool) -> str:
     """Say what else only the examples can show; see `fedcert.verification`."""
     if recipe.refines:
-        return ", and so is that the adapter was made from the choosing examples alone"
+        inputs = " and the inputs without labels" if beside else ""
+        return f", and so is that the adapter was made from the choosing examples{inputs} alone"
     if recipe.has_first_stage:
         return (
             ", and so is the first stage: how many errors each candidate makes on the "

@@ -20,12 +20,14 @@ from fedcert.cli.device import (
     Labels,
     RepeatsAreNew,
     State,
+    UnlabeledPath,
     base_name,
     default_state,
     key_path,
     load_bundle,
     own_labels,
     read_labeled,
+    read_unlabeled,
 )
 
 __all__ = ["commit"]
@@ -50,6 +52,7 @@ def commit(
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
     labels: Labels = None,
+    unlabeled: UnlabeledPath = None,
     base_model: Base = None,
 ) -> None:
     """Commit to labeled examples, and spend them; send the result to the server.
@@ -83,6 +86,7 @@ def commit(
         duplicates_are_real=duplicates_are_real,
         repeats_are_new=repeats_are_new,
         labels=own,
+        unlabeled=read_unlabeled(unlabeled, loaded, input_column, label_column),
     )
     commitment.write(output)
     say(f"commitment: {output} (root {commitment.root[:16]}, {len(examples)} examples)")

@@ -33,6 +33,7 @@ __all__ = [
     "RepeatsAreNew",
     "ServerKey",
     "State",
+    "UnlabeledPath",
     "base_name",
     "default_state",
     "key_path",
@@ -40,6 +41,7 @@ __all__ = [
     "own_labels",
     "personalize",
     "read_labeled",
+    "read_unlabeled",
 ]
 
 _KEY = "fedcert.key"
@@ -111,6 +113,14 @@ Labels = Annotated[
         "line, all that can occur; after a tab a description, if you like.",
     ),
 ]
+UnlabeledPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--unlabeled",
+        help="Inputs without labels, from the same source as the examples and none of these, "
+        "for bundles of methods that read inputs; a file as of examples.",
+    ),
+]
 
 
 def personalize(
@@ -135,6 +145,7 @@ def personalize(
     input_column: InputColumn = "input",
     label_column: LabelColumn = "label",
     labels: Labels = None,
+    unlabeled: UnlabeledPath = None,
     memory: Annotated[
         float | None,
         typer.Option(
@@ -198,6 +209,7 @@ def personalize(
         memory=plan,
         duplicates_are_real=duplicates_are_real,
         repeats_are_new=repeats_are_new,
+        unlabeled=read_unlabeled(unlabeled, loaded, input_column, label_column),
     )
     certificate = result.certificate
     page = output / "certificate.html"
@@ -339,9 +351,6 @@ def read_labeled(
     fedcert.data.Examples
         As many examples as the table has rows.
     """
-    from rich.console import Console
-
-    from fedcert.cli.endings import print_line
     from fedcert.data import read_examples
 
     return read_examples(
@@ -350,5 +359,45 @@ def read_labeled(
         labels=labels or bundle.labels,
         input_column=input_column,
         label_column=label_column,
-        warn=lambda text: print_line(Console(stderr=True), f"WARNING: {text}"),
+        warn=_warn,
     )
+
+
+def read_unlabeled(
+    data: Path | None, bundle: Bundle, input_column: str, label_column: str
+) -> Examples | None:
+    """Read a user's inputs without labels, if a file is given, as the bundle's task has them.
+
+    Parameters
+    ----------
+    data : Path or None
+        The user's table.
+    bundle : Bundle
+        Says what an input is.
+    input_column, label_column : str
+        Names of the columns; labels in the file are not looked at.
+
+    Returns
+    -------
+    fedcert.data.Examples or None
+        As many as the table has rows.
+    """
+    from fedcert.data import read_unlabeled as read
+
+    if data is None:
+        return None
+    return read(
+        data,
+        spec=bundle.inputs,
+        input_column=input_column,
+        label_column=label_column,
+        warn=_warn,
+    )
+
+
+def _warn(text: str) -> None:
+    from rich.console import Console
+
+    from fedcert.cli.endings import print_line
+
+    print_line(Console(stderr=True), f"WARNING: {text}")

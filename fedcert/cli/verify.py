@@ -17,6 +17,7 @@ from fedcert.cli.device import (
     ServerKey,
     base_name,
     read_labeled,
+    read_unlabeled,
 )
 from fedcert.errors import SettingsError
 
@@ -48,6 +49,13 @@ def verify(
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Count the errors again on these examples.")
+    ] = None,
+    unlabeled: Annotated[
+        Path | None,
+        typer.Option(
+            help="The inputs without labels that the certificate names: make the adapter again "
+            "from them, too; needs --data."
+        ),
     ] = None,
     base_model: Base = None,
     early: Annotated[
@@ -99,6 +107,8 @@ def verify(
 
     record = Certificate.read(certificate)
     _refuse_incomplete(bundle, adapter, data, opening)
+    if unlabeled is not None and data is None:
+        raise SettingsError("--unlabeled needs --data: the adapter was made from both")
     if (early is None) != (early_bundle is None) or (early is not None and data is None):
         raise SettingsError("--early needs --early-bundle and --data, and the other way around")
     beside = certificate.parent / "adapter"
@@ -106,7 +116,7 @@ def verify(
     if data is not None and folder is None:
         raise SettingsError("--data needs the adapter folder: give --adapter")
     loaded, at = _bundle_for(record, bundle)
-    examples = base = place = None
+    examples = inputs = base = place = None
     # Another federation's bundle says how to read other data: the table shows that it is one.
     fits = loaded is not None and loaded.digest == record.digests.bundle
     public = folder is not None and any(each.public for each in record.recipe.promises)
@@ -115,6 +125,7 @@ def verify(
             examples = read_labeled(
                 data, loaded, input_column, label_column, labels=record.labels
             )
+            inputs = read_unlabeled(unlabeled, loaded, input_column, label_column)
         from fedcert.devices import resolve_device  # needs torch, which an auditor may lack
 
         place = resolve_device(device)
@@ -129,6 +140,7 @@ def verify(
         opening=_opening(opening),
         public_key=public_key,
         server_key=server_key,
+        unlabeled=inputs,
         **_from_the_server(record, loaded, server_key, witness, log),
     )
     if spot_checks is not None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fedcert.data.inputs import ImageInputs, InputSpec
     from fedcert.data.kinds import input_spec_from_config, register_inputs
     from fedcert.data.prompts import PromptInputs
-    from fedcert.data.readers import read_examples
+    from fedcert.data.readers import read_examples, read_unlabeled
     from fedcert.data.text import TextInputs
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "TextInputs",
     "input_spec_from_config",
     "read_examples",
+    "read_unlabeled",
     "register_inputs",
 ]
 
@@ -34,6 +35,7 @@ __getattr__ = exporting(
         "TextInputs": "fedcert.data.text",
         "input_spec_from_config": "fedcert.data.kinds",
         "read_examples": "fedcert.data.readers",
+        "read_unlabeled": "fedcert.data.readers",
         "register_inputs": "fedcert.data.kinds",
     },
 )

@@ -123,6 +123,11 @@ class Examples:
         ]
         return sha256_hex(*(item.encode() for item in sorted(items)))
 
+    def inputs_digest(self, key: str) -> str:
+        """Digest the inputs, whatever their labels and their order."""
+        digests = self.input_digests(key, exact_form)
+        return sha256_hex(*(digest.encode() for digest in sorted(digests)))
+
     def canonical_order(self, key: str) -> Examples:
         """Return the examples in an order that follows from their content alone.
 

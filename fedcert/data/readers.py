@@ -17,7 +17,7 @@ from fedcert.data.labels import encode_labels
 from fedcert.data.tables import Columns, read_columns
 from fedcert.errors import DataError
 
-__all__ = ["read_examples", "read_inputs"]
+__all__ = ["read_examples", "read_inputs", "read_unlabeled"]
 
 # Examples that a warning names.
 _MOST_SHOWN = 10
@@ -63,10 +63,7 @@ def read_examples(
         If the file is missing, empty, malformed, half of it cannot be read, a label is
         missing, or too many are unknown. The message names the line.
     """
-    if not path.is_file():
-        raise DataError(
-            f"{path}: {'a folder; name a file' if path.is_dir() else 'no such file'}"
-        )
+    _check_file(path)
     table = read_columns(str(path), [label_column], rest=input_column)
     inputs = numbers_if_all(table[input_column])
     with table.located():
@@ -104,16 +101,80 @@ def read_inputs(
         If the file is missing, empty, or malformed, or an input does not fit. The message
         names the line.
     """
+    table = _inputs(path, spec, input_column, label_column)
+    with table.located():
+        return spec.normalize(numbers_if_all(table[input_column]))
+
+
+def read_unlabeled(
+    path: Path,
+    *,
+    spec: InputSpec,
+    input_column: str = "input",
+    label_column: str = "label",
+    warn: Callable[[str], object] = warnings.warn,
+) -> Examples:
+    """Read inputs without labels that are to have a part in making an adapter.
+
+    Parameters
+    ----------
+    path : Path
+        As in `read_inputs`.
+    spec : InputSpec
+        What an input must look like.
+    input_column, label_column : str (default: "input", "label")
+        As in `read_inputs`; labels that the file has are not looked at.
+    warn : callable (default: warnings.warn)
+        Called with which inputs cannot be read, and so say nothing, and what looks wrong.
+
+    Returns
+    -------
+    fedcert.data.Examples
+        As many as the file has rows, in their order, all of them without a label.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, or malformed, or half of it cannot be read.
+    """
+    table = _inputs(path, spec, input_column, label_column)
+    raw = numbers_if_all(table[input_column])
+    with table.located():
+        found = spec.examples(raw, np.full(len(raw), ALWAYS_WRONG))
+    for remark in (*_unread(table, found), *spec.remarks(raw, found.inputs)):
+        warn(f"{path}: {remark}")
+    return found
+
+
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise DataError(
             f"{path}: {'a folder; name a file' if path.is_dir() else 'no such file'}"
         )
+
+
+def _inputs(path: Path, spec: InputSpec, input_column: str, label_column: str) -> Columns:
+    """Read the column of inputs, which of images may be the rest of the file."""
+    _check_file(path)
     if isinstance(spec, ImageInputs):
-        table = read_columns(str(path), [], rest=input_column, without=[label_column])
-    else:
-        table = read_columns(str(path), [input_column])
-    with table.located():
-        return spec.normalize(numbers_if_all(table[input_column]))
+        return read_columns(str(path), [], rest=input_column, without=[label_column])
+    return read_columns(str(path), [input_column])
+
+
+def _unread(table: Columns, found: Examples) -> list[str]:
+    """Say which inputs without labels cannot be read, if any."""
+    rows = np.flatnonzero(~found.readable)
+    if not len(rows):
+        return []
+    return [
+        f"{len(rows)} of the {len(found)} inputs without labels cannot be read "
+        f"({_places(table, rows)}), and have no part in the adapter"
+    ]
+
+
+def _places(table: Columns, rows: npt.NDArray[np.int64]) -> str:
+    shown = ", ".join(table.where(row) for row in rows[:_MOST_SHOWN])
+    return f"{shown}{', ...' * (len(rows) > _MOST_SHOWN)}"
 
 
 def _errors(table: Columns, examples: Examples) -> list[str]:
@@ -121,9 +182,8 @@ def _errors(table: Columns, examples: Examples) -> list[str]:
     rows = np.flatnonzero(examples.labels == ALWAYS_WRONG)
     if not len(rows):
         return []
-    shown = ", ".join(table.where(row) for row in rows[:_MOST_SHOWN])
     return [
         f"{len(rows)} of the {len(examples)} examples cannot be read, or have no label of the "
-        f"task ({shown}{', ...' * (len(rows) > _MOST_SHOWN)}); each counts as an error. Leave "
-        "them in: they are part of what the model meets"
+        f"task ({_places(table, rows)}); each counts as an error. Leave them in: they are part "
+        "of what the model meets"
     ]

@@ -157,6 +157,36 @@ class Method(ABC):
         """
         raise SettingsError(f"the method {self.kind} has no rule of its own for new clients")
 
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether its rule for new clients can use inputs without labels; most cannot."""
+        return False
+
+    def learned_beside(
+        self, prior: PointPrior, model: AdaptedModel, examples: Examples, unlabeled: Examples
+    ) -> FloatArray:
+        """Return a new client's adapter as `learned` does, from inputs without labels as well.
+
+        Parameters
+        ----------
+        prior, model, examples
+            As in `learned`.
+        unlabeled : Examples
+            Inputs of the same client, one or more, in an order that follows from what they
+            are. None of them certifies, and their labels say nothing.
+
+        Returns
+        -------
+        numpy.ndarray
+            As `learned`.
+
+        Raises
+        ------
+        SettingsError
+            Unless the method says that it `reads_inputs`.
+        """
+        raise SettingsError(f"the method {self.kind} has no use for inputs without labels")
+
     def to_config(self) -> dict[str, Any]:
         """Return kind and settings as a JSON object."""
         special = {

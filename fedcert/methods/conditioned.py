@@ -3,7 +3,8 @@
 First the clients average an adapter. Then they say once how their inputs look to the frozen
 base model, as sums that standardize a net's input. From then on only the net's weights go up:
 each client finds out what would have served it, and the net learns to say so from its inputs.
-A new client's choosing examples alone go through the net, so its certificate stays valid.
+Of a new client its choosing examples go through the net, and inputs without labels if it has
+some, but nothing that certifies, so its certificate stays valid.
 """
 
 from __future__ import annotations
@@ -172,13 +173,40 @@ class ConditionedMethod(AdapterMethod):
         The result is float64 of shape ``(d,)``, or ``(P, d)`` of a method that makes several.
         Where fewer than two labels are seen the shared adapter stays as it is.
         """
+        return self._learned(prior, model, examples, None)
+
+    @property
+    def reads_inputs(self) -> bool:
+        """Its net reads a client's inputs, whoever labeled them."""
+        return True
+
+    def learned_beside(
+        self, prior: PointPrior, model: AdaptedModel, examples: Examples, unlabeled: Examples
+    ) -> FloatArray:
+        """Let the net read choosing inputs and those without labels, as one sample.
+
+        Both are draws from what the client meets, so together they say more than either.
+        """
+        return self._learned(prior, model, examples, unlabeled)
+
+    def _learned(
+        self,
+        prior: PointPrior,
+        model: AdaptedModel,
+        examples: Examples,
+        unlabeled: Examples | None,
+    ) -> FloatArray:
         if len(np.unique(examples.labels)) < 2:
             return np.repeat(prior.center()[None], self.made, axis=0)
-        condition, net = self.read_off(prior, model, examples)
+        condition, net = self.read_off(prior, model, examples, unlabeled)
         return self.personalized(net, condition, prior.center(), model, examples)
 
     def read_off(
-        self, prior: PointPrior, model: AdaptedModel, examples: Examples
+        self,
+        prior: PointPrior,
+        model: AdaptedModel,
+        examples: Examples,
+        unlabeled: Examples | None = None,
     ) -> tuple[npt.NDArray[np.float32], State]:
         """Return the standardized statistics of choosing inputs, and the net that takes them.
 
@@ -190,13 +218,19 @@ class ConditionedMethod(AdapterMethod):
             The client's.
         examples : Examples
             The choosing examples, whose labels play no part.
+        unlabeled : Examples, optional
+            Inputs without labels that count like these.
 
         Returns
         -------
         tuple
             The condition, shape ``(2 L,)``, and the net's weights.
         """
-        condition = _standardized(statistics_of(model, examples), under(_POOLED, prior.shared))
+        inputs = examples.usable.inputs
+        if unlabeled is not None:
+            inputs = np.concatenate([inputs, unlabeled.inputs[unlabeled.readable]])
+        found = layer_statistics(model, inputs).astype(np.float32)
+        condition = _standardized(found, under(_POOLED, prior.shared))
         return condition, under(_NET, prior.shared)
 
     @abstractmethod

@@ -253,6 +253,11 @@ class FedP2EFT(GatedMethod, ConditionedMethod):
         """One adapter, or one for each code."""
         return max(1, self.codes)
 
+    @property
+    def reads_inputs(self) -> bool:
+        """Codes are tried whatever the inputs are."""
+        return not self.codes
+
     def first_net(self, space: AdapterSpace, *, seed: int) -> State:
         """Return a net that gives every gate the value at which it is nearly shut."""
         width = 2 * self.linears

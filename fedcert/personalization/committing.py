@@ -5,7 +5,7 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.bundles import Bundle
-from fedcert.certificates import Recipe, check_issuable, points_of
+from fedcert.certificates import Recipe, Unlabeled, check_issuable, points_of
 from fedcert.data.examples import Examples
 from fedcert.label_set import LabelSet
 from fedcert.personalization.requirements import (
@@ -14,6 +14,7 @@ from fedcert.personalization.requirements import (
     names_of,
     recipe_for,
 )
+from fedcert.personalization.unlabeled import check_unlabeled
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import recipe_for_attempt
@@ -23,7 +24,11 @@ __all__ = ["candidate_seed", "commit_to", "order_seed"]
 
 
 def candidate_seed(
-    bundle_digest: str, client: str, support_size: int, labels: LabelSet | None = None
+    bundle_digest: str,
+    client: str,
+    support_size: int,
+    labels: LabelSet | None = None,
+    unlabeled: Unlabeled | None = None,
 ) -> str:
     """Derive the seed of an unwitnessed certificate's candidates and of its split.
 
@@ -41,13 +46,18 @@ def candidate_seed(
         Number of examples, n.
     labels : LabelSet, optional
         The client's own, if the bundle leaves them to clients.
+    unlabeled : Unlabeled, optional
+        Inputs without labels, if it gives some: others go with another seed, so that none can
+        be tried for long on the examples that certify.
 
     Returns
     -------
     str
         256 bits in hexadecimal.
     """
-    own = () if labels is None else (labels.digest,)
+    own = [] if labels is None else [labels.digest]
+    if unlabeled is not None:
+        own.append(f"unlabeled {unlabeled.digest}")
     return derive_seed("candidates", bundle_digest, client, support_size, *own)
 
 
@@ -103,6 +113,7 @@ def commit_to(
     duplicates_are_real: bool = False,
     repeats_are_new: bool = False,
     labels: LabelSet | None = None,
+    unlabeled: Examples | None = None,
 ) -> Commitment:
     """Commit to a support set, for a server that will answer with a seed.
 
@@ -118,6 +129,8 @@ def commit_to(
         The client's statements, as in `personalize`.
     labels : LabelSet, optional
         The client's own, if the bundle leaves them to clients: `Task.label_set`.
+    unlabeled : Examples, optional
+        Inputs without labels, as in `personalize`.
 
     Returns
     -------
@@ -131,13 +144,14 @@ def commit_to(
     DataError
         If the examples are empty or of one class, or an input occurs more than once.
     RefusalError
-        If they are too few or already spent.
+        If they are too few or already spent, or among the inputs without labels.
     """
     names = names_of(bundle, labels)
     recipe = recipe_for(bundle, examples, names)
     check_size(names, recipe_for_attempt(recipe, 1), len(examples))
     check_issuable(client, names, recipe)
     check_duplicates(examples, duplicates_are_real)
+    check_unlabeled(bundle, examples, unlabeled, repeats_are_new=repeats_are_new)
     return state.commit(
         examples,
         client=client,
@@ -147,4 +161,5 @@ def commit_to(
         retry=retry,
         repeats_are_new=repeats_are_new,
         labels=labels,
+        unlabeled=unlabeled,
     )

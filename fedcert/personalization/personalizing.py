@@ -38,7 +38,6 @@ from fedcert.certificates.by_label import (
 from fedcert.data.examples import Examples
 from fedcert.data.orders import in_drawn_order
 from fedcert.errors import (
-    BundleError,
     CertificateError,
     FedcertError,
     ProtocolError,
@@ -53,10 +52,12 @@ from fedcert.personalization.keeping import (
 from fedcert.personalization.memory import MemoryPlan
 from fedcert.personalization.requirements import (
     check_duplicates,
+    check_model,
     check_size,
     names_of,
     recipe_for,
 )
+from fedcert.personalization.unlabeled import check_unlabeled, without_server
 from fedcert.priors.base import FloatArray
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import SeedGrant
@@ -107,6 +108,7 @@ def personalize(
     duplicates_are_real: bool = False,
     repeats_are_new: bool = False,
     early: EarlyPoints | None = None,
+    unlabeled: Examples | None = None,
     on_scored: Callable[[int], None] = lambda _count: None,
 ) -> Personalization:
     """Choose the best candidate for a support set and certify it.
@@ -147,6 +149,10 @@ def personalize(
     early : EarlyPoints, optional
         Operating points that are certified on these examples already, for a promise about an
         early exit (`fedcert.personalization.points`).
+    unlabeled : Examples, optional
+        Inputs without labels, of the client's own distribution, where a method made the bundle
+        that reads inputs (`Method.reads_inputs`). They are spent, and their labels are not
+        looked at. With a grant, they are those that were committed to.
     on_scored : callable
         Called with the number of candidates that were scored since the last call.
 
@@ -163,32 +169,26 @@ def personalize(
         If the examples are empty or of one class, or an input occurs more than once.
     RefusalError
         If there are too few examples for a certificate to say anything, or some of them
-        are already spent.
+        are already spent, or among the inputs without labels.
     ProtocolError
         If the grant is for something else than these examples, this bundle, or this client.
     """
     started = time.perf_counter()
-    if model.space.digest != bundle.space.digest:
-        raise BundleError("the model was set up for another adapter space than the bundle's")
-    if model.task.inputs.to_config() != bundle.inputs.to_config():
-        raise BundleError("the model was set up for other inputs than the bundle's")
-    if model.base.takes_labels != bundle.takes_labels:
-        # Trying phrasings on the examples that certify would be a search nobody paid for.
-        raise BundleError(
-            "the labels' names decide what this base model predicts, and the bundle does not "
-            "leave them to clients, so no commitment would hold them; publish it without labels"
-            if model.base.takes_labels
-            else "the bundle leaves the labels to clients, and this base model has its own"
-        )
+    check_model(bundle, model)
     labels = model.task.label_set if bundle.takes_labels else None
     names = names_of(bundle, labels)
     recipe = recipe_for(bundle, examples, names)
     check_issuable(client, names, recipe)
-    duplicates, repeats = check_duplicates(examples, duplicates_are_real), 0
+    duplicates = check_duplicates(examples, duplicates_are_real)
+    # Where a commitment was made, the statement was made with it.
+    repeats = check_unlabeled(
+        bundle, examples, unlabeled, repeats_are_new=repeats_are_new or grant is not None
+    )
     if grant is None:
         recipe = recipe.unwitnessed()
         check_size(names, recipe, len(examples))
-        seed = candidate_seed(bundle.digest, client, len(examples), labels)
+        read = without_server(unlabeled, bundle.digest)
+        seed = candidate_seed(bundle.digest, client, len(examples), labels, read)
         if state is not None:
             repeats = state.spend_unwitnessed(
                 examples,
@@ -197,6 +197,7 @@ def personalize(
                 recipe=recipe,
                 repeats_are_new=repeats_are_new,
                 labels=labels,
+                unlabeled=unlabeled,
             )
     else:
         if state is None:
@@ -208,7 +209,9 @@ def personalize(
             client=client,
             server=bundle.server,
             labels=labels,
+            unlabeled=unlabeled,
         )
+        read = opening.unlabeled
         repeats = state.spent.stated_new(opening.commitment.claim)
         recipe, seed = grant.recipe, grant.seed
         check_size(names, recipe, len(examples))
@@ -244,6 +247,7 @@ def personalize(
         seed=seed,
         constants=constant_adapters(bundle.space, len(names)),
         chunk=memory.chunk,
+        unlabeled=unlabeled,
         on_scored=on_scored,
     )
     # Adapter and certificate take their places together: on a full disk the old pair stays.
@@ -301,6 +305,7 @@ def personalize(
             ),
             label_texts=None if labels is None else labels.texts,
             promises=promises,
+            unlabeled=read,
         )
         if state is not None:
             state.keep(certificate)

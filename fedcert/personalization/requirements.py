@@ -1,4 +1,4 @@
-"""What a support set must be before anything is done with it."""
+"""What a support set, and the model for it, must be before anything is done with them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedcert.adapters.forward import AdaptedModel
 from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
-from fedcert.errors import DataError, RefusalError
+from fedcert.errors import BundleError, DataError, RefusalError
 from fedcert.label_set import LabelSet
 
-__all__ = ["check_duplicates", "check_size", "names_of", "recipe_for"]
+__all__ = ["check_duplicates", "check_model", "check_size", "names_of", "recipe_for"]
+
+
+def check_model(bundle: Bundle, model: AdaptedModel) -> None:
+    """Raise `BundleError` if a model is another one than the bundle's."""
+    if model.space.digest != bundle.space.digest:
+        raise BundleError("the model was set up for another adapter space than the bundle's")
+    if model.task.inputs.to_config() != bundle.inputs.to_config():
+        raise BundleError("the model was set up for other inputs than the bundle's")
+    if model.base.takes_labels != bundle.takes_labels:
+        # Trying phrasings on the examples that certify would be a search nobody paid for.
+        raise BundleError(
+            "the labels' names decide what this base model predicts, and the bundle does not "
+            "leave them to clients, so no commitment would hold them; publish it without labels"
+            if model.base.takes_labels
+            else "the bundle leaves the labels to clients, and this base model has its own"
+        )
 
 
 def names_of(bundle: Bundle, labels: LabelSet | None) -> tuple[str, ...]:

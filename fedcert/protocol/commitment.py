@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.canonical import canonical_json, sha256_hex
+from fedcert.certificates import Unlabeled
 from fedcert.certificates.recipes import Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import ProtocolError
@@ -49,6 +50,9 @@ class Commitment(Signed):
     labels : LabelSet or None
         The client's own labels, which the root binds too; None, and absent from the JSON form,
         if the labels are the bundle's.
+    unlabeled : str or None
+        Digest of the client's inputs without labels under a salt that stays with it, which the
+        root binds too; None, and absent from the JSON form, if there are none.
     """
 
     what = "commitment"
@@ -63,6 +67,7 @@ class Commitment(Signed):
     claim: Digest
     signature: SignatureText
     labels: OrAbsent[LabelSet] = None
+    unlabeled: OrAbsent[Digest] = None
 
     def validate(self, path: str) -> None:
         """Raise `ProtocolError` if somebody else than its client signed it, or it changed."""
@@ -83,6 +88,9 @@ class Opening(Record):
         The public part.
     salts : tuple of bytes
         One for each example, in `fedcert.data.orders.content_order`.
+    unlabeled : Unlabeled or None
+        What opens the commitment to inputs without labels; None, and absent from the JSON
+        form, if there are none.
     """
 
     what = "opening"
@@ -91,6 +99,7 @@ class Opening(Record):
 
     commitment: Commitment
     salts: tuple[bytes, ...]
+    unlabeled: OrAbsent[Unlabeled] = None
 
     @staticmethod
     def make(
@@ -103,6 +112,7 @@ class Opening(Record):
         recipe: Recipe,
         claim: str,
         labels: LabelSet | None = None,
+        unlabeled: Unlabeled | None = None,
     ) -> Opening:
         """Commit to examples.
 
@@ -124,6 +134,9 @@ class Opening(Record):
             Digest that tells equal claims apart from others.
         labels : LabelSet, optional
             The client's own, if the bundle leaves them to clients.
+        unlabeled : Unlabeled, optional
+            Inputs without labels that are to have a part in making the adapter, under a fresh
+            salt.
 
         Returns
         -------
@@ -140,15 +153,17 @@ class Opening(Record):
             claim=claim,
             signature="",
             labels=labels,
+            unlabeled=None if unlabeled is None else unlabeled.digest,
         )
         bound = replace(unsigned, root=Opening.root(unsigned, examples, salts))
-        return Opening(commitment=bound.signed(key), salts=tuple(salts))
+        return Opening(commitment=bound.signed(key), salts=tuple(salts), unlabeled=unlabeled)
 
     @staticmethod
     def root(commitment: Commitment, examples: Examples, salts: Sequence[bytes]) -> str:
         """Compute the root that binds client, key, bundle, recipe, n, and all examples.
 
-        It binds the client's labels as well, if they are its own.
+        It binds the client's labels as well, if they are its own, and its inputs without
+        labels, if there are any.
 
         Parameters
         ----------
@@ -165,6 +180,8 @@ class Opening(Record):
             The root of a Merkle tree, 64 hexadecimal digits.
         """
         own = {} if commitment.labels is None else {"labels": commitment.labels.digest}
+        if commitment.unlabeled is not None:
+            own["unlabeled"] = commitment.unlabeled
         bound = own | {
             "client": commitment.client,
             "public_key": commitment.public_key,
@@ -174,6 +191,36 @@ class Opening(Record):
             "tree": tree_root(examples, salts),
         }
         return sha256_hex(b"fedcert/commitment/v1", canonical_json(bound))
+
+    def validate(self, path: str) -> None:
+        """Raise `ProtocolError` if it opens other inputs without labels than committed to."""
+        opened = None if self.unlabeled is None else self.unlabeled.digest
+        if opened != self.commitment.unlabeled:
+            raise ProtocolError(
+                f"{path}.unlabeled does not open the commitment's inputs without labels"
+            )
+
+    def check_unlabeled(self, unlabeled: Examples | None) -> None:
+        """Make sure that these are the committed inputs without labels, in any order.
+
+        Raises
+        ------
+        ProtocolError
+            If one is missing, added, or changed, or there are to be none.
+        """
+        known = self.unlabeled
+        if known is None and unlabeled is None:
+            return
+        if known is None:
+            raise ProtocolError(
+                "the commitment is to no inputs without labels, so none can have a part in "
+                "the adapter: leave them out"
+            )
+        if unlabeled is None or unlabeled.inputs_digest(known.salt) != known.digest:
+            raise ProtocolError(
+                f"the commitment is to {known.count} inputs without labels, and these are not "
+                "those: use the file as it was"
+            )
 
     def opens(self, examples: Examples) -> bool:
         """Say whether these are the committed examples, as `check` does."""

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.atomic import write_once
 from fedcert.canonical import canonical_json
-from fedcert.certificates import Certificate, Recipe, points_of
+from fedcert.certificates import Certificate, Recipe, Unlabeled, points_of
 from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form, exact_form
 from fedcert.errors import ProtocolError
@@ -62,6 +62,7 @@ class DeviceState:
         retry: bool = False,
         repeats_are_new: bool = False,
         labels: LabelSet | None = None,
+        unlabeled: Examples | None = None,
     ) -> Commitment:
         """Commit to examples, and spend them.
 
@@ -87,6 +88,9 @@ class DeviceState:
         labels : LabelSet, optional
             The client's own, if the bundle leaves them to clients. With other labels the same
             examples are spent on something else.
+        unlabeled : Examples, optional
+            Inputs that are to have a part in making the adapter; their labels are not looked
+            at. With others the same examples are spent on something else.
 
         Returns
         -------
@@ -99,9 +103,13 @@ class DeviceState:
             If an example is spent on something else.
         """
         openings = [Opening.read(path) for path in self._paths()]
-        claim = self._witnessed_claim(examples, client, recipe, openings, labels)
+        claim = self._witnessed_claim(examples, client, recipe, openings, labels, unlabeled)
         self.spent.spend(
-            examples, "a certificate", claim=claim, repeats_are_new=repeats_are_new
+            examples,
+            "a certificate",
+            claim=claim,
+            repeats_are_new=repeats_are_new,
+            unlabeled=unlabeled,
         )
         wanted = (client, public_hex(key), bundle, recipe, claim, labels)
         if not retry:
@@ -125,6 +133,7 @@ class DeviceState:
             recipe=recipe,
             claim=claim,
             labels=labels,
+            unlabeled=self._opened(unlabeled, len(openings)),
         )
         # On the disk before it leaves: without the salts nothing can be opened.
         self._keep(opening, number=len(openings))
@@ -139,6 +148,7 @@ class DeviceState:
         client: str,
         server: str | None = None,
         labels: LabelSet | None = None,
+        unlabeled: Examples | None = None,
     ) -> Opening:
         """Make sure that a seed is for one's own commitment to exactly these examples.
 
@@ -154,6 +164,8 @@ class DeviceState:
             The server's public key, if one expects a certain one.
         labels : LabelSet, optional
             The client's own, if the bundle leaves them to clients.
+        unlabeled : Examples, optional
+            Inputs without labels, if it committed to some.
 
         Returns
         -------
@@ -163,7 +175,8 @@ class DeviceState:
         Raises
         ------
         ProtocolError
-            If the seed is forged or for something else, or examples or labels have changed.
+            If the seed is forged or for something else, or examples, labels, or inputs
+            without labels have changed.
         RefusalError
             If these examples have had this attempt already, with another seed.
         """
@@ -187,6 +200,7 @@ class DeviceState:
                 "their order stay as they were when the examples were"
             )
         opening.check(examples)
+        opening.check_unlabeled(unlabeled)
         self.spent.take_attempt(
             opening.commitment.claim, grant.receipt.attempt, seed=grant.seed
         )
@@ -201,6 +215,7 @@ class DeviceState:
         recipe: Recipe,
         repeats_are_new: bool = False,
         labels: LabelSet | None = None,
+        unlabeled: Examples | None = None,
     ) -> int:
         """Spend examples on a certificate without a server: one bundle, one client id.
 
@@ -221,6 +236,8 @@ class DeviceState:
             As in `SpentLedger.spend`.
         labels : LabelSet, optional
             The client's own, if the bundle leaves them to clients.
+        unlabeled : Examples, optional
+            As in `commit`.
 
         Returns
         -------
@@ -234,14 +251,25 @@ class DeviceState:
         """
         point = points_of(recipe.promises)
         if point is None:
-            claim = self._claim("unwitnessed", examples, client, recipe, bundle, labels=labels)
+            claim = self._claim(
+                "unwitnessed",
+                examples,
+                client,
+                recipe,
+                bundle,
+                labels=labels,
+                unlabeled=unlabeled,
+            )
         else:
-            claim = self._claim("points", examples, client, point.family, labels=labels)
+            claim = self._claim(
+                "points", examples, client, point.family, labels=labels, unlabeled=unlabeled
+            )
         stated = self.spent.spend(
             examples,
             "an unwitnessed certificate",
             claim=claim,
             repeats_are_new=repeats_are_new,
+            unlabeled=unlabeled,
         )
         if point is not None:
             self.spent.take_point(claim, point.point, bundle=bundle)
@@ -303,6 +331,7 @@ class DeviceState:
         recipe: Recipe,
         openings: Sequence[Opening],
         labels: LabelSet | None,
+        unlabeled: Examples | None,
     ) -> str:
         """Return the claim of a retry of exactly these examples.
 
@@ -310,9 +339,13 @@ class DeviceState:
         it for the examples that they were made for.
         """
         older = self._claim("witnessed", examples, client, recipe, form=collapsed_form)
-        if any(made.commitment.claim == older and made.opens(examples) for made in openings):
+        # They were made before anybody could give inputs without labels.
+        kept = [made for made in openings if unlabeled is None]
+        if any(made.commitment.claim == older and made.opens(examples) for made in kept):
             return older
-        return self._claim("witnessed", examples, client, recipe, labels=labels)
+        return self._claim(
+            "witnessed", examples, client, recipe, labels=labels, unlabeled=unlabeled
+        )
 
     def _claim(
         self,
@@ -324,15 +357,25 @@ class DeviceState:
         *,
         form: Callable[[Any], bytes] = exact_form,
         labels: LabelSet | None = None,
+        unlabeled: Examples | None = None,
     ) -> str:
         """Return who claims which examples, on which terms: a recipe, or several points'."""
         if isinstance(terms, Recipe):
             terms = canonical_json(terms.to_config()).decode()
         multiset = examples.multiset_digest("", form)
-        own = () if labels is None else (labels.digest,)
+        own = [] if labels is None else [labels.digest]
+        if unlabeled is not None:
+            own.append(f"unlabeled {unlabeled.inputs_digest('')}")
         return self.spent.keyed("claim", kind, client, bundle, terms, multiset, *own)
 
-    def _salt(self, serial: int, row: int) -> bytes:
+    def _opened(self, unlabeled: Examples | None, serial: int) -> Unlabeled | None:
+        """Return what a commitment to inputs without labels says, under a fresh salt."""
+        if unlabeled is None:
+            return None
+        salt = self._salt(serial, "unlabeled").hex()
+        return Unlabeled(count=len(unlabeled), salt=salt, digest=unlabeled.inputs_digest(salt))
+
+    def _salt(self, serial: int, row: int | str) -> bytes:
         if self._simulated is None:
             return os.urandom(SALT_BYTES)
         return bytes.fromhex(derive_seed("simulated salt", self._simulated, serial, row))

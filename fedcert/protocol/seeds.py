@@ -93,6 +93,7 @@ class SeedGrant(IssuedSeed):
             seed=seed,
             receipt=receipt,
             labels=_labels_of(commitment),
+            unlabeled=commitment.unlabeled,
         ).signed(key)
 
     def check(self, commitment: Commitment, *, server: str | None = None) -> None:
@@ -120,6 +121,8 @@ class SeedGrant(IssuedSeed):
                 raise ProtocolError(f"this seed was issued for another {name}")
         if self.labels != _labels_of(commitment):
             raise ProtocolError("this seed was issued for other labels")
+        if self.unlabeled != commitment.unlabeled:
+            raise ProtocolError("this seed was issued for other inputs without labels")
         if self.recipe != recipe_for_attempt(commitment.recipe, self.receipt.attempt):
             raise ProtocolError("this seed was issued for another recipe")
         if problem := self.problem():

@@ -32,6 +32,7 @@ _TABLES = (
     "states (name TEXT PRIMARY KEY, content TEXT NOT NULL)",
 )
 _CHECK = "check"
+_UNLABELED = "being read without labels"
 _STATED = "stated to be new under"
 _WAIT = 30.0  # seconds for another process to finish its writing
 
@@ -84,7 +85,13 @@ class SpentLedger:
             self._used(connection, examples, purpose)
 
     def spend(
-        self, examples: Examples, purpose: str, *, claim: str, repeats_are_new: bool = False
+        self,
+        examples: Examples,
+        purpose: str,
+        *,
+        claim: str,
+        repeats_are_new: bool = False,
+        unlabeled: Examples | None = None,
     ) -> int:
         """Spend examples on a certificate, unless something else has spent one of them.
 
@@ -104,6 +111,9 @@ class SpentLedger:
             The client's statement that inputs which are spent came up again: they are new
             observations, drawn independently of the earlier use. From then on they belong to
             this claim alone.
+        unlabeled : Examples, optional
+            Inputs that the adapter depends on, without their labels. They are spent first, so
+            that none of them certifies it, now or later.
 
         Returns
         -------
@@ -118,6 +128,8 @@ class SpentLedger:
             written then.
         """
         with self._transaction() as connection:
+            if unlabeled is not None:
+                self._insert(connection, unlabeled, _UNLABELED, claim="")
             found = self._found(connection, examples)
             others = [use if use is not None and use[1] != claim else None for use in found]
             count = sum(use is not None for use in others)

@@ -160,6 +160,9 @@ def check_opening(certificate: Certificate, opening: Opening, examples: Examples
         opening.check(examples)
     except ProtocolError as error:
         return Check("opening", False, str(error))
+    if opening.unlabeled != certificate.unlabeled:
+        detail = "the commitment was to other inputs without labels than the certificate's"
+        return Check("opening", False, detail)
     return Check("opening", True, "these are the examples that were committed to")
 
 

@@ -23,6 +23,7 @@ def choose(
     seed: str,
     constants: FloatArray = NO_CONSTANTS,
     chunk: int = CHUNK,
+    unlabeled: Examples | None = None,
     on_scored: Callable[[int], None] = lambda _count: None,
 ) -> Chosen:
     """Let a recipe choose an adapter on a support set.
@@ -31,7 +32,7 @@ def choose(
     ----------
     recipe : Recipe
         The recipe, whose `Recipe.choose` decides.
-    prior, scorer, ordered, seed, constants, chunk, on_scored
+    prior, scorer, ordered, seed, constants, chunk, unlabeled, on_scored
         As in `SupportSession`.
 
     Returns
@@ -48,6 +49,7 @@ def choose(
             seed=seed,
             constants=constants,
             chunk=chunk,
+            unlabeled=unlabeled,
             on_scored=on_scored,
         )
     )

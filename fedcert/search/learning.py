@@ -12,6 +12,7 @@ import torch
 from fedcert.adapters.finetune import FinetuneSettings, descend
 from fedcert.adapters.space import AdapterSpace
 from fedcert.data.examples import Examples
+from fedcert.data.identity import exact_form
 from fedcert.errors import CertificateError
 from fedcert.methods import method_from_config
 from fedcert.priors import PointPrior, Prior
@@ -22,7 +23,14 @@ from fedcert.search.regression import fitted, losses
 from fedcert.search.scores import Scorer
 from fedcert.threads import torch_threads
 
-__all__ = ["finetuned", "has_linear_head", "learned", "local_head", "tuned_head"]
+__all__ = [
+    "finetuned",
+    "has_linear_head",
+    "learned",
+    "local_head",
+    "reads_inputs",
+    "tuned_head",
+]
 
 # Part of what "local_head" and "tuned_head" mean: certificates are repeated by it.
 _FOLDS = 4
@@ -87,7 +95,15 @@ def finetuned(
     return np.asarray(center + moved, dtype=np.float64)
 
 
-def learned(scorer: Scorer, examples: Examples, prior: Prior) -> FloatArray:
+def reads_inputs(prior: Prior) -> bool:
+    """Return whether the rule of a prior's method can use inputs without labels."""
+    method = prior.method if isinstance(prior, PointPrior) else None
+    return method is not None and method_from_config(method).reads_inputs
+
+
+def learned(
+    scorer: Scorer, examples: Examples, prior: Prior, unlabeled: Examples | None = None
+) -> FloatArray:
     """Return the adapter that the rule of a prior's method makes of examples.
 
     Parameters
@@ -98,6 +114,8 @@ def learned(scorer: Scorer, examples: Examples, prior: Prior) -> FloatArray:
         The choosing examples; none that certifies may be among them.
     prior : Prior
         What a method published, with its settings.
+    unlabeled : Examples, optional
+        Inputs without labels that the rule may read; in whatever order, they give the same.
 
     Returns
     -------
@@ -115,8 +133,12 @@ def learned(scorer: Scorer, examples: Examples, prior: Prior) -> FloatArray:
             "the bundle names no method by whose rule an adapter could be learned"
         )
     with torch_threads(1):
-        rule = method_from_config(prior.method)
-        return rule.learned(prior, batched.model, examples.usable)
+        rule, usable = method_from_config(prior.method), examples.usable
+        if unlabeled is None:
+            return rule.learned(prior, batched.model, usable)
+        order = np.argsort(unlabeled.input_digests("", exact_form))
+        beside = unlabeled.take(order)
+        return rule.learned_beside(prior, batched.model, usable, beside)
 
 
 def has_linear_head(space: AdapterSpace) -> bool:

@@ -46,6 +46,9 @@ class SupportSession(Session):
         Returns the losses of the coarse sampler's first M candidates on these examples, shape
         ``(M, n)``, where somebody has them: sessions over parts of the same examples share
         them.
+    unlabeled : Examples, optional
+        Inputs without labels, none of them a certifying one's, for the rule of the prior's
+        method.
     on_scored : callable
         Called with the number of candidates that were scored since the last call.
 
@@ -66,11 +69,13 @@ class SupportSession(Session):
         constants: FloatArray = NO_CONSTANTS,
         chunk: int = CHUNK,
         coarse_losses: Callable[[], FloatArray] | None = None,
+        unlabeled: Examples | None = None,
         on_scored: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self._recipe, self._prior, self._scorer = recipe, prior, scorer
         self._sampler = prior.on(scorer.device)
         self._ordered, self._seed = ordered, seed
+        self._unlabeled = unlabeled
         self._constants = constants
         self._fixed = fixed_candidates(recipe, prior, constants)
         self._on_scored, self._coarse_losses = on_scored, coarse_losses
@@ -139,7 +144,7 @@ class SupportSession(Session):
 
     def learned(self) -> FloatArray:
         """Follow the rule of the prior's method on all examples of this session."""
-        return learned(self._scorer, self._ordered, self._prior)
+        return learned(self._scorer, self._ordered, self._prior, self._unlabeled)
 
     def only(self, span: Span) -> SupportSession:
         """Return a session over some of the examples."""
@@ -168,6 +173,7 @@ class SupportSession(Session):
             constants=self._constants,
             chunk=self.chunk,
             coarse_losses=coarse_losses,
+            unlabeled=self._unlabeled,
             on_scored=self._on_scored,
         )
 

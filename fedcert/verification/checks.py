@@ -17,8 +17,9 @@ from fedcert.adapters.peft_format import (
 from fedcert.bundles import Bundle
 from fedcert.canonical import digest_tensors
 from fedcert.certificates import Certificate, Check
-from fedcert.errors import AdapterError, CertificateError
+from fedcert.errors import AdapterError, CertificateError, FedcertError
 from fedcert.personalization import candidate_seed
+from fedcert.personalization.unlabeled import takes_unlabeled
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.search import draw
 
@@ -56,6 +57,8 @@ def check_bundle(certificate: Certificate, bundle: Bundle) -> list[Check]:
         )
     checks.append(_recipe(certificate, bundle))
     checks.append(_seed(certificate, bundle))
+    if certificate.unlabeled is not None:
+        checks.append(_reads(certificate, bundle))
     if bundle.server is not None and certificate.protocol is not None:
         checks.append(_server(certificate.protocol.server, bundle.server))
     if all(check.passed for check in checks) and not certificate.recipe.refines:
@@ -208,16 +211,34 @@ def _seed(certificate: Certificate, bundle: Bundle) -> Check:
         problem = certificate.grant.problem()
         detail = f"the server {receipt.server} issued the seed for this bundle"
         return Check("seed", problem is None, problem or detail)
+    unlabeled = certificate.unlabeled
     expected = candidate_seed(
-        bundle.digest, certificate.client, certificate.support_size, certificate.label_set
+        bundle.digest,
+        certificate.client,
+        certificate.support_size,
+        certificate.label_set,
+        unlabeled,
     )
-    fits = certificate.candidate.seed == expected
+    salted = unlabeled is None or unlabeled.salt == bundle.digest
+    fits = salted and certificate.candidate.seed == expected
     detail = (
         "the seed follows from bundle, client and n"
         if fits
         else "the seed does not follow from bundle, client and n: it was chosen"
     )
     return Check("seed", fits, detail)
+
+
+def _reads(certificate: Certificate, bundle: Bundle) -> Check:
+    """Check that inputs without labels have a part at all: else they would only vary seeds."""
+    try:
+        fits = takes_unlabeled(bundle, certificate.support_size)
+    except FedcertError as error:
+        return Check("unlabeled", False, str(error))
+    detail = "the bundle's method reads inputs without labels"
+    if not fits:
+        detail = "the certificate names inputs without labels, and the bundle's rule reads none"
+    return Check("unlabeled", fits, detail)
 
 
 def _candidate(certificate: Certificate, bundle: Bundle) -> Check:

@@ -21,6 +21,7 @@ from fedcert.models.base import BaseModel
 from fedcert.personalization.committing import order_seed
 from fedcert.personalization.keeping import ExportedEvidence
 from fedcert.personalization.points import CertifiedPoint, CertifiedPoints
+from fedcert.personalization.unlabeled import in_common
 from fedcert.priors.base import FloatArray
 from fedcert.search import BatchedScorer, SupportSession, exported_wrong
 from fedcert.verification.checks import MEMBERSHIP_TOLERANCE
@@ -43,6 +44,8 @@ def check_data(
     adapter: Path,
     examples: Examples,
     early: CertifiedPoint | None = None,
+    *,
+    unlabeled: Examples | None = None,
 ) -> list[Check]:
     """Check the support set's digest, count the errors again, and choose again.
 
@@ -64,6 +67,9 @@ def check_data(
     early : CertifiedPoint, optional
         The operating point of an early exit, if the certificate promises one; without it the
         exit's counts are left out.
+    unlabeled : Examples, optional
+        The inputs without labels that the certificate names, in any order; without them the
+        adapter is not made again.
 
     Returns
     -------
@@ -73,6 +79,10 @@ def check_data(
     checks = [_support(certificate, examples)]
     if not checks[0].passed:
         return checks
+    if certificate.unlabeled is not None and unlabeled is not None:
+        checks.append(_unlabeled(certificate, examples, unlabeled))
+        if not checks[-1].passed:
+            return checks
     if note := base.note_on(bundle.base_digest):
         checks.append(Check("base model", True, f"its weights are the bundle's; {note}"))
     about = read_classifier(adapter)
@@ -97,9 +107,27 @@ def check_data(
     checks.append(_sample(certificate, examples, _certifying(certificate, ordered)))
     if certificate.recipe.promises:
         checks.append(_promises(certificate, bundle, task, adapter, ordered, early))
-    if not certificate.recipe.pays_for_choosing(len(ordered)):
-        checks.append(_choice(certificate, bundle, task, ordered))
+    can_repeat = certificate.unlabeled is None or unlabeled is not None
+    if can_repeat and not certificate.recipe.pays_for_choosing(len(ordered)):
+        checks.append(_choice(certificate, bundle, task, ordered, unlabeled))
     return checks
+
+
+def _unlabeled(certificate: Certificate, examples: Examples, unlabeled: Examples) -> Check:
+    """Check that these are the inputs without labels, and that none of them certifies."""
+    known = certificate.unlabeled
+    if known is None or unlabeled.inputs_digest(known.salt) != known.digest:
+        detail = "these are not the inputs without labels that the certificate was made from"
+        return Check("unlabeled inputs", False, detail)
+    if len(unlabeled) != known.count:
+        detail = f"there are {len(unlabeled)}, and the certificate says {known.count}"
+        return Check("unlabeled inputs", False, detail)
+    count, stated = in_common(examples, unlabeled), certificate.sample or Sample()
+    found = f"{count} of the {len(examples)} examples have an input that is among them"
+    if count > stated.repeats:
+        detail = f"{found}, and the certificate states {stated.repeats} to be new observations"
+        return Check("unlabeled inputs", False, detail)
+    return Check("unlabeled inputs", True, f"these are the inputs without labels; {found}")
 
 
 def _order(certificate: Certificate) -> str:
@@ -198,7 +226,13 @@ def _sample(certificate: Certificate, examples: Examples, certifying: Examples) 
     return Check("sample", False, f"{found}; the certificate says otherwise")
 
 
-def _choice(certificate: Certificate, bundle: Bundle, task: Task, ordered: Examples) -> Check:
+def _choice(
+    certificate: Certificate,
+    bundle: Bundle,
+    task: Task,
+    ordered: Examples,
+    unlabeled: Examples | None,
+) -> Check:
     """Choose again: what was chosen, weighted, or refined on the choosing examples alone."""
     recipe, choice = certificate.recipe, certificate.choice
     session = SupportSession(
@@ -209,6 +243,7 @@ def _choice(certificate: Certificate, bundle: Bundle, task: Task, ordered: Examp
         ordered,
         seed=certificate.candidate.seed,
         constants=constant_adapters(bundle.space, len(certificate.labels)),
+        unlabeled=unlabeled,
     )
     try:
         if recipe.refines:

@@ -47,6 +47,7 @@ def verify(
     server_key: str | None = None,
     witness: Countersignature | None = None,
     log: Sequence[Entry] | None = None,
+    unlabeled: Examples | None = None,
 ) -> VerificationReport:
     """Check all of a certificate that the things at hand can show.
 
@@ -74,6 +75,8 @@ def verify(
         The server's countersignature.
     log : sequence of Entry, optional
         The server's log, as `fedcert.protocol.log.read_log` gives it.
+    unlabeled : Examples, optional
+        The inputs without labels that the certificate names, in any order; needs `data`.
 
     Returns
     -------
@@ -90,6 +93,12 @@ def verify(
         data is not None and (bundle is None or adapter is None)
     ):
         raise SettingsError("an adapter needs the bundle, and data need the bundle and adapter")
+    if unlabeled is not None and data is None:
+        raise SettingsError("inputs without labels show nothing without the data")
+    if unlabeled is not None and certificate.unlabeled is None:
+        raise SettingsError(
+            "the certificate names no inputs without labels: none had a part in the adapter"
+        )
     report = verify_record(certificate, public_key=public_key)
     fits = bundle is not None
     if bundle is not None:
@@ -108,7 +117,9 @@ def verify(
             report = report.extended(check_public(certificate, bundle, adapter, base))
         if data is not None and adapter is not None and fits:
             model = base or bundle.load_base()
-            found = check_data(certificate, bundle, model, adapter, data, early)
+            found = check_data(
+                certificate, bundle, model, adapter, data, early, unlabeled=unlabeled
+            )
             report = report.extended([*found, *_early(early, data)])
     if opening is not None and data is not None:
         report = report.extended([check_opening(certificate, opening, data)])
@@ -122,6 +133,7 @@ def verify(
         *_about_the_choice(
             certificate, bundle, adapter, data if fits else None, counted=base is not None
         ),
+        *_about_unlabeled(certificate, unlabeled if fits else None, data is not None and fits),
         *_about_early_exits(certificate, early if data is not None and fits else None),
         *_about_people(certificate, bundle, public_key, server_key),
         *_about_the_server(certificate, opening if data is not None else None, witness, log),
@@ -193,6 +205,21 @@ def _about_the_choice(
             "choice",
             "whether the certifying examples had no part in choosing the candidate",
             "--data",
+        )
+
+
+def _about_unlabeled(
+    certificate: Certificate, unlabeled: Examples | None, has_data: bool
+) -> Iterator[Unchecked]:
+    """Say what stays open without them; that the adapter does without data is said there."""
+    known = certificate.unlabeled
+    if known is not None and unlabeled is None:
+        made = "the adapter was made from them and the choosing examples alone, and whether "
+        yield Unchecked(
+            "unlabeled",
+            f"whether {made if has_data else ''}none of the {known.count} inputs without "
+            "labels is among the examples",
+            "--unlabeled, with --data",
         )
 
 

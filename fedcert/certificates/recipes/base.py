@@ -111,6 +111,11 @@ class Recipe(Terms):
         """Return all of the recipe that `refine` depends on, besides the examples."""
         return self.to_config()
 
+    @property
+    def follows_method(self) -> bool:
+        """Whether the rule of the bundle's method makes a finalist; most recipes need none."""
+        return False
+
     def refined_apart(self) -> tuple[Recipe, ...]:
         """Return recipes that make its finalists one kind at a time, in their order."""
         return (self,)

@@ -137,6 +137,11 @@ class PosteriorSplitRecipe(SplitRecipe):
         return tuple(self.refinement.split("+"))
 
     @property
+    def follows_method(self) -> bool:
+        """Whether one of the algorithms is the method's."""
+        return "learned" in self.refinements
+
+    @property
     def _several(self) -> str:
         """The algorithm that makes as many finalists as the others leave."""
         return "posterior_mean" if "posterior_mean" in self.refinements else "learned"

@@ -1,0 +1,116 @@
+"""Inputs without labels that a client gives: who may, and which."""
+
+from __future__ import annotations
+
+from fedcert.bundles import Bundle
+from fedcert.certificates import Unlabeled
+from fedcert.data.examples import Examples
+from fedcert.errors import BundleError, DataError, RefusalError
+from fedcert.protocol.spent import mostly_one_use
+from fedcert.search.learning import reads_inputs
+
+__all__ = ["check_unlabeled", "in_common", "takes_unlabeled", "without_server"]
+
+_USE = ("being read without labels", "")
+
+
+def takes_unlabeled(bundle: Bundle, size: int) -> bool:
+    """Return whether a bundle's rule for so many examples can use inputs without labels."""
+    return bundle.recipes.recipe_for(size).follows_method and reads_inputs(bundle.prior)
+
+
+def without_server(unlabeled: Examples | None, bundle: str) -> Unlabeled | None:
+    """Return what names inputs without labels where nobody has committed to any.
+
+    Parameters
+    ----------
+    unlabeled : Examples or None
+        The inputs.
+    bundle : str
+        Digest of the bundle, which is the salt: a fresh one would be tried like a seed.
+    """
+    if unlabeled is None:
+        return None
+    return Unlabeled(count=len(unlabeled), salt=bundle, digest=unlabeled.inputs_digest(bundle))
+
+
+def in_common(examples: Examples, unlabeled: Examples) -> int:
+    """Return how many examples have an input that is among those without labels."""
+    return sum(use is not None for use in _uses(examples, unlabeled))
+
+
+def check_unlabeled(
+    bundle: Bundle,
+    examples: Examples,
+    unlabeled: Examples | None,
+    *,
+    repeats_are_new: bool,
+) -> int:
+    """Refuse inputs without labels that serve nothing, or that certify as well.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        What they are for.
+    examples : Examples
+        The support set.
+    unlabeled : Examples or None
+        The inputs; without any there is nothing to refuse.
+    repeats_are_new : bool
+        The client's statement that inputs which are in both were drawn more than once.
+
+    Returns
+    -------
+    int
+        How many examples have an input in common with them.
+
+    Raises
+    ------
+    BundleError
+        If the bundle has no use for them.
+    DataError
+        If none of them can be read.
+    RefusalError
+        If an input is in the support set as well, and that was not stated, or cannot be.
+    """
+    if unlabeled is None:
+        return 0
+    if not takes_unlabeled(bundle, len(examples)):
+        raise BundleError(
+            "the bundle has no use for inputs without labels: no method that reads inputs made "
+            "it (fedcert methods); leave them out, and keep them for labeling"
+        )
+    if not unlabeled.readable.any():
+        raise DataError("none of the inputs without labels can be read")
+    uses = _uses(examples, unlabeled)
+    count = sum(use is not None for use in uses)
+    if mostly_one_use(uses, examples):
+        raise RefusalError(
+            f"{count} of the {len(examples)} support examples are among the inputs without "
+            "labels: most of these are the same observations, whatever is stated. An adapter "
+            "that was made from what certifies it has no certificate; collect other inputs"
+        )
+    if count and not repeats_are_new:
+        raise RefusalError(
+            f"{count} of the {len(examples)} support examples have an input that is among the "
+            "inputs without labels as well. What certifies an adapter must have no part in "
+            "making it: go back to how they were drawn, and take the rows that were labeled "
+            "out of the inputs without labels, never out of the support set. If frequent "
+            "inputs were just drawn again, keep them all and state it with --repeats-are-new"
+        )
+    return count
+
+
+def _uses(examples: Examples, unlabeled: Examples) -> list[tuple[str, str] | None]:
+    """Return of each readable example whether it is used without its label as well."""
+    known = {
+        digest
+        for digest, readable in zip(
+            unlabeled.input_digests(""), unlabeled.readable, strict=True
+        )
+        if readable
+    }
+    return [
+        _USE if digest in known and readable else None
+        for digest, readable in zip(examples.input_digests(""), examples.readable, strict=True)
+    ]
