@@ -26,6 +26,7 @@ from fedcert.messages import (
 )
 from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.personalization import Personalization, commit_to, personalize
+from fedcert.personalization.unlabeled import takes_unlabeled
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.search import BatchedScorer
 
@@ -40,14 +41,16 @@ def commit(message: Message, node: Node) -> RecordDict:
     request = CommitRequest.from_object(payload_of(message.content))
     bundle = Bundle.from_parts(str(request.bundle).encode(), arrays_of(message.content))
     check_base(bundle, node)
+    examples = _support(node)
     commitment = commit_to(
         bundle,
-        _support(node),
+        examples,
         client=node.client,
         key=node.signing_key(),
         state=node.state(),
         duplicates_are_real=node.duplicates_are_real,
         labels=node.task_of(bundle).label_set if bundle.takes_labels else None,
+        unlabeled=_unlabeled(node, bundle, len(examples)),
     )
     # In a deployment the next message finds a new process: nothing lasts but files.
     bundle.save(_kept(node))
@@ -61,10 +64,11 @@ def certify(message: Message, node: Node) -> RecordDict:
     check_base(bundle, node)
     model = node.model_of(node.task_of(bundle))
     _keep_earlier(node, grant)
+    examples = _support(node)
     result = personalize(
         bundle,
         model,
-        _support(node),
+        examples,
         client=node.client,
         key=node.signing_key(),
         folder=node.folder,
@@ -73,6 +77,7 @@ def certify(message: Message, node: Node) -> RecordDict:
         state=node.state(),
         grant=grant,
         duplicates_are_real=node.duplicates_are_real,
+        unlabeled=_unlabeled(node, bundle, len(examples)),
     )
     reply = content(CertifyReply(result.certificate.to_json()), key=REPLY)
     measured = _test_error(bundle, model, node, result)
@@ -107,6 +112,16 @@ def _kept(node: Node) -> Path:
 def _support(node: Node) -> Examples:
     size = node.settings.certificate.support_size
     return node.scenario.support_examples(node.client, size)
+
+
+def _unlabeled(node: Node, bundle: Bundle, size: int) -> Examples | None:
+    """Return the node's inputs without labels, if the bundle has a use for them.
+
+    What one run's method cannot use stays unspent for another's.
+    """
+    if not takes_unlabeled(bundle, size):
+        return None
+    return node.scenario.unlabeled_inputs(node.client)
 
 
 def check_base(bundle: Bundle, node: Node) -> None:

@@ -28,7 +28,7 @@ _KEYS = (
     *("client-id", "role", "data-path", "input-column", "label-column"),
     *("output", "key-path", "state-path", "base-model", "adapter-path"),
     *("privacy-epsilon", "privacy-delta", "privacy-clip", "privacy-budget"),
-    *("duplicates-are-real", "labels-path", "device"),
+    *("duplicates-are-real", "labels-path", "unlabeled-path", "device"),
 )
 # Alike enough to be meant: a letter too many, or an underscore for a dash.
 _ALIKE = 0.85
@@ -124,6 +124,11 @@ def own_data(config: NodeConfig, task: Scenario) -> tuple[str, str, NodeData]:
             f"data-path = {str(config['data-path'])!r} in the node's configuration is no file "
             "on this machine"
         )
+    if role == UPSTREAM and config.get("unlabeled-path"):
+        raise SettingsError(
+            "unlabeled-path in the configuration of a node with the role 'upstream': inputs "
+            "without labels have a part in a new client's adapter alone; remove it, or the role"
+        )
     data = NodeData(
         task,
         client=client,
@@ -132,6 +137,7 @@ def own_data(config: NodeConfig, task: Scenario) -> tuple[str, str, NodeData]:
         input_column=str(config.get("input-column", "input")),
         label_column=str(config.get("label-column", "label")),
         labels_path=path_of(config, "labels-path"),
+        unlabeled_path=path_of(config, "unlabeled-path"),
     )
     return client, role, data
 

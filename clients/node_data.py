@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-from fedcert.data import read_examples
+from fedcert.data import read_examples, read_unlabeled
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.errors import DataError, SettingsError
@@ -36,6 +36,8 @@ class NodeData(Scenario):
     labels_path : Path, optional
         The node's own labels (`fedcert.label_set.read_labels`), where the task leaves
         them to clients.
+    unlabeled_path : Path, optional
+        What `fedcert.data.read_unlabeled` reads: inputs of a new client without labels.
     """
 
     name = "node"
@@ -51,10 +53,11 @@ class NodeData(Scenario):
         input_column: str,
         label_column: str,
         labels_path: Path | None = None,
+        unlabeled_path: Path | None = None,
     ) -> None:
         self._task, self._client, self._role = task, client, role
         self._path, self._columns = path, (input_column, label_column)
-        self._labels_path = labels_path
+        self._labels_path, self._unlabeled_path = labels_path, unlabeled_path
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -110,6 +113,27 @@ class NodeData(Scenario):
         del size
         return self._of(client, NEW)
 
+    def unlabeled_inputs(self, client: str) -> Examples | None:
+        """Return what the node's file of inputs without labels holds, if it names one."""
+        path = self._unlabeled_path
+        if path is None or client != self._client:
+            return None
+        try:
+            return read_unlabeled(
+                path,
+                spec=self.inputs,
+                input_column=self._columns[0],
+                label_column=self._columns[1],
+                warn=_warn,
+            )
+        except Exception as error:
+            # The reason may quote a value.
+            print(f"unlabeled-path: {error}", file=sys.stderr, flush=True)
+            raise DataError(
+                "the file that the node's unlabeled-path names does not hold inputs of this "
+                "task; the node's own log says why"
+            ) from None
+
     def test_examples(self, client: str) -> None:
         """Return None: in a deployment nobody has labels to spare."""
 
@@ -131,8 +155,7 @@ class NodeData(Scenario):
                 labels=labels,
                 input_column=self._columns[0],
                 label_column=self._columns[1],
-                # On the node alone: what is odd about its file is its own business.
-                warn=lambda text: print(f"WARNING: {text}", file=sys.stderr, flush=True),
+                warn=_warn,
             )
         except Exception as error:
             # The reason may quote a label or a value, which the server must not see.
@@ -141,3 +164,8 @@ class NodeData(Scenario):
                 "the file that the node's data-path names does not hold examples of this "
                 "task; the node's own log says why"
             ) from None
+
+
+def _warn(text: str) -> None:
+    """Print on the node alone: what is odd about its files is its own business."""
+    print(f"WARNING: {text}", file=sys.stderr, flush=True)

@@ -110,6 +110,16 @@ class Scenario(ABC):
     def test_examples(self, client: str) -> Examples | None:
         """Return examples for measuring the true error, or None where there are none."""
 
+    def unlabeled_inputs(self, client: str) -> Examples | None:
+        """Return inputs of a new client that nobody labeled, or None where there are none.
+
+        A method that reads inputs reads them beside the choosing ones. They come from the
+        same distribution, and none of them is an observation of the support set; their labels
+        are not looked at.
+        """
+        del client
+        return None
+
     def reference_examples(self) -> Examples | None:
         """Return a public sample of what all clients meet, that nothing else may use.
 

@@ -327,3 +327,31 @@ def test_a_node_has_labels_of_its_own(config: dict[str, Any], tmp_path: Path) ->
         _node(settings, config).scenario.labels_of("hospital-3")
     with pytest.raises(SettingsError, match="leave out labels"):
         load_scenario("own-data", {"label_template": "{label}", "labels": "a,b"})
+
+
+def test_a_node_has_inputs_without_labels(
+    settings: RunSettings,
+    config: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "inputs.csv"
+    file.write_text("a,b,c,d\n0,0,.5,1\n.1,.1,.1,.1\nnan,0,0,0\n")
+    config |= {"role": "new", "unlabeled-path": str(file)}
+    found = _node(settings, config).scenario.unlabeled_inputs("hospital-3")
+    assert found is not None
+    assert found.readable.tolist() == [True, True, False]
+    assert found.always_wrong == 3  # whatever a rule for examples would make of them
+    assert "1 of the 3 inputs without labels cannot be read" in capsys.readouterr().err
+    assert _node(settings, config).scenario.unlabeled_inputs("hospital-4") is None
+    file.write_text("a,b,c,d\nsecret,0,0,0\n")
+    with pytest.raises(DataError, match="unlabeled-path names does not hold inputs") as told:
+        _node(settings, config).scenario.unlabeled_inputs("hospital-3")
+    assert "secret" not in str(told.value)
+    assert "secret" in capsys.readouterr().err
+    with pytest.raises(SettingsError, match="not an absolute path"):
+        _node(settings, config | {"unlabeled-path": "inputs.csv"})
+    with pytest.raises(SettingsError, match="new client's adapter alone"):
+        _node(settings, config | {"role": "upstream"})
+    del config["unlabeled-path"]
+    assert _node(settings, config).scenario.unlabeled_inputs("hospital-3") is None
