@@ -1,11 +1,13 @@
-"""``make bench-certificates``: every recipe at every n, beside the limit; and coverage."""
+"""``make bench-certificates``: every recipe at every n beside the limit, coverage, mutants."""
 
 from __future__ import annotations
 
+import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,11 +32,11 @@ from fedcert.randomness import derive_seed, small_seed
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.search import BatchedScorer
 from fedcert.search.session import SupportSession
+from fedcert.simulations.benchmarks import mutants
 from fedcert.simulations.benchmarks.certificates_page import certificates_page
-from fedcert.simulations.benchmarks.coverage import coverage
+from fedcert.simulations.benchmarks.coverage import EPISODES, coverage
 from fedcert.simulations.benchmarks.federations import Federation, remembered
-from fedcert.simulations.benchmarks.options import without_options
-from fedcert.simulations.benchmarks.publishing import publish, say
+from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.strategies.measuring import inputs_digest
 
@@ -101,8 +103,32 @@ class Row:
     risk: float
 
 
-def main() -> None:
-    """Measure and render."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the asked parts, keep the others of the last record, and render the page."""
+    options = _options(arguments)
+    part = set(options.part) < set(_PARTS)
+    record = kept_record("certificates") if part and options.output is None else {}
+    record |= {
+        "command": "make bench-certificates",
+        "machine": describe_machine(),
+        "versions": versions(),
+    }
+    for name in options.part:
+        record |= _PARTS[name](options)
+    page = {"certificates.md": certificates_page(record)}
+    publish("certificates", record, page, folder=options.output)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench-certificates", description=__doc__)
+    parser.add_argument("--part", nargs="*", choices=list(_PARTS), default=list(_PARTS))
+    parser.add_argument("--episodes", type=int, default=EPISODES)
+    parser.add_argument("--output", type=Path, help="a folder for a part of it")
+    return parser.parse_args(arguments)
+
+
+def _measured(_options: argparse.Namespace) -> dict[str, Any]:
+    """Return what clients are certified by each recipe."""
     missing, table = {}, []
     for case in CASES:
         try:
@@ -110,18 +136,22 @@ def main() -> None:
         except SettingsError as error:  # data or base model are not on this machine
             missing[case.scenario] = str(error)
             say(f"left out: {error}")
-    record = {
-        "command": "make bench-certificates",
+    return {
         "seeds": {case.scenario: list(case.seeds) for case in CASES},
         "candidates": CANDIDATES,
         "delta": DELTA,
-        "machine": describe_machine(),
-        "versions": versions(),
         "missing": missing,
         "table": table,
-        "coverage": list(coverage()),
     }
-    publish("certificates", record, {"certificates.md": certificates_page(record)})
+
+
+_PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "table": _measured,
+    "coverage": lambda options: {"coverage": list(coverage(options.episodes))},
+    "mutants": lambda options: {
+        "mutants": list(mutants.rows("certificates", options.episodes))
+    },
+}
 
 
 def recipes() -> dict[str, Recipe]:
@@ -335,5 +365,4 @@ class _Bench:
 
 
 if __name__ == "__main__":
-    without_options("certificates", __doc__)
     main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedcert.simulations.benchmarks.mutants_table import mutants_table
 from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
 
 __all__ = ["certificates_page"]
@@ -31,6 +32,8 @@ def certificates_page(record: dict[str, Any]) -> str:
     for scenario, rows in by_scenario(record):
         parts += _scenario(scenario, rows, seeds=record["seeds"][scenario])
     parts += _coverage(record["coverage"])
+    if record.get("mutants"):
+        parts += mutants_table(record["mutants"])
     return "\n".join(parts)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -21,6 +22,8 @@ from fedcert.certificates import (
     UnionRecipe,
     WeightedUnionRecipe,
 )
+from fedcert.certificates.attempts import FIRST_SHARE
+from fedcert.planning import menu
 from fedcert.simulations.benchmarks import conditioning, sampling
 from fedcert.simulations.benchmarks.episodes import CASES, SIZE, false_certificates
 from fedcert.simulations.benchmarks.recipes import (
@@ -30,15 +33,25 @@ from fedcert.simulations.benchmarks.recipes import (
     VoteRecipe,
 )
 
-__all__ = ["RECIPES", "coverage"]
+__all__ = ["EPISODES", "RECIPES", "coverage"]
 
 EPISODES = 10_000
 DELTA = 0.05
-_TERMS: dict[str, Any] = {"candidates": 20, "delta": DELTA}
+_TERMS: dict[str, Any] = {"candidates": 20, "delta": DELTA, "first_share": FIRST_SHARE}
+_ALONE = _TERMS | {"candidates": 1}
 
-RECIPES: tuple[Recipe, ...] = (
-    DefaultRecipe(candidates=1, delta=DELTA),
-    DefaultRecipe(candidates=1, delta=DELTA, randomized=True),
+
+def _planned() -> Iterator[Recipe]:
+    """Yield what a planner tries, with few candidates."""
+    for recipe in menu(**_TERMS, constants=10, local_head=True):
+        # Whatever makes finalists is played as the best fit of all candidates, however few of
+        # them it draws itself.
+        yield replace(recipe, candidates=20) if recipe.refines else recipe
+
+
+_BY_HAND: tuple[Recipe, ...] = (
+    DefaultRecipe(**_ALONE),
+    DefaultRecipe(**_ALONE, randomized=True),
     UnionRecipe(**_TERMS),
     WeightedUnionRecipe(**_TERMS),
     MixedUnionRecipe(**_TERMS, constants=2),
@@ -58,12 +71,32 @@ RECIPES: tuple[Recipe, ...] = (
     UnionRecipe(**_TERMS, randomized=True),
     SplitRecipe(**_TERMS, randomized=True),
     HybridRecipe(**_TERMS, beta=0.5, randomized=True),
+    MixedUnionRecipe(**_TERMS, constants=2, randomized=True),
+    PosteriorSplitRecipe(**_TERMS, finalists=3, randomized=True),
+    UnionRecipe(**_TERMS | {"candidates": 100}),
     GibbsRecipe(**_TERMS),
-    VoteRecipe(candidates=5, delta=DELTA),
-    CompressionRecipe(candidates=1, delta=DELTA, dimension=4, bits_per_coordinate=1),
+    VoteRecipe(**_TERMS | {"candidates": 5}),
+    CompressionRecipe(**_ALONE, dimension=4, bits_per_coordinate=1),
     KnownBestRecipe(**_TERMS),
 )
-"""Every kind, with few candidates: then the union over them is nearly tight."""
+
+
+def _label(recipe: Recipe) -> str:
+    shown = {
+        "choose_fraction", "finalists", "refinement", "beta", "constants", "share", "randomized"
+    }  # fmt: skip
+    arguments = {k: v for k, v in recipe.to_config().items() if k in shown}
+    # Rows from before there was another one say nothing of it.
+    arguments = {k: v for k, v in arguments.items() if v != "posterior_mean"}
+    if recipe.kind == UnionRecipe.kind and recipe.candidates != _TERMS["candidates"]:
+        arguments["candidates"] = recipe.candidates
+    listed = ", ".join(f"{name} = {value}" for name, value in arguments.items())
+    return f"{recipe.kind} ({listed})" if listed else recipe.kind
+
+
+RECIPES = tuple({_label(recipe): recipe for recipe in (*_planned(), *_BY_HAND)}.values())
+"""Every kind, and every recipe that a planner tries, with few candidates: then the union over
+them is nearly tight."""
 
 _FRACTIONS = tuple(n1 / SIZE for n1 in (1, 4, 10, 30, 36, 39))
 
@@ -95,12 +128,3 @@ def coverage(episodes: int = EPISODES, *, seed: int = 0) -> Iterator[dict[str, A
         }
     yield from sampling.rows(episodes, seed=seed, delta=DELTA, candidates=20)
     yield from conditioning.rows(episodes, seed=seed, delta=DELTA)
-
-
-def _label(recipe: Recipe) -> str:
-    shown = {"choose_fraction", "finalists", "refinement", "beta", "randomized"}
-    arguments = {k: v for k, v in recipe.to_config().items() if k in shown}
-    # Rows from before there was another one say nothing of it.
-    arguments = {k: v for k, v in arguments.items() if v != "posterior_mean"}
-    listed = ", ".join(f"{name} = {value}" for name, value in arguments.items())
-    return f"{recipe.kind} ({listed})" if listed else recipe.kind

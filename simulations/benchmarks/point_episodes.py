@@ -1,4 +1,7 @@
-"""Playing out the best of several operating points, all of which err just beyond a bound."""
+"""Playing out statements that hold all at once: of several operating points, or clients.
+
+All of them err just beyond a bound, so the lowest of their bounds is the one that is false.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from fedcert.certificates import PointsPromise, Recipe, SplitRecipe
+from fedcert.certificates import PointsPromise, Recipe, SimultaneousPromise, SplitRecipe
 from fedcert.settings.certificates import CertificateSettings
 from fedcert.simulations.benchmarks.promise_episodes import DELTA, SIZE
 
-__all__ = ["POINTS", "false_points", "points_recipe", "rows"]
+__all__ = [
+    "CLIENTS",
+    "POINTS",
+    "clients_recipe",
+    "false_together",
+    "points_recipe",
+    "rows",
+]
 
 POINTS = 4
 """Operating points in every episode, P."""
+CLIENTS = 4
+"""Clients in every episode, N."""
 
 
 def points_recipe() -> Recipe:
@@ -24,16 +36,24 @@ def points_recipe() -> Recipe:
     return SplitRecipe(candidates=1, **terms)
 
 
-def false_points(recipe: Recipe, episodes: int, *, seed: Any) -> int:
-    """Count the episodes in which the lowest of P bounds was false.
+def clients_recipe() -> Recipe:
+    """Return the recipe of one of N clients whose certificates hold together."""
+    terms = CertificateSettings(delta=DELTA, simultaneous=CLIENTS).shares()
+    return SplitRecipe(candidates=1, **terms)
 
-    Every point's error lies just beyond the bound of a count; they err independently of each
-    other, which is where a union pays most.
+
+def false_together(recipe: Recipe, count: int, episodes: int, *, seed: Any) -> int:
+    """Count the episodes in which the lowest of several bounds was false.
+
+    Every error lies just beyond the bound of a count; they err independently of each other,
+    as clients do, and where a union pays most.
 
     Parameters
     ----------
     recipe : Recipe
-        Of each of the `POINTS` points.
+        Of each of them.
+    count : int
+        How many there are.
     episodes : int
         How often.
     seed : int or tuple of int
@@ -46,12 +66,12 @@ def false_points(recipe: Recipe, episodes: int, *, seed: Any) -> int:
     """
     trials = recipe.certifying(SIZE).size
     risk = recipe.bound(0, trials) + 1e-9
-    errors = np.random.default_rng(seed).binomial(trials, risk, size=(episodes, POINTS))
+    errors = np.random.default_rng(seed).binomial(trials, risk, size=(episodes, count))
     return sum(recipe.bound(int(least), trials) < risk for least in errors.min(axis=1))
 
 
 def rows(episodes: int, *, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Play the best of `POINTS` points.
+    """Play the best of `POINTS` points, and of `CLIENTS` clients.
 
     Parameters
     ----------
@@ -65,11 +85,16 @@ def rows(episodes: int, *, seed: int = 0) -> Iterator[dict[str, Any]]:
     dict
         A row as of `promise_episodes.rows`.
     """
-    yield {
-        "promise": PointsPromise.kind,
-        "recipe": f"{SplitRecipe.kind} of 1",
-        "case": f"the best of {POINTS} points, all just beyond a bound",
-        "episodes": episodes,
-        "violations": false_points(points_recipe(), episodes, seed=seed),
-        "delta": DELTA,
-    }
+    played = (
+        (PointsPromise.kind, points_recipe(), POINTS, "points"),
+        (SimultaneousPromise.kind, clients_recipe(), CLIENTS, "clients"),
+    )
+    for kind, recipe, count, things in played:
+        yield {
+            "promise": kind,
+            "recipe": f"{SplitRecipe.kind} of 1",
+            "case": f"the best of {count} {things}, all just beyond a bound",
+            "episodes": episodes,
+            "violations": false_together(recipe, count, episodes, seed=seed),
+            "delta": DELTA,
+        }

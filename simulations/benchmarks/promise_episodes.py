@@ -26,6 +26,7 @@ from fedcert.certificates import (
     Outcome,
     Promise,
     Recipe,
+    ReferencePromise,
     SetsPromise,
     SplitRecipe,
     UnionRecipe,
@@ -131,6 +132,7 @@ _LEVELS = 200
 _LOST = binomial_upper_bound(1, _HALF, DELTA / 2) + 1e-9
 _MISSED = binomial_upper_bound(0, _HALF, DELTA) + 1e-9
 _ON = binomial_upper_bound(0, _HALF, DELTA / 2) + 1e-9
+_PUBLIC = binomial_upper_bound(2, SIZE, DELTA / 4) + 1e-9
 _WON = lower_limit(10, _HALF, DELTA / 2) - 1e-9
 
 WORLDS = (
@@ -189,6 +191,7 @@ WORLDS = (
         (0.6, 0.3, 0.1, 0.02),
         rival_wrong=(0.03, 0.3),
     ),
+    World("a public sample just beyond the bound of 4 draws", (1.0,), (1.0,), (_PUBLIC,)),
 )
 """All of them."""
 
@@ -196,7 +199,8 @@ _WORLDS_OF = {
     AbstentionPromise.kind: WORLDS[:3],
     GainPromise.kind: WORLDS[3:6],
     SetsPromise.kind: (WORLDS[2], WORLDS[5], WORLDS[6]),
-    ExitPromise.kind: WORLDS[7:],
+    ExitPromise.kind: WORLDS[7:10],
+    ReferencePromise.kind: (WORLDS[2], WORLDS[10]),
 }
 """Where each promise is played: where what it is about varies, or lies beyond a bound."""
 
@@ -233,6 +237,19 @@ class PlayedEvidence(Evidence):
         return self._rival
 
 
+class PlayedReference(PlayedEvidence):
+    """The same where a public sample is what the candidate answers."""
+
+    def __init__(self, own: Answers, rival: Answers, certify: npt.NDArray[np.bool_]) -> None:
+        super().__init__(own, rival, certify)
+        self._sample = own
+
+    @property
+    def reference(self) -> Answers:
+        """The candidate's answers on the public sample."""
+        return self._sample
+
+
 class PlayedPolicy(PlayedEvidence):
     """The same where the candidate answers first, and the rival is what it goes on to."""
 
@@ -251,6 +268,9 @@ class PlayedPolicy(PlayedEvidence):
         return self._first
 
 
+_SEEN = {ExitPromise.kind: PlayedPolicy, ReferencePromise.kind: PlayedReference}
+
+
 def _only(answers: Answers, rows: npt.NDArray[np.bool_]) -> Answers:
     return Answers(answers.logits[rows], answers.labels[rows])
 
@@ -265,7 +285,8 @@ def false_promises(
     recipe : Recipe
         Of `SplitRecipe` or `UnionRecipe`; it chooses the candidate with the fewest errors.
     promise : Promise
-        One of its promises.
+        One of its promises. What is public may have been looked at before: then the sample
+        chooses.
     world : World
         Where it is played; all candidates are alike.
     episodes : int
@@ -282,13 +303,14 @@ def false_promises(
     choosing, span = recipe.choosing(SIZE), recipe.certifying(SIZE)
     certify = np.zeros(SIZE, dtype=np.bool_)
     certify[span.as_slice()] = True
+    looked = slice(None) if promise.public else choosing.as_slice()
+    seen = _SEEN.get(promise.kind, PlayedEvidence)
     false = 0
     for _ in range(episodes):
         drawn = [world.drawn(rng) for _ in range(recipe.candidates)]
-        errors = [int((own.leads[choosing.as_slice()] <= 0).sum()) for own, _ in drawn]
+        errors = [int((own.leads[looked] <= 0).sum()) for own, _ in drawn]
         index = int(np.argmin(errors))
         ground = recipe.ground(promise, Choice(index=index), SIZE)
-        seen = PlayedPolicy if promise.kind == ExitPromise.kind else PlayedEvidence
         outcome = promise.fulfil(seen(*drawn[index], certify), ground)
         false += is_false(promise, outcome, world)
     return false
@@ -321,6 +343,8 @@ def is_false(promise: Promise[Any], outcome: Outcome, world: World) -> bool:
     if outcome.kind == GainPromise.kind:
         won, lost = world.won_and_lost
         return bool(said.at_least > won - lost)
+    if outcome.kind == ReferencePromise.kind:
+        return bool(said.at_most < world.answered(0.0)[1])
     if outcome.kind == ExitPromise.kind:
         error, goes_on = world.policy(said.threshold)
         return bool(said.wrong_at_most < error or said.goes_on_at_most < goes_on)
@@ -335,6 +359,7 @@ def cases() -> Iterator[tuple[Recipe, Promise[Any], World]]:
         SetsPromise(share=1.0, size=3),
         ExitPromise(share=1.0, early="early"),
         ExitPromise(share=1.0, early="early", threshold=1.5),
+        ReferencePromise(share=1.0),
     )
     for promise in promises:
         terms: dict[str, Any] = {"delta": DELTA, "promises": (promise,)}

@@ -15,7 +15,13 @@ from typing import Any
 
 from fedcert.errors import FedcertError, SettingsError
 from fedcert.runs.machine import describe_machine, versions
-from fedcert.simulations.benchmarks import point_episodes, promise_episodes, promises_kept
+from fedcert.simulations.benchmarks import (
+    living_episodes,
+    mutants,
+    point_episodes,
+    promise_episodes,
+    promises_kept,
+)
 from fedcert.simulations.benchmarks.promises_page import promises_page
 from fedcert.simulations.benchmarks.publishing import kept_record, publish
 from fedcert.threads import torch_threads
@@ -51,11 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _played(options: argparse.Namespace) -> Any:
     found = []
-    plays = promise_episodes.rows(options.episodes), point_episodes.rows(options.episodes)
-    for row in chain(*plays):
+    plays = (promise_episodes, point_episodes, living_episodes)
+    for row in chain.from_iterable(play.rows(options.episodes) for play in plays):
         found.append(row)
         _say(".")
     yield {"validity": found}
+
+
+def _broken(options: argparse.Namespace) -> Any:
+    found = []
+    for row in mutants.rows("promises", options.episodes):
+        found.append(row)
+        _say(".")
+    yield {"mutants": found}
 
 
 def _kept(options: argparse.Namespace) -> Any:
@@ -81,12 +95,12 @@ def _kept(options: argparse.Namespace) -> Any:
         yield {"kept": [*kept, *measured], "missing": missing}
 
 
-_PARTS = {"kept": _kept, "validity": _played}
+_PARTS = {"kept": _kept, "validity": _played, "mutants": _broken}
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", nargs="*", choices=sorted(_PARTS), default=list(_PARTS))
+    parser.add_argument("--part", nargs="*", choices=list(_PARTS), default=list(_PARTS))
     parser.add_argument("--case", default="", help="one scenario alone")
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--episodes", type=int, default=EPISODES)

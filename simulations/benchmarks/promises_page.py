@@ -11,6 +11,7 @@ import numpy as np
 
 from fedcert.certificates import binomial_upper_bound
 from fedcert.simulations.benchmarks.episodes import excess
+from fedcert.simulations.benchmarks.mutants_table import mutants_table
 
 __all__ = ["promises_page"]
 
@@ -45,6 +46,8 @@ def promises_page(record: Mapping[str, Any]) -> str:
         parts.append(_sets(record["kept"]))
     if record.get("validity"):
         parts.append(_validity(record["validity"]))
+    if record.get("mutants"):
+        parts += mutants_table(record["mutants"])
     return "\n".join(parts)
 
 
