@@ -215,7 +215,8 @@ class RunSettings(Section):
         """
         certificate = self.certificate
         terms = {"candidates": certificate.candidates, **self._terms()}
-        kind = "union" if self.planned else certificate.recipe
+        # Also where a method brings its own recipe, and the scenario recommends to plan one.
+        kind = "union" if certificate.recipe == PLANNED else certificate.recipe
         few = {"candidates": 1} if kind == DefaultRecipe.kind else {}
         small = Recipe.from_config({"kind": kind, **terms, **few})
         split = Recipe.from_config({"kind": "split", **terms})

@@ -361,3 +361,11 @@ def test_all_points_of_all_clients_together_have_no_more_than_delta(
     parts = len(points) * max(1, simultaneous)
     assert 0.05 * (1 - 1e-6) < parts * recipe.total_delta <= 0.05 * (1 + 1e-12)
     assert points_of(recipe.promises).points == points
+
+
+@pytest.mark.parametrize("scenario", ["table", "named-intents"])
+@pytest.mark.parametrize("method", ["prior", "fedavg", "fedp2eft"])
+def test_a_recommended_plan_goes_with_every_method(scenario: str, method: str) -> None:
+    settings = RunSettings.from_mapping({"scenario": {"name": scenario}, "method": method})
+    assert settings.certificate.recipe == "planned"
+    assert settings.planned == (method == "prior")
