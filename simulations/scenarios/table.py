@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.canonical import digest_tensors
 from fedcert.data.cells import check_texts, missing_cells, stack_numbers, words
-from fedcert.data.examples import Examples
+from fedcert.data.examples import ALWAYS_WRONG, Examples
 from fedcert.data.inputs import CHANNELS, LAYOUTS, ImageInputs, InputSpec
 from fedcert.data.labels import alike_labels, class_names, label_words
 from fedcert.data.tables import Columns, read_columns
@@ -22,6 +21,7 @@ from fedcert.models import with_task_head
 from fedcert.simulations.natural import NaturalScenario, Rows, Split, client_id, text_items
 from fedcert.simulations.partitions import Partition
 from fedcert.simulations.sources import BaseOptions, ImageOptions, TextBase, states_pooling
+from fedcert.simulations.table_rows import KeptRows, image_items, kept_rows
 
 __all__ = ["Labels", "Source", "Table"]
 
@@ -48,6 +48,9 @@ class Source:
     held_out : str (default: "")
         ``column=value``: clients with such a row are the new ones. By default the seed
         draws them.
+    unlabeled : bool (default: False)
+        Whether rows without a label are inputs without labels of their client, unless another
+        row says which label their item has. By default they are left out.
     """
 
     source: str = ""
@@ -57,11 +60,16 @@ class Source:
     client: str = "client"
     item: str = ""
     held_out: str = ""
+    unlabeled: bool = False
 
     def __post_init__(self) -> None:
         if self.held_out and not all(self.held_out.partition("=")):
             raise SettingsError(
                 f"table: held_out must be of the form column=value, not {self.held_out!r}"
+            )
+        if not isinstance(self.unlabeled, bool):
+            raise SettingsError(
+                f"table: unlabeled must be true or false, not {self.unlabeled!r}"
             )
 
     @property
@@ -151,6 +159,11 @@ class Table(NaturalScenario):
                 "table: held_out names clients, and a partition makes its own; "
                 "leave one of them out"
             )
+        if partition.partition and source.unlabeled:
+            raise SettingsError(
+                "table: a partition deals out labels, so a row without one is nobody's; leave "
+                "out partition or unlabeled"
+            )
         if images.layout not in {"", *LAYOUTS}:
             raise SettingsError(
                 f"table: there is no layout {images.layout!r}; choose {' or '.join(LAYOUTS)}"
@@ -203,6 +216,40 @@ class Table(NaturalScenario):
         index = [own.index(self._all_labels[label]) for label in examples.labels]
         return Examples(examples.inputs, np.array(index, dtype=np.int64))
 
+    def unlabeled_inputs(self, client: str) -> Examples | None:
+        """Return the inputs of a client's rows that have no label, if they are wanted."""
+        rows = self._unlabeled_rows.get(client)
+        if rows is None or client not in self.new_clients:
+            return None
+        with rows.located():
+            raw = self._inputs_of(rows)
+            return self.inputs.examples(raw, np.full(len(raw), ALWAYS_WRONG))
+
+    @cached_property
+    def _unlabeled_rows(self) -> dict[str, Columns]:
+        """Return the rows without a label by client; none is of an item that has one."""
+        rows, known = self._kept.unlabeled, set(self._rows.items)
+        if not len(rows.numbers):
+            return {}
+        with rows.located():
+            items = self._items_of(rows, self._inputs_of(rows))
+            clients = words(rows[self._source.client])
+        found: dict[str, list[int]] = {}
+        for row, (client, item) in enumerate(zip(clients, items, strict=True)):
+            if item not in known:
+                found.setdefault(client_id(client), []).append(row)
+        return {client: rows.take(np.array(places)) for client, places in found.items()}
+
+    def _inputs_of(self, rows: Columns) -> npt.NDArray[Any]:
+        inputs = rows[self._source.input]
+        return inputs if self._has_texts else stack_numbers(inputs)
+
+    def _items_of(self, rows: Columns, inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return what rows are examples of."""
+        if self._source.item:
+            return words(rows[self._source.item])
+        return text_items(inputs) if self._has_texts else image_items(inputs)
+
     @cached_property
     def _all_labels(self) -> tuple[str, ...]:
         try:
@@ -231,8 +278,8 @@ class Table(NaturalScenario):
                 )
             )
         remarks = [] if self._has_texts else self._image_remarks()
-        found = [*self._incomplete[1], *alike, *(f"table: {remark}" for remark in remarks)]
-        return (*found, *super().notes)
+        found = [*(f"table: {note}" for note in self._kept.notes), *alike]
+        return (*found, *(f"table: {remark}" for remark in remarks), *super().notes)
 
     @property
     def inputs(self) -> InputSpec:
@@ -305,36 +352,17 @@ class Table(NaturalScenario):
     @cached_property
     def _columns(self) -> Columns:
         """The rows that lack nothing."""
-        return self._incomplete[0]
+        return self._kept.complete
 
     @cached_property
-    def _incomplete(self) -> tuple[Columns, list[str]]:
-        """Return the rows that lack nothing, and say which ones do and are left out."""
+    def _kept(self) -> KeptRows:
         source = self._source
         client = "" if self._partition.partition else source.client
         needed = [n for n in (source.input, source.label, client, source.item) if n]
         wanted = [*needed, *filter(None, [source.held_cell[0]])]
         table = read_columns(source.source, wanted, split=source.split)
-        complete, notes = np.ones(len(table.numbers), dtype=np.bool_), []
-        for name in dict.fromkeys(needed):
-            missing = missing_cells(table[name])
-            complete &= ~missing
-            if not missing.any():
-                continue
-            empty = (
-                f"the column {name!r} is empty in {missing.sum()} of {len(missing)} rows "
-                f"({table.where(int(np.argmax(missing)))}, for instance)"
-            )
-            if 2 * missing.sum() > len(missing):
-                raise DataError(
-                    f"{self._source.source}: {empty}; name another column, or fill it in"
-                )
-            notes.append(f"table: {empty}; they are left out")
-        if not complete.any():
-            raise DataError(
-                f"{self._source.source}: every row lacks one of {', '.join(needed)}"
-            )
-        return table.take(complete), notes
+        optional = source.label if source.unlabeled else ""
+        return kept_rows(table, needed, source=source.source, optional=optional)
 
     @cached_property
     def _label_words(self) -> npt.NDArray[Any]:
@@ -350,10 +378,7 @@ class Table(NaturalScenario):
         with columns.located():
             if self._has_texts:
                 check_texts(inputs)
-            if self._source.item:
-                items = words(columns[self._source.item])
-            else:
-                items = text_items(inputs) if self._has_texts else _image_items(inputs)
+            items = self._items_of(columns, inputs)
             clients = (
                 self._partition.deal(
                     items, labels, smallest=self._split.smallest, seed=self._split.seed
@@ -381,9 +406,3 @@ class Table(NaturalScenario):
 
     def _is_new(self, client: str) -> bool | None:
         return client in self._held_out if self._source.held_out else None
-
-
-def _image_items(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    items = np.empty(len(images), dtype=object)
-    items[:] = [digest_tensors({"image": image}) for image in images]
-    return items

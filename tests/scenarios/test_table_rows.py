@@ -70,6 +70,91 @@ def test_a_column_that_is_mostly_empty_is_refused(column: str, tmp_path: Path) -
         _ = _scenario(tmp_path, rows).new_clients
 
 
+def _partly_labeled() -> list[Row]:
+    """Return rows of which two in three have no label; one of these repeats a labeled text."""
+    rows = [row | ({"label": None} if i % 12 >= 4 else {}) for i, row in enumerate(_mixed(240))]
+    rows[4] |= {"input": "T  0"}
+    return rows
+
+
+def test_rows_without_a_label_are_their_clients_inputs(tmp_path: Path) -> None:
+    scenario = _scenario(tmp_path, _partly_labeled(), unlabeled=True, held_out="client=c0")
+    assert scenario.new_clients == ("c0",)
+    found = scenario.unlabeled_inputs("c0")
+    assert found is not None
+    # But for the one whose text has a label elsewhere.
+    wanted = [f"t {i}" for i in range(0, 240, 4) if i % 12 >= 4 and i != 4]
+    assert list(found.inputs) == wanted
+    assert found.always_wrong == len(found)
+    labeled = scenario.support_examples("c0", 4), scenario.test_examples("c0")
+    assert not {text for part in labeled if part for text in part.inputs} & set(wanted)
+    assert scenario.unlabeled_inputs("c1") is None  # an upstream client
+    assert scenario.notes[0] == (
+        "table: the column 'label' is empty in 160 of 240 rows (line 5, for instance); they "
+        "give inputs without labels"
+    )
+
+
+def test_rows_without_a_label_are_left_out_unless_they_are_wanted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'label' is empty in 160 of 240 rows"):
+        _ = _scenario(tmp_path, _partly_labeled()).new_clients
+    few = [row | ({"label": None} if i < 8 else {}) for i, row in enumerate(_mixed())]
+    assert _scenario(tmp_path, few, held_out="client=c0").unlabeled_inputs("c0") is None
+    all_labeled = _scenario(tmp_path, _mixed(), held_out="client=c0", unlabeled=True)
+    assert all_labeled.unlabeled_inputs("c0") is None
+    with pytest.raises(SettingsError, match="a row without one is nobody's"):
+        _scenario(tmp_path, few, unlabeled=True, partition="dirichlet")
+    with pytest.raises(SettingsError, match="unlabeled must be true or false, not 'yes'"):
+        _scenario(tmp_path, few, unlabeled="yes")
+
+
+def test_a_run_reads_them_and_its_certificates_name_them(tmp_path: Path) -> None:
+    from fedcert.bundles import Bundle
+    from fedcert.certificates import Certificate
+    from fedcert.settings import RunSettings
+    from fedcert.simulations.simulating import simulate
+    from fedcert.verification import verify
+
+    rows = [
+        {"input": f"{('bad', 'good')[i // 12 % 2]}{i % 11} {i}", "client": f"c{i % 12}"}
+        | {"label": None if i >= 240 else ("bad", "good")[i // 12 % 2]}
+        for i in range(360)
+    ]
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    base = str(save_tiny_backbone(tmp_path / "base", "bert"))
+    options = {"source": str(path), "base": base, "max_length": 8, "smallest": 9, "new": 1}
+    options |= {"smallest_new": 9, "unlabeled": True, "support_share": 0.8}
+    settings = RunSettings.from_mapping(
+        {
+            "method": "fedp2eft",
+            "scenario": {"name": "table", "options": options},
+            "adapter": {"rank": 2},
+            "averaging": {"rounds": 1, "steps": 2, "options": {"net_rounds": 1}},
+            "personal": {"steps": 2},
+            "certificate": {"support_size": 12},
+            "evaluation": {"baselines": False},
+        }
+    )
+    run = simulate(settings, output=tmp_path / "run", runner="inprocess").output
+    scenario = load_scenario("table", options)
+    [client] = scenario.new_clients
+    certificate = Certificate.read(run / "clients" / client / "certificate.json")
+    assert certificate.unlabeled is not None
+    assert certificate.unlabeled.count == 10
+    bundle = Bundle.load(run / "bundle")
+    report = verify(
+        certificate,
+        bundle=bundle,
+        base=bundle.load_base(str(run / "base-model")),
+        adapter=run / "clients" / client / "adapter",
+        data=scenario.support_examples(client, 12),
+        unlabeled=scenario.unlabeled_inputs(client),
+    )
+    assert report.passed, report.reasons
+    assert "choice" in {check.name for check in report.checks}
+
+
 def test_every_row_lacks_something(tmp_path: Path) -> None:
     rows = [
         row | ({"label": ""} if i % 2 else {"client": ""}) for i, row in enumerate(_mixed())
