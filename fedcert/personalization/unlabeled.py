@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fedcert.bundles import Bundle
 from fedcert.certificates import Unlabeled
 from fedcert.data.examples import Examples
@@ -69,7 +71,7 @@ def check_unlabeled(
     BundleError
         If the bundle has no use for them.
     DataError
-        If none of them can be read.
+        If none of them can be read, or they have another form than the examples.
     RefusalError
         If an input is in the support set as well, and that was not stated, or cannot be.
     """
@@ -80,8 +82,7 @@ def check_unlabeled(
             "the bundle has no use for inputs without labels: no method that reads inputs made "
             "it (fedcert methods); leave them out, and keep them for labeling"
         )
-    if not unlabeled.readable.any():
-        raise DataError("none of the inputs without labels can be read")
+    _check_form(examples, unlabeled)
     uses = _uses(examples, unlabeled)
     count = sum(use is not None for use in uses)
     if mostly_one_use(uses, examples):
@@ -99,6 +100,21 @@ def check_unlabeled(
             "inputs were just drawn again, keep them all and state it with --repeats-are-new"
         )
     return count
+
+
+def _check_form(examples: Examples, unlabeled: Examples) -> None:
+    """Refuse what no reader of files gives: before anything is spent."""
+    inputs = unlabeled.inputs[unlabeled.readable]
+    if not len(inputs):
+        raise DataError("none of the inputs without labels can be read, or there is none")
+    found, wanted = (part.shape[1:] for part in (inputs, examples.inputs))
+    if found != wanted or (inputs.dtype.kind == "O") != (examples.inputs.dtype.kind == "O"):
+        raise DataError(
+            f"the inputs without labels have the shape {found} ({inputs.dtype}), and those of "
+            f"the examples {wanted} ({examples.inputs.dtype}): both are inputs of one task"
+        )
+    if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+        raise DataError("an input without label holds NaN or an infinity; leave it out")
 
 
 def _uses(examples: Examples, unlabeled: Examples) -> list[tuple[str, str] | None]:

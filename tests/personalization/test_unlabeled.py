@@ -299,6 +299,24 @@ def test_inputs_that_cannot_be_read_say_nothing(client: Client) -> None:
         client.commit(none)
 
 
+def test_what_no_file_would_give_is_refused_before_anything_is_spent(client: Client) -> None:
+    inputs = client.unlabeled.inputs
+    broken = inputs.copy()
+    broken[3, 0, 0, 0] = np.nan
+    for wrong, said in (
+        (inputs[:0], "or there is none"),
+        (inputs[:, :, :4], r"the shape \(1, 4, 8\)"),
+        (np.array(["a text"] * 3, dtype=object), "both are inputs of one task"),
+        (broken, "holds NaN or an infinity"),
+    ):
+        given = Examples(wrong, np.full(len(wrong), -1))
+        with pytest.raises(DataError, match=said):
+            client.commit(given)
+        with pytest.raises(DataError, match=said):
+            client.personalize(None, given)
+    client.personalize(None, None)  # nothing is spent
+
+
 def test_what_names_them_is_read_strictly(client: Client) -> None:
     commitment = client.commit(client.unlabeled)
     opening = client.options["state"].opening(commitment.root)
