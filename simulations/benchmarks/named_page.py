@@ -61,7 +61,8 @@ def _intro(record: dict[str, Any]) -> list[str]:
         "whose intents and texts are partly those of the measured ones, and one earlier "
         "variant had been seen on the measured seeds**: other data have to confirm what it "
         "gains. Planning clients share intents with those that train, which new clients do "
-        "not, so that plans promise somewhat much.",
+        "not, so that plans promise somewhat much. The base model is as it was published; "
+        "[warm-start.md](warm-start.md) shows what federated rounds on it add.",
         "",
         "* *certificate*: mean bound over clients and seeds, ± its standard error over "
         "clients; *below chance*: share of clients whose bound beats 1 - 1/K of their own K "
