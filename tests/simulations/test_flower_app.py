@@ -256,6 +256,42 @@ def test_flwr_run_ends_in_certificates_by_every_method(
 
 
 @pytest.mark.slow
+def test_flwr_run_warms_the_base_model_up_as_a_simulation_does(
+    flower: Flower, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {
+        "warm_start__rounds": 2,
+        "warm_start__clients_per_round": 5,
+        "warm_start__steps": 2,
+        "warm_start__personal_steps": 2,
+        "warm_start__rank": 2,
+        "warm_start__weights": "equal",
+        "warm_start__epsilon": 8.0,
+    }
+    output = tmp_path / "run"
+    run = flower.run(
+        output=str(output),
+        scenario__name=SCENARIO,
+        scenario__options__upstream=UPSTREAM,
+        scenario__options__new=2,
+        adapter__rank=2,
+        training__steps=10,
+        prior__kind="gaussian",
+        certificate__candidates=50,
+        certificate__support_size=32,
+        server__min_pool=10,
+        **changes,
+    )
+    assert run["status"] == "finished:completed"
+    here = simulate(tiny_settings(**changes), output=tmp_path / "here", runner="inprocess")
+    results = json.loads((output / "results.json").read_text())
+    assert results["failures"] == []
+    assert results["warm_start"]["after"] == here.results["warm_start"]["after"]
+    assert results["warm_start"]["privacy"] == here.results["warm_start"]["privacy"]
+    assert Bundle.load(output / "bundle").digest == here.results["digests"]["bundle"]
+
+
+@pytest.mark.slow
 def test_flwr_run_without_an_output_fails_and_says_why(flower: Flower) -> None:
     run = flower.run(scenario__name=SCENARIO)
     assert run["status"] == "finished:failed"

@@ -120,6 +120,26 @@ def test_working_directory_and_log_are_as_before(comparison: Comparison) -> None
     assert comparison.after == comparison.before
 
 
+@pytest.mark.slow
+def test_a_warm_start_makes_the_same_base_model_and_certificates(tmp_path: Path) -> None:
+    settings = tiny_settings(
+        warm_start__rounds=2,
+        warm_start__clients_per_round=5,
+        warm_start__steps=2,
+        warm_start__personal_steps=2,
+        warm_start__rank=2,
+    )
+    ray, here = (
+        simulate(settings, output=tmp_path / runner, runner=runner).results
+        for runner in ("ray", "inprocess")
+    )
+    assert ray["failures"] == here["failures"] == []
+    assert ray["warm_start"]["before"] != ray["warm_start"]["after"]
+    assert ray["warm_start"]["after"] == ray["digests"]["base model"]
+    assert ray["warm_start"]["after"] == here["warm_start"]["after"]
+    assert ray["digests"] == here["digests"]
+
+
 def test_without_ray_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r"pip install 'fedcert\[simulation\]'.*inprocess"):
