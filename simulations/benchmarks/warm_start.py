@@ -90,7 +90,7 @@ def _growing(
     unfinished: list[dict[str, Any]] = []
     for seed in seeds:
         for cell in cells:
-            for method in methods:
+            for method in [each for each in methods if each in cell.methods]:
                 say(f"{cell.name}, seed {seed}, {method}: ", end="")
                 try:
                     table += _rows(WarmSite(cell, seed, method))
@@ -123,6 +123,7 @@ def _record(
                 "scenario": cell.name, "new": cell.new, "fitted": cell.fitted,
                 "planners": cell.planners, "candidates": cell.candidates,
                 "kinds": list(cell.kinds), "warm_start": dict(cell.warm),
+                "trunk": cell.trunk or cell.fitted, "methods": list(cell.methods),
             }
             for cell in cells
         ],
@@ -168,7 +169,7 @@ def _rows(site: WarmSite) -> list[dict[str, Any]]:
                 "loss_first": warm[0]["loss"] if warm else None,
                 "loss_last": warm[-1]["loss"] if warm else None,
                 "bytes_up": sum(row["bytes_up"] for row in warm),
-                "epsilon": None,
+                "epsilon": site.warm.epsilon or None,
             }
         )
     return rows

@@ -15,7 +15,11 @@ _NAMES = {
     "standard": "standard: the head alone is personal",
     "meta": "meta: a whole adapter is personal",
     "central": "central: standard, client after client, no average",
+    "private": "private: meta, with noise for epsilon = 8",
 }
+# What records said nothing of measured these.
+_FIRST = ("none", "standard", "meta", "central")
+_MOST_LOST = 0.1  # of what a warm start gains, to privacy
 # By scenario and n: what the mean certificate was to be, as a share of that without.
 _GOALS = {("named-intents, mixed", 16): 0.9}
 
@@ -53,6 +57,15 @@ def _intro() -> list[str]:
         "* *loss*: of upstream clients after their personal steps, in the first round and in "
         "the last, in nats; on examples that train.",
         "* *uploaded*: by all clients in all rounds, float32.",
+        "* *private*: central differential privacy over all rounds, for replacing all examples "
+        "of one client ([privacy.md](privacy.md#a-private-warm-start)).",
+        "",
+        "There is no row for an averaged head on a base model that stays as it was. In these "
+        "scenarios labels are the clients' own: names of their own, or whatever each of them "
+        'calls "mine". No two clients mean the same by a row of a head, so there is none to '
+        "share. The trained head of an adapter also takes the place of the base model's, so "
+        "averaging that one would change nothing after it. [methods.md](methods.md) measures "
+        "averages of whole adapters.",
         "",
     ]
 
@@ -63,9 +76,16 @@ def _about(record: dict[str, Any], scenario: str, rows: list[Row]) -> list[str]:
     warm = ", ".join(f"{key} = {value}" for key, value in cell["warm_start"].items())
     kinds = f"; the plan chooses among {' and '.join(cell['kinds'])}" if cell["kinds"] else ""
     return [
-        f"{cell['fitted']} upstream clients, {cell['planners']} that plan, {cell['new']} new "
+        f"{_upstream(cell)}, {cell['planners']} that plan, {cell['new']} new "
         f"ones; seeds {seeds}; {warm}{kinds}."
     ]
+
+
+def _upstream(cell: dict[str, Any]) -> str:
+    fitted, trunk = cell["fitted"], cell.get("trunk", cell["fitted"])
+    if trunk == fitted:
+        return f"{fitted} upstream clients"
+    return f"{trunk} upstream clients, of which {fitted} train adapters"
 
 
 def _table(rows: list[Row]) -> list[str]:
@@ -127,7 +147,31 @@ def _goals(rows: list[Row], scenario: str) -> list[str]:
                 f"Asked for beforehand: at n = {n} at most {share:g} times the certificate "
                 f"without a warm start. **{verdict.capitalize()}**: {ratio:.2f}."
             )
-    return lines
+    return lines + _lost(rows)
+
+
+def _lost(rows: list[Row]) -> list[str]:
+    """Return what privacy cost of the gain, at the largest n where there was some."""
+    for n in sorted({row["n"] for row in rows}, reverse=True):
+        at = [row for row in rows if row["n"] == n]
+        by = {
+            name: {row["seed"]: row["certificate"] for row in at if row["warm_start"] == name}
+            for name in ("none", "meta", "private")
+        }
+        seeds = sorted(by["none"].keys() & by["meta"].keys() & by["private"].keys())
+        if not seeds:
+            return []
+        none, meta, private = (
+            float(np.mean([by[name][seed] for seed in seeds])) for name in by
+        )
+        if none > meta:
+            lost = (private - meta) / (none - meta)
+            verdict = "met" if lost <= _MOST_LOST else "missed"
+            return [
+                f"Asked for beforehand: noise costs at most {_MOST_LOST:.0%} of the gain. "
+                f"**{verdict.capitalize()}**: {lost:.0%} at n = {n}."
+            ]
+    return ["Noise cannot cost any gain here: without it the warm start has none."]
 
 
 def _not_run(record: dict[str, Any]) -> list[str]:
@@ -135,7 +179,7 @@ def _not_run(record: dict[str, Any]) -> list[str]:
     wanted = [
         (cell["scenario"], method, seed)
         for cell in record["cells"]
-        for method in _NAMES
+        for method in cell.get("methods", _FIRST)
         for seed in record["seeds"]
     ]
     absent = [key for key in wanted if key not in measured]

@@ -17,12 +17,21 @@ from fedcert.certificates import Recipe
 from fedcert.methods.federated import drawn_clients
 from fedcert.models import BaseModel, load_base_model
 from fedcert.planning import recipe_name
-from fedcert.randomness import small_seed
+from fedcert.privacy import RoundsPrivacy, dealt_clients
+from fedcert.randomness import keyed_generator, small_seed
 from fedcert.settings.sections import WarmStartSettings
 from fedcert.simulations.benchmarks.federations import check_measuring
 from fedcert.simulations.benchmarks.named_site import Cell, Site
 from fedcert.simulations.benchmarks.publishing import say
-from fedcert.warm_start import Trunk, TrunkTraining, local_round, merge, trunk_part
+from fedcert.strategies.trunk_privacy import TrunkPrivacy
+from fedcert.warm_start import (
+    Trunk,
+    TrunkTensors,
+    TrunkTraining,
+    local_round,
+    merge,
+    trunk_part,
+)
 from fedcert.warm_start.outer import RoundMean, ServerOptimizer, round_weights
 from fedcert.warm_start.progress import WarmProgress
 
@@ -34,6 +43,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "meta": {"personal": "adapter"},
     # One after the other instead of all at once: no average in between.
     "central": {"personal": "head"},
+    # As meta, and what is published promises something about each client.
+    "private": {"personal": "adapter", "weights": "equal", "epsilon": 8.0},
 }
 """What differs of the settings of a warm start."""
 
@@ -48,10 +59,26 @@ class WarmCell(Cell):
         Names of recipes as `fedcert.planning.recipe_name` begins; empty for the whole menu.
     warm : Mapping
         The section ``warm_start``.
+    trunk : int
+        Upstream clients that train the base model; 0 stands for those of the prior.
+    methods : tuple of str
+        Of `METHODS`. Noise is for many clients: the other cells are without it.
     """
 
     kinds: tuple[str, ...] = ()
     warm: Mapping[str, Any] = field(default_factory=dict)
+    trunk: int = 0
+    methods: tuple[str, ...] = ("none", "standard", "meta", "central")
+
+    @property
+    def name(self) -> str:
+        """Scenario and setting, and how many clients train the base model."""
+        return f"{super().name}, {self.trunk} clients" if self.trunk else super().name
+
+    def scenario_options(self, seed: int) -> dict[str, Any]:
+        """Return what the scenario is built with: those who train the base model included."""
+        upstream = {"upstream": self.trunk + self.planners} if self.trunk else {}
+        return super().scenario_options(seed) | upstream
 
 
 CELLS = (
@@ -81,6 +108,22 @@ CELLS = (
         warm={"rounds": 20, "share": 0.5, "learning_rate": 3e-3},
     ),
     WarmCell(
+        scenario="digits",
+        sizes=(16, 32, 64),
+        fitted=48,
+        planners=8,
+        planning_size=100,
+        candidates=200,
+        options={"known": 5},
+        trunk=512,
+        methods=("none", "meta", "private"),
+        # Few rounds of all clients and a small trunk: all that noise is long by.
+        warm={
+            "rounds": 3, "clients_per_round": 0, "share": 0.5, "rank": 2, "steps": 24,
+            "learning_rate": 3e-3,
+        },
+    ),
+    WarmCell(
         scenario="intents",
         sizes=(32, 64),
         fitted=48,
@@ -98,6 +141,8 @@ CELLS = (
 class WarmSite(Site):
     """A cell with one seed on the base model that came of one way to warm up.
 
+    Rounds are done here, in this process, by the parts that strategy and clients use.
+
     Parameters
     ----------
     cell : WarmCell
@@ -110,7 +155,7 @@ class WarmSite(Site):
 
     def __init__(self, cell: WarmCell, seed: int, method: str) -> None:
         super().__init__(cell, seed)
-        self.method, self._kinds = method, cell.kinds
+        self.method, self._kinds, self._trunk_clients = method, cell.kinds, cell.trunk
         self.warm = WarmStartSettings(**{**cell.warm, **METHODS[method]})
         if method == "none":
             self.warm = self.warm.model_copy(update={"rounds": 0})
@@ -163,9 +208,10 @@ class WarmSite(Site):
             "scenario": self.settings.scenario.model_dump(),
             "trunk": self.trunk.to_config(),
             "training": self.training.to_config(),
-            "settings": self.warm.model_dump(),
+            "settings": self.warm.identity(),
             "fitted": self.cell.fitted,
             "seed": self.seed,
+            **({"trunk clients": self._trunk_clients} if self._trunk_clients else {}),
         }
 
     @cached_property
@@ -182,16 +228,11 @@ class WarmSite(Site):
         return progress
 
     def _round(self, progress: WarmProgress, number: int) -> dict[str, Any]:
-        names = drawn_clients(
-            self.scenario.upstream_clients[: self.cell.fitted],
-            self.warm.clients_per_round,
-            self.seed,
-            number,
-        )
+        names = self._drawn(number)
         optimizer = ServerOptimizer(
             self.warm.server_rate, self.warm.momentum, self.warm.nesterov, progress.moments
         )
-        mean, losses = RoundMean(self.trunk), []
+        mean, losses, deltas = RoundMean(self.trunk), [], []
         weights = round_weights([1] * len(names))  # all have the same number here
         for name, weight in zip(names, weights, strict=True):
             done = local_round(
@@ -209,8 +250,11 @@ class WarmSite(Site):
                     key: array + done.delta[key] for key, array in progress.tensors.items()
                 }
             mean.add(done.delta, weight)
+            if self.privacy is not None:
+                deltas.append(done.delta)
         if self.method != "central":
-            progress.tensors = optimizer.step(progress.tensors, mean.total)
+            moved = mean.total if self.privacy is None else self._noised(deltas, number)
+            progress.tensors = optimizer.step(progress.tensors, moved)
         size = sum(array.nbytes for array in progress.tensors.values())
         return {
             "clients": len(names),
@@ -219,6 +263,33 @@ class WarmSite(Site):
             "bytes_up": size * len(names),
             "bytes_down": size * len(names),
         }
+
+    @cached_property
+    def trainers(self) -> tuple[str, ...]:
+        """Those who train the base model: those of the prior, and others that do not plan."""
+        names, planners = self.scenario.upstream_clients, self.cell.planners
+        fitted, more = self.cell.fitted, max(self._trunk_clients - self.cell.fitted, 0)
+        return names[:fitted] + names[fitted + planners :][:more]
+
+    @cached_property
+    def privacy(self) -> RoundsPrivacy | None:
+        """What the rounds promise, as in a run."""
+        promise = TrunkPrivacy.of(self.settings) if self.warm.rounds else None
+        if promise is None:
+            return None
+        count, rounds = self.warm.clients_per_round, self.warm.rounds
+        return promise.over(len(self.trainers), count=count, rounds=rounds)
+
+    def _drawn(self, number: int) -> list[str]:
+        count = self.warm.clients_per_round
+        if self.privacy is not None:
+            return dealt_clients(self.trainers, count, number, seed=self.seed)
+        return drawn_clients(self.trainers, count, self.seed, number)
+
+    def _noised(self, deltas: list[TrunkTensors], number: int) -> Any:
+        assert self.privacy is not None
+        generator = keyed_generator("bench trunk noise", self.seed, number)
+        return self.privacy.release(deltas, self.trunk.shapes(), generator=generator)
 
     def _cold_task(self, client: str) -> Task:
         task = Task(self.cold, self.settings.space_of(self.cold), self.scenario.inputs)

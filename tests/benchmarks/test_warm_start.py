@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from models.tiny_encoders import save_sentence_encoder
 from tiny_intents import write_requests
@@ -10,8 +11,8 @@ from tiny_intents import write_requests
 from fedcert.cache import cache_folder
 from fedcert.simulations.benchmarks import warm_start
 from fedcert.simulations.benchmarks.federations import only_remembered
-from fedcert.simulations.benchmarks.warm_start_page import warm_start_page
-from fedcert.simulations.benchmarks.warm_start_site import WarmCell
+from fedcert.simulations.benchmarks.warm_start_page import _lost, warm_start_page
+from fedcert.simulations.benchmarks.warm_start_site import WarmCell, WarmSite
 
 
 def test_it_measures_and_finds_again_what_it_measured(tmp_path: Path) -> None:
@@ -35,19 +36,46 @@ def test_it_measures_and_finds_again_what_it_measured(tmp_path: Path) -> None:
         training={"steps": 2, "batch_size": 8},
         kinds=("default", "tuned_head 0.5"),
         warm={"rounds": 1, "clients_per_round": 2, "rank": 2, "steps": 1, "personal_steps": 1},
+        trunk=12,
+        methods=("none", "meta", "central", "private"),
     )
-    record = warm_start.measure([cell], [0], ["none", "meta"])
+    record = warm_start.measure([cell], [0], ["none", "standard", "meta", "private"])
     by_method = {row["warm_start"]: row for row in record["table"]}
     assert by_method["none"]["rounds"] == by_method["none"]["bytes_up"] == 0
     assert by_method["meta"]["rounds"] == 1
     # Two clients, every linear module of three layers: 4 of 16 and 16, one up, one down.
     assert by_method["meta"]["bytes_up"] == 2 * 4 * 2 * 3 * (4 * 16 + 32 + 16)
+    assert by_method["private"]["epsilon"] == 8.0
+    assert by_method["meta"]["epsilon"] is None
+    # Two more than harvest adapters, and none of those who plan.
+    site = WarmSite(cell, 0, "private")
+    planners = site.scenario.upstream_clients[10:12]
+    assert len(site.trainers) == 12
+    assert not {*planners} & {*site.trainers}
+    assert len(site.scenario.upstream_clients) == 14
     trained = sorted(cache_folder().rglob("trunk.safetensors"))
     with only_remembered():
-        again = warm_start.measure([cell], [0], ["none", "meta", "central"])
+        again = warm_start.measure([cell], [0], ["none", "meta", "central", "private"])
     assert again["table"] == record["table"]
     assert sorted(cache_folder().rglob("trunk.safetensors")) == trained
     assert [row["method"] for row in again["unfinished"]] == ["central"]
     page = warm_start_page(again)
     assert "central (seed 0)" in page.partition("## Not measured yet")[2]
     assert "| meta: a whole adapter is personal | 8 |" in page
+    assert "12 upstream clients, of which 10 train adapters" in page
+    assert "There is no row for an averaged head" in page
+
+
+def test_the_page_says_what_noise_costs_of_the_gain() -> None:
+    def rows(**certificates: float) -> list[dict[str, Any]]:
+        return [
+            {"n": 8, "seed": 0, "warm_start": name, "certificate": value}
+            for name, value in certificates.items()
+        ]
+
+    [line] = _lost(rows(none=0.5, meta=0.3, private=0.31))
+    assert line.endswith("**Met**: 5% at n = 8.")
+    [line] = _lost(rows(none=0.5, meta=0.3, private=0.55))
+    assert line.endswith("**Missed**: 125% at n = 8.")
+    assert "has none" in _lost(rows(none=0.3, meta=0.4, private=0.4))[0]
+    assert _lost(rows(none=0.3, meta=0.4)) == []
