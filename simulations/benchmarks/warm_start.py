@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = [cell for cell in CELLS if not options.cell or cell.name in options.cell]
     if options.quick:
         fewer = {"rounds": 2, "steps": 2}
-        cells = [replace(cell, **QUICK, warm={**cell.warm, **fewer}) for cell in cells]
+        cells = [
+            replace(cell, **QUICK, warm={**cell.warm, **fewer}, trunk=min(cell.trunk, 20))
+            for cell in cells
+        ]
     methods = options.method or list(METHODS)
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
