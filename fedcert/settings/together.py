@@ -111,6 +111,24 @@ def _check_warm_start(settings: RunSettings) -> None:
             "setting 'warm_start.epsilon': the loss of a few clients chooses the learning rate "
             "without noise, so it does not go with training.tuned = true; choose false"
         )
+    _check_budget(settings)
+
+
+def _check_budget(settings: RunSettings) -> None:
+    """Raise `SettingsError` where base model and default adapter cannot both be published."""
+    from fedcert.privacy import epsilon_of, mu_of
+    from fedcert.privacy.gaussian import composed
+
+    privacy = settings.privacy
+    epsilons = [e for e in (settings.warm_start.epsilon, privacy.central_epsilon) if e]
+    mu = composed(*(mu_of(epsilon, privacy.delta) for epsilon in epsilons))
+    together = epsilon_of(mu, privacy.delta)
+    if 0 < privacy.budget < together * (1 - 1e-6):
+        raise SettingsError(
+            "setting 'privacy.budget': what is published about one client has an epsilon of "
+            f"{together:.4g}, the warm start and a noised default adapter together, and the "
+            f"budget is {privacy.budget:g}; raise it, or lower warm_start.epsilon"
+        )
 
 
 def _check_min_pool(settings: RunSettings) -> None:

@@ -227,6 +227,21 @@ def test_a_missing_section_says_so(results: dict[str, Any], key: str) -> None:
     assert [missing for missing, sentence in MISSING.items() if sentence in text] == [key]
 
 
+def test_a_warm_start_says_what_it_promises(results: dict[str, Any]) -> None:
+    results["warm_start"] = {
+        "before": "b" * 64,
+        "after": "a" * 64,
+        "rounds": [{"clients": 7}],
+        "clients": 7,
+        "privacy": None,
+    }
+    plain = words(results)
+    assert "7 clients improved the base model in 1 rounds" in plain
+    results["warm_start"]["privacy"] = {"epsilon": 8.0, "words": "Next to nothing is learned."}
+    assert "Next to nothing is learned." not in plain
+    assert "Next to nothing is learned." in words(results)
+
+
 def test_null_sections_count_as_missing(results: dict[str, Any]) -> None:
     text = words(results | dict.fromkeys(MISSING))
     assert all(sentence in text for sentence in MISSING.values())

@@ -179,6 +179,11 @@ def test_beside_plain_adapters_the_bundle_promises_the_base_model_alone(tmp_path
         ({"warm_start.weights": "tail"}, r'epsilon.*weights = "tail"; choose "equal"'),
         ({"warm_start.weights": "examples"}, r'weights = "examples"; choose "equal"'),
         ({"training.tuned": True}, r"warm_start\.epsilon.*training\.tuned = true"),
+        (
+            {"privacy.central_epsilon": 8.0, "privacy.budget": 9.0,
+             "certificate.recipe": "default"},
+            r"privacy\.budget.* an epsilon of 1\d\.\d+, .* the budget is 9;",
+        ),
         ({"privacy.epsilon": 1.0}, r"warm_start\.rounds.*privacy\.epsilon > 0"),
         (
             {"warm_start.epsilon": 0.0, "privacy.central_epsilon": 1.0,
