@@ -23,9 +23,11 @@ from fedcert.errors import (
     SettingsError,
 )
 from fedcert.personalization import candidate_seed, personalize
+from fedcert.personalization.unlabeled import in_common
 from fedcert.protocol.commitment import Commitment, Opening
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import SeedGrant
+from fedcert.protocol.witness import check_opening
 from fedcert.verification import verify
 
 from .conftest import KEY, issued, make_bundle, shuffled
@@ -61,6 +63,10 @@ def test_a_witnessed_certificate_is_verified_with_them(client: Client, vit: Fami
     assert report.passed, report.reasons
     assert {"unlabeled inputs", "choice"} <= {check.name for check in report.checks}
     assert "unlabeled" not in {end.name for end in report.unchecked}
+    opening = client.options["state"].opening(commitment.root)
+    assert check_opening(certificate, opening, client.examples).passed
+    other = replace(opening, unlabeled=replace(certificate.unlabeled, salt="0" * 64))
+    assert not check_opening(certificate, other, client.examples).passed
     client.server.countersign(certificate)
 
 
@@ -350,3 +356,37 @@ def test_the_commitment_hides_them_from_the_server(client: Client) -> None:
     client.options["state"] = other
     again = client.commit(client.unlabeled)
     assert again.unlabeled != commitment.unlabeled  # a salt of its own
+
+
+def test_a_server_ties_a_root_to_one_set_and_counts_every_other(
+    client: Client, vit: Family
+) -> None:
+    commitment = client.commit(client.unlabeled)
+    first = client.server.issue(commitment)
+    other = replace(commitment, unlabeled="0" * 64)
+    opening = client.options["state"].opening(commitment.root)
+    assert opening is not None
+    for changed in (other, replace(commitment, unlabeled=None)):
+        root = Opening.root(changed, client.examples, opening.salts)
+        assert root != commitment.root
+    # The root that has a seed, with other words; then the same examples, with the ledger lost.
+    with pytest.raises(ProtocolError, match="was committed before, with other words"):
+        client.server.issue(other.signed(KEY))
+    client.options["state"] = DeviceState(client.folder / "forgetful")
+    second = client.server.issue(client.commit(inputs_of(vit, 1.0)))
+    assert second.seed != first.seed
+    assert second.receipt.attempt == 2
+    assert second.recipe.delta < 0.05 - first.recipe.delta
+
+
+def test_an_example_is_recognized_however_it_is_written() -> None:
+    texts = np.array(["Freeze  my card", "pay", "pay"], dtype=object)
+    examples = Examples(texts, np.array([0, 1, 1]))
+    same = Examples(np.array(["freeze my CARD", "other"], dtype=object), np.full(2, -1))
+    assert in_common(examples, same) == 1
+    twice = Examples(np.array(["Pay"], dtype=object), np.full(1, -1))
+    assert in_common(examples, twice) == 2
+    # What cannot be read says nothing, and certifies nothing.
+    raw = np.array([b"x", None, None], dtype=object)
+    unread = Examples(texts, np.array([-1, 1, 1]), raw)
+    assert in_common(unread, same) == 0
