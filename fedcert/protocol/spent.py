@@ -10,22 +10,19 @@ from __future__ import annotations
 import hmac
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from fedcert.canonical import sha256_hex
 from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form, recognized_form
 from fedcert.errors import ProtocolError, RefusalError
 from fedcert.protocol.secrets import read_or_create_secret
+from fedcert.protocol.uses import Uses, mostly_one_use, rows_of, same_words, spent_words
 
-__all__ = ["SpentLedger", "mostly_one_use"]
+__all__ = ["SpentLedger"]
 
 _TABLES = (
     "spent (digest TEXT PRIMARY KEY, purpose TEXT NOT NULL, claim TEXT NOT NULL)",
@@ -35,9 +32,6 @@ _CHECK = "check"
 _UNLABELED = "being read without labels"
 _STATED = "stated to be new under"
 _WAIT = 30.0  # seconds for another process to finish its writing
-
-_Uses = list[tuple[str, str] | None]
-"""Of each example purpose and claim of its use; None if it has none."""
 
 
 class SpentLedger:
@@ -134,13 +128,13 @@ class SpentLedger:
             others = [use if use is not None and use[1] != claim else None for use in found]
             count = sum(use is not None for use in others)
             if count and not repeats_are_new:
-                raise RefusalError(_spent_words(others))
+                raise RefusalError(spent_words(others))
             if mostly_one_use(others, examples):
-                raise RefusalError(_same_words(others))
+                raise RefusalError(same_words(others))
             self._insert(connection, examples, purpose, claim=claim)
             name = f"{_STATED} {claim}"
             if count:
-                self._hand_over(connection, examples.take(_rows_of(others)), purpose, claim)
+                self._hand_over(connection, examples.take(rows_of(others)), purpose, claim)
                 connection.execute(
                     "INSERT OR IGNORE INTO states VALUES (?, ?)", (name, json.dumps(count))
                 )
@@ -210,7 +204,7 @@ class SpentLedger:
         """Return what each example was spent on; None if nothing."""
         return [None if use is None else use[0] for use in self.uses(examples)]
 
-    def uses(self, examples: Examples) -> list[tuple[str, str] | None]:
+    def uses(self, examples: Examples) -> Uses:
         """Return purpose and claim of what each example was spent on; None if nothing."""
         with self._transaction() as connection:
             return self._found(connection, examples)
@@ -308,8 +302,8 @@ class SpentLedger:
                 "the file `secret` that belongs to it back"
             )
 
-    def _found(self, connection: sqlite3.Connection, examples: Examples) -> _Uses:
-        found: _Uses = []
+    def _found(self, connection: sqlite3.Connection, examples: Examples) -> Uses:
+        found: Uses = []
         for digests in self._digests(examples):
             rows = [
                 connection.execute(
@@ -370,47 +364,3 @@ class SpentLedger:
             raise ProtocolError(
                 f"the ledger of spent examples {self._path} cannot be used: {error}"
             ) from error
-
-
-def mostly_one_use(uses: _Uses, examples: Examples) -> bool:
-    """Say whether more than half of the examples look like those of one earlier use.
-
-    Frequent inputs come up again, but then also among themselves. Of two samples of one size at
-    most a quarter is expected to be alone in the second and in the first as well, so more than
-    half are the same observations (docs/theory.md).
-    """
-    once = zip(uses, examples.occurrences(), strict=True)
-    counts = Counter(use for use, times in once if use is not None and times == 1)
-    return 2 * max(counts.values(), default=0) > len(examples)
-
-
-def _rows_of(uses: _Uses) -> npt.NDArray[np.int64]:
-    return np.flatnonzero([use is not None for use in uses])
-
-
-def _listed(uses: _Uses) -> str:
-    purposes = {use[0] for use in uses if use is not None}
-    known = sum(use is not None for use in uses)
-    return (
-        f"{known} of the {len(uses)} examples are already spent on: "
-        f"{', '.join(sorted(purposes))}"
-    )
-
-
-def _spent_words(uses: _Uses) -> str:
-    return (
-        f"{_listed(uses)}. A certificate needs examples that nothing else has depended on (a "
-        "new label does not make a new example), or, for a retry, exactly the same examples "
-        "and recipe; collect fresh ones. If these are fresh, drawn at random, and frequent "
-        "inputs just came up again, keep every one and state it with --repeats-are-new: "
-        "without them the rest would be no sample of your distribution, and the certificate "
-        "false more often than it says"
-    )
-
-
-def _same_words(uses: _Uses) -> str:
-    return (
-        f"{_listed(uses)}. Most of them were there together, so these are no new observations, "
-        "whatever is stated: inputs that are that frequent would come up more than once here, "
-        "too. Collect fresh examples"
-    )

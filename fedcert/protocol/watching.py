@@ -18,7 +18,8 @@ from fedcert.certificates import Certificate
 from fedcert.certificates.monitoring import RiskWatch
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, ProtocolError, RefusalError
-from fedcert.protocol.spent import SpentLedger, mostly_one_use
+from fedcert.protocol.spent import SpentLedger
+from fedcert.protocol.uses import mostly_one_use
 
 __all__ = ["Watched", "watch_examples"]
 

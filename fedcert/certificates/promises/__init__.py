@@ -1,12 +1,11 @@
 """Promises: what a certificate says beside its bound; one kind a file."""
 
 from fedcert.certificates.promises.abstention import AbstentionOutcome, AbstentionPromise
+from fedcert.certificates.promises.asking import promises_asked, promises_from
 from fedcert.certificates.promises.base import (
     Ground,
     Outcome,
     Promise,
-    promises_asked,
-    promises_from,
     register_promise,
 )
 from fedcert.certificates.promises.evidence import Answers, Early, Evidence, Rival
