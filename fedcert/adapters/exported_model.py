@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from fedcert.models.base import BaseModel
 from fedcert.models.encoder import LABEL_MOVES, TASK_HEAD, EncoderClassifier
 from fedcert.models.heads import NamesHead
 
-__all__ = ["exported_model", "load_head", "sharing_copy"]
+__all__ = ["exported_model", "load_head", "sharing_copy", "without_peft_futures"]
 
 
 def exported_model(base: BaseModel, folder: Path) -> Any:
@@ -42,15 +44,31 @@ def exported_model(base: BaseModel, folder: Path) -> Any:
     # The file is read on the CPU, whatever there is here; its values go where the copy is.
     model: Any = sharing_copy(base.model)
     if not isinstance(model, EncoderClassifier):
-        return PeftModel.from_pretrained(model, str(folder), torch_device="cpu").eval()
+        with without_peft_futures():
+            return PeftModel.from_pretrained(model, str(folder), torch_device="cpu").eval()
     stored = read_head(folder)
     if stored is None:
         raise AdapterError(f"{folder}: no {HEAD_FILE}; export the adapter again")
     check_label_embeddings(folder, stored, base)
     # PEFT puts its layers into the encoder, whose parts the classifier shares.
-    PeftModel.from_pretrained(model.stock, str(folder), torch_device="cpu")
+    with without_peft_futures():
+        PeftModel.from_pretrained(model.stock, str(folder), torch_device="cpu")
     load_head(model, stored.tensors)
     return model.eval()
+
+
+@contextmanager
+def without_peft_futures() -> Iterator[None]:
+    """Keep from users what transformers has to say to PEFT, which only PEFT can mend.
+
+    PEFT 0.21 reads `is_gradient_checkpointing` of every model that it wraps. In transformers
+    5.23 that is an old name, and whoever reads it is warned.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*is_gradient_checkpointing", category=FutureWarning
+        )
+        yield
 
 
 def sharing_copy(model: nn.Module) -> Any:

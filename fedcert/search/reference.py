@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedcert.adapters.exported_model import load_head, sharing_copy
+from fedcert.adapters.exported_model import load_head, sharing_copy, without_peft_futures
 from fedcert.adapters.peft_format import adapter_and_head
 from fedcert.adapters.space import AdapterSpace
 from fedcert.adapters.task import Task
@@ -100,4 +100,5 @@ def _peft_model(model: Any, space: AdapterSpace) -> Any:
         target_modules=[target.name for target in space.targets],
         modules_to_save=[space.head_module] if space.head_module else None,
     )
-    return get_peft_model(model, config).eval()
+    with without_peft_futures():
+        return get_peft_model(model, config).eval()

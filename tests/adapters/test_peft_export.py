@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fedcert.adapters import (
     read_peft_adapter,
     write_peft_adapter,
 )
+from fedcert.adapters.exported_model import exported_model
 from fedcert.adapters.peft_format import foreign_settings
 from fedcert.canonical import digest_tensors
 from fedcert.errors import AdapterError
@@ -46,6 +48,15 @@ def test_stock_peft_gives_the_same_logits(
     logits = stock(**inputs).logits
     assert float((logits - plain).abs().max()) > 0.1
     torch.testing.assert_close(ours, logits, atol=1e-5, rtol=1e-5)
+
+
+def test_loading_an_export_warns_of_nothing(any_family: Family, tmp_path: Path) -> None:
+    model = any_family.adapted(last_layers=1)
+    write_peft_adapter(model.space, _vector(model.space), tmp_path / "adapter", base_name="b")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        exported_model(any_family.base, tmp_path / "adapter")
+    assert [str(each.message) for each in said if each.category is FutureWarning] == []
 
 
 def test_a_space_from_its_saved_form_exports_the_same(vit: Family) -> None:
