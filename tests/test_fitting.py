@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,21 @@ def test_with_warn_it_stays() -> None:
     assert "at 0.00 times the distance of held-out adapters" in fitted.warnings[0]
     assert "up to 1.00 for all that" in fitted.warnings[0]
     assert fitted.notes()["membership_passed"] is False
+
+
+def test_a_warning_says_what_a_failed_audit_means_and_what_to_do() -> None:
+    settings = _settings(kind="pool", on_memorization="warn")
+    [warning] = fit_prior(gaussian_pool(128), settings=settings, seed=0).warnings
+    assert "picks the member's 100% of the time" in warning
+    assert "privacy.central_epsilon bounds it" in warning
+    # The attack is no better than guessing, and few held-out adapters leave more open.
+    settings = _settings(largest_advantage=0.45, on_memorization="warn")
+    fitted = fit_prior(gaussian_pool(128), settings=settings, seed=0)
+    worst = replace(fitted.membership.worst, advantage=0.3, lower=0.0, upper=0.5)
+    unsure = replace(fitted, membership=replace(fitted.membership, attacks=(worst,)))
+    assert "a larger prior.audit_share, would say whether" in unsure.warnings[0]
+    passing = replace(fitted.membership, attacks=(replace(worst, upper=0.4),))
+    assert replace(fitted, membership=passing).remedy == ""
 
 
 def test_with_fail_it_is_an_error() -> None:

@@ -89,6 +89,27 @@ class FittedPrior:
         return tuple(found)
 
     @property
+    def remedy(self) -> str:
+        """What to do about `complaints`, a clause; empty if there are none."""
+        membership = self.membership
+        if not self.complaints:
+            return ""
+        if not membership.decidable or membership.passed:
+            return "gather more adapters or choose another prior"
+        attack = membership.worst
+        if attack.advantage <= membership.limit:
+            return (
+                "more adapters, or a larger prior.audit_share, would say whether the attack "
+                "works as well as it may"
+            )
+        return (
+            f"given a member's adapter and another, the attack picks the member's "
+            f"{(1 + attack.advantage) / 2:.0%} of the time; adapters with fewer coordinates "
+            "(labels by name, a lower adapter.rank) or more clients make it harder, and "
+            "privacy.central_epsilon bounds it (docs/privacy.md)"
+        )
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What whoever runs the server must know, a sentence each."""
         said = [f"WARNING: {self.screening.summary}"] if self.screening.dropped else []
@@ -101,7 +122,7 @@ class FittedPrior:
         if self.complaints:
             said.append(
                 f"WARNING: the {self.prior.kind} prior does not pass its audits: "
-                f"{_listed(self.complaints)}"
+                f"{_listed(self.complaints)}; {self.remedy}"
             )
         return tuple(said)
 
@@ -333,8 +354,8 @@ def _require_passed(fitted: FittedPrior) -> None:
     kind, membership = fitted.prior.kind, fitted.membership
     if fitted.complaints:
         raise PriorError(
-            f"the {kind} prior does not pass its audits: {_listed(fitted.complaints)}; gather "
-            "more adapters or choose another prior"
+            f"the {kind} prior does not pass its audits: {_listed(fitted.complaints)}; "
+            f"{fitted.remedy}"
         )
     if not membership.decidable:
         raise PriorError(
