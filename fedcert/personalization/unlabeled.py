@@ -8,7 +8,7 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import Unlabeled
 from fedcert.data.examples import Examples
 from fedcert.errors import BundleError, DataError, RefusalError
-from fedcert.protocol.spent import mostly_one_use
+from fedcert.protocol.uses import mostly_one_use
 from fedcert.search.learning import reads_inputs
 
 __all__ = ["check_unlabeled", "in_common", "takes_unlabeled", "without_server"]
