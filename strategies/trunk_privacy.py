@@ -8,6 +8,7 @@ where a run that died loses it.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from fedcert.settings import RunSettings
 from fedcert.settings.sections import WarmStartSettings
 from fedcert.strategies.noise import server_noise
 from fedcert.strategies.trunk_rounds import Answer, Figures, Moves, TrunkRounds
-from fedcert.warm_start import Trunk
+from fedcert.warm_start import PROVENANCE, Trunk
 from fedcert.warm_start.progress import WarmProgress
 
 __all__ = ["PrivateRounds", "TrunkPrivacy"]
@@ -95,12 +96,10 @@ class PrivateRounds(TrunkRounds):
 
     Parameters
     ----------
-    settings, progress, trunk, seed
-        As in `TrunkRounds`.
+    settings, progress, trunk, seed, folder
+        As in `TrunkRounds`. The account in the folder outlives the progress.
     privacy : TrunkPrivacy
         What is promised.
-    folder : Path
-        Of the warm start. The account there outlives the progress.
     """
 
     def __init__(
@@ -109,12 +108,12 @@ class PrivateRounds(TrunkRounds):
         progress: WarmProgress,
         trunk: Trunk,
         seed: int,
+        folder: Path,
         *,
         privacy: TrunkPrivacy,
-        folder: Path,
     ) -> None:
-        super().__init__(settings, progress, trunk, seed)
-        self._privacy, self._folder = privacy, folder
+        super().__init__(settings, progress, trunk, seed, folder)
+        self._privacy = privacy
         self._asked: list[str] = []
 
     def choose(self, trainers: Sequence[str]) -> None:
@@ -131,19 +130,25 @@ class PrivateRounds(TrunkRounds):
         Raises
         ------
         RunError
-            If the budget does not allow another one.
+            If the budget does not allow another one, or an earlier one had no noise.
         """
+        for notes in self._folder.glob(f"base-*/{PROVENANCE}"):
+            if "privacy" not in json.loads(notes.read_bytes()):
+                raise RunError(
+                    f"{notes.parent} is of a warm start without noise, so noise promises its "
+                    "clients nothing now; take a new run folder and other clients"
+                )
         release, privacy = self._progress.release, self._privacy
         if not release:  # nobody is there, which the first round says
             return
+        ledger = self._ledger()
         try:
-            ledger = ReleaseLedger(self._file)
             if release in {known.purpose for known in ledger.releases}:
                 return
             budgets = [(privacy.budget, privacy.promise.delta)]
             ledger.spend(Release(release, privacy.promise.mu), budgets=budgets)
         except RefusalError as refused:
-            raise self._refusal() from refused
+            raise self._refusal(ledger) from refused
 
     def drawn(self, trainers: Sequence[str], present: Collection[str]) -> list[str]:
         """Return the next round's clients among those who were there in the beginning.
@@ -169,7 +174,7 @@ class PrivateRounds(TrunkRounds):
 
     def promise(self) -> dict[str, Any] | None:
         """Return what this warm start, and those of this folder before it, promise together."""
-        known = ReleaseLedger(self._file).releases
+        known = self._ledger().releases
         own = self._progress.release
         return self._over().notes(before=[r.mu for r in known if r.purpose != own])
 
@@ -181,23 +186,22 @@ class PrivateRounds(TrunkRounds):
             rounds=settings.rounds,
         )
 
-    @property
-    def _file(self) -> Path:
-        return self._folder / "releases.json"
-
-    def _refusal(self) -> RunError:
+    def _ledger(self) -> ReleaseLedger:
         try:
-            known = ReleaseLedger(self._file).releases
-        except RefusalError:
-            return RunError(
-                f"{self._file} says what the warm starts of this folder have published, and is "
-                "damaged; restore it from a backup, or take a new run folder and other clients"
-            )
+            return ReleaseLedger(self._account)
+        except RefusalError as damaged:
+            raise RunError(
+                f"{self._account} says what the warm starts of this folder have published, and "
+                "is damaged; restore it from a backup, or take a new run folder and other "
+                "clients"
+            ) from damaged
+
+    def _refusal(self, ledger: ReleaseLedger) -> RunError:
         promise, budget = self._privacy.promise, self._privacy.budget
-        together = epsilon_of(composed(promise.mu, *(r.mu for r in known)), promise.delta)
+        together = epsilon_of(composed(promise.mu, ledger.mu), promise.delta)
         return RunError(
-            f"by {self._file} {len(known)} private warm starts were begun there before; with "
-            f"one more the epsilon of their clients would be {together:.3g}, above the budget "
-            f"of {budget:g}. Put trunk.safetensors of the last one back, and it goes on at no "
-            "cost; or raise privacy.budget"
+            f"by {self._account} {len(ledger.releases)} private warm starts were begun there "
+            f"before; with one more the epsilon of their clients would be {together:.3g}, "
+            f"above the budget of {budget:g}. Put trunk.safetensors of the last one back, and "
+            "it goes on at no cost; or raise privacy.budget"
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Message
 
-from fedcert.errors import FedcertError
+from fedcert.errors import FedcertError, RunError
 from fedcert.messages.flower import arrays_of
 from fedcert.methods.federated import drawn_clients
 from fedcert.named_arrays import largest_message
@@ -92,19 +93,43 @@ class TrunkRounds:
         What is trained.
     seed : int
         Draws the clients.
+    folder : Path
+        Of the warm start.
     """
 
     def __init__(
-        self, settings: WarmStartSettings, progress: WarmProgress, trunk: Trunk, seed: int
+        self,
+        settings: WarmStartSettings,
+        progress: WarmProgress,
+        trunk: Trunk,
+        seed: int,
+        folder: Path,
     ) -> None:
         self._settings, self._progress = settings, progress
-        self._trunk, self._seed = trunk, seed
+        self._trunk, self._seed, self._folder = trunk, seed, folder
 
     def choose(self, trainers: Sequence[str]) -> None:
         """Fix what must not change from the first round on, before anybody trains."""
 
     def begin(self) -> None:
-        """Do what has to be done before the first of the rounds that are left."""
+        """Check that rounds may be published, before the first of those that are left.
+
+        Raises
+        ------
+        RunError
+            If that would break what an earlier warm start of the folder promises.
+        """
+        if self._account.exists():
+            raise RunError(
+                f"{self._account} says that the warm starts of this folder promise privacy, "
+                "which rounds without noise would break; set warm_start.epsilon again, or take "
+                "a new run folder and other clients"
+            )
+
+    @property
+    def _account(self) -> Path:
+        """What the private warm starts of the folder have published."""
+        return self._folder / "releases.json"
 
     def drawn(self, trainers: Sequence[str], present: Collection[str]) -> list[str]:
         """Return the clients of the next round.

@@ -118,10 +118,10 @@ class WarmStart(Strategy):
             **({"privacy delta": privacy.promise.delta} if privacy else {}),
         }
         self.progress = WarmProgress.read(self._file, self.trunk, self._identity)
-        parts = settings, self.progress, self.trunk, seed
+        parts = settings, self.progress, self.trunk, seed, folder
         self._rounds = TrunkRounds(*parts)
         if privacy is not None:
-            self._rounds = PrivateRounds(*parts, privacy=privacy, folder=folder)
+            self._rounds = PrivateRounds(*parts, privacy=privacy)
         self._optimizer = ServerOptimizer(
             settings.server_rate, settings.momentum, settings.nesterov, self.progress.moments
         )

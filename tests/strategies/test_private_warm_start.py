@@ -149,6 +149,19 @@ def test_a_run_that_died_goes_on_at_no_cost_and_one_begun_anew_is_refused(
         warmed(tmp_path / "died")
 
 
+def test_rounds_with_and_without_noise_do_not_share_a_folder(tmp_path: Path) -> None:
+    plain = {"warm_start__epsilon": 0.0, "warm_start__rounds": 1}
+    for first, second, message in (
+        ({}, plain, "which rounds without noise would break"),
+        (plain, {}, "is of a warm start without noise"),
+    ):
+        folder = tmp_path / str(bool(first))
+        warmed(folder, **first)
+        (folder / "warm-start" / "trunk.safetensors").unlink()
+        with pytest.raises(RunError, match=message):
+            warmed(folder, **second)
+
+
 def test_base_model_and_default_adapter_promise_one_thing_together(tmp_path: Path) -> None:
     both = PRIVATE | {"privacy__central_epsilon": 2.0, "certificate__recipe": "default"}
     federation = Federation(tmp_path, tiny_settings(**both))
