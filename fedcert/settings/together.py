@@ -39,7 +39,7 @@ def check_together(settings: RunSettings) -> None:
 
 
 def _check_planning(settings: RunSettings) -> None:
-    """Raise `SettingsError` where planning clients would reveal what others do not."""
+    """Raise `SettingsError` where clients that plan or tune would reveal more than others."""
     if settings.planned and settings.federated_prior:
         raise SettingsError(
             "setting 'certificate.recipe': 'planned' does not go with prior.training = "
@@ -49,6 +49,11 @@ def _check_planning(settings: RunSettings) -> None:
         raise SettingsError(
             "setting 'certificate.recipe': planning clients answer without noise, so "
             "'planned' does not go with privacy.epsilon > 0; name a recipe"
+        )
+    if settings.training.tuned and settings.privacy.epsilon > 0:
+        raise SettingsError(
+            "setting 'training.tuned': a few clients tell their losses without noise, so it "
+            "does not go with privacy.epsilon > 0; choose false"
         )
 
 
@@ -71,6 +76,8 @@ def _check_central(settings: RunSettings) -> None:
         "certificate.recipe": (settings.certificate.recipe, DefaultRecipe.kind),
         "prior.training": (settings.prior.training, "pooled"),
         "prior.keep": (settings.prior.keep, 0.0),
+        # A few clients' losses choose the rate, which the bundle's settings tell.
+        "training.tuned": (settings.training.tuned, False),
         "privacy.epsilon": (settings.privacy.epsilon, 0.0),
     }
     for key, (value, needed) in wrong.items():

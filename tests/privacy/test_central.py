@@ -85,12 +85,19 @@ def test_the_prior_is_the_published_adapter() -> None:
         ("certificate.recipe", "union"),
         ("prior.training", "federated"),
         ("prior.keep", 0.5),
+        ("training.tuned", True),
         ("privacy.epsilon", 1.0),
     ],
 )
 def test_what_would_publish_more_is_refused(key: str, value: object) -> None:
     flat = {"privacy.central_epsilon": 8.0, "certificate.recipe": "default", key: value}
     with pytest.raises(SettingsError, match=rf"does not go with {key} = .*; choose"):
+        RunSettings.from_flat(flat)
+
+
+def test_no_losses_are_told_beside_noised_uploads() -> None:
+    flat = {"privacy.epsilon": 100.0, "certificate.recipe": "union", "training.tuned": True}
+    with pytest.raises(SettingsError, match=r"training\.tuned.*choose false"):
         RunSettings.from_flat(flat)
 
 
