@@ -22,8 +22,11 @@ from fedcert.errors import (
     RefusalError,
     SettingsError,
 )
+from fedcert.methods import FedP2EFT
 from fedcert.personalization import candidate_seed, personalize
 from fedcert.personalization.unlabeled import in_common
+from fedcert.priors import PointPrior
+from fedcert.priors.base import FloatArray
 from fedcert.protocol.commitment import Commitment, Opening
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import SeedGrant
@@ -390,3 +393,22 @@ def test_an_example_is_recognized_however_it_is_written() -> None:
     raw = np.array([b"x", None, None], dtype=object)
     unread = Examples(texts, np.array([-1, 1, 1]), raw)
     assert in_common(unread, same) == 0
+
+
+def test_the_rule_gets_them_in_one_order(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However a verifier's file lists them: sums of floats depend on it in their last bits."""
+    seen = []
+
+    def learned(
+        self: FedP2EFT, prior: PointPrior, model: object, examples: object, unlabeled: Examples
+    ) -> FloatArray:
+        seen.append(unlabeled.inputs)
+        return prior.center()
+
+    certificate = client.personalize(None, client.unlabeled).certificate
+    monkeypatch.setattr(FedP2EFT, "learned_beside", learned)
+    for listed in (client.unlabeled, shuffled(client.unlabeled, 1)):
+        client.finalist(certificate, client.examples, listed)
+    np.testing.assert_array_equal(*seen)
