@@ -21,6 +21,7 @@ from fedcert.cli.console import say
 from fedcert.cli.deploy import deploy
 from fedcert.cli.device import personalize
 from fedcert.cli.endings import in_one_line, show_warning
+from fedcert.cli.groups import groups
 from fedcert.cli.keys import keys
 from fedcert.cli.methods import methods
 from fedcert.cli.monitor import monitor
@@ -45,7 +46,7 @@ _HEADINGS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
         *(new, methods, simulate, warm_start, status, report, server, deploy),
     ),
     "On a device": (plan, commit, personalize, points, predict, submit, monitor),
-    "For everybody": (certify, verify, bundle, prior, keys),
+    "For everybody": (certify, verify, groups, bundle, prior, keys),
 }
 
 app = typer.Typer(
