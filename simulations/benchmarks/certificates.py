@@ -108,11 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     part = set(options.part) < set(_PARTS)
     record = kept_record("certificates") if part and options.output is None else {}
-    record |= {
-        "command": "make bench-certificates",
-        "machine": describe_machine(),
-        "versions": versions(),
-    }
+    record["command"] = "make bench-certificates"
     for name in options.part:
         record |= _PARTS[name](options)
     page = {"certificates.md": certificates_page(record)}
@@ -137,6 +133,9 @@ def _measured(_options: argparse.Namespace) -> dict[str, Any]:
             missing[case.scenario] = str(error)
             say(f"left out: {error}")
     return {
+        # The other parts are counts, which follow from seeds.
+        "machine": describe_machine(),
+        "versions": versions(),
         "seeds": {case.scenario: list(case.seeds) for case in CASES},
         "candidates": CANDIDATES,
         "delta": DELTA,

@@ -11,11 +11,23 @@ __all__ = ["certificates_page"]
 
 
 def certificates_page(record: dict[str, Any]) -> str:
-    """Return the page as Markdown."""
+    """Return the page as Markdown, of those parts that the record has."""
     parts = [
         "<!-- Rendered by `make bench-certificates`; do not edit. -->",
         "# What each recipe certifies",
         "",
+    ]
+    if record.get("table"):
+        parts += _figures(record)
+    if record.get("coverage"):
+        parts += _coverage(record["coverage"])
+    if record.get("mutants"):
+        parts += mutants_table(record["mutants"])
+    return "\n".join(parts)
+
+
+def _figures(record: dict[str, Any]) -> list[str]:
+    lines = [
         f"Means over new clients and seeds; M = {record['candidates']:,}, "
         f"delta = {record['delta']:g}. *planned* is the recipe of this table that a plan on "
         "other clients chose for that n before any new client was served. *limit* is what "
@@ -27,14 +39,11 @@ def certificates_page(record: dict[str, Any]) -> str:
         "",
         machine_line(record),
         "",
+        *left_out(record),
     ]
-    parts += left_out(record)
     for scenario, rows in by_scenario(record):
-        parts += _scenario(scenario, rows, seeds=record["seeds"][scenario])
-    parts += _coverage(record["coverage"])
-    if record.get("mutants"):
-        parts += mutants_table(record["mutants"])
-    return "\n".join(parts)
+        lines += _scenario(scenario, rows, seeds=record["seeds"][scenario])
+    return lines
 
 
 def _scenario(scenario: str, rows: list[dict[str, Any]], *, seeds: list[int]) -> list[str]:
