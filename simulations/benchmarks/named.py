@@ -27,7 +27,7 @@ from fedcert.simulations.benchmarks.named_page import named_page
 from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Site
 from fedcert.simulations.benchmarks.named_steel import SHOTS, steel_rows
 from fedcert.simulations.benchmarks.options import parsed, parser_of
-from fedcert.simulations.benchmarks.publishing import page_of, publish, say
+from fedcert.simulations.benchmarks.publishing import kept_record, page_of, publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.threads import torch_threads
 
@@ -58,7 +58,7 @@ QUICK: dict[str, Any] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and render; a part of the benchmark goes to a folder of its own."""
+    """Measure, keep what else the last record has, and render."""
     options = _options(arguments)
     cells = [cell for cell in CELLS if not options.cell or cell.name in options.cell]
     if options.clients:
@@ -67,10 +67,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cells = [replace(cell, **QUICK) for cell in cells]
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
-            for record in _growing(cells, options.seeds):
+            for found in _growing(cells, options.seeds):
+                kept = {} if options.output else kept_record("named")
+                record = _beside(kept, found)
                 publish("named", record, _documents(record, options), folder=options.output)
     except FedcertError as error:
         sys.exit(f"error: {error}")
+
+
+def _beside(kept: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """Put rows of other scenarios, settings, and seeds from the last record into a new one."""
+    done = {(row["scenario"], row["setting"], row["seed"]) for row in record["table"]}
+    cells = {(cell["scenario"], cell["setting"]) for cell in record["cells"]}
+    if not kept:
+        return record
+    merged = dict(record)
+    merged["cells"] = [
+        *(c for c in kept["cells"] if (c["scenario"], c["setting"]) not in cells),
+        *record["cells"],
+    ]
+    merged["seeds"] = sorted({*kept["seeds"], *record["seeds"]})
+    for part in ("table", "training", "plans", "steel"):
+        rows = [r for r in kept[part] if (r["scenario"], r["setting"], r["seed"]) not in done]
+        merged[part] = rows + record[part]
+    return merged
 
 
 def _documents(record: dict[str, Any], options: argparse.Namespace) -> dict[str, str]:
@@ -256,7 +276,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="measure this one alone; may come several times",
     )
     parser.add_argument("--clients", type=int, help="measure so many new clients per seed")
-    return parsed(parser, arguments)
+    return parsed(parser, arguments, free=["cell", "seeds", "clients"])
 
 
 if __name__ == "__main__":

@@ -187,3 +187,22 @@ def test_the_readme_stays_as_it_is_until_there_are_figures() -> None:
     nothing = {"table": []}
     assert gain_figure(nothing) == {}
     assert gain_section("a readme", nothing) == "a readme"
+
+
+def test_a_part_keeps_what_else_was_measured() -> None:
+    def record(scenario: str, seed: int, method: str) -> dict[str, Any]:
+        about = {"scenario": scenario, "setting": "", "seed": seed}
+        rows = {part: [about | {"method": method}] for part in ("table", "plans", "steel")}
+        cell = {"scenario": scenario, "setting": "", "new": 2}
+        return {"seeds": [seed], "cells": [cell], "training": [about], **rows}
+
+    first, other = record("one", 0, "old"), record("two", 1, "old")
+    both = named._beside(first, other)
+    assert both["seeds"] == [0, 1]
+    assert [cell["scenario"] for cell in both["cells"]] == ["one", "two"]
+    again = named._beside(both, record("one", 0, "new"))
+    assert {(r["scenario"], r["method"]) for r in again["table"]} == {
+        ("one", "new"), ("two", "old")
+    }  # fmt: skip
+    assert len(again["training"]) == len(again["plans"]) == 2
+    assert named._beside({}, first) == first
