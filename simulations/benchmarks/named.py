@@ -58,9 +58,10 @@ QUICK: dict[str, Any] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, keep what else the last record has, and render."""
+    """Measure, and render; a part stands beside the rest of the last record."""
     options = _options(arguments)
     cells = [cell for cell in CELLS if not options.cell or cell.name in options.cell]
+    part = options.cell or options.clients or tuple(options.seeds) != SEEDS
     if options.clients:
         cells = [replace(cell, new=options.clients) for cell in cells]
     if options.quick:
@@ -68,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
             for found in _growing(cells, options.seeds):
-                kept = {} if options.output else kept_record("named")
-                record = _beside(kept, found)
+                beside = kept_record("named") if part and options.output is None else {}
+                record = _beside(beside, found)
                 publish("named", record, _documents(record, options), folder=options.output)
     except FedcertError as error:
         sys.exit(f"error: {error}")
