@@ -162,6 +162,7 @@ def _rows(site: WarmSite) -> list[dict[str, Any]]:
                 "seed": site.seed,
                 "n": n,
                 "recipe": recipe_name(site.plan.expected(n).recipe),
+                "expected": float(site.plan.expected(n).mean),
                 "error": float(errors.mean()),
                 "certificate": float(bounds.mean()),
                 "se": float(bounds.std(ddof=1) / len(bounds) ** 0.5),
