@@ -29,8 +29,8 @@ def structure_page(record: dict[str, Any]) -> str:
     lines = [
         "# Which parts of an adapter to train",
         "",
-        f"Rendered by `{record['command']}`. {machine_line(record)} Seeds: "
-        f"{', '.join(map(str, record['seeds']))}. Each new client fine-tunes the same shared "
+        f"Rendered by `{record['command']}`. {machine_line(record)} "
+        "Each new client fine-tunes the same shared "
         f"adapter on {record['support']} examples under a budget of gates "
         "([methods.md](methods.md)); rows differ in which gates are kept. All take as many "
         "steps, those in which BayesTune finds gates included, and each has the learning rate "
@@ -55,6 +55,7 @@ def _section(scenario: str, record: dict[str, Any]) -> list[str]:
     lines = [
         f"## `{scenario}`",
         "",
+        f"Seeds {', '.join(map(str, record['seeds'][scenario]))}. "
         f"The shared adapter alone: {shared:.3f}. There are {len(net['gates'])} gates.",
         "",
         "| gates | " + " | ".join(f"{count} kept" for count in counts) + " |",
