@@ -7,8 +7,11 @@ from typing import Any
 from fedcert.simulations.benchmarks.choosing_page import choosing_page
 
 
-def _named(method: str, n: int, certificate: float, seed: int = 0) -> dict[str, Any]:
+def _named(
+    method: str, n: int, certificate: float, seed: int = 0, clients: int = 8
+) -> dict[str, Any]:
     return {
+        "clients": clients,
         "scenario": "s",
         "setting": "mixed",
         "method": method,
@@ -39,6 +42,9 @@ def test_the_lowest_and_how_far_the_plan_is_behind() -> None:
         _named("zero-shot", 16, 0.45, seed=1),
         # Only one seed has it: a mean over other clients is no rival.
         _named("posterior mean", 16, 0.1),
+        # So it is where only some clients have it.
+        _named("union of 4", 16, 0.1, clients=2),
+        _named("union of 4", 16, 0.1, seed=1, clients=2),
     ]
     page = choosing_page({"named": {"table": table}})
     assert "| s, mixed | 16 | 0.250 | default | 0.300 | 0.050 | 0.450 |" in page
