@@ -236,7 +236,7 @@ def test_a_warm_start_says_what_it_promises(results: dict[str, Any]) -> None:
         "privacy": None,
     }
     plain = words(results)
-    assert "7 clients improved the base model in 1 rounds" in plain
+    assert "7 clients improved the base model in 1 round" in plain
     results["warm_start"]["privacy"] = {"epsilon": 8.0, "words": "Next to nothing is learned."}
     assert "Next to nothing is learned." not in plain
     assert "Next to nothing is learned." in words(results)

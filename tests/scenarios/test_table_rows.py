@@ -78,7 +78,15 @@ def _partly_labeled() -> list[Row]:
 
 
 def test_rows_without_a_label_are_their_clients_inputs(tmp_path: Path) -> None:
-    scenario = _scenario(tmp_path, _partly_labeled(), unlabeled=True, held_out="client=c0")
+    base = str(save_tiny_backbone(tmp_path / "base", "bert"))
+    scenario = _scenario(
+        tmp_path,
+        _partly_labeled(),
+        unlabeled=True,
+        held_out="client=c0",
+        base=base,
+        max_length=8,
+    )
     assert scenario.new_clients == ("c0",)
     found = scenario.unlabeled_inputs("c0")
     assert found is not None

@@ -328,7 +328,8 @@ def test_the_server_app_logs_failures_once_and_warnings(
     _run_app(federation, **config, output=str(federation.output))
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(warnings) == 2
-    assert warnings[0] == (f"{REPLAY}(limit 0.5), so it may replay clients' adapters")
+    remedy = "gather more adapters or choose another prior"
+    assert warnings[0] == f"{REPLAY}(limit 0.5), so it may replay clients' adapters; {remedy}"
     assert warnings[1] == (
         f"3 clients failed: 2 x training ({CLIENTS[0]}, {CLIENTS[1]}): node unavailable; "
         f"1 x certification ({CLIENTS[-1]}): OSError(28, 'No space left on device')"
