@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -118,7 +119,7 @@ class NodeData(Scenario):
         path = self._unlabeled_path
         if path is None or client != self._client:
             return None
-        try:
+        with _reasons_stay("unlabeled-path", "inputs"):
             return read_unlabeled(
                 path,
                 spec=self.inputs,
@@ -126,13 +127,6 @@ class NodeData(Scenario):
                 label_column=self._columns[1],
                 warn=_warn,
             )
-        except Exception as error:
-            # The reason may quote a value.
-            print(f"unlabeled-path: {error}", file=sys.stderr, flush=True)
-            raise DataError(
-                "the file that the node's unlabeled-path names does not hold inputs of this "
-                "task; the node's own log says why"
-            ) from None
 
     def test_examples(self, client: str) -> None:
         """Return None: in a deployment nobody has labels to spare."""
@@ -148,7 +142,7 @@ class NodeData(Scenario):
     @cached_property
     def _examples(self) -> Examples:
         labels = self.labels_of(self._client)  # it says itself what is wrong with them
-        try:
+        with _reasons_stay("data-path", "examples"):
             return read_examples(
                 self._path,
                 spec=self.inputs,
@@ -157,13 +151,22 @@ class NodeData(Scenario):
                 label_column=self._columns[1],
                 warn=_warn,
             )
-        except Exception as error:
-            # The reason may quote a label or a value, which the server must not see.
-            print(f"data-path: {error}", file=sys.stderr, flush=True)
-            raise DataError(
-                "the file that the node's data-path names does not hold examples of this "
-                "task; the node's own log says why"
-            ) from None
+
+
+@contextmanager
+def _reasons_stay(key: str, wanted: str) -> Iterator[None]:
+    """Print on the node alone why a file cannot be read, and raise what the server may see.
+
+    The reason may quote a label or a value.
+    """
+    try:
+        yield
+    except Exception as error:
+        print(f"{key}: {error}", file=sys.stderr, flush=True)
+        raise DataError(
+            f"the file that the node's {key} names does not hold {wanted} of this task; the "
+            "node's own log says why"
+        ) from None
 
 
 def _warn(text: str) -> None:

@@ -226,10 +226,7 @@ class ConditionedMethod(AdapterMethod):
         tuple
             The condition, shape ``(2 L,)``, and the net's weights.
         """
-        inputs = examples.usable.inputs
-        if unlabeled is not None:
-            inputs = np.concatenate([inputs, unlabeled.inputs[unlabeled.readable]])
-        found = layer_statistics(model, inputs).astype(np.float32)
+        found = statistics_of(model, examples, unlabeled)
         condition = _standardized(found, under(_POOLED, prior.shared))
         return condition, under(_NET, prior.shared)
 
@@ -302,9 +299,29 @@ class ConditionedMethod(AdapterMethod):
         """
 
 
-def statistics_of(model: AdaptedModel, examples: Examples) -> npt.NDArray[np.float32]:
-    """Return `layer_statistics` of readable examples as they travel, shape ``(2 L,)``."""
-    return layer_statistics(model, examples.usable.inputs).astype(np.float32)
+def statistics_of(
+    model: AdaptedModel, examples: Examples, unlabeled: Examples | None = None
+) -> npt.NDArray[np.float32]:
+    """Return `layer_statistics` as they travel, shape ``(2 L,)``.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        The client's.
+    examples : Examples
+        Of which those count that are usable.
+    unlabeled : Examples, optional
+        Inputs without labels, of which those count like these that can be read.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float32.
+    """
+    inputs = examples.usable.inputs
+    if unlabeled is not None:
+        inputs = np.concatenate([inputs, unlabeled.inputs[unlabeled.readable]])
+    return layer_statistics(model, inputs).astype(np.float32)
 
 
 def _standardized(

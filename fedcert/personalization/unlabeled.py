@@ -8,12 +8,10 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import Unlabeled
 from fedcert.data.examples import Examples
 from fedcert.errors import BundleError, DataError, RefusalError
-from fedcert.protocol.uses import mostly_one_use
+from fedcert.protocol.uses import UNLABELED, mostly_one_use
 from fedcert.search.learning import reads_inputs
 
 __all__ = ["check_unlabeled", "in_common", "takes_unlabeled", "without_server"]
-
-_USE = ("being read without labels", "")
 
 
 def takes_unlabeled(bundle: Bundle, size: int) -> bool:
@@ -127,6 +125,6 @@ def _uses(examples: Examples, unlabeled: Examples) -> list[tuple[str, str] | Non
         if readable
     }
     return [
-        _USE if digest in known and readable else None
+        UNLABELED if digest in known and readable else None
         for digest, readable in zip(examples.input_digests(""), examples.readable, strict=True)
     ]

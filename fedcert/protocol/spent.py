@@ -20,7 +20,14 @@ from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form, recognized_form
 from fedcert.errors import ProtocolError, RefusalError
 from fedcert.protocol.secrets import read_or_create_secret
-from fedcert.protocol.uses import Uses, mostly_one_use, rows_of, same_words, spent_words
+from fedcert.protocol.uses import (
+    UNLABELED,
+    Uses,
+    mostly_one_use,
+    rows_of,
+    same_words,
+    spent_words,
+)
 
 __all__ = ["SpentLedger"]
 
@@ -29,7 +36,6 @@ _TABLES = (
     "states (name TEXT PRIMARY KEY, content TEXT NOT NULL)",
 )
 _CHECK = "check"
-_UNLABELED = "being read without labels"
 _STATED = "stated to be new under"
 _WAIT = 30.0  # seconds for another process to finish its writing
 
@@ -123,7 +129,7 @@ class SpentLedger:
         """
         with self._transaction() as connection:
             if unlabeled is not None:
-                self._insert(connection, unlabeled, _UNLABELED, claim="")
+                self._insert(connection, unlabeled, UNLABELED[0], claim=UNLABELED[1])
             found = self._found(connection, examples)
             others = [use if use is not None and use[1] != claim else None for use in found]
             count = sum(use is not None for use in others)

@@ -9,10 +9,13 @@ import numpy.typing as npt
 
 from fedcert.data.examples import Examples
 
-__all__ = ["Uses", "mostly_one_use", "rows_of", "same_words", "spent_words"]
+__all__ = ["UNLABELED", "Uses", "mostly_one_use", "rows_of", "same_words", "spent_words"]
 
 Uses = list[tuple[str, str] | None]
 """Of each example purpose and claim of its use; None if it has none."""
+
+UNLABELED = ("being read without labels", "")
+"""The use of an input that has a part in making an adapter; it belongs to no claim."""
 
 
 def mostly_one_use(uses: Uses, examples: Examples) -> bool:

@@ -66,11 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cells = [replace(cell, new=options.clients) for cell in cells]
     if options.quick:
         cells = [replace(cell, **QUICK) for cell in cells]
+    kept = kept_record("named") if part and options.output is None else {}
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
             for found in _growing(cells, options.seeds):
-                beside = kept_record("named") if part and options.output is None else {}
-                record = _beside(beside, found)
+                record = _beside(kept, found)
                 publish("named", record, _documents(record, options), folder=options.output)
     except FedcertError as error:
         sys.exit(f"error: {error}")
@@ -78,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _beside(kept: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     """Put rows of other scenarios, settings, and seeds from the last record into a new one."""
-    done = {(row["scenario"], row["setting"], row["seed"]) for row in record["table"]}
-    cells = {(cell["scenario"], cell["setting"]) for cell in record["cells"]}
     if not kept:
         return record
+    done = {(row["scenario"], row["setting"], row["seed"]) for row in record["table"]}
+    cells = {(cell["scenario"], cell["setting"]) for cell in record["cells"]}
     merged = dict(record)
     merged["cells"] = [
         *(c for c in kept["cells"] if (c["scenario"], c["setting"]) not in cells),

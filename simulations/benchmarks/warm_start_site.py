@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,16 @@ class WarmCell(Cell):
         return super().scenario_options(seed) | upstream
 
 
+_DIGITS = WarmCell(
+    scenario="digits",
+    sizes=(16, 32, 64),
+    fitted=48,
+    planners=8,
+    planning_size=100,
+    candidates=200,
+    options={"known": 5},
+    warm={"rounds": 20, "share": 0.5, "learning_rate": 3e-3},
+)
 CELLS = (
     WarmCell(
         scenario="named-intents",
@@ -97,24 +107,9 @@ CELLS = (
             "personal_steps": 3, "batch_size": 16, "learning_rate": 1e-2,
         },
     ),
-    WarmCell(
-        scenario="digits",
-        sizes=(16, 32, 64),
-        fitted=48,
-        planners=8,
-        planning_size=100,
-        candidates=200,
-        options={"known": 5},
-        warm={"rounds": 20, "share": 0.5, "learning_rate": 3e-3},
-    ),
-    WarmCell(
-        scenario="digits",
-        sizes=(16, 32, 64),
-        fitted=48,
-        planners=8,
-        planning_size=100,
-        candidates=200,
-        options={"known": 5},
+    _DIGITS,
+    replace(
+        _DIGITS,
         trunk=512,
         methods=("none", "meta", "private"),
         # Few rounds of all clients and a small trunk: all that noise is long by.

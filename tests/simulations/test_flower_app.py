@@ -31,6 +31,18 @@ from fedcert.verification import check_bundle, verify
 from simulations.federation import CLIENTS, SCENARIO, UPSTREAM, tiny_settings
 
 APP = Path(__file__).parents[2] / "simulations" / "app"
+# What `tiny_settings` differ in from an app's.
+AS_TINY: dict[str, Any] = {
+    "scenario__name": SCENARIO,
+    "scenario__options__upstream": UPSTREAM,
+    "scenario__options__new": 2,
+    "adapter__rank": 2,
+    "training__steps": 10,
+    "prior__kind": "gaussian",
+    "certificate__candidates": 50,
+    "certificate__support_size": 32,
+    "server__min_pool": 10,
+}
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -190,15 +202,7 @@ def test_flwr_run_gives_the_certificates_of_a_simulation(
     rounds = {"method": method, "averaging__rounds": 2, "averaging__steps": 3}
     run = flower.run(
         output=str(output),
-        scenario__name=SCENARIO,
-        scenario__options__upstream=UPSTREAM,
-        scenario__options__new=2,
-        adapter__rank=2,
-        training__steps=10,
-        prior__kind="gaussian",
-        certificate__candidates=50,
-        certificate__support_size=32,
-        server__min_pool=10,
+        **AS_TINY,
         **rounds,
     )
     assert run["status"] == "finished:completed"
@@ -271,15 +275,7 @@ def test_flwr_run_warms_the_base_model_up_as_a_simulation_does(
     output = tmp_path / "run"
     run = flower.run(
         output=str(output),
-        scenario__name=SCENARIO,
-        scenario__options__upstream=UPSTREAM,
-        scenario__options__new=2,
-        adapter__rank=2,
-        training__steps=10,
-        prior__kind="gaussian",
-        certificate__candidates=50,
-        certificate__support_size=32,
-        server__min_pool=10,
+        **AS_TINY,
         **changes,
     )
     assert run["status"] == "finished:completed"
