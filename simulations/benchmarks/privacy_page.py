@@ -18,8 +18,9 @@ def privacy_page(record: dict[str, Any]) -> str:
         "",
         "The mean of the upstream clients' adapters, published with noise of the server's "
         "([privacy.md](privacy.md#a-default-adapter-with-central-differential-privacy)). "
-        "Clients of `named-intents` tell 5 intents of their own apart, which no new client "
-        f"shares; each trains an adapter of {record['dimension']} numbers on "
+        "Clients of `named-intents` tell 5 intents of their own apart, new ones those of a "
+        "domain that no upstream client has. Each upstream client trains an adapter of "
+        f"{record['dimension']} numbers on "
         f"{training['examples']} texts, in {training['steps']} steps of "
         f"{training['batch_size']}. For {record['new']} new clients all n examples certify the "
         f"default adapter; delta is {record['delta']:g}. A row with noise is the mean of "
