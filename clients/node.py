@@ -20,6 +20,7 @@ from fedcert.clients.node_config import (
     own_data,
     partition_of,
     path_of,
+    plans_of,
     refuse_misspelt,
 )
 from fedcert.clients.own_training import Training, name_of
@@ -74,6 +75,8 @@ class Node:
         Its own training loop, if its ClientApp was built with one.
     bases : Path or None
         Where base models are that came of warm starts; virtual clients share them.
+    plans : bool
+        Whether it is to plan before other upstream clients do.
     """
 
     client: str
@@ -89,6 +92,7 @@ class Node:
     device: str = AUTO
     training: Training | None = None
     bases: Path | None = None
+    plans: bool = False
 
     def training_examples(self) -> Examples:
         """Return what its adapter is trained on: nothing that a warm start is trained on."""
@@ -149,7 +153,9 @@ class Node:
 
     def introduction(self) -> HelloReply:
         """Return what the node says when the roll is called."""
-        return HelloReply(self.client, self.role, PROTOCOL_VERSION, __version__)
+        return HelloReply(
+            self.client, self.role, PROTOCOL_VERSION, __version__, self.plans or None
+        )
 
     def base_model(self, digest: str = "") -> BaseModel:
         """Load a base model once per process; all virtual clients there share it.
@@ -280,6 +286,7 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
         or scenario.duplicates_are_real,
         device=check_device(str(config.get("device") or settings.device)),
         bases=(own or output) / "warm-start",
+        plans=plans_of(config, role) or client in scenario.planning_clients,
     )
 
 

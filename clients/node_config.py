@@ -19,6 +19,7 @@ __all__ = [
     "own_data",
     "partition_of",
     "path_of",
+    "plans_of",
     "refuse_misspelt",
 ]
 
@@ -28,7 +29,7 @@ _KEYS = (
     *("client-id", "role", "data-path", "input-column", "label-column"),
     *("output", "key-path", "state-path", "base-model", "adapter-path"),
     *("privacy-epsilon", "privacy-delta", "privacy-clip", "privacy-budget"),
-    *("duplicates-are-real", "labels-path", "unlabeled-path", "device"),
+    *("duplicates-are-real", "labels-path", "unlabeled-path", "device", "plans"),
 )
 # Alike enough to be meant: a letter too many, or an underscore for a dash.
 _ALIKE = 0.85
@@ -157,6 +158,23 @@ def path_of(config: NodeConfig, key: str) -> Path | None:
             "working directory is that of the SuperNode"
         )
     return Path(text) if text else None
+
+
+def plans_of(config: NodeConfig, role: str) -> bool:
+    """Return whether the node's owner wants it to plan rather than to train.
+
+    Raises
+    ------
+    SettingsError
+        If it is neither yes nor no, or nothing that this node can do.
+    """
+    plans = flag_of(config, "plans")
+    if plans and (role != UPSTREAM or PrivacyDemand.of_node(config) is not None):
+        raise SettingsError(
+            "plans in the node's configuration is for a node with the role 'upstream' and "
+            "without privacy-epsilon: who plans answers without noise; remove it"
+        )
+    return plans
 
 
 def flag_of(config: NodeConfig, key: str) -> bool:

@@ -81,6 +81,15 @@ class Scenario(ABC):
         """Ids of the clients that train adapters; an id is stable across runs."""
 
     @property
+    def planning_clients(self) -> tuple[str, ...]:
+        """Ids of the upstream clients that plan before any other does; none unless it says so.
+
+        What a plan promises is what they get, so their tasks should be as strange to the
+        other upstream clients as those of new clients are.
+        """
+        return ()
+
+    @property
     @abstractmethod
     def new_clients(self) -> tuple[str, ...]:
         """Ids of the clients that personalize; disjoint from the upstream ones."""

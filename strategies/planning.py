@@ -68,6 +68,7 @@ class Planning:
         pooled: Collection[str],
         must_train: int,
         known: Collection[str] = (),
+        willing: Collection[str] = (),
     ) -> frozenset[str]:
         """Choose the planning clients, before anything is trained.
 
@@ -85,6 +86,8 @@ class Planning:
             Clients that are left to train in any case.
         known : collection of str
             Those that were chosen in earlier runs, be they there or not.
+        willing : collection of str
+            Those that say they would rather plan: they join before any other.
 
         Returns
         -------
@@ -98,7 +101,10 @@ class Planning:
         count = min(count, self._most or count)
         free = sorted(
             {*upstream} - trained - known,
-            key=lambda client: derive_seed("planning client", self._seed, client),
+            key=lambda client: (
+                client not in willing,
+                derive_seed("planning client", self._seed, client),
+            ),
         )
         joining = free[: max(0, count - len(known))]
         return frozenset(joining) | (known & {*upstream})

@@ -37,11 +37,14 @@ class Roster:
         Role by client id.
     failures : dict
         Cause by node id, of nodes that did not say who they are.
+    planners : frozenset of str
+        Upstream clients that would rather plan than train.
     """
 
     nodes: dict[str, int]
     roles: dict[str, str]
     failures: dict[int, str]
+    planners: frozenset[str] = frozenset()
 
     def clients(self, role: str) -> list[str]:
         """Return the ids of the clients with a role, sorted: an order that does not change."""
@@ -78,6 +81,7 @@ def call_roll(
     ]
     nodes: dict[str, int] = {}
     roles: dict[str, str] = {}
+    planners: set[str] = set()
     # A node that does not answer in time sends nothing at all.
     failures = {message.metadata.dst_node_id: "no answer in time" for message in asked}
     events = events or Events()
@@ -109,8 +113,10 @@ def call_roll(
             failures[node] = f"another node is client {client!r} already"
         else:
             nodes[client], roles[client] = node, role
+            if role == UPSTREAM and said.plans is True:
+                planners.add(client)
             del failures[node]
-    return Roster(nodes, roles, failures)
+    return Roster(nodes, roles, failures, frozenset(planners))
 
 
 def _other_version(said: HelloReply) -> str:

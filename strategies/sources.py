@@ -224,6 +224,7 @@ class PooledSource(PriorSource):
             pooled=self._pool.clients(),
             must_train=self.min_pool,
             known=self._pool.planners(),
+            willing=roster.planners,
         )
         self._pool.set_aside(self.planners)
 

@@ -268,6 +268,7 @@ class WarmStart(Strategy):
                 pooled=progress.clients,
                 must_train=self._must_train,
                 known=progress.planners,
+                willing=roster.planners,
             )
         progress.planners = sorted({*progress.planners, *planners})
         self._rounds.choose(self._trainers(roster))

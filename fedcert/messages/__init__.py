@@ -150,12 +150,15 @@ class HelloReply(Payload):
         The client's `PROTOCOL_VERSION`; early versions name none.
     version : str
         Its version of fedcert, for people.
+    plans : bool or None
+        True if an upstream client would rather plan than train.
     """
 
     client: Any = None
     role: Any = None
     protocol: Any = None
     version: Any = None
+    plans: Any = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ __all__ = ["NamedIntents"]
 WAYS = {"mixed": 5, "domain": 10}
 # Of the intents (mixed), or of the domains, those that only new clients have: one third.
 UNSEEN = 1 / 3
+# And those that only planning clients have, if there are such clients: few, since who trains
+# is without them.
+PLANNED = 1 / 10
 # Better than the name alone, in both settings, on upstream clients of a seed that nothing else
 # is measured on.
 TEMPLATE = "a request about {label}"
@@ -49,6 +52,9 @@ class NamedIntents(OnTextBase, Scenario):
         Upstream clients.
     new : int (default: 40)
         New clients; no upstream client has any of their intents.
+    planners : int (default: 0)
+        The last so many upstream clients have intents that no other client has, and plan
+        before others do: to what was trained they are as strange as new clients.
     training_size : int (default: 200)
         Texts that an upstream client trains on.
     test_size : int (default: 400)
@@ -87,6 +93,7 @@ class NamedIntents(OnTextBase, Scenario):
         ways: int = 0,
         upstream: int = 128,
         new: int = 40,
+        planners: int = 0,
         training_size: int = 200,
         test_size: int = 400,
         template: str = TEMPLATE,
@@ -106,9 +113,15 @@ class NamedIntents(OnTextBase, Scenario):
             raise SettingsError(
                 "named-intents: upstream, new, training_size and test_size must be at least 1"
             )
+        if not 0 <= planners < upstream:
+            raise SettingsError(
+                f"named-intents: of {upstream} upstream clients {planners} cannot be planners; "
+                f"choose 0 to {upstream - 1}, so that somebody trains"
+            )
         self._setting, self._ways = setting, ways or WAYS[setting]
         ids = [f"named-intents-{index:04d}" for index in range(upstream + new)]
         self._upstream, self._new = tuple(ids[:upstream]), tuple(ids[upstream:])
+        self._planning = self._upstream[upstream - planners :]
         self._sizes = {"training": training_size, "test": test_size}
         self._seed, self._data = seed, data
         options = BaseOptions(base, max_length=64, quantization=quantization, depth=depth)
@@ -120,6 +133,11 @@ class NamedIntents(OnTextBase, Scenario):
         return self._upstream
 
     @property
+    def planning_clients(self) -> tuple[str, ...]:
+        """Ids of the upstream clients whose intents no other has."""
+        return self._planning
+
+    @property
     def new_clients(self) -> tuple[str, ...]:
         """Ids of the clients that personalize."""
         return self._new
@@ -128,8 +146,7 @@ class NamedIntents(OnTextBase, Scenario):
         """Return the names of a client's intents by index, in alphabetical order."""
         if client not in (*self._upstream, *self._new):
             raise DataError(f"named-intents has no client {client!r}")
-        unseen = client in self._new
-        groups = [group for group in self._groups[unseen] if len(group) >= self._ways]
+        groups = [g for g in self._groups[self._part_of(client)] if len(g) >= self._ways]
         if not groups:
             raise SettingsError(
                 f"named-intents: no client can have {self._ways} intents of its own here; set "
@@ -138,6 +155,11 @@ class NamedIntents(OnTextBase, Scenario):
         generator = keyed_generator("named-intents/labels", self._setting, self._seed, client)
         group = groups[int(generator.integers(len(groups)))]
         return tuple(sorted(generator.choice(group, self._ways, replace=False).tolist()))
+
+    def _part_of(self, client: str) -> str:
+        if client in self._new:
+            return "new"
+        return "planning" if client in self._planning else "training"
 
     def training_examples(self, client: str) -> Examples:
         """Return an upstream client's own draw of texts of its intents."""
@@ -188,8 +210,8 @@ class NamedIntents(OnTextBase, Scenario):
         }
 
     @cached_property
-    def _groups(self) -> dict[bool, list[list[str]]]:
-        """Return what clients choose their intents from, by whether it is for new clients."""
+    def _groups(self) -> dict[str, list[list[str]]]:
+        """Return what clients choose their intents from, by their part."""
         domains: dict[str, list[str]] = {}
         for intent, domain in sorted(self._table[2].items()):
             domains.setdefault(domain, []).append(intent)
@@ -198,16 +220,19 @@ class NamedIntents(OnTextBase, Scenario):
         if self._setting == "mixed":
             units = [[intent] for intent in intents]
         order = keyed_generator("named-intents/unseen", self._seed).permutation(len(units))
-        count = round(UNSEEN * len(units))
-        parts = {
-            True: [units[index] for index in sorted(order[:count])],
-            False: [units[index] for index in sorted(order[count:])],
+        new = round(UNSEEN * len(units))
+        least = self._ways if self._setting == "mixed" else 1
+        planned = new + (max(least, round(PLANNED * len(units))) if self._planning else 0)
+        drawn = {
+            "new": order[:new],
+            "planning": order[new:planned],
+            "training": order[planned:],
         }
+        parts = {name: [units[index] for index in sorted(rows)] for name, rows in drawn.items()}
         if self._setting == "domain":
             return parts
         return {
-            unseen: [[intent for unit in part for intent in unit]]
-            for unseen, part in parts.items()
+            name: [[intent for unit in part for intent in unit]] for name, part in parts.items()
         }
 
     @cached_property

@@ -329,6 +329,18 @@ def test_a_node_has_labels_of_its_own(config: dict[str, Any], tmp_path: Path) ->
         load_scenario("own-data", {"label_template": "{label}", "labels": "a,b"})
 
 
+def test_a_node_says_that_it_would_rather_plan(
+    settings: RunSettings, config: dict[str, Any]
+) -> None:
+    config["role"] = "upstream"
+    assert not _node(settings, config).introduction().plans
+    assert _node(settings, config | {"plans": True}).introduction().plans
+    assert not _node(settings, config | {"plans": "false"}).introduction().plans
+    for wrong in ({"role": "new"}, {"privacy-epsilon": 1.0, "output": config["output"]}):
+        with pytest.raises(SettingsError, match="who plans answers without noise"):
+            _node(settings, config | {"plans": True} | wrong)
+
+
 def test_a_node_has_inputs_without_labels(
     settings: RunSettings,
     config: dict[str, Any],

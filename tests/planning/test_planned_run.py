@@ -361,6 +361,36 @@ def test_the_seed_chooses_the_planning_clients() -> None:
     assert chosen < _planning(0.5).clients_among(MANY, pooled=(), must_train=10)
 
 
+def test_who_would_rather_plan_comes_first() -> None:
+    by_seed = _planning().clients_among(MANY, pooled=(), must_train=10)
+    willing = [client for client in MANY if client not in by_seed][:4]
+
+    def chosen(**more: Any) -> frozenset[str]:
+        return _planning().clients_among(
+            MANY, **({"pooled": (), "must_train": 10, "willing": willing} | more)
+        )
+
+    assert chosen() > {*willing}
+    assert len(chosen()) == 10
+    assert chosen() - {*willing} < by_seed
+    # Nobody plans who has trained, and no more plan than are to.
+    assert willing[0] not in chosen(pooled=willing[:1])
+    assert len(chosen(willing=MANY)) == 10
+
+
+def test_a_scenario_says_who_plans(
+    planned: Federation, planners: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    willing = [client for client in CLIENTS[:UPSTREAM] if client not in planners][:2]
+    scenario = planned.settings.scenario
+    kind = type(load_scenario(scenario.name, scenario.options))
+    monkeypatch.setattr(kind, "planning_clients", tuple(willing))
+    outcome = _serve(planned)
+    assert outcome.strategy.planners == {*willing}
+    roster = outcome.strategy.roster(planned.grid)
+    assert not outcome.strategy.planners & outcome.strategy.source.clients(roster)
+
+
 def test_a_client_in_the_pool_never_plans() -> None:
     chosen = _planning().clients_among(MANY, pooled=(), must_train=10)
     others = [client for client in MANY if client not in chosen]

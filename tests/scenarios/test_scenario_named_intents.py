@@ -42,6 +42,25 @@ def _domains(scenario: NamedIntents, client: str) -> set[str]:
 
 
 @pytest.mark.parametrize("setting", ["mixed", "domain"])
+def test_planners_have_intents_that_no_other_client_has(
+    setting: str, folder: Path, encoder: Path
+) -> None:
+    scenario = _scenario(folder, encoder, setting=setting, planners=2)
+    assert scenario.planning_clients == scenario.upstream_clients[-2:]
+    others = (*scenario.upstream_clients[:-2], *scenario.new_clients)
+    taken = {name for client in others for name in scenario.labels_of(client)}
+    planned = {name for c in scenario.planning_clients for name in scenario.labels_of(c)}
+    assert not taken & planned
+    # New clients are the same, and without planners nothing is.
+    plain = _scenario(folder, encoder, setting=setting)
+    assert plain.planning_clients == ()
+    for client in scenario.new_clients:
+        assert scenario.labels_of(client) == plain.labels_of(client)
+    with pytest.raises(SettingsError, match="6 cannot be planners"):
+        _scenario(folder, encoder, planners=6)
+
+
+@pytest.mark.parametrize("setting", ["mixed", "domain"])
 def test_no_upstream_client_has_a_new_clients_intent(
     setting: str, folder: Path, encoder: Path
 ) -> None:

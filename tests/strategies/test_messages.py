@@ -34,6 +34,10 @@ ON_THE_WIRE: list[tuple[Payload, dict[str, Any]]] = [
         HelloReply("a", "new", 1, "0.9"),
         {"client": "a", "role": "new", "protocol": 1, "version": "0.9"},
     ),
+    (
+        HelloReply("a", "upstream", 1, "0.9", plans=True),
+        {"client": "a", "role": "upstream", "protocol": 1, "version": "0.9", "plans": True},
+    ),
     (AdapterRequest({"rank": 2}, {"steps": 3}, 7), ADAPTER),
     (AdapterReply("00ff"), {"space": "00ff"}),
     (AdapterReply("00ff", 0.5), {"space": "00ff", "mu": 0.5}),
