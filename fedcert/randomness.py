@@ -13,7 +13,14 @@ import secrets
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["candidate_noise", "derive_seed", "fresh_seed", "keyed_generator", "small_seed"]
+__all__ = [
+    "candidate_noise",
+    "derive_seed",
+    "fresh_seed",
+    "keyed_generator",
+    "keyed_signs",
+    "small_seed",
+]
 
 
 def derive_seed(*words: str | int) -> str:
@@ -57,6 +64,18 @@ def keyed_generator(*words: str | int) -> np.random.Generator:
     """Return a generator that depends on the given words alone."""
     key = int(derive_seed(*words)[:32], 16)
     return np.random.Generator(np.random.Philox(key=key))
+
+
+def keyed_signs(*words: str | int, count: int) -> npt.NDArray[np.int8]:
+    """Return signs, -1 or 1, that depend on the given words alone.
+
+    They are the generator's bits themselves, so no version of NumPy draws others; more of them
+    begin with the same.
+    """
+    key = int(derive_seed(*words)[:32], 16)
+    raw = np.random.Philox(key=key).random_raw(-(-count // 64))
+    bits = np.unpackbits(raw.astype("<u8").view(np.uint8), bitorder="little", count=count)
+    return (2 * bits.astype(np.int8) - 1).astype(np.int8)
 
 
 def candidate_noise(seed: str, start: int, count: int, width: int) -> npt.NDArray[np.float64]:

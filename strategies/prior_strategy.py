@@ -112,7 +112,9 @@ class PriorStrategy(Strategy):
 
     def summary(self) -> None:
         """Log what it is set up to do."""
-        log(INFO, "\tadapter space: d = %s, rank %s", self._space.dimension, self._space.rank)
+        space = self._space
+        tied = f", {space.tied} numbers for all modules" if space.tied else ""
+        log(INFO, "\tadapter space: d = %s, rank %s%s", space.dimension, space.rank, tied)
         log(INFO, "\t%s", self.source.summary())
 
     # The whole of it

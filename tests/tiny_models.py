@@ -48,8 +48,8 @@ class Family:
         """Load the base model once more."""
         return load_base_model(str(self.folder), num_labels=2)
 
-    def space(self, *, rank: int = 3, last_layers: int = 2) -> AdapterSpace:
-        return AdapterSpace.of(self.base, rank=rank, last_layers=last_layers)
+    def space(self, *, rank: int = 3, last_layers: int = 2, tied: int = 0) -> AdapterSpace:
+        return AdapterSpace.of(self.base, rank=rank, last_layers=last_layers, tied=tied)
 
     def adapted(self, **of: int) -> AdaptedModel:
         return Task(self.base, self.space(**of), self.inputs).model()

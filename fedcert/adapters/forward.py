@@ -176,7 +176,7 @@ class AdaptedModel:
         """
         self._learn_returns(prepared.inputs)
         space = self.space.holding(vectors.shape[-1], labels=self.base.num_labels)
-        parts = space.split(vectors.to(self.device, self._dtype))
+        parts = space.parts(vectors.to(self.device, self._dtype))
         run = self._full if prepared.first is None else self._reduced
         output = run(prepared, parts, len(vectors))
         return output.float().unflatten(0, (len(vectors), len(prepared)))  # type: ignore[no-any-return, no-untyped-call]
@@ -203,7 +203,7 @@ class AdaptedModel:
             return cast(torch.Tensor, output.unflatten(0, (copies, -1)))
 
         with ExitStack() as stack:
-            self._install(stack, self.space.split(vectors.to(self.device, self._dtype)))
+            self._install(stack, self.space.parts(vectors.to(self.device, self._dtype)))
             yield run
 
     def floats_per_adapter(self, prepared: PreparedInputs) -> int:
@@ -357,7 +357,7 @@ class AdaptedModel:
         few = prepared.take(shortest(prepared.inputs)[:4])
         generator = torch.Generator().manual_seed(0)
         vectors = 0.5 * torch.randn(2, self.space.dimension, generator=generator)
-        parts = self.space.split(vectors.to(self.device, self._dtype))
+        parts = self.space.parts(vectors.to(self.device, self._dtype))
         with self.adapted(vectors) as run:
             whole = run(few.inputs).flatten(0, 1)
         if self._attention is not None:

@@ -2,9 +2,10 @@
 
 In LoRA's update B diag(g) A a gate per rank belongs to one direction (FedP2EFT, Lee et al.,
 arXiv 2502.04387, Eq. 3). In the coordinates of LoRA-XS that is a column of R, which reads one
-singular direction of a module's input. A head has far more numbers than all R together, so a
-client changes its matrix by a product of low rank, whose ranks have gates too, and each of its
-other tensors has one gate. What comes out is an adapter like any other: gates are folded in.
+singular direction of a module's input; where modules are tied, it is a number that they share.
+A head has far more numbers than all R together, so a client changes its matrix by a product of
+low rank, whose ranks have gates too, and each of its other tensors has one gate. What comes
+out is an adapter like any other: gates are folded in.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedcert.adapters.space import AdapterSpace
+from fedcert.adapters.space import TIED, AdapterSpace
 from fedcert.errors import AdapterError
 from fedcert.randomness import keyed_generator
 
@@ -54,8 +55,11 @@ class Gates:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Name the gates: columns of R from the lowest target up, then those of the head."""
-        rank = range(self.space.rank)
-        columns = [f"{t.name}.R[:, {j}]" for t in self.space.targets for j in rank]
+        if self.space.tied:
+            columns = [f"{TIED}[{i}]" for i in range(self.space.tied)]
+        else:
+            rank = range(self.space.rank)
+            columns = [f"{t.name}.R[:, {j}]" for t in self.space.targets for j in rank]
         for tensor in self.space.head:
             if len(tensor.shape) == 2:
                 columns += [f"{tensor.name}[{j}]" for j in range(self._rank_of(tensor.shape))]
@@ -77,7 +81,8 @@ class Gates:
         count : int
             How many gates are on.
         """
-        places: list[int] = [j for _ in self.space.targets for j in range(self.space.rank)]
+        blocks, _, columns = self._cores
+        places: list[int] = [j for _ in range(blocks) for j in range(columns)]
         for tensor in self.space.head:
             matrix = len(tensor.shape) == 2
             places += range(self._rank_of(tensor.shape)) if matrix else [0]
@@ -103,7 +108,7 @@ class Gates:
 
     def start(self, device: torch.device | str = "cpu") -> list[torch.Tensor]:
         """Return what a client trains, all zero: its distance from the shared start."""
-        tensors = [torch.zeros(len(self.space.targets), self.space.rank, self.space.rank)]
+        tensors = [torch.zeros(self._cores)]
         for tensor in self.space.head:
             if len(tensor.shape) == 2:
                 rank = self._rank_of(tensor.shape)
@@ -123,10 +128,10 @@ class Gates:
         gates : torch.Tensor
             Shape ``(G,)``.
         """
-        rank, targets = self.space.rank, len(self.space.targets)
+        blocks, _, columns = self._cores
         cores, *head = trained
-        parts = [(cores * gates[: targets * rank].reshape(targets, 1, rank)).flatten()]
-        place, left = targets * rank, iter(head)
+        parts = [(cores * gates[: blocks * columns].reshape(blocks, 1, columns)).flatten()]
+        place, left = blocks * columns, iter(head)
         for down in self._downs(gates):
             if down is None:
                 parts.append((next(left) * gates[place]).flatten())
@@ -150,6 +155,13 @@ class Gates:
             else:
                 sums.append(part.sum().reshape(1))
         return torch.cat(sums)
+
+    @property
+    def _cores(self) -> tuple[int, int, int]:
+        """The shape of what is trained of the layers; the last axis has the gates."""
+        if self.space.tied:
+            return 1, 1, self.space.tied
+        return len(self.space.targets), self.space.rank, self.space.rank
 
     def _rank_of(self, shape: tuple[int, ...]) -> int:
         return min(self.head_rank, *shape)

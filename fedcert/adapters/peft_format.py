@@ -1,7 +1,8 @@
 """Exchange with PEFT: ordinary LoRA adapter folders, out exactly and in by projection.
 
 An exported adapter has ``lora_A = V_r^T`` and ``lora_B = U_r S_r R`` with alpha = rank, so
-that stock ``peft.PeftModel.from_pretrained`` gives the same logits.
+that stock ``peft.PeftModel.from_pretrained`` gives the same logits. Modules that are tied have
+their own R in there.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def adapter_tensors(
     space: AdapterSpace, vector: npt.NDArray[np.floating[Any]]
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Return the float32 tensors of a PEFT LoRA state dict for one vector."""
-    parts = encode(space, vector)
+    own = space.untie(torch.from_numpy(np.asarray(vector, dtype=np.float64)))
+    parts = encode(space.untied, own.numpy())
     tensors = {}
     for target in space.targets:
         up = space.basis[f"{target.name}.up"].astype(np.float64)

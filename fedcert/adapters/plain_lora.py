@@ -154,4 +154,4 @@ def _everything(space: AdapterSpace) -> AdapterSpace:
     for target in space.targets:
         basis[f"{target.name}.up"] = np.eye(target.out_features, side, dtype=np.float32)
         basis[f"{target.name}.down"] = np.eye(side, target.in_features, dtype=np.float32)
-    return replace(space, rank=side, basis=basis)
+    return replace(space, rank=side, basis=basis, tied=0)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.adapters.head_file import HEAD_FILE
-from fedcert.adapters.space import AdapterSpace
+from fedcert.adapters.space import TIED, AdapterSpace
 from fedcert.errors import AdapterError
 from fedcert.models.encoder import TASK_HEAD
 
@@ -65,7 +65,8 @@ class Projection:
 def project(space: AdapterSpace, update: LoraUpdate) -> Projection:
     """Project a LoRA adapter orthogonally: R = S_r^+ U_r^T (Delta W) V_r.
 
-    A module of the space that the adapter leaves alone gets R = 0.
+    A module of the space that the adapter leaves alone gets R = 0. Where modules are tied, the
+    numbers they share give the R whose Delta W are nearest to these, all modules together.
 
     Raises
     ------
@@ -73,7 +74,8 @@ def project(space: AdapterSpace, update: LoraUpdate) -> Projection:
         If a factor or a head tensor has the wrong shape, or the head is missing.
     """
     parts: dict[str, npt.NDArray[np.float64]] = {}
-    lost, total, residuals = 0.0, 0.0, {}
+    squares: dict[str, float] = {}
+    missing: dict[str, float] = {}
     known = {target.name: target for target in space.targets}
     for target in space.targets:
         parts[f"{target.name}.R"] = np.zeros((space.rank, space.rank))
@@ -88,9 +90,14 @@ def project(space: AdapterSpace, update: LoraUpdate) -> Projection:
                 )
             core, kept = _into_basis(space, name, delta)
             parts[f"{name}.R"] = core
-        squared, missing = float(np.sum(delta**2)), float(np.sum((delta - kept) ** 2))
-        residuals[name] = float(np.sqrt(missing / squared)) if squared > 0 else 0.0
-        lost, total = lost + missing, total + squared
+        squares[name] = float(np.sum(delta**2))
+        missing[name] = float(np.sum((delta - kept) ** 2))
+    if space.tied:
+        own = {name: parts.pop(f"{name}.R") for name in known}
+        parts[TIED], gaps = _tied(space, own)
+        for name, gap in gaps.items():
+            squares.setdefault(name, 0.0)
+            missing[name] = missing.get(name, 0.0) + gap
     for tensor in space.head:
         if tensor.name not in update.head:
             if tensor.name == _LOG_SCALE:
@@ -114,7 +121,28 @@ def project(space: AdapterSpace, update: LoraUpdate) -> Projection:
     vector = np.concatenate([parts[name].ravel() for name in space.shapes()])
     if not np.isfinite(vector).all():
         raise AdapterError("the adapter holds NaN or an infinity")
-    return Projection(vector, float(np.sqrt(lost / total)) if total > 0 else 0.0, residuals)
+    residuals = {name: _share(missing[name], squares[name]) for name in update.factors}
+    return Projection(vector, _share(sum(missing.values()), sum(squares.values())), residuals)
+
+
+def _share(missing: float, squared: float) -> float:
+    return float(np.sqrt(missing / squared)) if squared > 0 else 0.0
+
+
+def _tied(
+    space: AdapterSpace, cores: Mapping[str, npt.NDArray[np.float64]]
+) -> tuple[npt.NDArray[np.float64], dict[str, float]]:
+    """Return the shared numbers nearest to an R of each target, and what each then lacks.
+
+    U_r and V_r have orthonormal columns, so the distance of two Delta W is that of S_r R.
+    """
+    strengths = [np.linalg.norm(space.basis[f"{name}.up"], axis=0) for name in cores]
+    weights = np.repeat(np.concatenate(strengths).astype(np.float64), space.rank)
+    wanted = weights * np.concatenate([core.ravel() for core in cores.values()])
+    columns = weights[:, None] * space.patterns().numpy().T
+    shared, *_ = np.linalg.lstsq(columns, wanted, rcond=None)
+    gaps = ((wanted - columns @ shared) ** 2).reshape(len(cores), -1).sum(axis=1)
+    return shared, dict(zip(cores, gaps.tolist(), strict=True))
 
 
 def _delta(

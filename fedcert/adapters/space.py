@@ -4,7 +4,8 @@ Raw LoRA factors cannot be pooled, since B A = (B G)(G^-1 A) for any invertible 
 default coordinates are therefore those of LoRA-XS (Banaei et al., arXiv 2405.17604): for a
 target weight W = U S V^T keep the leading r singular directions and train only the r x r
 matrix R of Delta W = (U_r S_r) R V_r^T. All clients share U_r S_r and V_r, so equal
-vectors mean equal adapters.
+vectors mean equal adapters. With `tied`, the modules share a few numbers and have no R of their
+own (`fedcert.adapters.tying`).
 """
 
 from __future__ import annotations
@@ -19,17 +20,22 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from fedcert.adapters.tying import patterns
 from fedcert.canonical import digest_json
 from fedcert.errors import AdapterError, BundleError
 from fedcert.models.base import BaseModel
 from fedcert.models.encoder import LABEL_MOVES, TASK_HEAD, EncoderClassifier
 from fedcert.models.layout import ATTENTION_PROJECTIONS
 
-__all__ = ["AdapterSpace", "HeadTensor", "Target"]
+__all__ = ["TIED", "AdapterSpace", "HeadTensor", "Target"]
 
 # Part of the digest: change it when the meaning of a coordinate changes.
 COORDINATES = "lora-xs/1"
+# A name of its own, so that a version that knows nothing of it refuses and does not misread.
+TIED_COORDINATES = "lora-xs-tied/1"
 SIGN_RULE = "largest |u| positive"
+TIED = "tied"
+"""Name of what tied modules share; those of other tensors have a dot."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ class HeadTensor:
 class AdapterSpace:
     """Coordinates for adapters of one base model: a vector in R^d.
 
-    A vector holds, in order, R of each target (row by row), then the head's tensors.
+    A vector holds, in order, R of each target (row by row) or what they share, then the head's
+    tensors.
 
     Attributes
     ----------
@@ -72,6 +79,8 @@ class AdapterSpace:
         Float32, per target: ``{name}.down`` = V_r^T of shape ``(r, in)`` and
         ``{name}.up`` = U_r S_r of shape ``(out, r)``. It ships with the space, because an
         SVD gives other last bits with other threads or instruction sets.
+    tied : int (default: 0)
+        u, how many numbers all targets share in the place of an R of each; 0: none.
     """
 
     base_digest: str
@@ -80,6 +89,7 @@ class AdapterSpace:
     targets: tuple[Target, ...]
     head: tuple[HeadTensor, ...]
     basis: Mapping[str, npt.NDArray[np.float32]] = field(repr=False, compare=False)
+    tied: int = 0
 
     @classmethod
     def of(
@@ -89,6 +99,7 @@ class AdapterSpace:
         rank: int,
         last_layers: int = 1,
         projections: Sequence[str] = ATTENTION_PROJECTIONS,
+        tied: int = 0,
     ) -> AdapterSpace:
         """Build the space for a base model.
 
@@ -102,6 +113,8 @@ class AdapterSpace:
             Adapt this many layers, counted from the top.
         projections : sequence of str
             Which linear modules of a layer to adapt, by their own name.
+        tied : int (default: 0)
+            How many numbers the modules share in the place of an R of each; 0: none.
 
         Returns
         -------
@@ -128,12 +141,34 @@ class AdapterSpace:
                 HeadTensor(f"{place}.{name}", tuple(parameter.shape))
                 for name, parameter in base.model.get_submodule(place).named_parameters()
             )
-        return cls(base.digest, rank, base.layout.head, tuple(targets), head, basis)
+        space = cls(base.digest, rank, base.layout.head, tuple(targets), head, basis, tied)
+        if not space.fits_tied:
+            raise AdapterError(
+                f"adapter.tied = {tied} saves nothing: at rank {rank} the {len(targets)} "
+                f"adapted modules have {space.untied.layer_numbers} numbers of their own; "
+                "choose fewer, or 0 to tie nothing"
+            )
+        return space
 
     @property
     def dimension(self) -> int:
         """d, the number of coordinates."""
-        return len(self.targets) * self.rank**2 + sum(prod(t.shape) for t in self.head)
+        return self.layer_numbers + sum(prod(t.shape) for t in self.head)
+
+    @property
+    def layer_numbers(self) -> int:
+        """How many coordinates change the layers; they stand before those of the head."""
+        return self.tied or len(self.targets) * self.rank**2
+
+    @property
+    def untied(self) -> AdapterSpace:
+        """The same space in which each target has an R of its own."""
+        return replace(self, tied=0) if self.tied else self
+
+    @property
+    def fits_tied(self) -> bool:
+        """Whether what targets share is less than what they would have of their own."""
+        return not self.tied or 0 < self.tied < self.untied.layer_numbers
 
     @property
     def digest(self) -> str:
@@ -186,8 +221,10 @@ class AdapterSpace:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name the tensors of an adapter in these coordinates, with their shapes."""
-        cores = {f"{target.name}.R": (self.rank, self.rank) for target in self.targets}
-        return cores | {tensor.name: tensor.shape for tensor in self.head}
+        layers: dict[str, tuple[int, ...]] = {TIED: (self.tied,)}
+        if not self.tied:
+            layers = {f"{target.name}.R": (self.rank, self.rank) for target in self.targets}
+        return layers | {tensor.name: tensor.shape for tensor in self.head}
 
     def split(self, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
         """View vectors of shape ``(..., d)`` as the named tensors of `shapes`."""
@@ -203,10 +240,31 @@ class AdapterSpace:
             start += size
         return parts
 
+    def patterns(
+        self, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64
+    ) -> torch.Tensor:
+        """Return the map from what targets share to all R, ``(tied, coordinates of R)``."""
+        return patterns(
+            tuple(t.name for t in self.targets), self.rank, self.tied, device, dtype
+        )
+
+    def untie(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Map vectors of shape ``(..., d)`` linearly to those of `untied`; gradients flow."""
+        if not self.tied:
+            return vectors
+        shared, head = vectors[..., : self.tied], vectors[..., self.tied :]
+        cores = shared @ self.patterns(device=vectors.device, dtype=vectors.dtype)
+        return torch.cat([cores, head], dim=-1)
+
+    def parts(self, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return what a model runs with: R of each target and the head, of ``(..., d)``."""
+        return self.untied.split(self.untie(vectors))
+
     def to_config(self) -> dict[str, Any]:
         """Return what identifies the space, as a JSON value."""
         return {
-            "coordinates": COORDINATES,
+            **({"tied": self.tied} if self.tied else {}),
+            "coordinates": TIED_COORDINATES if self.tied else COORDINATES,
             "sign_rule": SIGN_RULE,
             "base_digest": self.base_digest,
             "rank": self.rank,
@@ -233,10 +291,11 @@ class AdapterSpace:
         BundleError
             If the space is of another version, or the basis does not fit it.
         """
-        if config.get("coordinates") != COORDINATES or config.get("sign_rule") != SIGN_RULE:
+        known = TIED_COORDINATES if "tied" in config else COORDINATES
+        if config.get("coordinates") != known or config.get("sign_rule") != SIGN_RULE:
             raise BundleError(
                 f"adapter coordinates {config.get('coordinates')!r} are not those of this "
-                f"version ({COORDINATES!r}); use the fedcert version that made the bundle"
+                f"version ({known!r}); use the fedcert version that made the bundle"
             )
         try:
             space = cls(
@@ -246,9 +305,13 @@ class AdapterSpace:
                 targets=tuple(Target(**target) for target in config["targets"]),
                 head=tuple(HeadTensor(t["name"], tuple(t["shape"])) for t in config["head"]),
                 basis=basis,
+                tied=config.get("tied", 0),
             )
         except (KeyError, TypeError) as error:
             raise BundleError(f"the adapter space is damaged: {error}") from error
+        sound = type(space.tied) is int and space.fits_tied
+        if not sound or ("tied" in config) != bool(space.tied):
+            raise BundleError(f"the adapter space is damaged: tied is {space.tied!r}")
         space.check_basis()
         return space
 

@@ -48,6 +48,7 @@ def inspect(
         "adapter dimension": loaded.prior.dimension,
         "latent dimension": loaded.prior.noise_width,
         "rank": loaded.space.rank,
+        **({"tied numbers": loaded.space.tied} if loaded.space.tied else {}),
         "adapted modules": [target.name for target in loaded.space.targets],
         "labels": list(loaded.labels),
         "base model": f"{loaded.base_name} ({loaded.base_digest[:12]})",

@@ -175,9 +175,9 @@ class PersonalTraining:
 
 def body_part(space: AdapterSpace) -> slice:
     """Return where the low-rank parts stand in an adapter."""
-    return slice(0, len(space.targets) * space.rank**2)
+    return slice(0, space.layer_numbers)
 
 
 def head_part(space: AdapterSpace) -> slice:
     """Return where the head stands in an adapter; empty if there is none."""
-    return slice(len(space.targets) * space.rank**2, space.dimension)
+    return slice(space.layer_numbers, space.dimension)

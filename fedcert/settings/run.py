@@ -354,6 +354,7 @@ class RunSettings(Section):
             rank=self.adapter.rank,
             last_layers=self.adapter.last_layers,
             projections=self.projections(),
+            tied=self.adapter.tied,
         )
 
 

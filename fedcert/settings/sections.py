@@ -67,6 +67,9 @@ class AdapterSettings(Section):
     last_layers: int = Field(default=1, ge=1)
     projections: str = ",".join(ATTENTION_PROJECTIONS)
     """Names of the linear modules to adapt, separated by commas."""
+    tied: int = Field(default=0, ge=0)
+    """How many numbers all adapted modules share, in the place of ``rank ** 2`` of each; 0 ties
+    nothing. An adapter then has so many numbers and its head."""
 
 
 class TrainingSettings(Section):

@@ -34,6 +34,7 @@ def check_together(settings: RunSettings) -> None:
         _check_method,
         _check_central,
         _check_warm_start,
+        _check_tied,
     ):
         check(settings)
 
@@ -119,6 +120,17 @@ def _check_warm_start(settings: RunSettings) -> None:
             "without noise, so it does not go with training.tuned = true; choose false"
         )
     _check_budget(settings)
+
+
+def _check_tied(settings: RunSettings) -> None:
+    """Raise `SettingsError` for plain LoRA, of which tied modules keep next to nothing."""
+    if settings.adapter.tied and settings.training.lora_ranks:
+        raise SettingsError(
+            "setting 'adapter.tied': what clients train as plain LoRA hardly fits into "
+            f"{settings.adapter.tied} numbers that all modules share, so it does not go with "
+            f"training.lora_ranks = {toml_of(settings.training.lora_ranks)}; leave that empty, "
+            "or set adapter.tied to 0"
+        )
 
 
 def _check_budget(settings: RunSettings) -> None:

@@ -12,6 +12,7 @@ from fedcert.randomness import (
     derive_seed,
     fresh_seed,
     keyed_generator,
+    keyed_signs,
     small_seed,
 )
 
@@ -82,3 +83,15 @@ def test_the_numbers_are_a_contract() -> None:
     )
     expected = [-0.5427835892335832, -1.0910462180583238, -0.5046073469222997]
     np.testing.assert_allclose(candidate_noise(SEED, 2**40, 1, 3)[0], expected, rtol=1e-15)
+
+
+def test_signs_are_the_generators_bits() -> None:
+    """They are part of what adapters mean, so no version may draw others."""
+    positive = (keyed_signs("word", 1, count=20) > 0).nonzero()[0]
+    assert positive.tolist() == [0, 2, 3, 4, 6, 7, 11, 12, 13, 15, 17]
+    np.testing.assert_array_equal(
+        keyed_signs("word", 1, count=200)[:20], keyed_signs("word", 1, count=20)
+    )
+    many = keyed_signs("word", 2, count=10_001)
+    assert set(many) == {-1, 1}
+    assert abs(many.mean()) < 0.05

@@ -90,6 +90,11 @@ def test_settings_do_not_change() -> None:
             "'training.learning_rate': .*finite.* (got inf)",
         ),
         ({"adapter": {"rank": 0}}, "'adapter.rank': .* (got 0)"),
+        ({"adapter": {"tied": -1}}, "'adapter.tied': .* (got -1)"),
+        (
+            {"adapter": {"tied": 4}, "training": {"lora_ranks": "2"}},
+            "'adapter.tied': .* 4 numbers that all modules share, .*lora_ranks = \"2\"; leave",
+        ),
         ({"prior": {"audit_share": 0.5}}, "'prior.audit_share': .* less than 0.5 (got 0.5)"),
         (
             {"prior": {"kind": "gan"}},
