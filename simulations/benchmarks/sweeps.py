@@ -2,13 +2,14 @@
 
 One thing varies at a time, from the same defaults, with n = 64 examples. Every prior gets the
 same M, the same search and the same recipes. M, d and the pool vary on `digits`; what is held
-out of the pool is a digit, a domain of requests, or three languages.
+out of the pool is a digit, a domain of requests, or three languages. ``--sweep`` measures one
+of them, and leaves the others as they are in the record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
@@ -28,7 +29,7 @@ from fedcert.search import BatchedScorer
 from fedcert.simulations.benchmarks.comparison import LocalLora, Upstream
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.options import parsed, parser_of
-from fedcert.simulations.benchmarks.publishing import publish, say
+from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.simulations.benchmarks.sweep_cases import CASES, Site
 from fedcert.simulations.benchmarks.sweeps_page import sweeps_page
 from fedcert.threads import torch_threads
@@ -45,6 +46,9 @@ LOCAL = LocalLora.name
 _SHIFTS = {"digit": "digits", "domain": "intents", "languages": "topics"}
 # As many adapters as there are of clients with other languages.
 _POOL_OF_LANGUAGES = 90
+# How many numbers adapted modules share, by rank; 0: none. Few adapters, where few coordinates
+# should help most.
+_TIED, _POOL_OF_TIED = {4: (0, 4, 8, 16), 8: (0, 8, 32)}, 64
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Setting:
         M.
     rank : int
         Rank of the adapters.
+    tied : int
+        How many numbers the adapted modules share; 0 is an R of each.
     pool : int
         Adapters that the prior is fitted to.
     scenario : str
@@ -78,6 +84,7 @@ class Setting:
     prior: str = "diffusion"
     candidates: int = CANDIDATES
     rank: int = RANK
+    tied: int = 0
     pool: int = POOL
     scenario: str = "digits"
     held_out: bool = False
@@ -94,6 +101,11 @@ def settings() -> Iterator[Setting]:
     for prior in ("diffusion", "gaussian"):
         for pool in (16, 32, 64, 128, 512):
             yield Setting("pool", str(pool), prior=prior, pool=pool)
+    for rank, counts in _TIED.items():
+        for tied in counts:
+            own = f"{tied} shared" if tied else "an R of each"
+            value = f"rank {rank}, {own}"
+            yield Setting("tied", value, rank=rank, tied=tied, pool=_POOL_OF_TIED)
     for sweep, scenario in _SHIFTS.items():
         yield from _shifted(sweep, scenario)
 
@@ -118,8 +130,9 @@ def _shifted(sweep: str, scenario: str) -> Iterator[Setting]:
 
 
 @lru_cache(maxsize=4)
-def _site(scenario: str, seed: int, rank: int) -> Site:
-    return Site(CASES[scenario], seed, {} if rank == RANK else {"rank": rank})
+def _site(scenario: str, seed: int, rank: int, tied: int) -> Site:
+    adapter = {} if rank == RANK else {"rank": rank}
+    return Site(CASES[scenario], seed, adapter | ({"tied": tied} if tied else {}))
 
 
 class _Point:
@@ -127,7 +140,7 @@ class _Point:
 
     def __init__(self, setting: Setting, seed: int) -> None:
         self._setting, self._seed = setting, seed
-        self.site = _site(setting.scenario, seed, setting.rank)
+        self.site = _site(setting.scenario, seed, setting.rank, setting.tied)
 
     @cached_property
     def pool(self) -> FloatArray:
@@ -143,6 +156,10 @@ class _Point:
     def clients(self) -> list[str]:
         """Return the new clients that are measured."""
         return self.site.new_clients(having=self._setting.having)
+
+    def size(self) -> tuple[int, int]:
+        """Return how many coordinates an adapter has, and the prior directions."""
+        return self.site.federation.model.space.dimension, self.prior.noise_width
 
     def rows(self) -> list[tuple[str, str, float, float]]:
         """Return client, recipe, certificate and true error."""
@@ -238,12 +255,41 @@ def measure(
 
 
 def _rows(setting: Setting, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    found, about = _outcomes(setting, seeds), {"seeds": list(seeds)}
+    rows = [_row(setting, name, values) | about for name, values in found.items()]
+    if setting.sweep != "tied":
+        return rows
+    sizes = [_Point(setting, seed).size() for seed in seeds]
+    plain = _outcomes(replace(setting, tied=0), seeds)
+    return [
+        row
+        | {
+            "rank": setting.rank,
+            "tied": setting.tied,
+            "coordinates": sizes[0][0],
+            "directions": [directions for _, directions in sizes],
+        }
+        | _change(found[row["recipe"]], plain[row["recipe"]])
+        for row in rows
+    ]
+
+
+def _outcomes(setting: Setting, seeds: Sequence[int]) -> dict[str, FloatArray]:
+    """Return certificate and true error by recipe, shape ``(clients, 2)``."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in (*RECIPES, LOCAL)}
     for seed in seeds:
         for _, name, bound, risk in _Point(setting, seed).rows():
             found[name].append((bound, risk))
-    about = {"seeds": list(seeds)}
-    return [_row(setting, name, np.array(values)) | about for name, values in found.items()]
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def _change(values: FloatArray, plain: FloatArray) -> dict[str, float]:
+    """Compare certificates of the same clients with those where every module has its R."""
+    change = values[:, 0] - plain[:, 0]
+    return {
+        "change": float(change.mean()),
+        "change_se": float(change.std(ddof=1) / len(change) ** 0.5),
+    }
 
 
 def _row(setting: Setting, recipe: str, values: FloatArray) -> dict[str, Any]:
@@ -263,16 +309,17 @@ def _row(setting: Setting, recipe: str, values: FloatArray) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and render; a part goes to a folder of its own."""
+    """Measure, and render; fewer seeds go to a folder of their own."""
     parser = parser_of("sweeps", __doc__, seeds=SEEDS)
     parser.add_argument("--sweep", action="append", help="run this one alone")
-    options = parsed(parser, arguments)
+    options = parsed(parser, arguments, free=("sweep",))
     points = [each for each in settings() if not options.sweep or each.sweep in options.sweep]
     if not points:
         parser.error(f"there is no sweep {options.sweep[0]!r}")
     with torch_threads(1):
         table, missing = measure(points, options.seeds, say)
-    record = {
+    kept = kept_record("sweeps") if options.sweep and options.output is None else {}
+    record: dict[str, Any] = {
         "command": "make bench-sweeps",
         "seeds": options.seeds,
         "n": N,
@@ -284,7 +331,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "missing": missing,
         "table": table,
     }
+    if kept:
+        record = _beside(kept, record)
     publish("sweeps", record, {"sweeps.md": sweeps_page(record)}, folder=options.output)
+
+
+def _beside(kept: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of before with some sweeps measured anew, each naming its machine."""
+    about = {name: part[name] for name in ("machine", "versions")}
+    anew = dict.fromkeys(row["sweep"] for row in part["table"])
+    others = [row for row in kept["table"] if row["sweep"] not in anew]
+    order = [setting.sweep for setting in settings()]
+    table = sorted([*others, *part["table"]], key=lambda row: order.index(row["sweep"]))
+    parts = kept.get("parts", {}) | dict.fromkeys(anew, about)
+    return kept | {"table": table, "parts": parts, "missing": kept["missing"] | part["missing"]}
 
 
 if __name__ == "__main__":

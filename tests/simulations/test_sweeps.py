@@ -86,6 +86,7 @@ def test_every_sweep_varies_one_thing() -> None:
         "candidates": {"prior", "candidates"},
         "rank": {"rank"},
         "pool": {"prior", "pool"},
+        "tied": {"rank", "tied"},
         "digit": shifted,
         "domain": shifted,
         "languages": shifted,
@@ -141,3 +142,58 @@ def test_rows_are_means_over_clients_and_the_seeds_of_the_case(
     assert "Left out here: `topics` (no news here)." in page
     cell = "0.700 ± 0.289 (0.100)"
     assert f"| diffusion | never upstream | {' | '.join([cell] * 4)} | 4 |" in page
+
+
+def test_tied_rows_compare_the_same_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe that gains in all clients pays; one that gains in some shows no difference."""
+
+    def rows(point: sweeps._Point) -> list[tuple[str, str, float, float]]:
+        tied, found = point._setting.tied, []
+        for number, own in enumerate((0.3, 0.5, 0.7)):
+            gains = {"union": -0.1, "hybrid 0.25": 0.1 * (number - 1), LOCAL: 0.2}
+            for name in (*RECIPES, LOCAL):
+                gain = gains.get(name, 0.0) * (1 + 0.1 * number) if tied else 0.0
+                found.append((f"n{number}", name, own + gain, 0.1))
+        return found
+
+    monkeypatch.setattr(sweeps._Point, "rows", rows)
+    monkeypatch.setattr(sweeps._Point, "size", lambda point: (162, 6 + point._seed))
+    points = [point for point in settings() if point.sweep == "tied" and point.rank == 4][:2]
+    table, _ = measure(points, [0, 1], lambda _line: None)
+    by_recipe = {row["recipe"]: row for row in table if row["tied"]}
+    assert by_recipe["union"]["change"] == pytest.approx(-0.11)
+    assert by_recipe["posterior_split 0.5"]["change"] == 0
+    assert [row["change"] for row in table if not row["tied"]] == [0.0] * 4
+    part = {
+        "table": table,
+        "machine": {"cores": 1, "cpu": "new"},
+        "versions": {},
+        "missing": {},
+    }
+    kept = {
+        "n": 64, "delta": 0.05, "missing": {"topics": "no news"}, "parts": {},
+        "held_out": {name: list(case.held_out) for name, case in CASES.items()},
+        "defaults": {"candidates": 1000, "rank": 4, "pool": 128},
+        "machine": {"cores": 2, "cpu": "old"},
+        "table": [
+            {**row, "sweep": sweep, "value": "old"}
+            for sweep in ("pool", "tied", "digit")
+            for row in table[:4]
+        ],
+    }  # fmt: skip
+    record = sweeps._beside(kept, part)
+    assert list(dict.fromkeys(row["sweep"] for row in record["table"])) == [
+        "pool", "tied", "digit",
+    ]  # fmt: skip
+    assert [row for row in record["table"] if row["sweep"] == "tied"] == table
+    assert (record["machine"]["cpu"], record["parts"]["tied"]["machine"]["cpu"]) == (
+        "old", "new",
+    )  # fmt: skip
+    page = sweeps_page(record)
+    assert "Machine: 2 cores (old). Sweeps that were measured apart say on which." in page
+    assert "Scenario `digits`, seeds 0, 1. Machine: 1 cores (new). With `adapter.tied`" in page
+    assert "| diffusion | rank 4, 4 shared | 162 | 6, 7 | 0.390" in page
+    assert (
+        "a tied space pays at rank 4, 4 shared (union); it costs at rank 4, 4 shared " in page
+    )
+    assert f"shared ({LOCAL}). Elsewhere it makes no difference that shows." in page
