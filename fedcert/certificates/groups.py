@@ -118,12 +118,19 @@ def group_statements(
     ------
     CertificateError
         If a certificate does not verify, stands for itself, has no server's seed, or is not of
-        the same bundle and server as the others; if a client has two, or no group.
+        the same bundle and server as the others; if a client has two, or no group; if there
+        are more clients than delta was divided among.
     """
     if not certificates:
         raise CertificateError("there is no certificate to say anything by")
     promise, issuer = _common(certificates, server)
     _check_clients(certificates, groups)
+    if len(certificates) > promise.clients:
+        raise CertificateError(
+            f"these are the certificates of {len(certificates)} clients, and delta was divided "
+            f"among {promise.clients}: the server {issuer} issued more seeds of this bundle "
+            "than it promised, so nothing holds of all of them together"
+        )
     bounds: dict[str, dict[str, float]] = defaultdict(dict)
     for certificate in certificates:
         bounds[groups[certificate.client]][certificate.client] = certificate.bound
@@ -167,7 +174,7 @@ def _common(
             "hold together only with those of their own"
         )
     _, promise, issuer = found[certificates[0].client]
-    if server is not None and issuer != server:
+    if server is not None and issuer != server.lower():
         raise CertificateError(f"the seeds were issued by the server {issuer}, not by {server}")
     return promise, issuer
 
@@ -176,7 +183,9 @@ def _check_clients(certificates: Sequence[Certificate], groups: Mapping[str, str
     """Raise `CertificateError` if a client has two certificates, or is in no group."""
     names = Counter(certificate.client for certificate in certificates)
     if twice := [name for name, count in names.items() if count > 1]:
-        raise CertificateError(f"{twice[0]!r} has several certificates; leave one of them")
+        raise CertificateError(
+            f"{twice[0]!r} has several certificates, all of which hold; give one of them"
+        )
     if lost := sorted(names.keys() - groups.keys()):
         raise CertificateError(
             f"{', '.join(map(repr, lost[:5]))}: in no group; name one for each certified client"

@@ -15,6 +15,12 @@ from fedcert.errors import DataError
 
 __all__ = ["groups"]
 
+_SERVER = "whether this is a server you trust (--server-key)"
+_UNCHECKED = (
+    "whether recipe and seeds are the federation's (fedcert verify --bundle, of each)",
+    "whether the errors were counted right (fedcert verify --data, of each)",
+)
+
 
 def groups(
     certificates: Annotated[
@@ -40,14 +46,16 @@ def groups(
     records = [Certificate.read(path) for path in certificates]
     named = _groups(str(table), client_column, group_column)
     found = group_statements(records, named, server=server_key)
+    unchecked = [*_UNCHECKED] if server_key is not None else [_SERVER, *_UNCHECKED]
     if as_json:
-        typer.echo(json.dumps(asdict(found) | {"statement": found.words}))
+        said = {"statement": found.words, "unchecked": unchecked}
+        typer.echo(json.dumps(asdict(found) | said))
         return
     for statement in found.statements:
         say(statement.words, wrap=True)
     say(found.words, wrap=True)
-    if server_key is None:
-        say("not checked: whether this is a server you trust (--server-key)")
+    for each in unchecked:
+        say(f"not checked: {each}", wrap=True)
 
 
 def _groups(source: str, client_column: str, group_column: str) -> dict[str, str]:

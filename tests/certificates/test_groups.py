@@ -110,6 +110,15 @@ def test_a_forged_bound_is_found(three: list[Certificate]) -> None:
         group_statements([forged, *three[1:]], REGION)
 
 
+def test_more_clients_than_delta_was_divided_among_say_nothing(make: Issuer) -> None:
+    """Whoever runs a server can let it issue more seeds than the bundle promises."""
+    four = [_issued(make, name, 5) for name in "abcd"]
+    region = REGION | {"d": "south"}
+    assert group_statements(four[:3], region).most == 3
+    with pytest.raises(CertificateError, match="of 4 clients, and delta was divided among 3"):
+        group_statements(four, region)
+
+
 def test_each_client_has_one_certificate_and_one_group(three: list[Certificate]) -> None:
     with pytest.raises(CertificateError, match="'a' has several certificates"):
         group_statements([*three, three[0]], REGION)
@@ -139,6 +148,8 @@ def test_the_command_reads_groups_from_a_column(
     known = [*asked, "--server-key", public_hex(SERVER), "--json"]
     said = json.loads(CliRunner().invoke(app, known).output)
     assert [each["group"] for each in said["statements"]] == ["north", "south"]
+    assert not any("--server-key" in each for each in said["unchecked"])
+    assert any("errors were counted right" in each for each in said["unchecked"])
     table.write_text("id,region\na,north\nb,north\nc,south\na,east\n", encoding="utf-8")
     failed = CliRunner().invoke(app, asked)
     assert isinstance(failed.exception, DataError)
