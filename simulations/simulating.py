@@ -28,6 +28,7 @@ from fedcert.settings.sections import SMALLEST_FIT
 from fedcert.simulations.runners import RUNNERS
 from fedcert.simulations.runners.gpu_shares import gpu_share, weights_mib
 from fedcert.simulations.tuning import tuned
+from fedcert.strategies.publishing import reference_of
 from fedcert.strategies.reporting import results_of, write_results
 from fedcert.strategies.serving import Outcome, serve
 from fedcert.strategies.warm_up import warm_up
@@ -163,6 +164,7 @@ def _opened(
     settings = settings.with_absolute_paths()
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
     _check_clients(scenario, settings)
+    reference_of(settings, scenario)  # what certificates cannot promise is refused here
     resolve_device(settings.device)  # what is not here is refused before anything is written
     _claim_folder(output, settings)
     return scenario, settings, output

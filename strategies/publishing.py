@@ -15,7 +15,7 @@ from fedcert.bundles.versions import BundleVersions
 from fedcert.canonical import digest_json
 from fedcert.certificates import Certificate, Promise, RecipeTable
 from fedcert.data.examples import Examples
-from fedcert.errors import RefusalError, SettingsError
+from fedcert.errors import CertificateError, RefusalError, SettingsError
 from fedcert.fitting import FittedPrior, bundle_of, make_bundle, noised_mean, privacy_notes
 from fedcert.models.base import BaseModel
 from fedcert.pool import Pool
@@ -32,7 +32,7 @@ from fedcert.strategies.latest import LatestBundle
 from fedcert.strategies.noise import server_noise
 from fedcert.strategies.sources import NoPriorError
 
-__all__ = ["Publisher"]
+__all__ = ["Publisher", "reference_of"]
 
 
 class Publisher:
@@ -79,7 +79,7 @@ class Publisher:
             "labels": scenario.labels,
             "settings": settings,
             "server": server,
-            "reference": _reference(settings, scenario),
+            "reference": reference_of(settings, scenario),
         }
         self._fingerprint = _fingerprint(settings, scenario)
         self._refit_after = settings.server.refit_after
@@ -294,11 +294,20 @@ class Publisher:
             write_atomically(path, text.encode())
 
 
-def _reference(settings: RunSettings, scenario: Scenario) -> Examples | None:
-    """Return the sample that the bundle carries, if certificates promise something about it."""
+def reference_of(settings: RunSettings, scenario: Scenario) -> Examples | None:
+    """Return the sample that the bundle carries, if certificates promise something about it.
+
+    Raises
+    ------
+    SettingsError
+        If certificates are to promise what says nothing of this task.
+    """
     promises: Sequence[Promise[Any]] = settings.certificate.shares()["promises"]
     for promise in promises:
-        promise.check_task(len(scenario.labels), own_labels=not scenario.labels)
+        try:
+            promise.check_task(len(scenario.labels), own_labels=not scenario.labels)
+        except CertificateError as error:
+            raise SettingsError(f"setting 'certificate.promises': {error}") from error
     if not any(promise.public for promise in promises):
         return None
     sample = scenario.reference_examples()

@@ -41,6 +41,30 @@ def test_a_federation_that_is_too_small(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("nobody_trains")
+@pytest.mark.parametrize(
+    ("promise", "message"),
+    [
+        ("sets=2", "an answer set of 2 labels never misses one of 2"),
+        ("gain=base", "the base model alone predicts none of these labels"),
+        ("reference", "keeps no reference sample"),
+    ],
+)
+def test_promises_that_say_nothing_of_the_task(
+    promise: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tiny_scenario
+
+    def none(*_: object, **__: object) -> None:
+        raise AssertionError("a base model was made")
+
+    monkeypatch.setattr(tiny_scenario.Tiny, "base_model", none)
+    settings = tiny_settings(certificate__promises=promise)
+    with pytest.raises(SettingsError, match=rf"certificate\.promises.*({message})"):
+        simulate(settings, output=tmp_path / "run", runner="inprocess")
+    assert not (tmp_path / "run").exists()
+
+
 def test_fewer_than_any_prior_takes(tmp_path: Path) -> None:
     settings = tiny_settings(scenario__options__upstream=7)
     with pytest.raises(SettingsError, match="takes 10 adapters; let more clients train"):
