@@ -130,7 +130,8 @@ class PrivateRounds(TrunkRounds):
         Raises
         ------
         RunError
-            If the budget does not allow another one, or an earlier one had no noise.
+            If the budget does not allow another one, an earlier one had no noise, or the
+            account and the trunk are not of the same time.
         """
         for notes in self._folder.glob(f"base-*/{PROVENANCE}"):
             if "privacy" not in json.loads(notes.read_bytes()):
@@ -143,12 +144,40 @@ class PrivateRounds(TrunkRounds):
             return
         ledger = self._ledger()
         try:
-            if release in {known.purpose for known in ledger.releases}:
+            if self._is_known(ledger):
                 return
             budgets = [(privacy.budget, privacy.promise.delta)]
             ledger.spend(Release(release, privacy.promise.mu), budgets=budgets)
         except RefusalError as refused:
             raise self._refusal(ledger) from refused
+
+    def _is_known(self, ledger: ReleaseLedger) -> bool:
+        """Return whether the account has this warm start, and the trunk is of its last round.
+
+        From an older trunk the rounds after it would be published a second time, with other
+        noise; without an account nobody knows what else was published.
+        """
+        done = len(self._progress.rounds)
+        noted = {known.purpose: known.rounds for known in ledger.releases}
+        published = noted.get(self._progress.release)
+        if published is None and done:
+            raise RunError(
+                f"{self._account} does not know this warm start, {done} rounds of which are "
+                "published; put it back as it was, or take a new run folder and other clients"
+            )
+        if published is not None and published > done:
+            raise RunError(
+                f"the trunk in {self._folder} is that after {done} rounds, and by "
+                f"{self._account} {published} are published: going on would publish rounds a "
+                "second time. Put the newest trunk.safetensors back, or take a new run folder "
+                "and other clients"
+            )
+        return published is not None
+
+    def publish(self) -> None:
+        """Note in the account how many rounds others are about to see."""
+        if self._progress.release and self._progress.rounds:
+            self._ledger().note_rounds(self._progress.release, len(self._progress.rounds))
 
     def drawn(self, trainers: Sequence[str], present: Collection[str]) -> list[str]:
         """Return the next round's clients among those who were there in the beginning.
@@ -202,6 +231,6 @@ class PrivateRounds(TrunkRounds):
         return RunError(
             f"by {self._account} {len(ledger.releases)} private warm starts were begun there "
             f"before; with one more the epsilon of their clients would be {together:.3g}, "
-            f"above the budget of {budget:g}. Put trunk.safetensors of the last one back, and "
-            "it goes on at no cost; or raise privacy.budget"
+            f"above the budget of {budget:g}. Put the newest trunk.safetensors of the last one "
+            "back, and it goes on at no cost; or raise privacy.budget"
         )

@@ -126,6 +126,9 @@ class TrunkRounds:
                 "a new run folder and other clients"
             )
 
+    def publish(self) -> None:
+        """Note that the trunk of the rounds so far is about to be seen by others."""
+
     @property
     def _account(self) -> Path:
         """What the private warm starts of the folder have published."""

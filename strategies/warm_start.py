@@ -180,6 +180,7 @@ class WarmStart(Strategy):
         names = self._rounds.drawn(self._trainers(self._roster), self._roster.nodes)
         if not names:
             raise RunError(f"no upstream client is left to train the trunk{self._causes()}")
+        self._rounds.publish()
         words = WarmRequest(
             trunk=self.trunk.to_config(),
             space=self._space.to_config(),
@@ -286,6 +287,7 @@ class WarmStart(Strategy):
 
     def _finish(self, grid: Grid, roster: Roster) -> Warmed:
         self._events.phase("merge the trunk")
+        self._rounds.publish()
         promise = self._rounds.promise()
         about = {
             "rounds": len(self.progress.rounds),

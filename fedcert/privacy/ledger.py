@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fedcert.atomic import write_atomically
 from fedcert.canonical import canonical_json
@@ -26,10 +28,18 @@ class Release:
         What it was for; the same purpose gets the same upload again, at no cost.
     mu : float
         Its Gaussian privacy.
+    rounds : int (default: 0)
+        How many of its rounds have been published so far, if it has several.
     """
 
     purpose: str
     mu: float
+    rounds: int = 0
+
+    def to_object(self) -> dict[str, Any]:
+        """Return the JSON object that a ledger keeps."""
+        rounds = {"rounds": self.rounds} if self.rounds else {}
+        return {"purpose": self.purpose, "mu": self.mu, **rounds}
 
 
 class ReleaseLedger:
@@ -81,13 +91,35 @@ class ReleaseLedger:
         RefusalError
             If it would exceed a budget; nothing is recorded then.
         """
-        # Nodes that share a state folder may be asked at the same moment.
-        with only_one_at_a_time(self._path.with_suffix(".lock"), what=f"{self._path}"):
-            self._releases = _read(self._path)
+        with self._writing():
             for budget, delta in budgets:
                 self._check(release, budget, delta)
             self._releases.append(release)
-            listed = [{"purpose": r.purpose, "mu": r.mu} for r in self._releases]
+
+    def note_rounds(self, purpose: str, rounds: int) -> None:
+        """Record how many rounds of a release are published, before the last of them is.
+
+        Parameters
+        ----------
+        purpose : str
+            Of a release that is recorded.
+        rounds : int
+            How many; fewer than before change nothing.
+        """
+        with self._writing():
+            self._releases = [
+                replace(r, rounds=max(r.rounds, rounds)) if r.purpose == purpose else r
+                for r in self._releases
+            ]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Let a block change the list of releases as it is on the disk."""
+        # Nodes that share a state folder may be asked at the same moment.
+        with only_one_at_a_time(self._path.with_suffix(".lock"), what=f"{self._path}"):
+            self._releases = _read(self._path)
+            yield
+            listed = [release.to_object() for release in self._releases]
             write_atomically(self._path, canonical_json(listed))
 
     def _check(self, release: Release, budget: float, delta: float) -> None:
@@ -103,8 +135,10 @@ class ReleaseLedger:
 def _read(path: Path) -> list[Release]:
     try:
         listed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        return [Release(str(r["purpose"]), float(r["mu"])) for r in listed]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [
+            Release(str(r["purpose"]), float(r["mu"]), int(r.get("rounds", 0))) for r in listed
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RefusalError(
             f"{path}: the record of this client's releases is damaged ({error}); restore it "
             "from a backup, since nothing may be released without it"

@@ -120,6 +120,6 @@ class WarmProgress:
         if known != digest_json(identity):
             raise RunError(
                 f"{path} is of a warm start with other settings or another base model; choose "
-                "another run folder, or remove this file to begin anew"
+                "another run folder"
             )
         return done

@@ -129,11 +129,11 @@ def test_a_run_that_died_goes_on_at_no_cost_and_one_begun_anew_is_refused(
     with pytest.raises(KeyboardInterrupt):
         warm_up(died.grid, settings, output=tmp_path / "died")
     account = tmp_path / "died" / "warm-start" / "releases.json"
-    before = account.read_bytes()
+    [before] = json.loads(account.read_bytes())
     _, gone_on = warmed(tmp_path / "died")
     assert gone_on.digest == whole.digest
     assert gone_on.privacy == whole.privacy
-    assert account.read_bytes() == before
+    assert json.loads(account.read_bytes()) == [before | {"rounds": 3}]
     # Whoever removes the trunk asks the same clients once more.
     (tmp_path / "died" / "warm-start" / "trunk.safetensors").unlink()
     with pytest.raises(RunError, match=r"1 private warm starts .* above the budget of 8\."):
@@ -147,6 +147,34 @@ def test_a_run_that_died_goes_on_at_no_cost_and_one_begun_anew_is_refused(
     (tmp_path / "died" / "warm-start" / "trunk.safetensors").unlink()
     with pytest.raises(RunError, match=r"releases\.json .* is damaged"):
         warmed(tmp_path / "died")
+
+
+def test_rounds_that_were_published_are_not_made_again_from_an_older_trunk(
+    tmp_path: Path,
+) -> None:
+    """A backup of the trunk must not buy a second draw of noise for the same rounds."""
+    federation = Federation(tmp_path, tiny_settings(**PRIVATE))
+    honest, kept = federation.clients.honest, []
+    trunk = tmp_path / "warm-start" / "trunk.safetensors"
+
+    def copying(message: Message, context: Any) -> Message:
+        if message.metadata.message_type == WARM:
+            kept.append(trunk.read_bytes())
+        return honest(message, context)
+
+    federation.clients.honest = copying  # type: ignore[method-assign]
+    warm_up(federation.grid, federation.settings, output=tmp_path)
+    last = trunk.read_bytes()
+    for older, rounds in ((kept[0], 0), (kept[7], 1), (kept[14], 2)):
+        trunk.write_bytes(older)
+        with pytest.raises(RunError, match=rf"after {rounds} rounds, .* 3 are published"):
+            warmed(tmp_path)
+    trunk.write_bytes(kept[14])
+    (tmp_path / "warm-start" / "releases.json").unlink()
+    with pytest.raises(RunError, match="does not know this warm start, 2 rounds of which"):
+        warmed(tmp_path)
+    trunk.write_bytes(last)
+    assert len(warmed(tmp_path)[1].rounds) == 3  # the newest one goes on, at no cost
 
 
 def test_rounds_with_and_without_noise_do_not_share_a_folder(tmp_path: Path) -> None:
