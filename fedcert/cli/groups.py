@@ -59,11 +59,14 @@ def groups(
 
 
 def _groups(source: str, client_column: str, group_column: str) -> dict[str, str]:
-    """Return each client's group, by a table."""
-    from fedcert.data.cells import words
+    """Return each client's group, by a table; a row that names none puts nobody anywhere."""
+    from fedcert.data.cells import missing_cells, words
     from fedcert.data.tables import read_columns
 
     table = read_columns(source, [client_column, group_column])
+    table = table.take(
+        ~(missing_cells(table[client_column]) | missing_cells(table[group_column]))
+    )
     with table.located():
         columns = [words(table[name]).tolist() for name in (client_column, group_column)]
     found: dict[str, str] = {}

@@ -150,6 +150,9 @@ def test_the_command_reads_groups_from_a_column(
     assert [each["group"] for each in said["statements"]] == ["north", "south"]
     assert not any("--server-key" in each for each in said["unchecked"])
     assert any("errors were counted right" in each for each in said["unchecked"])
+    table.write_text("id,region\na,north\nb,north\nc, \n", encoding="utf-8")
+    lost = CliRunner().invoke(app, asked)
+    assert "'c': in no group" in str(lost.exception)
     table.write_text("id,region\na,north\nb,north\nc,south\na,east\n", encoding="utf-8")
     failed = CliRunner().invoke(app, asked)
     assert isinstance(failed.exception, DataError)
