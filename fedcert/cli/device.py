@@ -330,6 +330,7 @@ def read_labeled(
     label_column: str,
     *,
     labels: Sequence[str] | None = None,
+    beside: str | None = None,
 ) -> Examples:
     """Read a user's examples as the bundle's task has them; say what counts as an error.
 
@@ -345,6 +346,8 @@ def read_labeled(
         Name of the column of labels.
     labels : sequence of str, optional
         The client's own, if the bundle leaves them to clients.
+    beside : str, optional
+        A column of the table that is no part of an input.
 
     Returns
     -------
@@ -359,6 +362,7 @@ def read_labeled(
         labels=labels or bundle.labels,
         input_column=input_column,
         label_column=label_column,
+        without=() if beside is None else (beside,),
         warn=_warn,
     )
 

@@ -22,7 +22,7 @@ from fedcert.cli.device import (
     key_path,
     read_labeled,
 )
-from fedcert.errors import CertificateError
+from fedcert.errors import CertificateError, DataError
 from fedcert.reports.formats import decimal_up
 
 if TYPE_CHECKING:
@@ -101,7 +101,10 @@ def monitor(
         raise CertificateError(
             f"this certificate does not hold to begin with: {report.reasons}"
         )
-    examples = read_labeled(data, loaded, input_column, label_column, labels=record.labels)
+    examples = read_labeled(
+        data, loaded, input_column, label_column, labels=record.labels, beside=id_column
+    )
+    ids = None if id_column is None else _ids(data, id_column)
     file = key_path(key)
     signer = _signer(file, record)
     place = resolve_device(device)
@@ -122,7 +125,7 @@ def monitor(
         ledger=SpentLedger(state or default_state(file)),
         alpha=alpha,
         count_wrong=wrong,
-        ids=None if id_column is None else _ids(data, id_column),
+        ids=ids,
         rows_are_new=rows_are_new,
     )
     watch = found.watch
@@ -177,7 +180,17 @@ def _signer(file: Path, record: Certificate) -> Ed25519PrivateKey | None:
 
 
 def _ids(data: Path, column: str) -> list[str]:
-    """Return what tells observations apart."""
+    """Return what tells observations apart; a row without it could be any."""
+    from fedcert.data.cells import missing_cells, words
     from fedcert.data.tables import read_columns
 
-    return [str(value) for value in read_columns(str(data), [column])[column]]
+    table = read_columns(str(data), [column])
+    missing = missing_cells(table[column])
+    if missing.any():
+        raise DataError(
+            f"{data}: the column {column!r} is empty in {missing.sum()} of {len(missing)} rows "
+            f"({table.where(int(missing.argmax()))}, for instance), which tells nobody whether "
+            "they were counted before; give each row an id, and take none out"
+        )
+    with table.located():
+        return [str(value) for value in words(table[column])]

@@ -30,6 +30,7 @@ def read_examples(
     labels: Sequence[str],
     input_column: str = "input",
     label_column: str = "label",
+    without: Sequence[str] = (),
     warn: Callable[[str], object] = warnings.warn,
 ) -> Examples:
     """Read labeled examples and check them against a task.
@@ -49,6 +50,8 @@ def read_examples(
         `fedcert.data.labels.encode_labels`.
     input_column, label_column : str (default: "input", "label")
         Names of the columns.
+    without : Sequence[str], optional
+        Columns that are none of an image's numbers, if the file has them.
     warn : callable (default: warnings.warn)
         Called with which examples count as errors, and what is accepted and yet looks wrong.
 
@@ -64,7 +67,7 @@ def read_examples(
         missing, or too many are unknown. The message names the line.
     """
     _check_file(path)
-    table = read_columns(str(path), [label_column], rest=input_column)
+    table = read_columns(str(path), [label_column], rest=input_column, without=without)
     inputs = numbers_if_all(table[input_column])
     with table.located():
         examples = spec.examples(inputs, encode_labels(table[label_column], labels))

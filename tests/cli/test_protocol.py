@@ -403,6 +403,26 @@ def test_a_column_of_ids_lets_a_file_grow(watched: Any) -> None:
         assert (code, found["counted"], found["seen"]) == (0, counted, rows - counted)
     assert found["trials"] == 6
     _mistake(watched.mistake(calm, "--id-column", "row"), "no column 'row'; it has input")
+    without = {"row": [f"call {row}" for row in range(5)] + [" "]}
+    shown = watched.mistake(repeated, "--id-column", "row", **without)
+    _mistake(shown, "'row' is empty in 1 of 6 rows (row 6, for instance)")
+
+
+def test_a_column_of_ids_is_no_pixel(watched: Any, parties: Parties) -> None:
+    calm = load_scenario("tiny_scenario:Tiny", {}).test_examples("device")
+    assert calm is not None
+    path = parties.folder / "new.csv"
+    pixels = calm.inputs.reshape(len(calm), -1)
+    lines = [",".join(["when", *(f"p{at}" for at in range(pixels.shape[1])), "label"])]
+    lines += [
+        ",".join([str(row), *map(str, image), str(label)])
+        for row, (image, label) in enumerate(zip(pixels, calm.labels, strict=True))
+    ]
+    path.write_text("\r\n".join(lines), encoding="utf-8")
+    asked = ("monitor", path, "--certificate", parties.certificate, "--json")
+    shown = parties.device(*asked, "--id-column", "when")
+    assert (shown.code, shown.err) == (0, "")
+    assert json.loads(shown.out)["counted"] == len(calm)
 
 
 def test_the_watch_notices_drift_and_does_not_forget_it(watched: Any) -> None:
