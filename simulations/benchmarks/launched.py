@@ -105,7 +105,18 @@ CASES = (
             "upstream": 32,
             "new": 12,
         },
-        _ON_TEXT | {"certificate.support_size": 32},
+        # Articles are long: as much training as in bench-structure.
+        _ON_TEXT
+        | {
+            "averaging.rounds": 8,
+            "averaging.steps": 10,
+            "training.steps": 16,
+            "training.batch_size": 32,
+            "personal.steps": 30,
+            "certificate.candidates": 200,
+            "certificate.support_size": 32,
+        },
+        {"net_rounds": 12},
     ),
 )
 
