@@ -80,7 +80,7 @@ class Case:
 
 
 # Runs of minutes: half as many rounds as the defaults, of half as many clients. On text, where
-# a step takes many times as long, fewer and smaller ones; what the frozen layers made of all
+# a step takes many times as long, fewer and smaller ones, and fewer candidates; what the frozen layers made of all
 # clients' texts stays in memory from run to run.
 _ROUNDS = {"averaging.rounds": 15, "averaging.clients": 8}
 _ON_TEXT = {
@@ -90,6 +90,7 @@ _ON_TEXT = {
     "training.steps": 24,
     "training.batch_size": 64,
     "client.cache_mib": 3000,
+    "certificate.candidates": 100,
 }
 CASES = (
     Case("digits", {"upstream": 32, "new": 12}, _ROUNDS),
@@ -113,7 +114,6 @@ CASES = (
             "training.steps": 16,
             "training.batch_size": 32,
             "personal.steps": 30,
-            "certificate.candidates": 200,
             "certificate.support_size": 32,
         },
         {"net_rounds": 12},
