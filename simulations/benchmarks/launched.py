@@ -80,8 +80,8 @@ class Case:
 
 
 # Runs of minutes: half as many rounds as the defaults, of half as many clients. On text, where
-# a step takes many times as long, fewer and smaller ones, and fewer candidates; what the frozen layers made of all
-# clients' texts stays in memory from run to run.
+# a step takes many times as long, fewer and smaller ones, and fewer candidates; what the frozen
+# layers made of all clients' texts stays in memory from run to run.
 _ROUNDS = {"averaging.rounds": 15, "averaging.clients": 8}
 _ON_TEXT = {
     "averaging.rounds": 10,
