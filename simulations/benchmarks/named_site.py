@@ -182,6 +182,13 @@ class Site:
         return DiffusionPrior.fit(self.pool, seed=small_seed("prior", self.seed))
 
     @property
+    def planners(self) -> tuple[str, ...]:
+        """Those who plan: whom the scenario names, or some behind those of the prior."""
+        first = self.cell.fitted
+        some = self.scenario.upstream_clients[first : first + self.cell.planners]
+        return self.scenario.planning_clients or some
+
+    @property
     def candidate_seed(self) -> str:
         """One for all clients: each certificate is valid by itself."""
         return derive_seed("bench named", self.seed)
@@ -199,10 +206,8 @@ class Site:
     @cached_property
     def plan(self) -> Plan:
         """The planner's choice, by clients that neither trained for the prior nor are new."""
-        first = self.cell.fitted
-        names = self.scenario.upstream_clients[first : first + self.cell.planners]
         replays = []
-        for name in names:
+        for name in self.planners:
             examples = self.scenario.training_examples(name)
             examples = examples.take(slice(0, self.cell.planning_size))
             rows = []

@@ -53,8 +53,9 @@ def _intro() -> list[str]:
         "* *certificate*: mean bound of the planned recipe over new clients and seeds, ± its "
         "standard error over clients; *against none*: its ratio to that without a warm start.",
         "* *expected*: the certificate that planning clients expected. On `named-intents` they "
-        "share intents with those that train, which new clients do not, and the more a base "
-        "model has learned of these intents, the better its default looks to who plans.",
+        "have intents that nobody trains on, as new clients have "
+        "([planning.md](planning.md#who-plans)): the more a base model has learned of a "
+        "planner's own intents, the better its default would look.",
         "* *error*: on the clients' examples that nothing else used.",
         "* *false*: certificates below the true error, of how many.",
         "* *loss*: of upstream clients after their personal steps, in the first round and in "

@@ -61,6 +61,8 @@ class WarmCell(Cell):
         The section ``warm_start``.
     trunk : int
         Upstream clients that train the base model; 0 stands for those of the prior.
+    strangers : bool
+        Whether those who plan have labels that nobody else has: the scenario has the option.
     methods : tuple of str
         Of `METHODS`. Noise is for many clients: the other cells are without it.
     """
@@ -68,6 +70,7 @@ class WarmCell(Cell):
     kinds: tuple[str, ...] = ()
     warm: Mapping[str, Any] = field(default_factory=dict)
     trunk: int = 0
+    strangers: bool = False
     methods: tuple[str, ...] = ("none", "standard", "meta", "central")
 
     @property
@@ -78,7 +81,8 @@ class WarmCell(Cell):
     def scenario_options(self, seed: int) -> dict[str, Any]:
         """Return what the scenario is built with: those who train the base model included."""
         upstream = {"upstream": self.trunk + self.planners} if self.trunk else {}
-        return super().scenario_options(seed) | upstream
+        apart = {"planners": self.planners} if self.strangers else {}
+        return super().scenario_options(seed) | upstream | apart
 
 
 _DIGITS = WarmCell(
@@ -98,6 +102,7 @@ CELLS = (
         sizes=(16, 32, 80),
         fitted=24,
         planners=6,
+        strangers=True,
         # What a plan has ever chosen on names; the others search in minutes.
         kinds=("default", "tuned_head"),
         # Rounds, clients, and rate were chosen among four on new clients of seed 7, which is
@@ -264,9 +269,8 @@ class WarmSite(Site):
     @cached_property
     def trainers(self) -> tuple[str, ...]:
         """Those who train the base model: those of the prior, and others that do not plan."""
-        names, planners = self.scenario.upstream_clients, self.cell.planners
-        fitted, more = self.cell.fitted, max(self._trunk_clients - self.cell.fitted, 0)
-        return names[:fitted] + names[fitted + planners :][:more]
+        others = [c for c in self.scenario.upstream_clients if c not in self.planners]
+        return tuple(others[: max(self._trunk_clients, self.cell.fitted)])
 
     @cached_property
     def privacy(self) -> RoundsPrivacy | None:
