@@ -66,14 +66,16 @@ def check_issuable(client: str, labels: Sequence[str], recipe: Recipe) -> None:
     Raises
     ------
     CertificateError
-        If the client's id or the labels cannot be written, or the recipe certifies something
-        else than an adapter.
+        If the client's id or the labels cannot be written, the recipe certifies something else
+        than an adapter, or it promises more than its delta allows.
     """
     check_client(client)
     members_of({"labels": list(labels)}, "bundle", {"labels": tuple[str, ...]})
     if len(set(labels)) < max(len(labels), 2):
         raise CertificateError("a certificate needs two or more labels, all of them distinct")
     recipe.require_exportable()
+    for promise in recipe.promises:
+        promise.check_delta(recipe.total_delta)
 
 
 def issue(

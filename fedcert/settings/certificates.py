@@ -94,11 +94,11 @@ class CertificateSettings(Section):
         """Return what recipes make of delta: ``delta`` of the bound alone, and ``promises``."""
         points = tuple(name.strip() for name in self.points.split(",") if name.strip())
         client = Fraction(str(self.delta)) / max(1, self.simultaneous)
-        # In digits that the parts of a point's promises add up to again.
-        each = Fraction(str(rounded_down(client / len(points)))) if points else client
+        alone = self.simultaneous < 2 and not points
+        # In digits that the parts of a certificate's promises add up to again.
+        each = client if alone else Fraction(str(rounded_down(client / max(1, len(points)))))
         promises = promises_asked(self.promises, share=0.0)
         if not promises:
-            alone = self.simultaneous < 2 and not points
             delta = self.delta if alone else rounded_down(each)
         else:
             delta = rounded_down(each * (1 - Fraction(str(self.promised))))

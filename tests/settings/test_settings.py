@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulations.federation import SCENARIO
 
-from fedcert.certificates import RecipeTable, points_of
-from fedcert.errors import SettingsError
+from fedcert.certificates import RecipeTable, check_issuable, points_of
+from fedcert.errors import CertificateError, SettingsError
 from fedcert.settings import RunSettings
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -350,6 +350,19 @@ def test_a_small_federation_needs_fewer_adapters(upstream: int, fewest: int) -> 
     assert RunSettings.from_flat({"server.min_pool": 12}).fewest_adapters(upstream) == 12
     federated = RunSettings.from_flat({"prior.training": "federated"})
     assert federated.fewest_adapters(upstream) == 20
+
+
+@pytest.mark.parametrize("simultaneous", [2, 3, 7, 11, 997])
+@pytest.mark.parametrize("promises", ["", "gain", "gain, abstention", "gain, reference"])
+def test_all_clients_together_have_no_more_than_delta(simultaneous: int, promises: str) -> None:
+    certificate = {"simultaneous": simultaneous, "promises": promises}
+    _, recipe = RunSettings.from_mapping({"certificate": certificate}).recipe_table().rows[0]
+    check_issuable("client", ["a", "b"], recipe)
+    total = simultaneous * recipe.total_delta
+    assert 0.05 * (1 - 1e-6) < total <= 0.05 * (1 + 1e-12)
+    greedy = recipe.with_delta(recipe.delta * 1.001)
+    with pytest.raises(CertificateError, match=f"{simultaneous} certificates with delta"):
+        check_issuable("client", ["a", "b"], greedy)
 
 
 @pytest.mark.parametrize("simultaneous", [0, 3, 7])
