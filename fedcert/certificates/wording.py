@@ -71,6 +71,15 @@ _UNWITNESSED = (
 
 def _statement(certificate: Certificate) -> str:
     """Say what the certificate claims, in plain English."""
+    return _said(certificate, _own_delta(certificate.recipe))
+
+
+def _second_statement(certificate: Certificate) -> str:
+    # It said "all of delta" where promises have a part of it.
+    return _said(certificate, ())
+
+
+def _said(certificate: Certificate, own_delta: tuple[str, ...]) -> str:
     recipe, sample, witness = certificate.recipe, certificate.sample, certificate.witness
     return " ".join(
         (
@@ -82,6 +91,7 @@ def _statement(certificate: Certificate) -> str:
             f"certifying examples.",
             *(() if sample is None else sample.statements()),
             recipe.statement(certificate.support_size),
+            *own_delta,
             *((_randomized(certificate.choice.number),) if recipe.randomized else ()),
             f"A prediction whose margin over the runner-up logit is not above "
             f"{Decimal(str(recipe.margin_tolerance)):f} counts as an error, and so does an "
@@ -162,6 +172,14 @@ def _also_the_signers_word(recipe: Recipe, n: int, *, beside: bool) -> str:
     return ", and so is that the certifying examples had no part in the choice"
 
 
+def _own_delta(recipe: Recipe) -> tuple[str, ...]:
+    """Say what delta the bound is computed with, where that is not the whole certificate's."""
+    if not any(promise.share for promise in recipe.promises):
+        return ()
+    own, total = (f"{Decimal(str(delta)):f}" for delta in (recipe.delta, recipe.total_delta))
+    return (f"That is the delta of the bound alone, {own}: promises have the rest of {total}.",)
+
+
 def _randomized(number: float) -> str:
     # All digits that matter: whoever computes the bound again by hand needs them.
     return (
@@ -201,7 +219,8 @@ class Template:
 
 
 TEMPLATES = (
-    Template(2, _statement, _assumptions),
+    Template(3, _statement, _assumptions),
+    Template(2, _second_statement, _assumptions),
     Template(1, _statement, _first_assumptions),
 )
 """The known templates; certificates are issued in the words of the first."""

@@ -10,6 +10,7 @@ import pytest
 from fedcert.certificates import (
     Certificate,
     Check,
+    Choice,
     FirstStage,
     HybridRecipe,
     LedgerEntry,
@@ -20,6 +21,8 @@ from fedcert.certificates import (
     VerificationReport,
     verify_record,
 )
+from fedcert.certificates.bounds import binomial_upper_bound
+from fedcert.certificates.promises import GainOutcome, GainPromise
 from fedcert.certificates.wording import TEMPLATES, Template
 from fedcert.records.signing import public_hex
 from fedcert.simulations.benchmarks.recipes import GibbsRecipe, KnownBestRecipe, VoteRecipe
@@ -201,7 +204,7 @@ def test_better_words_leave_certificates_as_they_are(
     """A mended sentence is a new template: both kinds verify, and no mixture of the two."""
     old = make()
     newest = Template(
-        3,
+        TEMPLATES[0].version + 1,
         lambda c: TEMPLATES[0].statement(c).replace("wrong label", "mistaken label"),
         lambda c: (*TEMPLATES[0].assumptions(c), "Nobody knows the future."),
     )
@@ -215,6 +218,25 @@ def test_better_words_leave_certificates_as_they_are(
     assert failed(verify_record(mixed)) == {"assumptions"}
     mixed = resigned(replace(new, assumptions=old.assumptions))
     assert failed(verify_record(mixed)) == {"assumptions"}
+
+
+def test_the_bounds_own_delta_is_named_where_promises_have_the_rest(make: Issuer) -> None:
+    """Without it the words would give another bound to whoever computes it by hand."""
+    promise = GainPromise(share=1.0)
+    recipe = SplitRecipe(candidates=10, delta=0.025, promises=(promise,))
+    outcome = promise.bound(
+        GainOutcome(won=3, lost=0, at_least=0.0), recipe.ground(promise, Choice(index=1), 80)
+    )
+    made = make(recipe, errors=4, index=1, promises=(outcome,))
+    assert "With probability at least 0.95 " in made.statement
+    said = "That is the delta of the bound alone, 0.025: promises have the rest of 0.05."
+    assert said in made.statement
+    assert made.bound == binomial_upper_bound(4, 40, 0.025)
+    # Earlier certificates said "all of delta", and verify as before.
+    earlier = resigned(replace(made, statement=TEMPLATES[1].statement(made)))
+    assert said not in earlier.statement
+    assert verify_record(earlier).passed
+    assert "the bound alone" not in make(SplitRecipe(candidates=10, delta=0.05), index=1).statement
 
 
 def test_other_checks_are_appended(make: Issuer) -> None:
