@@ -38,6 +38,7 @@ from fedcert.simulations.benchmarks.coverage import EPISODES, coverage
 from fedcert.simulations.benchmarks.federations import Federation, remembered
 from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.simulations.benchmarks.recipes import limit
+from fedcert.simulations.benchmarks.refinements import refinements
 from fedcert.strategies.measuring import inputs_digest
 
 __all__ = ["main"]
@@ -146,6 +147,7 @@ def _measured(_options: argparse.Namespace) -> dict[str, Any]:
 
 _PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "table": _measured,
+    "refinements": lambda _options: {"refinements": refinements()},
     "coverage": lambda options: {"coverage": list(coverage(options.episodes))},
     "mutants": lambda options: {
         "mutants": list(mutants.rows("certificates", options.episodes))

@@ -19,6 +19,8 @@ def certificates_page(record: dict[str, Any]) -> str:
     ]
     if record.get("table"):
         parts += _figures(record)
+    if record.get("refinements"):
+        parts += _refinements(record["refinements"])
     if record.get("coverage"):
         parts += _coverage(record["coverage"])
     if record.get("mutants"):
@@ -72,6 +74,39 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], *, seeds: list[int]) ->
 
 def _emphasized(name: str) -> str:
     return f"**{name}**" if name == "planned" else name
+
+
+def _refinements(record: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Refinements of a prior: gated and rated",
+        "",
+        "All learn from the same choosing examples of the same clients, and the others "
+        "certify. *finetune* and *tuned head* start at the prior's center, as the recipes of "
+        "these names do. The other ways are no recipes: *rated* fine-tunes with the rate and "
+        "the pull in units of how far the adapters of the pool are apart in each coordinate, "
+        "*gated* along the pool's directions alone, and *from the mean* starts at the "
+        "posterior mean, and is pulled to it. The difference is that of a client's certificate "
+        "from its posterior mean's, with the standard error over clients.",
+        "",
+        *left_out(record),
+    ]
+    for scenario, rows in by_scenario(record):
+        seeds = ", ".join(map(str, rows[0]["seeds"]))
+        lines += [
+            f"`{scenario}`, seeds {seeds}:",
+            "",
+            "| n | share that chooses | refinement | mean certificate | difference | mean true "
+            "error | clients |",
+            "|---|---|---|---|---|---|---|",
+            *(
+                f"| {row['n']} | {row['share']:g} | {row['refinement']} "
+                f"| {row['certificate']:.3f} | {row['difference']:+.3f} ± {row['se']:.3f} "
+                f"| {row['error']:.3f} | {row['clients']} |"
+                for row in rows
+            ),
+            "",
+        ]
+    return lines
 
 
 def _coverage(rows: list[dict[str, Any]]) -> list[str]:

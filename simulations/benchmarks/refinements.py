@@ -1,0 +1,254 @@
+"""Rates and gates of fine-tuning that come from a pool, beside posterior means.
+
+A part of ``make bench-certificates``. No method does this: a new client of a prior's bundle
+fine-tunes at rates that are in proportion to how far upstream clients moved each coordinate,
+or along the pool's directions alone, from the center or from the posterior mean. All ways learn
+from the same choosing examples, and the others certify.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedcert.adapters.finetune import descend
+from fedcert.certificates import PosteriorSplitRecipe
+from fedcert.data.examples import Examples
+from fedcert.errors import SettingsError
+from fedcert.priors.base import FloatArray
+from fedcert.priors.latent import LatentSpace
+from fedcert.search.learning import finetuned, tuned_head
+from fedcert.search.session import SupportSession
+from fedcert.simulations.benchmarks.federations import remembered
+from fedcert.simulations.benchmarks.named import CELLS
+from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Client, Site
+from fedcert.simulations.benchmarks.publishing import say
+from fedcert.threads import torch_threads
+
+__all__ = ["GROUNDS", "MEAN", "Ground", "axes", "refinements"]
+
+# Raise it when something else is measured for the same client.
+_VERSION = 1
+MEAN = "posterior mean"
+# By way: the true error, and on which of the examples that do not choose it errs.
+Outcomes = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where refinements are compared.
+
+    Attributes
+    ----------
+    cell : Cell
+        Scenario and prior.
+    seeds : tuple of int
+        Seeds of the federations.
+    splits : tuple
+        Numbers of examples, with the share of them that chooses.
+    """
+
+    cell: Cell
+    seeds: tuple[int, ...]
+    splits: tuple[tuple[int, float], ...]
+
+
+GROUNDS = (
+    Ground(
+        Cell(
+            scenario="digits", sizes=(64, 128), new=20, fitted=128, planners=0, candidates=1000
+        ),
+        seeds=(0, 1),
+        splits=((64, 0.5), (128, 0.25), (128, 0.5)),
+    ),
+    Ground(
+        replace(next(c for c in CELLS if c.scenario == "intents"), sizes=(64, 128), new=6),
+        seeds=(0,),
+        # Posterior means of an encoder that is read at all tokens take long.
+        splits=((64, 0.5), (128, 0.25)),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to fine-tune.
+
+    Attributes
+    ----------
+    along : str
+        The axes: ``"plain"`` takes the adapter's coordinates, ``"rated"`` these in units of the
+        pool's standard deviations, and ``"gated"`` the pool's directions, in units of those.
+    rate, pull : float
+        Of Adam, and to the start, in these units.
+    from_mean : bool
+        Whether it starts at the posterior mean, or at the center.
+    """
+
+    along: str
+    rate: float
+    pull: float
+    from_mean: bool
+
+
+# Of a few rates and pulls those with the lowest mean errors on twelve clients of `digits` with
+# another seed (3), learning from 32 and from 64 examples.
+_WAYS = {
+    "plain, from the mean": _Way("plain", 0.03, 0.1, True),
+    "rated": _Way("rated", 0.5, 0.003, False),
+    "rated, from the mean": _Way("rated", 0.5, 0.03, True),
+    "gated": _Way("gated", 0.3, 0.03, False),
+    "gated, from the mean": _Way("gated", 0.3, 0.1, True),
+}
+
+
+def refinements(grounds: Sequence[Ground] = GROUNDS) -> dict[str, Any]:
+    """Return the table's rows, and which scenarios are not in it."""
+    rows: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
+    with torch_threads(1):
+        for ground in grounds:
+            cell = ground.cell
+            say(f"refinements, {cell.scenario}: ", end="")
+            try:
+                clients = [_measured(ground, seed) for seed in ground.seeds]
+            except SettingsError as error:  # data or base model are not on this machine
+                missing[cell.scenario] = str(error)
+                say(f"left out: {error}")
+                continue
+            about = {"scenario": cell.scenario, "seeds": list(ground.seeds)}
+            rows += [
+                about | {"n": n, "share": share} | row
+                for n, share in ground.splits
+                for row in _averaged(_recipe(cell, share), list(chain(*clients)), n)
+            ]
+            say(" done")
+    return {"table": rows, "missing": missing}
+
+
+def _measured(ground: Ground, seed: int) -> list[dict[int, Outcomes]]:
+    """Return each client's outcomes, by the number of examples that choose."""
+    site = Site(ground.cell, seed)
+    sizes = sorted({_recipe(site.cell, share).choosing(n).size for n, share in ground.splits})
+    return [{size: _kept(site.client(name), size) for size in sizes} for name in site.measured]
+
+
+def _kept(client: Client, size: int) -> Outcomes:
+    """Return a client's outcomes, from before if they were measured."""
+    identity = client.site.identity(
+        new=client.name,
+        choosing=size,
+        prior=client.site.prior.digest,
+        ways={name: asdict(way) for name, way in _WAYS.items()},
+        version=_VERSION,
+    )
+    found: Outcomes = remembered("refinements", identity, partial(_outcomes, client, size))
+    say(".", end="")
+    return found
+
+
+def _outcomes(client: Client, size: int) -> Outcomes:
+    """Return each way's true error, and on which of the other examples it errs, in order."""
+    choosing, rest = client.support.take(slice(size)), client.support.take(slice(size, None))
+    adapters = dict(_adapters(client, choosing))
+    wrong = client.scorer.score(np.stack(list(adapters.values())), rest).wrong
+    return {
+        name: {"error": client.error(adapter), "wrong": row.astype(int).tolist()}
+        for (name, adapter), row in zip(adapters.items(), wrong, strict=True)
+    }
+
+
+def _adapters(client: Client, choosing: Examples) -> Iterator[tuple[str, FloatArray]]:
+    """Yield what each way makes of the choosing examples."""
+    site, scorer = client.site, client.scorer
+    settings = site.settings.finetune_settings()
+    mean, center, latent = _mean(client, choosing), site.prior.center(), site.prior.latent
+    yield MEAN, mean
+    tuning = {"learning_rate": settings.learning_rate, "pull": settings.weight_decay}
+    yield "finetune", finetuned(scorer, choosing, center, steps=settings.steps, **tuning)
+    yield "tuned head", tuned_head(scorer, choosing, center)
+    for name, way in _WAYS.items():
+        start = mean if way.from_mean else center
+        yield name, _descended(client, choosing, start, axes(latent, way.along), way)
+
+
+def _mean(client: Client, choosing: Examples) -> FloatArray:
+    """Return the posterior mean, which takes the longest."""
+    site = client.site
+    recipe = _recipe(site.cell, 0.5)
+
+    def compute() -> list[float]:
+        session = SupportSession(
+            recipe, site.prior, client.scorer, choosing, seed=site.candidate_seed
+        )
+        return [float(value) for value in recipe.refine(session)[0]]
+
+    identity = site.identity(
+        mean=client.name, choosing=len(choosing), **site.recipe_identity(recipe)
+    )
+    return np.array(remembered("refinements", identity, compute))
+
+
+def axes(latent: LatentSpace, along: str) -> FloatArray:
+    """Return axes, each of the length of one step at a rate of 1, ``(k, d)``."""
+    if along == "plain":
+        return np.eye(latent.dimension)
+    if along == "gated":
+        return latent.std[:, None] * latent.directions * latent.scale
+    # What no upstream client moved stays where it is.
+    return np.diag(latent.scale * latent.directions.any(axis=0))
+
+
+def _descended(
+    client: Client, choosing: Examples, start: FloatArray, axes: FloatArray, way: _Way
+) -> FloatArray:
+    """Train how far to go along each axis."""
+    usable = choosing.usable
+    if len(np.unique(usable.labels)) < 2:
+        return start
+    first, along = (torch.from_numpy(each).float() for each in (start, axes))
+    moves = torch.zeros((1, len(axes)), requires_grad=True)
+    settings = replace(
+        client.site.settings.finetune_settings(),
+        batch_size=len(usable),
+        learning_rate=way.rate,
+        weight_decay=way.pull,
+    )
+    descend(
+        client.model, usable, [moves], lambda: first + moves @ along, seed=0, settings=settings
+    )
+    return np.asarray(start + moves.detach()[0].double().numpy() @ axes)
+
+
+def _recipe(cell: Cell, share: float) -> PosteriorSplitRecipe:
+    return PosteriorSplitRecipe(candidates=cell.candidates, delta=DELTA, choose_fraction=share)
+
+
+def _averaged(
+    recipe: PosteriorSplitRecipe, clients: list[dict[int, Outcomes]], n: int
+) -> Iterator[dict[str, Any]]:
+    """Yield each way's means over clients, and how far it is from the posterior mean."""
+    size, rest = recipe.choosing(n).size, recipe.certifying(n).size
+    outcomes = [client[size] for client in clients]
+
+    def bounds(way: str) -> FloatArray:
+        wrong = [sum(outcome[way]["wrong"][:rest]) for outcome in outcomes]
+        return np.array([recipe.bound(errors, rest) for errors in wrong])
+
+    for way in outcomes[0]:
+        certificates = bounds(way)
+        apart = certificates - bounds(MEAN)
+        yield {
+            "refinement": way,
+            "certificate": float(certificates.mean()),
+            "error": float(np.mean([outcome[way]["error"] for outcome in outcomes])),
+            "difference": float(apart.mean()),
+            "se": float(apart.std(ddof=1) / len(apart) ** 0.5),
+            "clients": len(apart),
+        }
