@@ -236,7 +236,9 @@ def test_the_bounds_own_delta_is_named_where_promises_have_the_rest(make: Issuer
     earlier = resigned(replace(made, statement=TEMPLATES[1].statement(made)))
     assert said not in earlier.statement
     assert verify_record(earlier).passed
-    assert "the bound alone" not in make(SplitRecipe(candidates=10, delta=0.05), index=1).statement
+    assert (
+        "the bound alone" not in make(SplitRecipe(candidates=10, delta=0.05), index=1).statement
+    )
 
 
 def test_other_checks_are_appended(make: Issuer) -> None:
