@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.canonical import sha256_hex
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, RowError, SettingsError
-from fedcert.messages import CLIENT_ID
+from fedcert.messages import client_id
 from fedcert.randomness import keyed_generator, small_seed
 from fedcert.scenarios import Scenario
 
-__all__ = ["NaturalScenario", "Rows", "Split", "client_id", "text_items"]
+__all__ = ["NaturalScenario", "Rows", "Split", "text_items"]
 
 _MOST_NEW = 20
 
@@ -303,8 +302,3 @@ def text_items(texts: npt.NDArray[Any]) -> npt.NDArray[Any]:
     items = np.empty(len(texts), dtype=object)
     items[:] = [" ".join(str(text).split()).casefold() for text in texts]
     return items
-
-
-def client_id(name: str) -> str:
-    """Return a client's name, or its digest if that cannot be the name of a folder."""
-    return name if CLIENT_ID.fullmatch(name) else f"client-{sha256_hex(name.encode())[:16]}"

@@ -62,6 +62,7 @@ def _groups(source: str, client_column: str, group_column: str) -> dict[str, str
     """Return each client's group, by a table; a row that names none puts nobody anywhere."""
     from fedcert.data.cells import missing_cells, words
     from fedcert.data.tables import read_columns
+    from fedcert.messages import client_id
 
     table = read_columns(source, [client_column, group_column])
     table = table.take(
@@ -76,4 +77,5 @@ def _groups(source: str, client_column: str, group_column: str) -> dict[str, str
                 f"{source}: {table.where(row)} puts {client!r} into {group!r}, and an earlier "
                 f"one into {found[client]!r}; name one group for each client"
             )
-    return found
+    # Certificates name a client whose name is no file's by its digest.
+    return {client_id(client): group for client, group in found.items()} | found

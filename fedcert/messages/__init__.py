@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Self
 
+from fedcert.canonical import sha256_hex
 from fedcert.errors import ProtocolError
 
 __all__ = [
@@ -54,10 +55,17 @@ __all__ = [
     "PlanRequest",
     "QuestionRequest",
     "WarmRequest",
+    "client_id",
 ]
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a client id must look like: ids become names of files on both sides."""
+
+
+def client_id(name: str) -> str:
+    """Return a name as a client id: itself, or a digest if it cannot be the name of a file."""
+    return name if CLIENT_ID.fullmatch(name) else f"client-{sha256_hex(name.encode())[:16]}"
+
 
 HELLO = "query.hello"
 """Who are you, and what is your role? Asked once per run."""

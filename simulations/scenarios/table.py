@@ -17,8 +17,9 @@ from fedcert.data.inputs import CHANNELS, LAYOUTS, ImageInputs, InputSpec
 from fedcert.data.labels import alike_labels, class_names, label_words
 from fedcert.data.tables import Columns, read_columns
 from fedcert.errors import DataError, SettingsError
+from fedcert.messages import client_id
 from fedcert.models import with_task_head
-from fedcert.simulations.natural import NaturalScenario, Rows, Split, client_id, text_items
+from fedcert.simulations.natural import NaturalScenario, Rows, Split, text_items
 from fedcert.simulations.partitions import Partition
 from fedcert.simulations.sources import BaseOptions, ImageOptions, TextBase, states_pooling
 from fedcert.simulations.table_rows import KeptRows, image_items, kept_rows

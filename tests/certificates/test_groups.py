@@ -21,6 +21,7 @@ from fedcert.certificates.groups import group_statements
 from fedcert.certificates.receipt import IssuedSeed, SeedReceipt
 from fedcert.cli.groups import groups
 from fedcert.errors import CertificateError, DataError
+from fedcert.messages import client_id
 from fedcert.records.signing import key_from_seed, public_hex
 from fedcert.settings.certificates import CertificateSettings
 
@@ -126,6 +127,17 @@ def test_each_client_has_one_certificate_and_one_group(three: list[Certificate])
         group_statements(three, {"a": "north"})
     with pytest.raises(CertificateError, match="no certificate"):
         group_statements([], REGION)
+
+
+def test_a_name_that_is_no_files_goes_by_its_digest(make: Issuer, tmp_path: Path) -> None:
+    """A simulation of a table certifies such a client under a digest of its name."""
+    file, table = tmp_path / "site.json", tmp_path / "sites.csv"
+    _issued(make, client_id("site 3"), 5).write(file)
+    table.write_text("client,group\r\nsite 3,north\r\n", encoding="utf-8-sig")
+    app = typer.Typer()
+    app.command()(groups)
+    shown = CliRunner().invoke(app, [str(file), "--table", str(table)])
+    assert "The one certified client of 'north'" in shown.output
 
 
 def test_the_command_reads_groups_from_a_column(
