@@ -260,12 +260,13 @@ class PlanningSettings(Section):
 
     @field_validator("sizes", mode="before")
     @classmethod
-    def _increasing(cls, sizes: Any) -> Any:
-        if isinstance(sizes, list | tuple):
-            sizes = ",".join(map(str, sizes))
-        if isinstance(sizes, str) and not _are_sizes(sizes):
+    def _increasing(cls, sizes: object) -> object:
+        """Take a number or a list as well, as for ``lora_ranks``."""
+        listed = sizes if isinstance(sizes, list | tuple) else [sizes]
+        text = ",".join(map(str, listed))
+        if not _are_sizes(text):
             raise ValueError("give sizes from 1 on in increasing order, separated by commas")
-        return sizes
+        return text
 
 
 class SearchSettings(Section):

@@ -408,10 +408,11 @@ def test_as_many_train_as_the_prior_needs(must_train: int, planning: int) -> Non
 # Settings
 
 
-def test_the_sizes_are_a_list_or_text() -> None:
+def test_the_sizes_are_a_list_or_text_or_a_single_one() -> None:
     for given in ("8, 16", [8, 16]):
         read = RunSettings.from_mapping({"planning": {"sizes": given}})
         assert read.planning_sizes() == (8, 16)
+    assert RunSettings.read(None, ["planning.sizes=16"]).planning_sizes() == (16,)
 
 
 @pytest.mark.parametrize("sizes", ["", "16,", "0", "16,16", "32,16", "1.5", "-1", "many", []])
