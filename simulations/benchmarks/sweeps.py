@@ -212,6 +212,16 @@ class _Point:
         return LocalLora.variants(upstream)[0]
 
 
+def _point(setting: Setting, seed: int) -> _Point:
+    """Return a point; one that another sweep has, too, is made once."""
+    return _made(replace(setting, sweep="", value="", seeds=1), seed)
+
+
+@lru_cache(maxsize=8)
+def _made(setting: Setting, seed: int) -> _Point:
+    return _Point(setting, seed)
+
+
 def _wrong(
     scorer: BatchedScorer, tests: Examples, adapters: FloatArray
 ) -> npt.NDArray[np.bool_]:
@@ -265,7 +275,7 @@ def _rows(setting: Setting, seeds: Sequence[int]) -> list[dict[str, Any]]:
     rows = [_row(setting, name, values) | about for name, values in found.items()]
     if setting.sweep != "tied":
         return rows
-    sizes = [_Point(setting, seed).size() for seed in seeds]
+    sizes = [_point(setting, seed).size() for seed in seeds]
     plain = _outcomes(replace(setting, tied=0), seeds)
     return [
         row
@@ -284,7 +294,7 @@ def _outcomes(setting: Setting, seeds: Sequence[int]) -> dict[str, FloatArray]:
     """Return certificate and true error by recipe, shape ``(clients, 2)``."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in (*RECIPES, LOCAL)}
     for seed in seeds:
-        for _, name, bound, risk in _Point(setting, seed).rows():
+        for _, name, bound, risk in _point(setting, seed).rows():
             found[name].append((bound, risk))
     return {name: np.array(values) for name, values in found.items()}
 

@@ -22,15 +22,16 @@ from fedcert.search.linear_head import LinearHead
 NAMES = ("bad0 bad1", "good3", "bad7 good2")
 
 
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: Any) -> Task:
+@pytest.fixture(scope="module", params=[0, 3], ids=["own", "tied"])
+def task(tmp_path_factory: Any, request: pytest.FixtureRequest) -> Task:
     folder: Path = tmp_path_factory.mktemp("names")
     made = with_label_names(
         save_encoder(folder / "source", "bert"), folder / "base", pooling="mean"
     )
     base = load_base_model(str(made))
     inputs = TextInputs.of(base.name, max_length=12)
-    return Task(base, AdapterSpace.of(base, rank=2), inputs).with_labels(NAMES)
+    space = AdapterSpace.of(base, rank=2, tied=request.param)
+    return Task(base, space, inputs).with_labels(NAMES)
 
 
 @pytest.fixture(scope="module")
