@@ -243,6 +243,18 @@ def _check_support(scenario: Scenario, settings: RunSettings, events: Events) ->
         events.note(f"NOTE: the new client {client} will get no certificate: {cause}")
 
 
+def _check_unlabeled(scenario: Scenario, settings: RunSettings, events: Events) -> None:
+    """Say so where clients have inputs without labels, and the method has no use for them."""
+    if settings.method_of().reads_inputs:
+        return
+    having = [name for name in scenario.new_clients if scenario.unlabeled_inputs(name)]
+    if having:
+        events.note(
+            f"NOTE: {len(having)} new clients have inputs without labels, which the method "
+            f"{settings.method} does not read with these settings: they have no part in the run"
+        )
+
+
 def _federate(
     scenario: Scenario,
     settings: RunSettings,
@@ -253,6 +265,7 @@ def _federate(
     events.phase("prepare the base model")
     scenario.base_model(on_step=events.note)
     _check_support(scenario, settings, events)
+    _check_unlabeled(scenario, settings, events)
     if settings.training.tuned:
         events.phase("choose how clients train")
         settings = tuned(settings, scenario)

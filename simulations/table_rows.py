@@ -78,7 +78,7 @@ def kept_rows(
         )
         if 2 * missing.sum() > len(missing) and name != optional:
             raise DataError(f"{source}: {empty}; name another column, or fill it in")
-        kept = "give inputs without labels" if name == optional else "are left out"
+        kept = "are inputs without labels" if name == optional else "are left out"
         notes.append(f"{empty}; they {kept}")
     if not (complete & labeled).any():
         raise DataError(f"{source}: every row lacks one of {', '.join(needed)}")

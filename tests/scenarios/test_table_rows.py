@@ -99,7 +99,7 @@ def test_rows_without_a_label_are_their_clients_inputs(tmp_path: Path) -> None:
     assert scenario.unlabeled_inputs("c1") is None  # an upstream client
     assert scenario.notes[0] == (
         "table: the column 'label' is empty in 160 of 240 rows (line 5, for instance); they "
-        "give inputs without labels"
+        "are inputs without labels"
     )
 
 

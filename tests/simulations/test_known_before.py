@@ -13,11 +13,12 @@ import pytest
 from fedcert.clients import client_app
 from fedcert.errors import DataError, RunError, SettingsError
 from fedcert.messages import TRAIN
-from fedcert.runs.events import EVENTS_FILE
+from fedcert.runs.events import EVENTS_FILE, Events
 from fedcert.runs.status import holds_work
+from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
 from fedcert.settings.sections import ServerSettings
-from fedcert.simulations.simulating import simulate
+from fedcert.simulations.simulating import _check_unlabeled, simulate
 from simulations.federation import tiny_settings
 
 
@@ -63,6 +64,25 @@ def test_promises_that_say_nothing_of_the_task(
     with pytest.raises(SettingsError, match=rf"certificate\.promises.*({message})"):
         simulate(settings, output=tmp_path / "run", runner="inprocess")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("method", "codes", "told"), [
+    ("fedavg-local", None, True), ("fedp2eft", 2, True), ("fedp2eft", 0, False),
+])  # fmt: skip
+def test_inputs_without_labels_that_no_method_reads(
+    method: str, codes: int | None, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for them should not believe that they had a part."""
+    scenario = load_scenario("tiny_scenario:Tiny", {})
+    given = scenario.support_examples(scenario.new_clients[0], 9)
+    monkeypatch.setattr(type(scenario), "unlabeled_inputs", lambda *_: given)
+    options = {} if codes is None else {"averaging__options": {"codes": codes}}
+    notes: list[str] = []
+    events = Events(lambda event: notes.append(str(event.fields["text"])))
+    _check_unlabeled(scenario, tiny_settings(method=method, **options), events)
+    assert [f"which the method {method} does not read" in note for note in notes] == [
+        True
+    ] * told
 
 
 def test_fewer_than_any_prior_takes(tmp_path: Path) -> None:
