@@ -204,7 +204,9 @@ def _with_limits(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _launched(case: Case, method: str, seed: int) -> dict[str, Any]:
     settings = case.run(method, seed)
-    identity = {"version": _VERSION, "settings": settings.model_dump()}
+    # A setting that came later, at its default, changes nothing.
+    asked = settings.model_dump(exclude_defaults=True)
+    identity = {"version": _VERSION, "settings": asked}
     say(f"{case.scenario}, {method}, seed {seed}")
 
     def compute() -> dict[str, Any]:
