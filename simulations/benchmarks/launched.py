@@ -53,6 +53,15 @@ PULLS = (0.001, 0.01, 0.1, 1.0, 10.0)
 KEEPS = (0.0, 0.25, 0.5, 0.75)
 
 
+# The recipe that the settings name by default searches, whatever the prior and n are; a plan
+# finds out what suits them.
+PLANNED = "prior, planned"
+RUNS: dict[str, dict[str, Any]] = {name: {"method": name} for name in METHODS} | {
+    PLANNED: {"method": "prior", "certificate.recipe": "planned"}
+}
+"""What is launched: the settings of each, by the name of its row."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A scenario with the settings that all its runs have, and those of methods with a net."""
@@ -62,19 +71,19 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     nets: dict[str, Any] = field(default_factory=lambda: {"net_rounds": 20})
 
-    def run(self, method: str, seed: int) -> RunSettings:
-        """Return the settings of one run."""
+    def run(self, name: str, seed: int) -> RunSettings:
+        """Return the settings of one of `RUNS`."""
         flat = {
             "seed": seed,
-            "method": method,
             "scenario.name": self.scenario,
             "evaluation.baselines": False,
             "evaluation.clients": 1,
             "device": "cpu",
             **{f"scenario.options.{name}": value for name, value in self.options.items()},
             **self.settings,
+            **RUNS[name],
         }
-        if issubclass(METHODS[method], ConditionedMethod):
+        if issubclass(METHODS[flat["method"]], ConditionedMethod):
             flat |= {f"averaging.options.{name}": value for name, value in self.nets.items()}
         return RunSettings.from_flat(flat)
 
@@ -141,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
-            for launched in _growing(cases, options.method or list(METHODS), options.seeds):
+            for launched in _growing(cases, options.method or list(RUNS), options.seeds):
                 documents = {
                     "launched.md": launched_page(launched),
                     **launched_figures(launched),
@@ -215,7 +224,7 @@ def _launched(case: Case, method: str, seed: int) -> dict[str, Any]:
             done = simulate(settings, output=Path(folder) / "run", runner="inprocess")
             bundle = Bundle.load(done.output / "bundle")
             trade = _trade(settings, bundle, done.output) if method == "fedavg-local" else []
-            row = _row(done.results, settings)
+            row = {"method": method} | _row(done.results, settings)
         named = {"scenario": case.scenario, "seed": seed}
         row["seconds"] = time.perf_counter() - started
         return {"rows": [named | row], "trade": [named | each for each in trade]}
@@ -232,7 +241,6 @@ def _row(results: dict[str, Any], settings: RunSettings) -> dict[str, Any]:
     n, sent = settings.certificate.support_size, results["communication"]
     worst = np.sort(errors)[-max(1, round(len(errors) / 10)) :]
     return {
-        "method": settings.method,
         "n": n,
         "clients": len(clients),
         "error": float(errors.mean()),
@@ -303,7 +311,12 @@ def _trade(settings: RunSettings, bundle: Bundle, output: Path) -> list[dict[str
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_of("launched", __doc__, seeds=SEEDS, quick=True, finished=True)
     parser.add_argument("--scenario", action="append", help="this one alone; may be repeated")
-    parser.add_argument("--method", action="append", help="this one alone; may be repeated")
+    parser.add_argument(
+        "--method",
+        action="append",
+        choices=list(RUNS),
+        help="this one alone; may be repeated",
+    )
     return parsed(parser, arguments, free=["scenario", "method", "seeds"])
 
 

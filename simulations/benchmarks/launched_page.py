@@ -27,7 +27,9 @@ def launched_page(record: dict[str, Any]) -> str:
         "Each row is a run of `fedcert simulate SCENARIO --set method=METHOD`, with its "
         "protocol, its traffic, and its signed certificates, at settings that nobody tuned "
         "([methods.md](methods.md)); [benchmarks.md](benchmarks.md) tunes each method "
-        "alike, without messages. Means over new clients, and over seeds.",
+        "alike, without messages. *prior, planned* has `certificate.recipe=planned` beside "
+        "(`named-intents` has it by default): a quarter of the upstream clients plans, and "
+        "trains no adapter. Means over new clients, and over seeds.",
         "",
         "* *certificate*: the mean bound; *error*: on the client's own tests; *worst tenth*: "
         "the mean over the tenth of the clients with the largest errors.",
