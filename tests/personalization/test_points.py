@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from fedcert.certificates import (
     points_of,
     verify_record,
 )
+from fedcert.certificates.promises import rounded_down
 from fedcert.certificates.verification import VerificationReport
 from fedcert.data import Examples, TextInputs
 from fedcert.errors import BundleError, RefusalError
@@ -71,7 +73,7 @@ def family(name: str, kind: str, **changes: Any) -> Any:
     """Return the recipe of an operating point."""
     terms: dict[str, Any] = {"points": POINTS, "point": name, "delta": 0.05} | changes
     promise = PointsPromise(**terms)
-    delta = promise.delta / len(promise.points)
+    delta = rounded_down(Fraction(str(promise.delta)) / len(promise.points))
     exits = (EXIT,) if name == "deep" else ()
     kinds = {"union": UnionRecipe, "split": SplitRecipe}
     return kinds[kind](candidates=8, delta=delta / (1 + len(exits)), promises=(*exits, promise))
