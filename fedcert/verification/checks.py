@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from fedcert.adapters.classifier_file import CLASSIFIER_FILE, read_classifier
+from fedcert.adapters.classifier_file import (
+    CLASSIFIER_FILE,
+    ClassifierFile,
+    read_classifier,
+)
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.head_file import HEAD_FILE, read_head
 from fedcert.adapters.peft_format import (
@@ -158,22 +163,34 @@ def _description(certificate: Certificate, bundle: Bundle, adapter: Path) -> lis
         if not same:
             detail = f"{CLASSIFIER_FILE} encodes inputs otherwise than the bundle"
         checks.append(Check("adapter inputs", same, detail))
-    thresholds = [outcome.answers_above() for outcome in certificate.promises or ()]
-    for stated in thresholds:
+    return [*checks, *_who_answers(certificate, about)]
+
+
+def _who_answers(certificate: Certificate, about: ClassifierFile | None) -> Iterator[Check]:
+    """Check when a folder gives no answer, and which other adapter may answer first.
+
+    What the certificate does not promise must not be there either: whoever predicts goes by
+    the folder, and the bound is about an adapter that always answers, and alone.
+    """
+    outcomes = certificate.promises or ()
+    margins = (each.answers_above() for each in outcomes)
+    stated = next((margin for margin in margins if margin is not None), None)
+    found = None if about is None else about.threshold
+    if (stated, found) != (None, None):
         if stated is None:
-            continue
-        same = about is not None and about.threshold == stated
-        detail = f"the adapter folder answers above the margin {stated:g}, as is promised"
-        if not same:
+            detail = f"{CLASSIFIER_FILE} has the threshold {found:g}, and none is promised"
+        elif found == stated:
+            detail = f"the adapter folder answers above the margin {stated:g}, as is promised"
+        else:
             detail = f"{CLASSIFIER_FILE} does not have the promised threshold {stated:g}"
-        checks.append(Check("adapter threshold", same, detail))
-    for exit_stated in filter(None, (each.early_exit() for each in certificate.promises or ())):
-        same = about is not None and about.early_exit == exit_stated
+        yield Check("adapter threshold", found == stated, detail)
+    exit_stated = next(filter(None, (each.early_exit() for each in outcomes)), None)
+    exit_found = None if about is None else about.early_exit
+    if (exit_stated, exit_found) != (None, None):
         detail = "the adapter folder names the early exit that is promised"
-        if not same:
+        if exit_found != exit_stated:
             detail = f"{CLASSIFIER_FILE} names another early exit than is promised"
-        checks.append(Check("adapter early exit", same, detail))
-    return checks
+        yield Check("adapter early exit", exit_found == exit_stated, detail)
 
 
 def _recipe(certificate: Certificate, bundle: Bundle) -> Check:

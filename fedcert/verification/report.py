@@ -133,6 +133,7 @@ def verify(
         *_about_the_choice(
             certificate, bundle, adapter, data if fits else None, counted=base is not None
         ),
+        *_about_the_base(bundle, adapter if data is None else None),
         *_about_unlabeled(certificate, unlabeled if fits else None, data is not None and fits),
         *_about_early_exits(certificate, early if data is not None and fits else None),
         *_about_people(certificate, bundle, public_key, server_key),
@@ -205,6 +206,22 @@ def _about_the_choice(
             "choice",
             "whether the certifying examples had no part in choosing the candidate",
             "--data",
+        )
+
+
+def _about_the_base(bundle: Bundle | None, adapter: Path | None) -> Iterator[Unchecked]:
+    """Say so where an adapter folder names another base model's digest than the bundle."""
+    if bundle is None or adapter is None:
+        return
+    from fedcert.adapters.classifier_file import CLASSIFIER_FILE, read_classifier
+
+    about = read_classifier(adapter)
+    if about is not None and about.base_digest != bundle.base_digest:
+        yield Unchecked(
+            "base-model",
+            f"whether the base model that {CLASSIFIER_FILE} names ({about.base_digest[:12]}) "
+            f"is the bundle's ({bundle.base_digest[:12]})",
+            "--base-model, with --data",
         )
 
 

@@ -22,7 +22,7 @@ from fedcert.certificates.record import encode_vector
 from fedcert.data import Examples
 from fedcert.errors import AdapterError
 from fedcert.personalization import personalize
-from fedcert.verification import check_adapter, check_bundle, check_data
+from fedcert.verification import check_adapter, check_bundle, check_data, verify
 
 from .conftest import KEY, Served, make_bundle, shuffled, with_input, with_label
 
@@ -193,6 +193,37 @@ def test_other_labels_beside_the_adapter_are_found(
     assert f"has the labels {', '.join(labels)}, the certificate other, mine" in _named(
         checks, "adapter labels"
     )
+
+
+@pytest.mark.parametrize(
+    ("mark", "failed"),
+    [
+        ({"threshold": 0.5}, "adapter threshold"),
+        ({"threshold": float("nan")}, "adapter threshold"),
+        ({"early_exit": {"adapter": "a0" * 32, "above": 0.0}}, "adapter early exit"),
+    ],
+    ids=["abstains", "never answers", "lets another answer"],
+)
+def test_a_folder_that_answers_otherwise_than_is_promised_is_found(
+    served: Served, mark: dict[str, Any], failed: str, tmp_path: Path
+) -> None:
+    """Whoever predicts goes by the folder: what nobody promised must not be in it."""
+    folder = _described(served, tmp_path / "a", **mark)
+    checks = check_adapter(served.certificate, served.bundle, folder)
+    assert _failed(checks) == {failed}
+
+
+def test_where_the_base_model_of_a_folder_is_open_it_is_said(
+    served: Served, tmp_path: Path
+) -> None:
+    """A digest of another one may be that of an older form, which only the model shows."""
+    model = json.loads((served.result.adapter / "classifier.json").read_text())["base_model"]
+    other = _described(served, tmp_path / "a", base_model=model | {"digest": "0" * 64})
+    for folder, is_open in ((served.result.adapter, False), (other, True)):
+        report = verify(served.certificate, bundle=served.bundle, adapter=folder)
+        said = {each.name: each.detail for each in report.unchecked}
+        assert ("base-model" in said) == is_open
+    assert "000000000000" in said["base-model"]
 
 
 def test_a_folder_that_names_another_base_model_is_found(
