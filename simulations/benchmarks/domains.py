@@ -2,6 +2,8 @@
 
 Clients of the scenario `intents` call half of 10, 20, or 30 groups of intents their own, and
 train a head on frozen embeddings. Texts are embedded once, for all clients and all groupings.
+Plans come last, after priors, which take hours; ``--planning`` measures them alone, and leaves
+the priors as they are in the record.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from fedcert.simulations.benchmarks.federations import (
     remembered,
 )
 from fedcert.simulations.benchmarks.options import parsed, parser_of
-from fedcert.simulations.benchmarks.publishing import publish, say
+from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.threads import torch_threads
 
 __all__ = ["main", "measure"]
@@ -43,18 +45,24 @@ SEEDS = (0,)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and render; a part of the benchmark goes to a folder of its own."""
-    options = parsed(parser_of("domains", __doc__, seeds=SEEDS, finished=True), arguments)
+    parser = parser_of("domains", __doc__, seeds=SEEDS, finished=True)
+    parser.add_argument("--planning", action="store_true", help="measure plans alone")
+    options = parsed(parser, arguments, free=("planning",))
+    kept = kept_record("domains") if options.planning and options.output is None else {}
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
-            record = measure(options.seeds)
+            record = measure(options.seeds, priors=not options.planning)
     except FedcertError as error:
         sys.exit(f"error: {error}")
+    if kept:
+        about = {name: record[name] for name in ("machine", "versions")}
+        record = kept | {"planning": record["planning"], "parts": {"planning": about}}
     publish("domains", record, {"domains.md": domains_page(record)}, folder=options.output)
 
 
-def measure(seeds: Sequence[int]) -> dict[str, Any]:
-    """Return the benchmark's record, a JSON object."""
-    table = [row for seed in seeds for groups in GROUPS for row in _rows(groups, seed)]
+def measure(seeds: Sequence[int], *, priors: bool = True) -> dict[str, Any]:
+    """Return the benchmark's record, a JSON object, with or without its table of priors."""
+    cells = [(groups, seed) for seed in seeds for groups in GROUPS]
     return {
         "command": "make bench-domains",
         "seeds": list(seeds),
@@ -62,10 +70,8 @@ def measure(seeds: Sequence[int]) -> dict[str, Any]:
         "training": TRAINING.to_config(),
         "machine": describe_machine(),
         "versions": versions(),
-        "table": table,
-        "planning": [
-            row for seed in seeds for groups in GROUPS for row in _planned(groups, seed)
-        ],
+        "table": [row for cell in cells if priors for row in _rows(*cell)],
+        "planning": [row for cell in cells for row in _planned(*cell)],
     }
 
 
@@ -78,6 +84,7 @@ def _planned(groups: int, seed: int) -> list[dict[str, Any]]:
         )
     except NotMeasuredError:
         return []
+    say(f"{groups} groups: planned for {len(found)} objectives and sizes")
     return found
 
 

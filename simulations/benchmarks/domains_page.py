@@ -54,9 +54,12 @@ def domains_page(record: dict[str, Any]) -> str:
             *_lines(groups, rows, kinds, counts, risks),
             "",
         ]
-    parts += ["## Where each prior begins to pay", "", *_verdicts(risks), ""]
+    if table:
+        parts += ["## Where each prior begins to pay", "", *_verdicts(risks), ""]
     if record["planning"]:
-        parts += [*_planning(record["planning"], record["new"]), ""]
+        here = record.get("parts", {}).get("planning")
+        where = f"{machine_line(here)} " if here else ""
+        parts += [*_planning(record["planning"], record["new"], where), ""]
     return "\n".join(parts)
 
 
@@ -121,15 +124,15 @@ def _verdicts(risks: _RISKS) -> list[str]:
     return lines
 
 
-def _planning(rows: list[dict[str, Any]], new: int) -> list[str]:
+def _planning(rows: list[dict[str, Any]], new: int, where: str) -> list[str]:
     """Compare plans for the mean with plans for the worst quarter."""
     lines = [
         "## The worst quarter",
         "",
-        f"What `planning.objective` does: {rows[0]['planners']} planning clients choose the "
-        f"recipe for their mean certificate or for that of their worst quarter, and {new} new "
-        "clients are served by it. *Worst quarter*: the mean certificate of the worst "
-        "quarter of the new clients. *Change*: of the mean, against the plan for "
+        f"{where}What `planning.objective` does: {rows[0]['planners']} planning clients "
+        "choose the recipe for their mean certificate or for that of their worst quarter, and "
+        f"{new} new clients are served by it. *Worst quarter*: the mean certificate of the "
+        "worst quarter of the new clients. *Change*: of the mean, against the plan for "
         "the mean, with its standard error over clients. Recipes that train are left out "
         "here.",
         "",

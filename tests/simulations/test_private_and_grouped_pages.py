@@ -56,3 +56,7 @@ def test_priors_are_compared_with_the_gaussian_where_all_are_measured() -> None:
          "certificate": 0.4, "worst_quarter": 0.5, "change": 0.004, "change_se": 0.002}
     ]  # fmt: skip
     assert "| 10 | 16 | tail | union | 0.400 | 0.500 | +0.004 ± 0.002 |" in domains_page(record)
+    about = {"machine": {"cores": 1, "cpu": "another"}}
+    apart = domains_page(record | {"parts": {"planning": about}, "table": []})
+    assert "Machine: 1 cores (another). What `planning.objective` does: 32 planning" in apart
+    assert "Where each prior begins" not in apart
