@@ -87,14 +87,17 @@ def check_unlabeled(
         raise RefusalError(
             f"{count} of the {len(examples)} support examples are among the inputs without "
             "labels: most of these are the same observations, whatever is stated. An adapter "
-            "that was made from what certifies it has no certificate; collect other inputs"
+            "that was made from what certifies it has no certificate. Take the rows that were "
+            "labeled out of the inputs without labels (these rows, and none that only read "
+            "alike), never out of the support set; or collect other inputs"
         )
     if count and not repeats_are_new:
         raise RefusalError(
             f"{count} of the {len(examples)} support examples have an input that is among the "
             "inputs without labels as well. What certifies an adapter must have no part in "
             "making it: go back to how they were drawn, and take the rows that were labeled "
-            "out of the inputs without labels, never out of the support set. If frequent "
+            "(these, and none that only read alike) out of the inputs without labels, never "
+            "out of the support set. If frequent "
             "inputs were just drawn again, keep them all and state it with --repeats-are-new"
         )
     return count

@@ -200,7 +200,8 @@ def test_what_certifies_is_not_among_them(client: Client, keeps_state: bool) -> 
     assert client.verify(certificate, unlabeled=both).passed
     most = _beside(client.unlabeled, client.examples.take(slice(0, 21)))
     with pytest.raises(
-        RefusalError, match=r"21 of the 40 support examples .* same observations"
+        RefusalError,
+        match=r"21 of the 40 support examples .* rows, and none that only read alike",
     ):
         client.personalize(None, most, repeats_are_new=True)
 
