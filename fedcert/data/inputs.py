@@ -252,9 +252,12 @@ class ImageInputs(InputSpec):
     def _arranged(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         shape, size = values.shape[1:], prod(self._shape)
         if prod(shape) != size:
+            advice = "resize the images first"
+            if len(shape) == 1:  # every column but the label's was taken for a pixel
+                advice += ", or leave out columns that are no pixels"
             raise DataError(
                 f"an image has {prod(shape)} values, but this model takes {self.channels} x "
-                f"{self.height} x {self.width} = {size}; resize the images first"
+                f"{self.height} x {self.width} = {size}; {advice}"
             )
         if self.layout is not None:
             return self._as_stated(values)

@@ -224,10 +224,19 @@ def _csv(source: str, columns: list[str], *, rest: str, without: Sequence[str]) 
         others = [at for at, name in enumerate(header) if name not in taken]
         cells = [[row[at] for at in others] for row in table]
         if table and not any(map(_are_numbers, cells)):
-            hint = f"nor are the other columns numbers: line {numbers[0]} has {table[0]}"
+            hint = f"nor are the other columns numbers: line {numbers[0]} has "
+            hint += _words_shown([header[at] for at in others], cells[0])
             require_columns(source, [rest], header, hint=hint)
         values[rest] = _objects(cells)
     return Columns(source, values, np.array(numbers, dtype=np.int64), "line")
+
+
+def _words_shown(names: list[str], fields: list[str]) -> str:
+    """Show fields that are no numbers, with their columns: an image has many that are."""
+    pairs = zip(names, fields, strict=True)
+    found = [f"{field!r} in {name!r}" for name, field in pairs if not _are_numbers([field])]
+    more = f" and {len(found) - _MOST_NAMED} more" * (len(found) > _MOST_NAMED)
+    return f"{', '.join(found[:_MOST_NAMED]) or 'nothing in them'}{more}"
 
 
 def _are_numbers(fields: list[str]) -> bool:

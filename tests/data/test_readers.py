@@ -14,6 +14,7 @@ import torch
 
 from fedcert.data import Examples, ImageInputs, InputSpec, read_examples
 from fedcert.data.labels import encode_labels
+from fedcert.data.readers import read_inputs
 from fedcert.errors import DataError
 
 IMAGES = ImageInputs(channels=1, height=2, width=2, low=0.0, high=16.0)
@@ -217,3 +218,22 @@ def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_label_that_is_a_number_is_a_name_first() -> None:
     names = ["1", "0", "2", 1, np.int64(2), np.str_(" 0 ")]
     assert encode_labels(names, ["1", "0", "2"]).tolist() == [0, 1, 2, 0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b,c,d,id,label\n0,1,2,3,7,mine\n4,5,6,7,8,other\n", "columns that are no pixels"),
+        ("a,b,c,d,Label\n0,1,2,3,mine\n", "did you mean 'Label'"),
+    ],
+    ids=["a column beside pixels", "a label by another name"],
+)
+def test_a_column_that_is_no_pixel_is_named(tmp_path: Path, content: str, message: str) -> None:
+    """An image may have thousands of columns, whose values show nobody the wrong one."""
+    path = _write(tmp_path, "data.csv", content)
+    with pytest.raises(DataError, match=message) as caught:
+        _read(path)
+    assert len(str(caught.value)) < 300 + len(str(path))
+    if "Label" in content:
+        with pytest.raises(DataError, match=r"line 2 has 'mine' in 'Label'$"):
+            read_inputs(path, spec=IMAGES)
