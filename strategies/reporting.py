@@ -251,7 +251,10 @@ def _measured(
 ) -> dict[str, Any]:
     scenario, bundle = outcome.scenario, _bundle_of(outcome)
     certificate, evaluation = settings.certificate, settings.evaluation
-    size, delta, most = certificate.support_size, certificate.delta, evaluation.clients
+    size, most = certificate.support_size, evaluation.clients
+    # That of the certificates' bounds, without the parts of promises and of other clients:
+    # whoever trains alone pays for these neither more nor less.
+    delta = certificate.shares()["delta"]
     budgets = settings.client
     cache = PrefixCache(budgets.cache_mib, disk_mib=budgets.cache_disk_mib)
     model = bundle.task(outcome.base).model(prefix_cache=cache)
