@@ -87,6 +87,11 @@ class RiskWatch(Record):
         return largest + math.log(float(np.mean(np.exp(logs - largest))))
 
     @property
+    def untenable(self) -> bool:
+        """Whether the counts, as they are now, give an alarm."""
+        return self.log_wealth >= _SLACK - math.log(self.alpha)
+
+    @property
     def alarmed(self) -> bool:
         """Whether the claim was ever untenable; an alarm does not go away."""
         return self.alarm_at is not None
@@ -104,12 +109,11 @@ class RiskWatch(Record):
         for is_wrong in wrong:
             kept.append("1" if is_wrong else "0")
             state = replace(state, errors=state.errors + int(is_wrong), trials=state.trials + 1)
-            wealth = state.log_wealth
-            reached = wealth >= _SLACK - math.log(self.alpha)
+            first = state.untenable and not state.alarmed
             state = replace(
                 state,
-                peak=max(state.peak, wealth),
-                alarm_at=state.trials if reached and not state.alarmed else state.alarm_at,
+                peak=max(state.peak, state.log_wealth),
+                alarm_at=state.trials if first else state.alarm_at,
             )
         return replace(state, outcomes=(self.outcomes or "") + "".join(kept) or None)
 

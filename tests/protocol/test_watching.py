@@ -193,3 +193,16 @@ def test_a_watch_that_kept_no_outcomes_goes_on(certificate: Certificate) -> None
     assert (errors[0], errors[-1], trials[0], trials[-1]) == (2, 2, 50, 150)
     record = record_spot_checks(certificate, later, key=ALICE)
     assert all(check.passed for check in check_spot_checks(certificate, record))
+
+
+def test_an_alarm_is_not_hidden_by_leaving_outcomes_out(certificate: Certificate) -> None:
+    """Watches of before kept no outcomes; what their counts say still has to fit."""
+    wrong = RiskWatch(bound=certificate.bound, alpha=ALPHA).updated([True] * 30)
+    assert wrong.alarmed
+    drawn = RiskWatch(bound=certificate.bound, alpha=ALPHA, errors=30, trials=30)
+    later = drawn.updated([False] * 400)  # by then the wealth is lost again
+    assert not replace(later, outcomes=None).untenable
+    for hidden in (drawn, later):
+        record = record_spot_checks(certificate, replace(hidden, alarm_at=None), key=ALICE)
+        [failed] = [c for c in check_spot_checks(certificate, record) if not c.passed]
+        assert failed.name == "drift test"
