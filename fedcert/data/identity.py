@@ -2,14 +2,16 @@
 
 Two questions have two answers. *Is it exactly the same?* decides commitments, the digest of a
 support set, and retries. *Could it be the same, written otherwise?* decides what a ledger
-recognizes as seen before: there the case of a letter, spacing, and the sign of zero do not
-count. Where an example stands follows from both (`fedcert.data.orders`).
+recognizes as seen before: there the case of a letter, spacing, how an accent is written, and
+the sign of zero do not count. Where an example stands follows from the first, and from
+an older form of the second (`fedcert.data.orders`).
 
 An input that cannot be read has the bytes of its raw form in the place of its values.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -40,8 +42,14 @@ def collapsed_form(item: Any) -> bytes:
 
 
 def recognized_form(item: Any) -> bytes:
-    """Return bytes that inputs share which a ledger takes for the same one."""
-    if isinstance(item, str | bytes):
+    """Return bytes that inputs share which a ledger takes for the same one.
+
+    Of a text that is its canonical composition (NFC): an accent is a letter of its own in files
+    that some systems write, and a part of its letter in others.
+    """
+    if isinstance(item, str):
+        return collapsed_form(unicodedata.normalize("NFC", item))
+    if isinstance(item, bytes):
         return collapsed_form(item)
     # Adding zero gives -0.0 the sign of 0.0.
     return exact_form(np.asarray(item, dtype=np.float64) + 0.0)

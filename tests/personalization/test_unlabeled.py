@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -390,6 +391,11 @@ def test_an_example_is_recognized_however_it_is_written() -> None:
     assert in_common(examples, same) == 1
     twice = Examples(np.array(["Pay"], dtype=object), np.full(1, -1))
     assert in_common(examples, twice) == 2
+    # Another system may write an accent as a letter of its own: that is the same text.
+    one, two = (unicodedata.normalize(form, "un café") for form in ("NFC", "NFD"))
+    assert one != two
+    accents = Examples(np.array([one, "pay"], dtype=object), np.array([0, 1]))
+    assert in_common(accents, Examples(np.array([two], dtype=object), np.full(1, -1))) == 1
     # What cannot be read says nothing, and certifies nothing.
     raw = np.array([b"x", None, None], dtype=object)
     unread = Examples(texts, np.array([-1, 1, 1]), raw)

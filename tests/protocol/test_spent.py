@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,13 @@ def test_text_that_differs_in_case_and_spaces_is_the_same_example(tmp_path: Path
              for text in ("Book  a table ", "book a table", "book a chair")]  # fmt: skip
     ledger.mark(texts[0], "selection")
     assert [ledger.purposes(text)[0] for text in texts] == ["selection", "selection", None]
+    # An accent is a letter of its own in files that some systems write.
+    composed, apart = (
+        Examples(np.array([unicodedata.normalize(form, "Café")], dtype=object), np.array([0]))
+        for form in ("NFC", "NFD")
+    )
+    ledger.mark(composed, "selection")
+    assert ledger.purposes(apart) == ["selection"]
 
 
 def test_the_files_are_private_and_tell_nothing_without_the_secret(tmp_path: Path) -> None:
