@@ -78,7 +78,7 @@ def _emphasized(name: str) -> str:
 
 def _refinements(record: dict[str, Any]) -> list[str]:
     lines = [
-        "## Refinements of a prior: gated and rated",
+        "## Gated and rated refinements",
         "",
         "All learn from the same choosing examples of the same clients, and the others "
         "certify. *finetune* and *tuned head* start at the prior's center, as the recipes of "
