@@ -85,8 +85,8 @@ def _refinements(record: dict[str, Any]) -> list[str]:
         "these names do. The other ways are no recipes: *rated* fine-tunes with the rate and "
         "the pull in units of how far the adapters of the pool are apart in each coordinate, "
         "*gated* along the pool's directions alone, and *from the mean* starts at the "
-        "posterior mean, and is pulled to it. The difference is that of a client's certificate "
-        "from its posterior mean's, with the standard error over clients.",
+        "posterior mean, and is pulled to it. Differences are those of a client's figures from "
+        "its posterior mean's, with the standard error over clients.",
         "",
         *left_out(record),
     ]
@@ -96,17 +96,21 @@ def _refinements(record: dict[str, Any]) -> list[str]:
             f"`{scenario}`, seeds {seeds}:",
             "",
             "| n | share that chooses | refinement | mean certificate | difference | mean true "
-            "error | clients |",
-            "|---|---|---|---|---|---|---|",
+            "error | difference | clients |",
+            "|---|---|---|---|---|---|---|---|",
             *(
                 f"| {row['n']} | {row['share']:g} | {row['refinement']} "
-                f"| {row['certificate']:.3f} | {row['difference']:+.3f} ± {row['se']:.3f} "
-                f"| {row['error']:.3f} | {row['clients']} |"
+                f"| {_against(row['certificate'])} | {_against(row['error'])} "
+                f"| {row['clients']} |"
                 for row in rows
             ),
             "",
         ]
     return lines
+
+
+def _against(cell: dict[str, float]) -> str:
+    return f"{cell['mean']:.3f} | {cell['difference']:+.3f} ± {cell['se']:.3f}"
 
 
 def _coverage(rows: list[dict[str, Any]]) -> list[str]:

@@ -68,7 +68,7 @@ GROUNDS = (
         splits=((64, 0.5), (128, 0.25), (128, 0.5)),
     ),
     Ground(
-        replace(next(c for c in CELLS if c.scenario == "intents"), sizes=(64, 128), new=6),
+        replace(next(c for c in CELLS if c.scenario == "intents"), sizes=(64, 128), new=8),
         seeds=(0,),
         # Posterior means of an encoder that is read at all tokens take long.
         splits=((64, 0.5), (128, 0.25)),
@@ -239,16 +239,25 @@ def _averaged(
 
     def bounds(way: str) -> FloatArray:
         wrong = [sum(outcome[way]["wrong"][:rest]) for outcome in outcomes]
-        return np.array([recipe.bound(errors, rest) for errors in wrong])
+        return np.array([recipe.bound(count, rest) for count in wrong])
+
+    def errors(way: str) -> FloatArray:
+        return np.array([outcome[way]["error"] for outcome in outcomes])
 
     for way in outcomes[0]:
-        certificates = bounds(way)
-        apart = certificates - bounds(MEAN)
         yield {
             "refinement": way,
-            "certificate": float(certificates.mean()),
-            "error": float(np.mean([outcome[way]["error"] for outcome in outcomes])),
-            "difference": float(apart.mean()),
-            "se": float(apart.std(ddof=1) / len(apart) ** 0.5),
-            "clients": len(apart),
+            "certificate": _against(bounds(way), bounds(MEAN)),
+            "error": _against(errors(way), errors(MEAN)),
+            "clients": len(outcomes),
         }
+
+
+def _against(values: FloatArray, others: FloatArray) -> dict[str, float]:
+    """Return the mean, and the mean difference from others with its standard error."""
+    apart = values - others
+    return {
+        "mean": float(values.mean()),
+        "difference": float(apart.mean()),
+        "se": float(apart.std(ddof=1) / len(apart) ** 0.5),
+    }

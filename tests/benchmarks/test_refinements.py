@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from simulations.federation import SCENARIO
@@ -22,15 +24,16 @@ def test_it_measures_and_finds_again_what_it_measured() -> None:
     ground = Ground(cell, seeds=(0,), splits=((8, 0.5), (16, 0.25), (16, 0.5)))
     found = refinements([ground])
     assert not found["missing"]
-    by_way: dict[str, list[dict[str, float]]] = {}
+    by_way: dict[str, list[dict[str, Any]]] = {}
     for row in found["table"]:
         assert row["clients"] == 2
-        assert 0 <= row["error"] <= 1
+        assert 0 <= row["error"]["mean"] <= 1
         rest = row["n"] - round(row["n"] * row["share"])
         # No bound on so many examples is below that of no error at all.
-        assert binomial_upper_bound(0, rest, DELTA) <= row["certificate"] <= 1
+        assert binomial_upper_bound(0, rest, DELTA) <= row["certificate"]["mean"] <= 1
         by_way.setdefault(row["refinement"], []).append(row)
-    assert all(row["difference"] == 0.0 for row in by_way[MEAN])
+    for row in by_way[MEAN]:
+        assert row["certificate"]["difference"] == row["error"]["difference"] == 0.0
     assert all(len(rows) == 3 for rows in by_way.values())
     # The first two learn from the same four examples.
     assert all(rows[0]["error"] == rows[1]["error"] for rows in by_way.values())
