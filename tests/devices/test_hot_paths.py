@@ -32,9 +32,11 @@ from fedcert.search.refinement import posterior_means
 TOLERANCE = 1e-4
 
 
-def _tasks(family: Family, device: torch.device, last_layers: int) -> tuple[Task, Task]:
+def _tasks(
+    family: Family, device: torch.device, last_layers: int, *, tied: int = 0
+) -> tuple[Task, Task]:
     """Return a family's task on the CPU, and the same on the device."""
-    space = family.space(last_layers=last_layers)
+    space = family.space(last_layers=last_layers, tied=tied)
     there = family.fresh().to(device)
     assert there.device == device
     assert there.digest == family.base.digest
@@ -74,6 +76,18 @@ def test_training_goes_alike(family: Family, device: torch.device) -> None:
         lora = finetune_lora(model, examples, rank=2, seed=1, settings=settings)
         down, up, _ = next(iter(lora.update.factors.values()))
         found.append((trained.vector, down, up, [trained.loss, lora.loss]))
+    for here, there in zip(*found, strict=True):
+        np.testing.assert_allclose(here, there, atol=2e-3)
+
+
+def test_what_tied_modules_share_goes_alike(vit: Family, device: torch.device) -> None:
+    examples, found = vit.examples(20), []
+    settings = FinetuneSettings(steps=6, batch_size=8)
+    for task in _tasks(vit, device, 2, tied=6):
+        model = task.model()
+        scorer = BatchedScorer(model, margin_tolerance=TOLERANCE)
+        losses = scorer.score(_vectors(task.space, 5), examples).losses
+        found.append((losses, finetune(model, examples, seed=1, settings=settings).vector))
     for here, there in zip(*found, strict=True):
         np.testing.assert_allclose(here, there, atol=2e-3)
 
