@@ -197,3 +197,7 @@ def test_tied_rows_compare_the_same_clients(monkeypatch: pytest.MonkeyPatch) -> 
         "a tied space pays at rank 4, 4 shared (union); it costs at rank 4, 4 shared " in page
     )
     assert f"shared ({LOCAL}). Elsewhere it makes no difference that shows." in page
+    assert (
+        "union 0.500 ± 0.073 (rank 4, an R of each) against 0.390 ± 0.069 (rank 4, 4 shared);"
+        in page
+    )
