@@ -130,8 +130,8 @@ def trunk_part(examples: Examples, share: float, *, client: str) -> tuple[Exampl
     """Split a client's examples: those that train the trunk, and those that train its adapter.
 
     An adapter that was trained on what its base model has seen before would be surer than a new
-    client's can be. The order follows from the inputs, so that an example stays on its side
-    when others join it, and equal inputs stay together.
+    client's can be. The order follows from the inputs, so that nearly all examples stay on
+    their side when others join them; equal inputs stay together.
 
     Parameters
     ----------
@@ -149,8 +149,16 @@ def trunk_part(examples: Examples, share: float, *, client: str) -> tuple[Exampl
     """
     digests = examples.input_digests(f"warm start/{client}")
     order = np.argsort(np.array(digests, dtype=str), kind="stable")
-    count = round(share * len(examples))
+    count = _between(sorted(digests), round(share * len(examples)))
     return examples.take(np.sort(order[:count])), examples.take(np.sort(order[count:]))
+
+
+def _between(digests: list[str], count: int) -> int:
+    """Return the place nearest to a count that stands between two different digests."""
+    if not 0 < count < len(digests):
+        return count
+    places = (at for at in range(1, len(digests)) if digests[at - 1] != digests[at])
+    return min(places, key=lambda place: (abs(place - count), place), default=count)
 
 
 @exact_float32()

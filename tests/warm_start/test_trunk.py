@@ -129,6 +129,19 @@ def test_parts_stay_apart_when_examples_join(bert: Family) -> None:
     assert not np.array_equal(trunk.inputs, other.inputs)
 
 
+def test_equal_inputs_are_on_one_side(bert: Family) -> None:
+    """Else an adapter is trained on what its base model has seen before."""
+    few = bert.examples(5)
+    copied = few.take(np.repeat(np.arange(5), 3))
+    for share in (0.2, 0.5, 0.8):
+        parts = trunk_part(copied, share, client="a")
+        assert all(len(part) for part in parts)
+        trunk, rest = ({*part.input_digests("")} for part in parts)
+        assert not trunk & rest
+    one = few.take([0, 0, 0, 0])
+    assert [len(part) for part in trunk_part(one, 0.5, client="a")] == [2, 2]
+
+
 def test_a_round_moves_the_trunk_and_nothing_else(any_family: Family) -> None:
     task = Task(any_family.base, any_family.space(), any_family.inputs)
     trunk, before = Trunk.of(task.base, rank=2, seed=0), any_family.fresh().weights
