@@ -99,7 +99,7 @@ def issue_seed(
     grant.write(output)
     say(
         f"seed: {output} (attempt {grant.receipt.attempt} of {grant.client}, delta "
-        f"{grant.recipe.delta:g} of {grant.receipt.granted:g})"
+        f"{grant.recipe.total_delta:g} of {made.recipe.total_delta:g})"
     )
 
 

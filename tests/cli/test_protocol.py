@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from cli.conftest import Outcome, Run
+from fedcert.bundles import Bundle
 from fedcert.cache import state_folder
-from fedcert.certificates import Certificate
+from fedcert.certificates import Certificate, GainPromise, RecipeTable
 from fedcert.data import Examples
 from fedcert.scenarios import load_scenario
 
@@ -318,6 +319,20 @@ def test_a_server_that_knows_its_clients(parties: Parties, data: Path, run: Run)
     seed = parties.folder / "seed.json"
     shown = parties.server("issue-seed", commitment, "--no-enroll-new", "-o", seed)
     assert shown.code == 0
+    assert "attempt 1 of device, delta 0.0495 of 0.05" in shown.out
+
+
+def test_a_seed_is_told_with_the_delta_of_promises_too(
+    parties: Parties, data: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.load(parties.bundle)
+    recipe = replace(
+        bundle.recipes.recipe_for(64), delta=0.025, promises=(GainPromise(share=1.0),)
+    )
+    replace(bundle, recipes=RecipeTable(((1, recipe),))).save(tmp_path / "promising")
+    asked = replace(parties, bundle=tmp_path / "promising")
+    asked.publish()
+    shown = asked.server("issue-seed", asked.commit(data), "-o", tmp_path / "seed.json")
     assert "attempt 1 of device, delta 0.0495 of 0.05" in shown.out
 
 
