@@ -116,6 +116,11 @@ def test_settings_do_not_change() -> None:
             "stands before 'a' in certificate.points, and 'b' does not",
         ),
         ({"certificate": {"promises": "exit"}}, "'exit' needs an operating point"),
+        ({"certificate": {"promises": "gain, simultaneous"}}, "setting of its own: certif"),
+        (
+            {"certificate": {"promises": "points=a"}},
+            "settings of their own: certificate.points",
+        ),
         ({"certificate": {"recipe": "luck"}}, "setting 'certificate': .*'luck'"),
         ({"server": {"min_pool": 9}}, "'server.min_pool': .* greater than or equal to 10"),
         ({"server": {"timeout": 0}}, "'server.timeout': .* greater than 0"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from fedcert.canonical import digest_json
 from fedcert.certificates.promises.base import Ground, Outcome, Promise, register_promise
@@ -75,6 +75,14 @@ class PointsPromise(Promise[PointsOutcome]):
             )
         if not isinstance(self.delta, float) or not 0 < self.delta < 1:
             raise CertificateError(f"delta must lie between 0 and 1, not {self.delta!r}")
+
+    @classmethod
+    def asked(cls, argument: str | None, *, share: float) -> Self:
+        """Refuse: it divides delta, and has settings of its own."""
+        raise CertificateError(
+            "operating points have settings of their own: certificate.points, all their names, "
+            "and certificate.point"
+        )
 
     @property
     def family(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from fedcert.certificates.bounds import confidence
 from fedcert.certificates.promises.base import Ground, Outcome, Promise, register_promise
@@ -55,6 +55,14 @@ class SimultaneousPromise(Promise[SimultaneousOutcome]):
             raise CertificateError("statements are simultaneous for two clients or more")
         if not isinstance(self.delta, float) or not 0 < self.delta < 1:
             raise CertificateError(f"delta must lie between 0 and 1, not {self.delta!r}")
+
+    @classmethod
+    def asked(cls, argument: str | None, *, share: float) -> Self:
+        """Refuse: it divides delta, and has a setting of its own."""
+        raise CertificateError(
+            "certificates hold all at once by a setting of its own: certificate.simultaneous, "
+            "the number of clients"
+        )
 
     @property
     def holders(self) -> int:
