@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,7 +47,10 @@ RunnerOption = Annotated[
 
 
 def settings_of(
-    scenario: str | None, settings: Path | None, overrides: Sequence[str]
+    scenario: str | None,
+    settings: Path | None,
+    overrides: Sequence[str],
+    **otherwise: Any,
 ) -> RunSettings:
     """Read the settings of a run as a command was given them.
 
@@ -59,6 +62,8 @@ def settings_of(
         A TOML file.
     overrides : sequence of str
         ``key=value``; they count more than the rest.
+    otherwise
+        See `RunSettings.read`, with two underscores for the dot.
 
     Returns
     -------
@@ -73,7 +78,8 @@ def settings_of(
     from fedcert.settings import RunSettings
 
     named = [f'scenario.name="{scenario}"'] if scenario else []
-    return RunSettings.read(settings, [*named, *overrides])
+    instead = {name.replace("__", "."): value for name, value in otherwise.items()}
+    return RunSettings.read(settings, [*named, *overrides], otherwise=instead)
 
 
 @contextmanager

@@ -43,10 +43,7 @@ def warm_start(
 
     with naming_the_extra():
         from fedcert.simulations.simulating import simulate_warm_start
-    given = override or []
-    resolved = settings_of(scenario, settings, given)
-    if not resolved.warm_start.rounds:
-        resolved = settings_of(scenario, settings, [*given, "warm_start.rounds=10"])
+    resolved = settings_of(scenario, settings, override or [], warm_start__rounds=_ROUNDS)
     quiet()
     bars = ProgressBars(console)
     with bars.shown():
@@ -56,6 +53,10 @@ def warm_start(
     say(f"digest:       {warmed.digest}  (before: {warmed.before})")
     if warmed.failures:
         raise RunError(failed_line(failure_rows(warmed.failures)))
+
+
+# Where nobody says how many.
+_ROUNDS = 10
 
 
 def _outcome(warmed: Warmed) -> str:

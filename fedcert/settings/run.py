@@ -144,10 +144,17 @@ class RunSettings(Section):
         return cls.from_mapping(nested)
 
     @classmethod
-    def read(cls, path: Path | None, overrides: Iterable[str] = ()) -> Self:
+    def read(
+        cls,
+        path: Path | None,
+        overrides: Iterable[str] = (),
+        *,
+        otherwise: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Read a TOML file, if any, and apply ``key=value`` overrides.
 
-        Values of overrides are TOML values; what is none is taken as a string.
+        Values of overrides are TOML values; what is none is taken as a string. Where neither
+        says anything, or 0, of a key of `otherwise`, it has the value there.
         """
         nested: dict[str, Any] = {}
         if path is not None:
@@ -162,6 +169,10 @@ class RunSettings(Section):
             if not separator or not key.strip():
                 raise SettingsError(f"override {override!r} is not of the form key=value")
             _set(nested, key.strip(), _toml_value(text.strip()))
+        for dotted, value in (otherwise or {}).items():
+            section, _, leaf = dotted.partition(".")
+            if not (isinstance(nested.get(section), dict) and nested[section].get(leaf)):
+                _set(nested, dotted, value)
         return cls.from_mapping(nested)
 
     def with_absolute_paths(self) -> Self:

@@ -94,6 +94,12 @@ def _check_warm_start(settings: RunSettings) -> None:
     """Raise `SettingsError` where the trunk would reveal more than is promised."""
     warm = settings.warm_start
     if not warm.rounds:
+        if warm.epsilon:
+            raise SettingsError(
+                "setting 'warm_start.epsilon': it is the promise of a warm start's rounds, and "
+                "there are none; set warm_start.rounds, or leave epsilon at 0 (uploads have "
+                "privacy.epsilon)"
+            )
         return
     if settings.privacy.epsilon > 0:
         raise SettingsError(

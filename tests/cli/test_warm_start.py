@@ -9,6 +9,7 @@ import pytest
 from simulations.federation import SCENARIO, UPSTREAM
 
 from cli.conftest import Run
+from fedcert.cli.running import settings_of
 from fedcert.models import load_base_model
 
 TINY = [
@@ -53,3 +54,26 @@ def test_a_budget_that_cannot_do_is_refused_before_anybody_trains(
     assert "privacy.budget" in shown.err
     assert "epsilon of 8" in shown.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_promise_about_rounds_needs_rounds(run: Run, tmp_path: Path) -> None:
+    """It was passed over in silence: nobody who asks for noise may get none."""
+    out = str(tmp_path / "run")
+    shown = run("simulate", SCENARIO, "--runner=inprocess", *PRIVATE, "--output", out)
+    assert shown.code == 1
+    assert "setting 'warm_start.epsilon'" in shown.err
+    assert "set warm_start.rounds" in " ".join(shown.err.split())
+    assert not Path(out).exists()
+
+
+def test_without_a_number_there_are_ten_rounds(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("[warm_start]\nrounds = 3\nepsilon = 8.0\nweights = 'equal'\n")
+
+    def rounds(settings: Path | None, *overrides: str) -> int:
+        return settings_of(None, settings, overrides, warm_start__rounds=10).warm_start.rounds
+
+    assert rounds(None, *(word.removeprefix("--set=") for word in PRIVATE)) == 10
+    assert rounds(file) == 3
+    assert rounds(file, "warm_start.rounds=0") == 10
+    assert rounds(file, "warm_start.rounds=2") == 2
