@@ -153,8 +153,19 @@ class RunSettings(Section):
     ) -> Self:
         """Read a TOML file, if any, and apply ``key=value`` overrides.
 
-        Values of overrides are TOML values; what is none is taken as a string. Where neither
-        says anything, or 0, of a key of `otherwise`, it has the value there.
+        Parameters
+        ----------
+        path : Path or None
+            The file.
+        overrides : iterable of str
+            Their values are TOML values; what is none is taken as a string.
+        otherwise : Mapping, optional
+            Values by dotted key, for where neither says anything, or 0.
+
+        Returns
+        -------
+        RunSettings
+            Validated.
         """
         nested: dict[str, Any] = {}
         if path is not None:

@@ -38,7 +38,7 @@ def test_a_certificate_in_a_tied_space_is_found_right_by_recomputation(
     device = tmp_path / "device"
     shown = run(
         *("personalize", data, "--bundle", bundle, "--client", "device"),
-        *("--key", key, "--output", device, "--json"),
+        *("--key", key, "--state", tmp_path / "state", "--output", device, "--json"),
     )
     assert (shown.code, shown.err) == (0, "")
     shown = run(
