@@ -170,6 +170,7 @@ def _growing(
     trades: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     refused: list[dict[str, str]] = []
+    unfinished: list[dict[str, Any]] = []
 
     def record() -> dict[str, Any]:
         return {
@@ -180,6 +181,7 @@ def _growing(
             "cases": [asdict(case) for case in cases],
             "missing": missing,
             "refused": refused,
+            "unfinished": unfinished,
             "table": _with_limits(table),
             "trade": trades,
         }
@@ -187,9 +189,13 @@ def _growing(
     for seed in seeds:
         for case in cases:
             for method in methods:
+                if method == PLANNED and case.run(method, seed) == case.run("prior", seed):
+                    continue  # the scenario's own settings plan
                 try:
                     found = _launched(case, method, seed)
                 except NotMeasuredError:
+                    named = {"scenario": case.scenario, "method": method, "seed": seed}
+                    unfinished.append(named)
                     continue
                 except SettingsError as error:
                     if "'method'" in str(error):  # the method is none for this base model

@@ -46,7 +46,24 @@ def launched_page(record: dict[str, Any]) -> str:
     ]
     for scenario, rows in by_scenario(record):
         parts += _scenario(scenario, rows, record)
-    return "\n".join(parts)
+    return "\n".join([*parts, *_not_run(record)]).rstrip() + "\n"
+
+
+def _not_run(record: dict[str, Any]) -> list[str]:
+    """Say which runs are left; a row has the seeds that are there."""
+    left = record.get("unfinished", [])
+    lines = []
+    for scenario in dict.fromkeys(entry["scenario"] for entry in left):
+        here = [entry for entry in left if entry["scenario"] == scenario]
+        parts = []
+        for seed in dict.fromkeys(entry["seed"] for entry in here):
+            methods = [entry["method"] for entry in here if entry["seed"] == seed]
+            there = any(
+                (row["scenario"], row["seed"]) == (scenario, seed) for row in record["table"]
+            )
+            parts.append(f"seed {seed} ({', '.join(methods) if there else 'all'})")
+        lines.append(f"* `{scenario}`: {'; '.join(parts)}")
+    return ["## Not measured yet", "", *lines] if lines else []
 
 
 def _hours(rows: list[dict[str, Any]]) -> str:
