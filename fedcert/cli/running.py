@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,7 +50,8 @@ def settings_of(
     scenario: str | None,
     settings: Path | None,
     overrides: Sequence[str],
-    **otherwise: Any,
+    *,
+    otherwise: Mapping[str, Any] | None = None,
 ) -> RunSettings:
     """Read the settings of a run as a command was given them.
 
@@ -62,8 +63,8 @@ def settings_of(
         A TOML file.
     overrides : sequence of str
         ``key=value``; they count more than the rest.
-    otherwise
-        See `RunSettings.read`, with two underscores for the dot.
+    otherwise : Mapping, optional
+        As in `RunSettings.read`.
 
     Returns
     -------
@@ -78,8 +79,7 @@ def settings_of(
     from fedcert.settings import RunSettings
 
     named = [f'scenario.name="{scenario}"'] if scenario else []
-    instead = {name.replace("__", "."): value for name, value in otherwise.items()}
-    return RunSettings.read(settings, [*named, *overrides], otherwise=instead)
+    return RunSettings.read(settings, [*named, *overrides], otherwise=otherwise)
 
 
 @contextmanager

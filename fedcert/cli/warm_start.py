@@ -43,7 +43,7 @@ def warm_start(
 
     with naming_the_extra():
         from fedcert.simulations.simulating import simulate_warm_start
-    resolved = settings_of(scenario, settings, override or [], warm_start__rounds=_ROUNDS)
+    resolved = settings_of(scenario, settings, override or [], otherwise=_OTHERWISE)
     quiet()
     bars = ProgressBars(console)
     with bars.shown():
@@ -56,7 +56,7 @@ def warm_start(
 
 
 # Where nobody says how many.
-_ROUNDS = 10
+_OTHERWISE = {"warm_start.rounds": 10}
 
 
 def _outcome(warmed: Warmed) -> str:

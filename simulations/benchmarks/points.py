@@ -214,8 +214,7 @@ def _planned(grounds: dict[str, Ground]) -> float:
 
 
 def _lowest(grounds: dict[str, Ground], late: Ground) -> float:
-    first, n = late.cell.fitted, late.cell.sizes[0]
-    names = late.site.scenario.upstream_clients[first : first + late.cell.planners]
+    n, names = late.cell.sizes[0], late.site.planners
     seen = [_Both(*(_answers(grounds[p], name, n) for p in (EARLY, LATE))) for name in names]
     alone = sum(int((each.certifying.leads <= each.tolerance).sum()) for each in seen)
     for threshold in _THRESHOLDS:

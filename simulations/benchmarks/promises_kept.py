@@ -193,9 +193,8 @@ def _planned(site: Site, case: Case) -> float:
 
     They are none of those that the prior was fitted to, and no new ones.
     """
-    first, n = case.cell.fitted, case.cell.sizes[0]
-    recipe, seen = _recipe(site, case), []
-    for name in site.scenario.upstream_clients[first : first + case.cell.planners]:
+    n, recipe, seen = case.cell.sizes[0], _recipe(site, case), []
+    for name in site.planners:
         examples = site.scenario.training_examples(name).take(slice(0, n))
         chosen = Chosen(site, name, recipe, examples)
         seen.append((chosen.certifying(), chosen.choice))

@@ -71,7 +71,8 @@ def test_without_a_number_there_are_ten_rounds(tmp_path: Path) -> None:
     file.write_text("[warm_start]\nrounds = 3\nepsilon = 8.0\nweights = 'equal'\n")
 
     def rounds(settings: Path | None, *overrides: str) -> int:
-        return settings_of(None, settings, overrides, warm_start__rounds=10).warm_start.rounds
+        ten = {"warm_start.rounds": 10}
+        return settings_of(None, settings, overrides, otherwise=ten).warm_start.rounds
 
     assert rounds(None, *(word.removeprefix("--set=") for word in PRIVATE)) == 10
     assert rounds(file) == 3
