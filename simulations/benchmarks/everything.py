@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedcert.simulations.benchmarks.choosing_page import choosing_page
-from fedcert.simulations.benchmarks.provenance import landed_with, unchanged_since
+from fedcert.simulations.benchmarks.provenance import landed_with, sources_of, unchanged_since
 from fedcert.simulations.benchmarks.publishing import (
     has_page,
     record_of,
@@ -24,7 +24,7 @@ from fedcert.simulations.benchmarks.publishing import (
     write_page,
 )
 
-__all__ = ["BENCHMARKS", "Benchmark", "evidence_page", "is_current", "main"]
+__all__ = ["BENCHMARKS", "Benchmark", "evidence_page", "main"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,15 @@ class Benchmark:
         What it answers.
     record : str
         Its file among the results; the name by default.
+    module : str
+        What the Makefile runs; the name by default.
     """
 
     name: str
     page: str
     question: str
     record: str = ""
+    module: str = ""
 
     @property
     def file(self) -> str:
@@ -59,6 +62,17 @@ class Benchmark:
         found: dict[str, Any] = record_of(self.file).get("measured", {})
         return found
 
+    @property
+    def sources(self) -> list[str]:
+        """What Git is asked about its code."""
+        return sources_of(self.module or self.name.replace("-", "_"))
+
+    @property
+    def is_current(self) -> bool:
+        """Whether all figures are of the code that is here."""
+        codes = self.measured.get("code", ())
+        return bool(codes) and all(unchanged_since(code, self.sources) for code in codes)
+
 
 BENCHMARKS = (
     Benchmark("demo", "demo.md", "what `make demo` takes and gives"),
@@ -70,8 +84,12 @@ BENCHMARKS = (
     Benchmark("structure", "structure.md", "which parts of an adapter to train"),
     Benchmark("promises", "promises.md", "what is promised beside the bound"),
     Benchmark("points", "points.md", "which depth and precision, with a bound for each"),
-    Benchmark("living", "theory.md", "bounds that spot checks tighten"),
-    Benchmark("sampling", "theory.md", "what dropped and copied rows do"),
+    Benchmark(
+        "living", "theory.md", "bounds that spot checks tighten", module="promises_living"
+    ),
+    Benchmark(
+        "sampling", "theory.md", "what dropped and copied rows do", module="sampling_page"
+    ),
     Benchmark("certificates", "certificates.md", "which recipe, and coverage"),
     Benchmark("prior", "prior.md", "which prior, poisoned pools, and the audit"),
     Benchmark("domains", "domains.md", "from which pool on a prior pays"),
@@ -105,7 +123,7 @@ def _run(only: Sequence[str] | None, *, resume: bool) -> list[str]:
     chosen = [one for one in BENCHMARKS if not only or one.name in only]
     for number, one in enumerate(chosen, 1):
         say(f"[{number}/{len(chosen)}] {one.name}: ", end="")
-        if resume and is_current(one.measured):
+        if resume and one.is_current:
             say("up to date")
             continue
         say("running")
@@ -118,11 +136,6 @@ def _run(only: Sequence[str] | None, *, resume: bool) -> list[str]:
     return failed
 
 
-def is_current(measured: dict[str, Any]) -> bool:
-    """Tell whether all figures are of the code that is here."""
-    return bool(measured) and all(unchanged_since(code) for code in measured["code"])
-
-
 def evidence_page() -> str:
     """Return the list of benchmarks as Markdown."""
     lines = [
@@ -132,7 +145,8 @@ def evidence_page() -> str:
         "Every figure of these pages is rendered from a file in "
         "`simulations/benchmarks/results/`, which a command writes. `make bench-all` runs all "
         "of them, and `make bench-all RESUME=--resume` skips those whose figures are of the "
-        "code that is there. A benchmark that was stopped goes on where it stopped.",
+        "code that is there; the code of other benchmarks does not count. A benchmark that was "
+        "stopped goes on where it stopped.",
         "",
         "*Measured by* names the commits. A plus stands for files that differed from the "
         "commit, *landed with* for a record from before records named commits, and *unknown* "

@@ -1,9 +1,11 @@
 """``make bench-launched``: every method launched by its setting, as users do.
 
-Each run is one of `simulate`, at the settings of its scenario: nothing is tuned. Beside it,
-what `personal.pull` and `personal.keep` trade: own error, error elsewhere, and certificate over
-a grid, from the adapter that one run of FedAvg published. Rows are kept in the cache, so that a
-benchmark which stopped goes on, and are written after each run.
+Each run is one of `simulate`, at the settings of its scenario: nothing is tuned. What fewer
+labels would certify comes of the same run, whose recipes are replayed on parts of the support
+sets (`strategies.measuring`). Beside it, what `personal.pull` and `personal.keep` trade: own
+error, error elsewhere, and certificate over a grid, from the adapter that one run of FedAvg
+published. Rows are kept in the cache, so that a benchmark which stopped goes on, and are
+written after each run.
 """
 
 from __future__ import annotations
@@ -42,15 +44,18 @@ from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.simulating import simulate
 from fedcert.strategies.elsewhere import errors_elsewhere
 from fedcert.strategies.local_learner import scorers
+from fedcert.strategies.measuring import SERVED
 from fedcert.threads import torch_threads
 
 __all__ = ["CASES", "Case", "main"]
 
 # Raise it when a run gives something else for the same settings.
-_VERSION = 2
+_VERSION = 3
 SEEDS = (0, 1, 2)
 PULLS = (0.001, 0.01, 0.1, 1.0, 10.0)
 KEEPS = (0.0, 0.25, 0.5, 0.75)
+TRADED = 64
+"""Examples of each client that the grid of pulls and keeps is for."""
 # The recipe that the settings name by default searches, whatever the prior and n are; a plan
 # finds out what suits them.
 PLANNED = "prior, planned"
@@ -79,7 +84,7 @@ class Case:
             "seed": seed,
             "scenario.name": self.scenario,
             "evaluation.baselines": False,
-            "evaluation.clients": 1,
+            "certificate.support_size": 128,
             "device": "cpu",
             **{f"scenario.options.{name}": value for name, value in self.options.items()},
             **self.settings,
@@ -107,7 +112,12 @@ CASES = (
     Case("digits", {"upstream": 32, "new": 12}, _ROUNDS),
     Case("named-intents", {"upstream": 32, "new": 12}, _ON_TEXT, trade=False),
     Case("intents", {"upstream": 32, "new": 12}, _ON_TEXT),
-    Case("politeness", {"new": 12}, _ON_TEXT, trade=False),
+    Case(
+        "politeness",
+        {"new": 12},
+        _ON_TEXT | {"certificate.support_size": 64},
+        trade=False,
+    ),
     Case(
         "topics",
         {
@@ -212,12 +222,22 @@ def _growing(
 
 
 def _with_limits(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add the *limit* of each scenario and seed: the lowest of its methods' own limits."""
-    lowest: dict[tuple[str, int], float] = {}
+    """Add the *limit* of each scenario, seed and n: the lowest of its methods' own limits."""
+    lowest: dict[tuple[str, int, int], float] = {}
     for row in table:
-        key = row["scenario"], row["seed"]
-        lowest[key] = min(row["own_limit"], lowest.get(key, 1.0))
-    return [row | {"limit": lowest[row["scenario"], row["seed"]]} for row in table]
+        for each in row["by_n"]:
+            key = row["scenario"], row["seed"], each["n"]
+            lowest[key] = min(each["own_limit"], lowest.get(key, 1.0))
+    return [
+        row
+        | {
+            "by_n": [
+                each | {"limit": lowest[row["scenario"], row["seed"], each["n"]]}
+                for each in row["by_n"]
+            ]
+        }
+        for row in table
+    ]
 
 
 def _launched(case: Case, method: str, seed: int) -> dict[str, Any]:
@@ -250,6 +270,9 @@ def _row(results: dict[str, Any], settings: RunSettings) -> dict[str, Any]:
     bounds = np.array([client["bound"] for client in clients])
     n, sent = settings.certificate.support_size, results["communication"]
     worst = np.sort(errors)[-max(1, round(len(errors) / 10)) :]
+    # At the largest n the certificates themselves, at the others replays of what served them.
+    served = [row for row in results["bound_by_n"] if row["recipe"] == SERVED]
+    by_n = {row["n"]: row["bound"] for row in served} | {n: float(bounds.mean())}
     return {
         "n": n,
         "clients": len(clients),
@@ -257,9 +280,17 @@ def _row(results: dict[str, Any], settings: RunSettings) -> dict[str, Any]:
         "worst_decile_error": float(worst.mean()),
         "elsewhere": float(np.mean(elsewhere)) if elsewhere else None,
         "certificate": float(bounds.mean()),
+        "bounds": bounds.tolist(),
         "nonvacuous": float((bounds < results["chance"]).mean()),
-        # What a certificate would be if this run's own predictors came for free.
-        "own_limit": limit(errors, n, settings.certificate.delta),
+        # The limit: what a certificate would be if this run's own predictors came for free.
+        "by_n": [
+            {
+                "n": size,
+                "certificate": bound,
+                "own_limit": limit(errors, size, settings.certificate.delta),
+            }
+            for size, bound in sorted(by_n.items())
+        ],
         "verified": all(client["verified"] for client in clients),
         "up_bytes": sent["upload_bytes_per_client"],
         "down_bytes": sent["download_bytes_per_new_client"],
@@ -274,7 +305,7 @@ def _trade(settings: RunSettings, bundle: Bundle, output: Path) -> list[dict[str
     """
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
     model = bundle.task(bundle.load_base(str(output / "base-model"))).model()
-    size, center = settings.certificate.support_size, bundle.prior.center()
+    size, center = min(TRADED, settings.certificate.support_size), bundle.prior.center()
     served = recipe_for_attempt(bundle.recipes.recipe_for(size), 1)
     if not isinstance(served, PosteriorSplitRecipe) or served.refinement != "finetune":
         return []  # the head alone is trained, which has its own pull

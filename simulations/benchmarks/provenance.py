@@ -6,8 +6,10 @@ So each of them is kept with its commit, and a record names all commits that it 
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -23,6 +25,7 @@ __all__ = [
     "note",
     "present_code",
     "provenance",
+    "sources_of",
     "unchanged_since",
 ]
 
@@ -34,6 +37,7 @@ _SOURCES = (
     "simulations",
     ":!simulations/benchmarks/results",
 )
+_HERE = "fedcert.simulations.benchmarks"
 UNKNOWN = "unknown"
 
 
@@ -90,11 +94,50 @@ def present_code() -> str:
     return f"{commit}+" if _git("status", "--porcelain", "--", *_SOURCES) else commit
 
 
-def unchanged_since(code: str) -> bool:
-    """Tell whether the sources are those of a commit that `present_code` named."""
+def unchanged_since(code: str, sources: Sequence[str] = _SOURCES) -> bool:
+    """Tell whether sources are those of a commit that `present_code` named."""
     if code == UNKNOWN or code.endswith("+"):
         return False
-    return _git("diff", "--name-only", code, "--", *_SOURCES) == ""
+    return _git("diff", "--name-only", code, "--", *sources) == ""
+
+
+def sources_of(module: str) -> list[str]:
+    """Return what Git is asked about one benchmark: all that its figures may rest on.
+
+    That is everything but the other benchmarks, and the modules that only render.
+
+    Parameters
+    ----------
+    module : str
+        Name of the benchmark's module in this package.
+    """
+    folder = Path(__file__).resolve().parent
+    reached, left = set(), [module]
+    while left:
+        name = left.pop()
+        path = folder.joinpath(*name.split("."))
+        file = (
+            path.with_suffix(".py")
+            if path.with_suffix(".py").is_file()
+            else path / "__init__.py"
+        )
+        if file in reached or not file.is_file():
+            continue
+        reached.add(file)
+        left += [name.rpartition(".")[0], *_imported(file)]
+    rendering = {file for file in folder.glob("*_page.py") if file.stem != module}
+    others = set(folder.rglob("*.py")) - (reached - rendering)
+    return [*_SOURCES, *sorted(f":!{file.relative_to(_ROOT)}" for file in others)]
+
+
+def _imported(file: Path) -> Iterator[str]:
+    """Yield the modules of this package that a file imports, and names that may be some."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{_HERE}."):
+            assert node.module is not None
+            inside = node.module[len(_HERE) + 1 :]
+            yield inside
+            yield from (f"{inside}.{one.name}".lstrip(".") for one in node.names)
 
 
 def landed_with(file: Path) -> tuple[str, str] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from simulations.federation import SCENARIO
 
-from fedcert.simulations.benchmarks import launched
+from fedcert.simulations.benchmarks import launched, launched_page
 
 TINY = {
     "adapter.rank": 2,
@@ -32,7 +33,10 @@ def test_rows_limits_refusals_and_what_pull_and_keep_trade(
     assert [row["method"] for row in rows] == ["fedavg-local", "local"]
     assert all(row["verified"] and row["clients"] == 2 for row in rows)
     assert [entry["method"] for entry in record["refused"]] == ["zero-shot"]
-    assert {row["limit"] for row in rows} == {min(row["own_limit"] for row in rows)}
+    # What fewer labels would certify, up to the certificates themselves.
+    assert all([each["n"] for each in row["by_n"]] == [8, 16, 32] for row in rows)
+    assert all(row["by_n"][-1]["certificate"] == row["certificate"] for row in rows)
+    assert row_limits(rows) == [min(pair) for pair in zip(*own_limits(rows), strict=True)]
     # Only where the server averages does an upstream client send anything.
     assert rows[0]["up_bytes"] > 0 == rows[1]["up_bytes"]
     trade = {(row["pull"], row["keep"]): row for row in record["trade"]}
@@ -43,3 +47,16 @@ def test_rows_limits_refusals_and_what_pull_and_keep_trade(
     page = (tmp_path / "launched.md").read_text()
     assert "`zero-shot` is not for this base model." in page
     assert f"figures/launched-{SCENARIO}-trade.svg" in page
+
+
+def test_the_page_counts_labels_for_each_target() -> None:
+    curve = launched_page._curve("a", {16: 0.3, 32: 0.2, 64: 0.12}, " ± 0.010")
+    assert curve == "| a | 0.300 | 0.200 | 0.120 ± 0.010 | 32 | > 64 |"
+
+
+def row_limits(rows: list[dict[str, Any]]) -> list[float]:
+    return [each["limit"] for each in rows[0]["by_n"]]
+
+
+def own_limits(rows: list[dict[str, Any]]) -> list[list[float]]:
+    return [[each["own_limit"] for each in row["by_n"]] for row in rows]

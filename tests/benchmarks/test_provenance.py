@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,31 @@ def test_only_figures_of_the_code_that_is_here_are_up_to_date(
 ) -> None:
     differing = {"aaa": "", "bbb": "fedcert/x.py"}
     monkeypatch.setattr(provenance, "_git", lambda *words: differing[words[2]])
-    assert everything.is_current({"code": ["aaa"]})
-    assert not everything.is_current({"code": ["aaa", "bbb"]})
-    assert not everything.is_current({"code": ["aaa+"]})
-    assert not everything.is_current({"code": ["unknown"]})
-    assert not everything.is_current({})
+    measured: dict[str, list[str]] = {}
+    monkeypatch.setattr(everything, "record_of", lambda _name: {"measured": measured})
+    one = everything.BENCHMARKS[0]
+    assert not one.is_current
+    for codes, current in (
+        (["aaa"], True),
+        (["aaa", "bbb"], False),
+        (["aaa+"], False),
+        (["unknown"], False),
+    ):
+        measured["code"] = codes
+        assert one.is_current == current
+
+
+def test_figures_rest_on_what_their_benchmark_imports_and_on_no_other() -> None:
+    makefile = (Path(everything.__file__).parents[2] / "Makefile").read_text()
+    for one in everything.BENCHMARKS:
+        (module,) = re.findall(
+            rf"^bench-{one.name}:.*\n.*benchmarks\.(\w+)$", makefile, flags=re.MULTILINE
+        )
+        assert f":!simulations/benchmarks/{module}.py" not in one.sources
+    launched = provenance.sources_of("launched")
+    assert {"fedcert", ":!simulations/benchmarks/prior.py"} <= {*launched}
+    assert ":!simulations/benchmarks/launched_page.py" in launched  # it renders
+    assert ":!simulations/benchmarks/federations.py" not in launched
+    # Of a package as well, and what its modules import.
+    assert ":!simulations/benchmarks/recipes/known_best.py" not in launched
+    assert ":!simulations/benchmarks/comparison/mezo.py" not in provenance.sources_of("methods")
