@@ -351,6 +351,7 @@ class RunSettings(Section):
             batch_size=warm.batch_size,
             learning_rate=warm.learning_rate,
             total=warm.rounds * warm.steps,
+            held_out=warm.held_out,
         )
 
     def tuning_clients(self, upstream: Sequence[str]) -> tuple[str, ...]:

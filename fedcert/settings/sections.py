@@ -159,6 +159,10 @@ class WarmStartSettings(Section):
     """What each client has for itself the while: a whole adapter, or its head alone."""
     personal_steps: int = Field(default=10, ge=1)
     """Steps of the personal part alone, as in ``training`` otherwise, before the joint ones."""
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the trunk's examples that the personal steps do not see, other ones in each
+    round; joint steps take these alone. It pays where a personal part fits its examples by
+    heart, and leaves the trunk nothing to learn from them."""
     steps: int = Field(default=12, ge=1)
     """Joint steps of a client in a round."""
     batch_size: int = Field(default=32, ge=1)
@@ -183,8 +187,9 @@ class WarmStartSettings(Section):
     shortened."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what a trunk follows from; without noise as it was before there was any."""
-        return self.model_dump(exclude=None if self.epsilon else {"epsilon", "clip"})
+        """Return what a trunk follows from: what came later counts where it is used."""
+        unused = set() if self.epsilon else {"epsilon", "clip"}
+        return self.model_dump(exclude=unused | (set() if self.held_out else {"held_out"}))
 
 
 class PriorSettings(Section):

@@ -66,6 +66,9 @@ class TrunkTraining:
         Of the trunk's AdamW at the beginning.
     total : int (default: 120)
         Joint steps of a client that takes part in all rounds: where the cosine ends.
+    held_out : float (default: 0)
+        Share of the trunk's examples that the personal steps do not see, other ones in each
+        round. Joint steps then take these alone.
     """
 
     personal: FinetuneSettings
@@ -74,6 +77,7 @@ class TrunkTraining:
     batch_size: int = 32
     learning_rate: float = 3e-3
     total: int = 120
+    held_out: float = 0.0
 
     def rate(self, step: int) -> float:
         """Return the trunk's rate after so many joint steps, those of earlier rounds included.
@@ -86,7 +90,10 @@ class TrunkTraining:
 
     def to_config(self) -> dict[str, Any]:
         """Return the settings as a JSON object."""
-        return asdict(self) | {"personal": self.personal.to_config()}
+        words = asdict(self) | {"personal": self.personal.to_config()}
+        if not self.held_out:  # as rounds were before there was such a share
+            del words["held_out"]
+        return words
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -113,7 +120,7 @@ class LocalRound:
         How far every B moved.
     loss : float
         Mean cross-entropy (nats) after the personal steps, before the joint ones: what the
-        trunk that was sent is worth to this client.
+        trunk that was sent is worth to this client. On the examples of the joint steps.
     examples : int
         How many took part.
     seconds : float
@@ -204,6 +211,7 @@ def local_round(
     started, examples = time.perf_counter(), examples.usable
     if len(examples) == 0:
         raise DataError("there are no examples to train the trunk with")
+    first, second = _parted(examples, training.held_out, seed=seed)
     # All layers are run: what is reduced reads the weights and would pass the trunk by.
     model = task.model(reduce_top=False)
     tensors = {
@@ -222,16 +230,46 @@ def local_round(
     with trunk.installed(task.base, tensors), _embedding_labels(task) as embed_labels:
         with torch.no_grad():
             embed_labels()
-        before = descend(model, examples, [own], vector, seed=seed, settings=training.personal)
-        loss = before.fit()[0]
+        before = descend(model, first, [own], vector, seed=seed, settings=training.personal)
+        loss = (
+            before.fit()[0]
+            if second is first
+            else _loss(model, second, vector(), training.batch_size)
+        )
         _joint_steps(
-            model, examples, tensors, own, vector, embed_labels,
+            model, second, tensors, own, vector, embed_labels,
             training=training, done=done, seed=seed,
         )  # fmt: skip
     delta = {
         name: tensor.detach().cpu().numpy() - received[name] for name, tensor in tensors.items()
     }
     return LocalRound(delta, loss, len(examples), time.perf_counter() - started)
+
+
+def _parted(examples: Examples, held_out: float, *, seed: int) -> tuple[Examples, Examples]:
+    """Return what the personal steps take, and the joint ones: of too few, all for both.
+
+    A personal part that knows its examples by heart leaves a loss near zero on them, and the
+    trunk nothing to learn from; as in meta-learning, what it has not seen says what is left.
+    """
+    count = round(held_out * len(examples))
+    if not 0 < count < len(examples):
+        return examples, examples
+    order = keyed_generator("warm start held out", seed).permutation(len(examples))
+    return examples.take(np.sort(order[count:])), examples.take(np.sort(order[:count]))
+
+
+@torch.no_grad()
+def _loss(model: AdaptedModel, examples: Examples, vector: torch.Tensor, count: int) -> float:
+    """Return the mean cross-entropy (nats) on examples, so many at once, with this trunk."""
+    total = 0.0
+    for start in range(0, len(examples), count):
+        part = examples.take(slice(start, start + count))
+        with model.adapted(vector) as run:
+            logits = run(moved(model.task.encode(part), model.device))[0]
+        wanted = torch.from_numpy(part.labels).to(logits.device)
+        total += float(cross_entropy(logits, wanted, reduction="sum"))
+    return total / len(examples)
 
 
 def _joint_steps(

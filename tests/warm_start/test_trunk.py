@@ -19,6 +19,7 @@ from fedcert.errors import ModelError, ProtocolError
 from fedcert.models import load_base_model, with_label_names
 from fedcert.models.base import BaseModel
 from fedcert.randomness import keyed_generator
+from fedcert.settings.sections import WarmStartSettings
 from fedcert.warm_start import (
     Trunk,
     TrunkTensors,
@@ -166,6 +167,53 @@ def test_a_round_moves_the_trunk_and_nothing_else(any_family: Family) -> None:
         logits(any_family.base, any_family.encoded(3)),
         logits(any_family.fresh(), any_family.encoded(3)),
     )
+
+
+def test_joint_steps_take_what_the_personal_ones_have_not_seen(
+    bert: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, examples = Task(bert.base, bert.space(), bert.inputs), bert.examples(24)
+    trunk = Trunk.of(task.base, rank=2, seed=0)
+    seen: dict[str, list[set[str]]] = {"descend": [], "_joint_steps": []}
+
+    def watch(name: str) -> None:
+        real = getattr(learning, name)
+
+        def watched(model: Any, part: Examples, *rest: Any, **named: Any) -> Any:
+            seen[name].append({*part.input_digests("")})
+            return real(model, part, *rest, **named)
+
+        monkeypatch.setattr(learning, name, watched)
+
+    for name in seen:
+        watch(name)
+    held_out = replace(TRAINING, held_out=0.25)
+    for seed in (0, 1):
+        done = local_round(
+            task, trunk, trunk.zeros(), examples, training=held_out, done=0, seed=seed
+        )
+        assert done.examples == 24
+        assert np.isfinite(done.loss)
+    for personal, joint in zip(*seen.values(), strict=True):
+        assert not personal & joint
+        assert len(personal | joint) == 24
+        assert len(joint) == 6
+    assert seen["_joint_steps"][0] != seen["_joint_steps"][1]  # others in the next round
+    # Of one example there is nothing to hold out.
+    local_round(
+        task, trunk, trunk.zeros(), examples.take(slice(1)),
+        training=held_out, done=0, seed=0,
+    )  # fmt: skip
+    assert seen["descend"][-1] == seen["_joint_steps"][-1]
+
+
+def test_settings_of_before_name_no_held_out_share() -> None:
+    assert "held_out" not in TRAINING.to_config()
+    assert TrunkTraining.from_config(TRAINING.to_config()) == TRAINING
+    held_out = replace(TRAINING, held_out=0.5)
+    assert TrunkTraining.from_config(held_out.to_config()) == held_out
+    assert "held_out" not in WarmStartSettings(rounds=1).identity()
+    assert WarmStartSettings(rounds=1, held_out=0.5).identity()["held_out"] == 0.5
 
 
 def test_names_of_labels_are_embedded_by_the_trunk_as_it_moves(tmp_path: Path) -> None:
