@@ -11,7 +11,7 @@ from tiny_intents import write_requests
 from fedcert.cache import cache_folder
 from fedcert.simulations.benchmarks import warm_start
 from fedcert.simulations.benchmarks.federations import only_remembered
-from fedcert.simulations.benchmarks.warm_start_page import _lost, warm_start_page
+from fedcert.simulations.benchmarks.warm_start_page import _goals, _lost, warm_start_page
 from fedcert.simulations.benchmarks.warm_start_site import WarmCell, WarmSite
 
 
@@ -79,3 +79,17 @@ def test_the_page_says_what_noise_costs_of_the_gain() -> None:
     assert line.endswith("**Missed**: 125% at n = 8.")
     assert "has none" in _lost(rows(none=0.3, meta=0.4, private=0.4))[0]
     assert _lost(rows(none=0.3, meta=0.4)) == []
+
+
+def test_the_page_says_which_goals_are_met_in_every_seed() -> None:
+    def rows(name: str, *certificates: float) -> list[dict[str, Any]]:
+        return [
+            {"n": 64, "seed": seed, "warm_start": name, "certificate": value}
+            for seed, value in enumerate(certificates)
+        ]
+
+    table = rows("none", 0.40, 0.38) + rows("standard", 0.37, 0.36) + rows("meta", 0.30, 0.37)
+    meta, standard = _goals(table, "intents")
+    assert meta.endswith("**Missed** by meta: lower by 0.100 (seed 0), 0.010 (seed 1).")
+    assert "**Met** by standard" in standard
+    assert _goals(table, "digits") == []
