@@ -172,7 +172,9 @@ def test_a_round_moves_the_trunk_and_nothing_else(any_family: Family) -> None:
 def test_joint_steps_take_what_the_personal_ones_have_not_seen(
     bert: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task, examples = Task(bert.base, bert.space(), bert.inputs), bert.examples(24)
+    task, drawn = Task(bert.base, bert.space(), bert.inputs), bert.examples(40)
+    different = np.unique(drawn.input_digests(""), return_index=True)[1]
+    examples = drawn.take(different[:24])
     trunk = Trunk.of(task.base, rank=2, seed=0)
     seen: dict[str, list[set[str]]] = {"descend": [], "_joint_steps": []}
 
@@ -199,12 +201,11 @@ def test_joint_steps_take_what_the_personal_ones_have_not_seen(
         assert len(personal | joint) == 24
         assert len(joint) == 6
     assert seen["_joint_steps"][0] != seen["_joint_steps"][1]  # others in the next round
-    # Of one example there is nothing to hold out.
-    local_round(
-        task, trunk, trunk.zeros(), examples.take(slice(1)),
-        training=held_out, done=0, seed=0,
-    )  # fmt: skip
-    assert seen["descend"][-1] == seen["_joint_steps"][-1]
+    # Of two examples, one of each label, none can be held out.
+    two = examples.take(np.unique(examples.labels, return_index=True)[1])
+    held_out = replace(TRAINING, held_out=0.5)
+    local_round(task, trunk, trunk.zeros(), two, training=held_out, done=0, seed=0)
+    assert seen["descend"][-1] == seen["_joint_steps"][-1] == {*two.input_digests("")}
 
 
 def test_settings_of_before_name_no_held_out_share() -> None:
