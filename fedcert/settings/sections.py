@@ -167,7 +167,7 @@ class WarmStartSettings(Section):
     """Joint steps of a client in a round."""
     batch_size: int = Field(default=32, ge=1)
     """Examples of a joint step."""
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=1e-2, gt=0)
     """Of the trunk on the clients; it falls along a cosine over all rounds."""
     server_rate: float = Field(default=1.0, gt=0)
     """What the mean of the clients' moves is multiplied with."""

@@ -62,7 +62,7 @@ class TrunkTraining:
         Joint steps of a client in a round.
     batch_size : int (default: 32)
         Examples of a joint step.
-    learning_rate : float (default: 3e-3)
+    learning_rate : float (default: 1e-2)
         Of the trunk's AdamW at the beginning.
     total : int (default: 120)
         Joint steps of a client that takes part in all rounds: where the cosine ends.
@@ -75,7 +75,7 @@ class TrunkTraining:
     parts: Literal["adapter", "head"] = "adapter"
     steps: int = 12
     batch_size: int = 32
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     total: int = 120
     held_out: float = 0.0
 

@@ -21,6 +21,7 @@ TINY = [
     "--set=warm_start.rounds=2",
     "--set=warm_start.steps=1",
     "--set=warm_start.personal_steps=1",
+    "--set=warm_start.held_out=0.5",
     "--set=warm_start.rank=2",
 ]
 PRIVATE = ["--set=warm_start.epsilon=8", "--set=warm_start.weights=equal"]
