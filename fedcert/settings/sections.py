@@ -161,8 +161,8 @@ class WarmStartSettings(Section):
     """Steps of the personal part alone, as in ``training`` otherwise, before the joint ones."""
     held_out: float = Field(default=0.0, ge=0, lt=1)
     """Share of the trunk's examples that the personal steps do not see, other ones in each
-    round; joint steps take these alone. It pays where a personal part fits its examples by
-    heart, and leaves the trunk nothing to learn from them."""
+    round; joint steps take these alone. For personal parts that fit their examples by heart,
+    and leave the trunk nothing to learn from these."""
     steps: int = Field(default=12, ge=1)
     """Joint steps of a client in a round."""
     batch_size: int = Field(default=32, ge=1)

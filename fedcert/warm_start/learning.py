@@ -253,11 +253,11 @@ def _parted(examples: Examples, held_out: float, *, seed: int) -> tuple[Examples
     trunk nothing to learn from; as in meta-learning, what it has not seen says what is left.
     """
     count = round(held_out * len(examples))
+    if count == 0:
+        return examples, examples
     order = keyed_generator("warm start held out", seed).permutation(len(examples))
     first, second = (examples.take(np.sort(rows)) for rows in (order[count:], order[:count]))
-    if len(second) == 0 or len(np.unique(first.labels)) < 2:
-        return examples, examples
-    return first, second
+    return (first, second) if len(np.unique(first.labels)) > 1 else (examples, examples)
 
 
 @torch.no_grad()

@@ -8,10 +8,10 @@ from statistics import fmean
 from typing import Any
 
 from fedcert.reports.formats import decimal_up
+from fedcert.simulations.benchmarks.pages import TARGETS, labels_needed
 
 __all__ = ["choosing_page"]
 
-TARGETS = (0.2, 0.1)
 _ALONE = ("embeddings + logistic regression", "local LoRA", "zero-shot")
 """What takes nothing from a federation."""
 _NOT_ASKED = ("planned, randomized bound",)
@@ -143,11 +143,12 @@ def _needed(figures: Figures) -> Iterator[str]:
 
 
 def _smallest(sizes: Mapping[int, Mapping[str, float]], kind: str, target: float) -> str:
-    values = {n: _figure(kind, methods) for n, methods in sizes.items()}
-    if all(value is None for value in values.values()):
+    found = ((n, _figure(kind, methods)) for n, methods in sizes.items())
+    values = {n: value for n, value in found if value is not None}
+    if not values:
         return "not measured"
-    enough = [n for n, value in values.items() if value is not None and value <= target]
-    return str(min(enough)) if enough else "none was enough"
+    needed = labels_needed(values, target)
+    return "none was enough" if needed is None else str(needed)
 
 
 def _pools(record: dict[str, Any]) -> Iterator[str]:

@@ -70,8 +70,8 @@ class Benchmark:
     @property
     def is_current(self) -> bool:
         """Whether all figures are of the code that is here."""
-        codes = self.measured.get("code", ())
-        return bool(codes) and all(unchanged_since(code, self.sources) for code in codes)
+        codes, sources = self.measured.get("code", ()), self.sources
+        return bool(codes) and all(unchanged_since(code, sources) for code in codes)
 
 
 BENCHMARKS = (

@@ -8,7 +8,13 @@ import numpy as np
 
 from fedcert.reports.curves import Curve, draw_curves
 from fedcert.reports.svg import PALETTE, WIDE
-from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
+from fedcert.simulations.benchmarks.pages import (
+    TARGETS,
+    by_scenario,
+    labels_needed,
+    left_out,
+    machine_line,
+)
 
 __all__ = ["launched_figures", "launched_page"]
 
@@ -16,8 +22,6 @@ _KEYS = (
     "error", "worst_decile_error", "certificate", "nonvacuous", "up_bytes", "down_bytes",
     "client_seconds",
 )  # fmt: skip
-TARGETS = (0.2, 0.1)
-"""Mean certificates whose labels a page counts."""
 
 
 def launched_page(record: dict[str, Any]) -> str:
@@ -158,10 +162,7 @@ def _by_n(methods: list[list[dict[str, Any]]]) -> list[str]:
 
 
 def _curve(name: str, means: dict[int, float], spread: str) -> str:
-    firsts = [
-        next((str(n) for n, mean in means.items() if mean <= target), f"> {max(means)}")
-        for target in TARGETS
-    ]
+    firsts = [str(labels_needed(means, target) or f"> {max(means)}") for target in TARGETS]
     cells = [f"{mean:.3f}" for mean in means.values()]
     cells[-1] += spread
     return f"| {name} | {' | '.join(cells + firsts)} |"

@@ -9,7 +9,12 @@ import numpy as np
 
 from fedcert.reports.curves import Curve, draw_curves
 from fedcert.reports.svg import PALETTE, WIDE
-from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
+from fedcert.simulations.benchmarks.pages import (
+    by_scenario,
+    labels_needed,
+    left_out,
+    machine_line,
+)
 
 __all__ = ["methods_figures", "methods_page"]
 
@@ -228,12 +233,11 @@ def _needed(rows: list[dict[str, Any]]) -> list[str]:
     found: dict[int | None, list[str]] = {}
     for name in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == name]
-        reached = [
-            n
-            for n in sorted({row["n"] for row in own})
-            if _mean([row for row in own if row["n"] == n])["certificate"] <= _TARGET
-        ]
-        found.setdefault(reached[0] if reached else None, []).append(name)
+        means = {
+            n: _mean([row for row in own if row["n"] == n])["certificate"]
+            for n in {row["n"] for row in own}
+        }
+        found.setdefault(labels_needed(means, _TARGET), []).append(name)
     lines = [f"Labels needed for a mean certificate of {_TARGET:.0%}:", ""]
     for n in sorted(n for n in found if n is not None):
         lines.append(f"* {n}: {', '.join(found[n])}")

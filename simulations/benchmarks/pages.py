@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["by_scenario", "left_out", "machine_line"]
+__all__ = ["TARGETS", "by_scenario", "labels_needed", "left_out", "machine_line"]
+
+TARGETS = (0.2, 0.1)
+"""Mean certificates whose labels pages count."""
+
+
+def labels_needed(certificates: Mapping[int, float], target: float) -> int | None:
+    """Return the first n whose mean certificate is at most the target; None without one."""
+    return min((n for n, mean in certificates.items() if mean <= target), default=None)
 
 
 def machine_line(record: dict[str, Any]) -> str:

@@ -94,7 +94,7 @@ def present_code() -> str:
     return f"{commit}+" if _git("status", "--porcelain", "--", *_SOURCES) else commit
 
 
-def unchanged_since(code: str, sources: Sequence[str] = _SOURCES) -> bool:
+def unchanged_since(code: str, sources: Sequence[str]) -> bool:
     """Tell whether sources are those of a commit that `present_code` named."""
     if code == UNKNOWN or code.endswith("+"):
         return False
@@ -116,11 +116,7 @@ def sources_of(module: str) -> list[str]:
     while left:
         name = left.pop()
         path = folder.joinpath(*name.split("."))
-        file = (
-            path.with_suffix(".py")
-            if path.with_suffix(".py").is_file()
-            else path / "__init__.py"
-        )
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         if file in reached or not file.is_file():
             continue
         reached.add(file)

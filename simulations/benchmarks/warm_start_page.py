@@ -132,11 +132,7 @@ def _cells(mine: list[Row], ratio: float | None) -> str:
 
 def _against(rows: list[Row], mine: list[Row], n: int) -> float | None:
     """Return the ratio to no warm start, on the seeds that both have."""
-    without = {
-        row["seed"]: row["certificate"]
-        for row in rows
-        if (row["warm_start"], row["n"]) == ("none", n)
-    }
+    without = _by_seed(rows, "none", n)
     both = [row for row in mine if row["seed"] in without]
     if not both:
         return None
@@ -176,27 +172,25 @@ def _verdict(met: bool) -> str:
 
 def _falls(rows: list[Row], method: str, n: int) -> dict[int, float]:
     """Return by seed how much lower the mean certificate is than without a warm start."""
-    without, mine = (
-        {
-            row["seed"]: row["certificate"]
-            for row in rows
-            if (row["warm_start"], row["n"]) == (name, n)
-        }
-        for name in ("none", method)
-    )
+    without, mine = _by_seed(rows, "none", n), _by_seed(rows, method, n)
     return {
         seed: without[seed] - bound for seed, bound in sorted(mine.items()) if seed in without
+    }
+
+
+def _by_seed(rows: list[Row], method: str, n: int) -> dict[int, float]:
+    """Return the mean certificates of a way to warm up."""
+    return {
+        row["seed"]: row["certificate"]
+        for row in rows
+        if (row["warm_start"], row["n"]) == (method, n)
     }
 
 
 def _lost(rows: list[Row]) -> list[str]:
     """Return what privacy cost of the gain, at the largest n where there was some."""
     for n in sorted({row["n"] for row in rows}, reverse=True):
-        at = [row for row in rows if row["n"] == n]
-        by = {
-            name: {row["seed"]: row["certificate"] for row in at if row["warm_start"] == name}
-            for name in ("none", "meta", "private")
-        }
+        by = {name: _by_seed(rows, name, n) for name in ("none", "meta", "private")}
         seeds = sorted(by["none"].keys() & by["meta"].keys() & by["private"].keys())
         if not seeds:
             return []
