@@ -21,7 +21,7 @@ from fedcert.certificates import (
 from fedcert.devices import AUTO, check_device
 from fedcert.errors import CertificateError, SettingsError, did_you_mean
 from fedcert.extensions import import_extensions
-from fedcert.methods import METHODS, Method
+from fedcert.methods import METHODS, Method, beside_tuned_head
 from fedcert.scenarios import absolute_options, scenario_defaults
 from fedcert.settings.certificates import CertificateSettings
 from fedcert.settings.methods import method_from
@@ -281,7 +281,10 @@ class RunSettings(Section):
     def method_recipes(self, method: Method) -> RecipeTable | None:
         """Return the recipe of a method that has one; None where `recipe_table` says it."""
         recipe = method.recipe(self._terms())
-        return None if recipe is None else RecipeTable(((1, recipe),))
+        if recipe is None:
+            return None
+        beside = beside_tuned_head(recipe) if self.personal.tuned_head else recipe
+        return RecipeTable(((1, beside),))
 
     def _tuned_from_center(self, terms: dict[str, Any]) -> Recipe:
         """Return the recipe that trains from the default adapter on one half."""

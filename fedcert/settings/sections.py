@@ -137,6 +137,9 @@ class PersonalSettings(Section):
     federation knows, and personalizes less."""
     choose: float = Field(default=0.5, gt=0, lt=1)
     """Share of a new client's examples that it learns from; the others certify."""
+    tuned_head: bool = False
+    """Whether the shared adapter with its head alone tuned is a finalist beside what the method
+    learns. Where labels have names an adapter has no head, and fine-tuning leaves the names."""
 
 
 class WarmStartSettings(Section):

@@ -70,6 +70,7 @@ class Case:
     """A scenario with the settings that all its runs have, and those of methods with a net.
 
     With `trade`, the grid of pulls and keeps as well: on text it takes longer than all methods.
+    With `named`, labels have names, and a tuned head competes with what a method learns.
     """
 
     scenario: str
@@ -77,6 +78,7 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     nets: dict[str, Any] = field(default_factory=lambda: {"net_rounds": 20})
     trade: bool = True
+    named: bool = False
 
     def run(self, name: str, seed: int) -> RunSettings:
         """Return the settings of one of `RUNS`."""
@@ -92,7 +94,12 @@ class Case:
         }
         if issubclass(METHODS[flat["method"]], ConditionedMethod):
             flat |= {f"averaging.options.{name}": value for name, value in self.nets.items()}
-        return RunSettings.from_flat(flat)
+        settings = RunSettings.from_flat(flat)
+        if not self.named:
+            return settings
+        beside = RunSettings.from_flat(flat | {"personal.tuned_head": True})
+        recipes = [each.method_recipes(each.method_of()) for each in (settings, beside)]
+        return settings if recipes[0] == recipes[1] else beside
 
 
 # Runs of minutes: half as many rounds as the defaults, of half as many clients. On text, where
@@ -110,7 +117,7 @@ _ON_TEXT = {
 }
 CASES = (
     Case("digits", {"upstream": 32, "new": 12}, _ROUNDS),
-    Case("named-intents", {"upstream": 32, "new": 12}, _ON_TEXT, trade=False),
+    Case("named-intents", {"upstream": 32, "new": 12}, _ON_TEXT, trade=False, named=True),
     Case("intents", {"upstream": 32, "new": 12}, _ON_TEXT),
     Case(
         "politeness",

@@ -35,7 +35,8 @@ def launched_page(record: dict[str, Any]) -> str:
         "([methods.md](methods.md)); [benchmarks.md](benchmarks.md) tunes each method "
         "alike, without messages. *prior, planned* has `certificate.recipe=planned` beside "
         "(`named-intents` has it by default): a quarter of the upstream clients plans, and "
-        "trains no adapter. Means over new clients, and over seeds.",
+        "trains no adapter. On `named-intents`, where an adapter has no head, methods that "
+        "learn have `personal.tuned_head=true`. Means over new clients, and over seeds.",
         "",
         "* *n = ...*: the mean bound. At the largest n those are the signed certificates, ± "
         "their standard error over clients; at the others, what the same recipes give on that "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from fedcert.simulations.benchmarks.options import parsed, parser_of
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.warm_start_page import warm_start_page
 from fedcert.simulations.benchmarks.warm_start_site import CELLS, METHODS, WarmCell, WarmSite
+from fedcert.simulations.benchmarks.warm_start_tried import tried_rows
 from fedcert.threads import torch_threads
 
 __all__ = ["main", "measure"]
@@ -53,12 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
     methods = options.method or list(METHODS)
     try:
-        with torch_threads(1), only_remembered() if options.finished else nullcontext():
-            for record in _growing(cells, options.seeds, methods):
-                pages = {"warm-start.md": warm_start_page(record)}
-                publish("warm_start", record, pages, folder=options.output)
+        with torch_threads(1):
+            with _measuring(not options.finished):
+                tried = [] if options.quick else list(tried_rows(cells))
+            with _measuring(not options.finished and not options.tried):
+                for record in _growing(cells, options.seeds, methods):
+                    record["tried"] = tried
+                    pages = {"warm-start.md": warm_start_page(record)}
+                    publish("warm_start", record, pages, folder=options.output)
     except FedcertError as error:
         sys.exit(f"error: {error}")
+
+
+def _measuring(allowed: bool) -> AbstractContextManager[None]:
+    return nullcontext() if allowed else only_remembered()
 
 
 def measure(
@@ -188,7 +197,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="measure this one alone; may come several times",
     )
     parser.add_argument("--method", action="append", choices=list(METHODS))
-    return parsed(parser, arguments, free=["cell", "seeds", "method"])
+    parser.add_argument(
+        "--tried",
+        action="store_true",
+        help="measure nothing but the settings that were tried on a seed of their own",
+    )
+    return parsed(parser, arguments, free=["cell", "seeds", "method", "tried"])
 
 
 if __name__ == "__main__":

@@ -94,8 +94,8 @@ _DIGITS = WarmCell(
     planning_size=100,
     candidates=200,
     options={"known": 5},
-    # Rounds and rate were chosen among nine settings by the error of a head on 32 examples of
-    # new clients of seed 7, which is not measured.
+    # Chosen by the error of a head on 32 examples of new clients of a seed that is not measured:
+    # warm_start_tried.py.
     warm={"rounds": 40, "share": 0.5, "learning_rate": 3e-2},
 )
 CELLS = (
@@ -108,8 +108,7 @@ CELLS = (
         strangers=True,
         # What a plan has ever chosen on names; the others search in minutes.
         kinds=("default", "tuned_head"),
-        # Rounds, clients, and rate were chosen among four on new clients of seed 7, which is
-        # not measured.
+        # Chosen by the error of the names alone: warm_start_tried.py.
         warm={
             "rounds": 12, "clients_per_round": 12, "share": 0.5, "steps": 6,
             "personal_steps": 3, "batch_size": 16, "learning_rate": 1e-2,
@@ -132,13 +131,13 @@ CELLS = (
         fitted=48,
         planners=8,
         candidates=200,
-        # What leads docs/certificates.md at these sizes; chains of posterior means take hours.
-        kinds=("union", "hybrid"),
+        # What leads docs/certificates.md at these sizes, and heads, which a base model that was
+        # warmed up needs little else than; chains of posterior means take hours.
+        kinds=("union", "hybrid", "local_head", "tuned_head"),
         training={"steps": 24, "batch_size": 64, "learning_rate": 0.1},
-        # Rate and what is held out were chosen among five settings in the same way as those of
-        # digits, on ten rounds.
+        # Chosen in the same way as those of digits: warm_start_tried.py.
         warm={
-            "rounds": 20, "clients_per_round": 8, "share": 0.5, "held_out": 0.5, "steps": 6,
+            "rounds": 40, "clients_per_round": 8, "share": 0.5, "held_out": 0.5, "steps": 6,
             "personal_steps": 5, "batch_size": 16, "learning_rate": 3e-2,
         },
     ),

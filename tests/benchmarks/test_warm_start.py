@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pytest
 from models.tiny_encoders import save_sentence_encoder
 from tiny_intents import write_requests
 
@@ -13,9 +14,10 @@ from fedcert.simulations.benchmarks import warm_start
 from fedcert.simulations.benchmarks.federations import only_remembered
 from fedcert.simulations.benchmarks.warm_start_page import _goals, _lost, warm_start_page
 from fedcert.simulations.benchmarks.warm_start_site import WarmCell, WarmSite
+from fedcert.simulations.benchmarks.warm_start_tried import TRIED, tried_rows
 
 
-def test_it_measures_and_finds_again_what_it_measured(tmp_path: Path) -> None:
+def _cell(tmp_path: Path) -> WarmCell:
     options = {
         "ways": 3,
         "training_size": 20,
@@ -23,7 +25,7 @@ def test_it_measures_and_finds_again_what_it_measured(tmp_path: Path) -> None:
         "data": str(write_requests(tmp_path)),
         "base": str(save_sentence_encoder(tmp_path / "encoder")),
     }
-    cell = WarmCell(
+    return WarmCell(
         scenario="tiny_intents:TinyNamedIntents",
         setting="mixed",
         sizes=(8,),
@@ -39,6 +41,10 @@ def test_it_measures_and_finds_again_what_it_measured(tmp_path: Path) -> None:
         trunk=12,
         methods=("none", "meta", "central", "private"),
     )
+
+
+def test_it_measures_and_finds_again_what_it_measured(tmp_path: Path) -> None:
+    cell = _cell(tmp_path)
     record = warm_start.measure([cell], [0], ["none", "standard", "meta", "private"])
     by_method = {row["warm_start"]: row for row in record["table"]}
     assert by_method["none"]["rounds"] == by_method["none"]["bytes_up"] == 0
@@ -64,6 +70,20 @@ def test_it_measures_and_finds_again_what_it_measured(tmp_path: Path) -> None:
     assert "| meta: a whole adapter is personal | 8 |" in page
     assert "12 upstream clients, of which 10 train adapters" in page
     assert "There is no row for an averaged head" in page
+
+
+def test_what_was_tried_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = (("none", {}), ("standard", {}), ("standard", {"learning_rate": 0.5}))
+    monkeypatch.setitem(cast(dict[str, Any], TRIED), _cell(tmp_path).name, tried)
+    rows = list(tried_rows([_cell(tmp_path)]))
+    assert [row["chosen"] for row in rows] == [False, True, False]
+    assert {key for row in rows for key in row["errors"]} == {"names", "head"}
+    record = warm_start.measure([], [])
+    page = warm_start_page(record | {"tried": rows})
+    assert "| warm start | learning_rate | names | head | chosen |" in page
+    assert f"| standard | 0.01 | {rows[1]['errors']['names']:.3f} |" in page
+    with only_remembered():
+        assert list(tried_rows([_cell(tmp_path)])) == rows
 
 
 def test_the_page_says_what_noise_costs_of_the_gain() -> None:

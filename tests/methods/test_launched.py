@@ -157,6 +157,28 @@ def test_a_method_that_does_not_fit_is_refused_before_anybody_works(tmp_path: Pa
         quick("fedavg", averaging__options={"widht": 3})
 
 
+@pytest.mark.parametrize("method", ["fedavg-local", "fedp2eft"])
+def test_a_tuned_head_competes_with_what_a_method_learns(tmp_path: Path, method: str) -> None:
+    settings = _named(tmp_path, method, personal__tuned_head=True)
+    simulation = simulate(settings, output=tmp_path / "run", runner="inprocess")
+    _check(simulation, settings)
+    recipe = Bundle.load(simulation.output / "bundle").recipes.recipe_for(32)
+    assert isinstance(recipe, PosteriorSplitRecipe)
+    assert recipe.finalists == 2
+    assert "tuned_head" in recipe.refinements
+    alone = _named(tmp_path, method)
+    learned = alone.method_recipes(alone.method_of())
+    assert learned is not None
+    assert "tuned_head" not in learned.recipe_for(32).refinements  # type: ignore[attr-defined]
+
+
+def test_a_tuned_head_changes_nothing_where_there_is_one_or_nothing_is_learned() -> None:
+    for method in ("fedrep", "fedavg", "zero-shot", "prior"):
+        settings = [quick(method, personal__tuned_head=flag) for flag in (False, True)]
+        tables = [each.method_recipes(each.method_of()) for each in settings]
+        assert tables[0] == tables[1]
+
+
 def test_the_center_that_is_kept_is_part_of_what_is_certified(tmp_path: Path) -> None:
     settings = quick("fedavg-local", personal__keep=0.75)
     simulation = simulate(settings, output=tmp_path / "run", runner="inprocess")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -140,6 +140,18 @@ class PosteriorSplitRecipe(SplitRecipe):
     def follows_method(self) -> bool:
         """Whether one of the algorithms is the method's."""
         return "learned" in self.refinements
+
+    def beside(self, name: str) -> Self:
+        """Return the recipe with a finalist more, which an algorithm makes, if it has none."""
+        if name in self.refinements:
+            return self
+        count, names = self.finalists + 1, {*self.refinements, name}
+        return replace(
+            self,
+            candidates=max(self.candidates, count),
+            finalists=count,
+            refinement="+".join(each for each in REFINEMENTS if each in names),
+        )
 
     @property
     def _several(self) -> str:
