@@ -94,8 +94,8 @@ _DIGITS = WarmCell(
     planning_size=100,
     candidates=200,
     options={"known": 5},
-    # Chosen by the error of a head on 32 examples of new clients of a seed that is not measured:
-    # warm_start_tried.py.
+    # Chosen by the error of a head on 32 examples of new clients of a seed that is not
+    # measured: warm_start_tried.py.
     warm={"rounds": 40, "share": 0.5, "learning_rate": 3e-2},
 )
 CELLS = (

@@ -77,7 +77,9 @@ def tried_rows(cells: Sequence[WarmCell]) -> Iterator[dict[str, Any]]:
     for cell in cells:
         for method, differs in TRIED.get(cell.name, ()):
             say(f"{cell.name}, seed {SEED}, {method} {differs}: ", end="")
-            site = WarmSite(replace(cell, warm={**cell.warm, **differs}), SEED, method)
+            # Nobody plans, and so nobody is set apart to plan.
+            alike = replace(cell, warm={**cell.warm, **differs}, strangers=False)
+            site = WarmSite(alike, SEED, method)
             try:
                 errors = remembered("warm-start-tried", _identity(site), partial(_errors, site))
             except SettingsError as error:  # data or base model are not on this machine
