@@ -19,6 +19,8 @@ __all__ = ["PersonalScenario", "PersonalSets"]
 
 # Ten things have 252 halves; those of more things are drawn one by one.
 _ALL = 10
+# Of the training split, for clients that plan.
+_APART = 0.25
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,27 @@ class PersonalScenario(Scenario):
         Examples that an upstream client trains on, drawn from the training split.
     seed : int
         Draws each client's examples.
+    planners : int (default: 0)
+        The last so many upstream clients plan. They draw from a quarter of the training split
+        from which no other client draws: what trained on their examples would look better to
+        them than to a new client.
+
+    Raises
+    ------
+    SettingsError
+        If all upstream clients would plan.
     """
 
-    def __init__(self, sets: PersonalSets, *, training_size: int, seed: int) -> None:
+    def __init__(
+        self, sets: PersonalSets, *, training_size: int, seed: int, planners: int = 0
+    ) -> None:
+        if not 0 <= planners < len(sets.upstream):
+            raise SettingsError(
+                f"{sets.scenario}: of {len(sets.upstream)} upstream clients {planners} cannot "
+                "be planners; some have to train"
+            )
         self._sets, self._training_size, self._seed = sets, training_size, seed
+        self._planners = planners
 
     @property
     def upstream_clients(self) -> tuple[str, ...]:
@@ -131,9 +150,17 @@ class PersonalScenario(Scenario):
         """Ids of the clients that personalize."""
         return self._sets.new
 
+    @property
+    def planning_clients(self) -> tuple[str, ...]:
+        """Those whose examples nobody trains on; none unless `planners` says so."""
+        return self.upstream_clients[len(self.upstream_clients) - self._planners :]
+
     def training_examples(self, client: str) -> Examples:
         """Return an upstream client's own draw from the training split."""
         pool = self._splits["training"]
+        if self._planners:
+            apart = round(_APART * len(pool))
+            pool = pool[:apart] if client in self.planning_clients else pool[apart:]
         generator = keyed_generator(f"{self.name}/training", self._seed, client)
         size = min(self._training_size, len(pool))
         return self._labeled(client, generator.choice(pool, size, replace=False))

@@ -56,12 +56,9 @@ def _intro() -> list[str]:
         "",
         "* *certificate*: mean bound of the planned recipe over new clients and seeds, ± its "
         "standard error over clients; *against none*: its ratio to that without a warm start.",
-        "* *expected*: the certificate that planning clients expected. On `named-intents` they "
-        "have intents that nobody trains on, as new clients have "
-        "([planning.md](planning.md#who-plans)): the more a base model has learned of a "
-        "planner's own intents, the better its default would look. On `digits` all upstream "
-        "clients draw from one pool of images, so the base model has seen planners' images, "
-        "and they expect too much of it.",
+        "* *expected*: the certificate that planning clients expected. Their tasks are as "
+        "strange to the base model as new clients' are: on `named-intents` they have intents, "
+        "elsewhere inputs, that nobody trains on ([planning.md](planning.md#who-plans)).",
         "* *error*: on the clients' examples that nothing else used.",
         "* *false*: certificates below the true error, of how many.",
         "* *loss*: of upstream clients after their personal steps, in the first round and in "

@@ -63,7 +63,8 @@ class WarmCell(Cell):
     trunk : int
         Upstream clients that train the base model; 0 stands for those of the prior.
     strangers : bool
-        Whether those who plan have labels that nobody else has: the scenario has the option.
+        Whether those who plan have labels, or inputs, that nobody else has: the scenario has
+        the option.
     methods : tuple of str
         Of `METHODS`. Noise is for many clients: the other cells are without it.
     """
@@ -91,6 +92,7 @@ _DIGITS = WarmCell(
     sizes=(16, 32, 64),
     fitted=48,
     planners=8,
+    strangers=True,
     planning_size=100,
     candidates=200,
     options={"known": 5},
@@ -130,6 +132,7 @@ CELLS = (
         sizes=(32, 64),
         fitted=48,
         planners=8,
+        strangers=True,
         candidates=200,
         # What leads docs/certificates.md at these sizes, and heads, which a base model that was
         # warmed up needs little else than; chains of posterior means take hours.

@@ -45,6 +45,9 @@ class Digits(PersonalScenario):
         Folder of a base model that takes the place of the pretrained one.
     seed : int (default: 0)
         Draws the split, the sets, and each client's examples.
+    planners : int (default: 0)
+        The last so many upstream clients plan. They share a quarter of the images for training,
+        from which no other client draws.
     """
 
     name = "digits"
@@ -61,6 +64,7 @@ class Digits(PersonalScenario):
         known: int = 10,
         base: str = "",
         seed: int = 0,
+        planners: int = 0,
     ) -> None:
         if not 2 <= known <= 10:
             raise SettingsError("digits: known must be 2 to 10")
@@ -68,7 +72,7 @@ class Digits(PersonalScenario):
         sets = PersonalSets.draw("digits", upstream=upstream, new=new, seed=seed)
         if not 2 <= training_size <= TRAINING:
             raise SettingsError(f"digits: training_size must be 2 to {TRAINING}")
-        super().__init__(sets, training_size=training_size, seed=seed)
+        super().__init__(sets, training_size=training_size, seed=seed, planners=planners)
 
     def mine(self, client: str) -> tuple[int, ...]:
         """Return the five digits that a client calls its own."""

@@ -54,6 +54,9 @@ class Intents(OnTextBase, PersonalScenario):
         of them.
     texts : int (default: 0)
         Use so many of the texts, drawn by the seed; 0 for all.
+    planners : int (default: 0)
+        The last so many upstream clients plan. They share a quarter of the texts for training,
+        from which no other client draws.
     """
 
     name = "intents"
@@ -75,6 +78,7 @@ class Intents(OnTextBase, PersonalScenario):
         seed: int = 0,
         domains: int = 10,
         texts: int = 0,
+        planners: int = 0,
     ) -> None:
         if texts < 0:
             raise SettingsError("intents: texts must not be negative")
@@ -90,7 +94,7 @@ class Intents(OnTextBase, PersonalScenario):
             raise SettingsError(
                 "intents: training_size must be at least 2, and test_size at least 1"
             )
-        super().__init__(sets, training_size=training_size, seed=seed)
+        super().__init__(sets, training_size=training_size, seed=seed, planners=planners)
         self._test_size, self._data, self._texts = test_size, data, texts
         self._base = TextBase("intents", BaseOptions(base, max_length=64), self.labels)
 

@@ -212,3 +212,19 @@ def test_the_base_model_makes_tasks_learnable(
 def test_the_whole_pretraining_is_the_default() -> None:
     assert Pretraining().epochs == 60
     assert pretrained_base.__kwdefaults__["settings"] == Pretraining()
+
+
+def test_no_image_of_a_planner_trains_anybody_else() -> None:
+    digits = Digits(upstream=9, new=2, planners=3)
+    assert digits.planning_clients == digits.upstream_clients[-3:]
+    seen = {
+        client: {*digits.training_examples(client).input_digests("a test")}
+        for client in digits.upstream_clients
+    }
+    planners = set().union(*(seen[client] for client in digits.planning_clients))
+    others = set().union(*(seen[client] for client in digits.upstream_clients[:-3]))
+    assert planners
+    assert not planners & others
+    assert Digits(upstream=9, new=2).planning_clients == ()
+    with pytest.raises(SettingsError, match="cannot be planners"):
+        Digits(upstream=9, new=2, planners=9)
