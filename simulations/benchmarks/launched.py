@@ -216,12 +216,11 @@ def _growing(
                     unfinished.append(named)
                     continue
                 except SettingsError as error:
-                    if "'method'" in str(error):  # the method is none for this base model
-                        entry = {"scenario": case.scenario, "method": method}
-                        refused.append(entry | {"reason": str(error)})
-                        continue
                     missing[case.scenario] = str(error)
                     break
+                if reason := found.get("refused"):
+                    entry = {"scenario": case.scenario, "method": method}
+                    refused.append(entry | {"reason": reason})
                 table += found["rows"]
                 trades += found["trade"]
                 yield record()
@@ -257,7 +256,13 @@ def _launched(case: Case, method: str, seed: int) -> dict[str, Any]:
     def compute() -> dict[str, Any]:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            done = simulate(settings, output=Path(folder) / "run", runner="inprocess")
+            try:
+                done = simulate(settings, output=Path(folder) / "run", runner="inprocess")
+            except SettingsError as error:
+                if "'method'" not in str(error):
+                    raise
+                # The method is none for this base model.
+                return {"rows": [], "trade": [], "refused": str(error)}
             bundle = Bundle.load(done.output / "bundle")
             wanted = case.trade and method == "fedavg-local"
             trade = _trade(settings, bundle, done.output) if wanted else []

@@ -138,9 +138,9 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any])
         *[_line(_mean(own)) for own in by_certificate],
         "",
     ]
-    for entry in record["refused"]:
-        if entry["scenario"] == scenario:
-            lines += [f"`{entry['method']}` is not for this base model.", ""]
+    refused = [each["method"] for each in record["refused"] if each["scenario"] == scenario]
+    for method in dict.fromkeys(refused):  # by seed
+        lines += [f"`{method}` is not for this base model.", ""]
     trade = [row for row in record["trade"] if row["scenario"] == scenario]
     if trade:
         lines += _trade(scenario, trade)
