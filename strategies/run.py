@@ -26,6 +26,7 @@ from fedcert.runs.events import Events
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.search.learning import has_linear_head
 from fedcert.settings import RunSettings
+from fedcert.settings.recipes import method_recipes
 from fedcert.strategies.averaging import AveragingSource
 from fedcert.strategies.federated_prior import FederatedSource
 from fedcert.strategies.planning import planning_of
@@ -101,7 +102,7 @@ class Run:
         self._output = output
         self.method = settings.method_of(self._finetune_settings()).fitted_to(self.base)
         self.method.check(self.space)
-        _check_head(settings.method_recipes(self.method), self.space)
+        _check_head(method_recipes(settings, self.method), self.space)
 
     @staticmethod
     def of(
@@ -167,7 +168,7 @@ class Run:
         """Make the bundle of a method that has a recipe of its own."""
         noted = {**notes, "method": self.method.to_config()}
         return self._publisher.from_sums(
-            prior, noted, recipes=self._settings.method_recipes(self.method)
+            prior, noted, recipes=method_recipes(self._settings, self.method)
         )
 
     def pooling(self, strategy: str) -> dict[str, Any]:
@@ -243,7 +244,7 @@ class Run:
         if privacy is not None:
             return self._publisher.from_mean(pool, privacy)
         if self.method.kind == DefaultAdapter.kind:
-            return self._publisher.from_average(pool, settings.method_recipes(self.method))
+            return self._publisher.from_average(pool, method_recipes(settings, self.method))
         self.fitted = fit_prior(
             pool, settings=settings.prior, seed=settings.seed, device=self._device
         )

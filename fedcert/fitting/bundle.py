@@ -16,6 +16,7 @@ from fedcert.models.base import BaseModel
 from fedcert.priors import InterpolatedPrior, Prior
 from fedcert.privacy import UploadPrivacy
 from fedcert.settings import RunSettings
+from fedcert.settings.recipes import recipe_table
 
 __all__ = ["bundle_of", "make_bundle", "privacy_notes"]
 
@@ -143,7 +144,7 @@ def bundle_of(
     CertificateError
         If certificates are to promise what says nothing for these labels.
     """
-    recipes = recipes or settings.recipe_table()
+    recipes = recipes or recipe_table(settings)
     for _, recipe in recipes.rows:
         for promise in recipe.promises:
             promise.check_task(len(labels), own_labels=not labels)

@@ -12,16 +12,10 @@ from pydantic import Field, ValidationError, field_validator
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
-from fedcert.certificates import (
-    DefaultRecipe,
-    PosteriorSplitRecipe,
-    Recipe,
-    RecipeTable,
-)
 from fedcert.devices import AUTO, check_device
 from fedcert.errors import CertificateError, SettingsError, did_you_mean
 from fedcert.extensions import import_extensions
-from fedcert.methods import METHODS, Method, beside_tuned_head
+from fedcert.methods import METHODS, Method
 from fedcert.scenarios import absolute_options, scenario_defaults
 from fedcert.settings.certificates import CertificateSettings
 from fedcert.settings.methods import method_from
@@ -230,34 +224,6 @@ class RunSettings(Section):
         """
         import_extensions(_listed(self.imports))
 
-    def recipe_table(self) -> RecipeTable:
-        """Return which recipe serves which n, fixed before any new client is served.
-
-        Where recipes are planned, this is what serves if no plan comes about.
-        """
-        certificate = self.certificate
-        terms = {"candidates": certificate.candidates, **self._terms()}
-        # Also where a method brings its own recipe, and the scenario recommends to plan one.
-        kind = "union" if certificate.recipe == PLANNED else certificate.recipe
-        few = {"candidates": 1} if kind == DefaultRecipe.kind else {}
-        small = Recipe.from_config({"kind": kind, **terms, **few})
-        split = Recipe.from_config({"kind": "split", **terms})
-        if self.privacy.central_epsilon:
-            # Candidates would be noise. What learns alone starts at the center.
-            split = self._tuned_from_center(terms | few)
-        if certificate.split_from == 1 or certificate.recipe == "split":
-            return RecipeTable(((1, split),))
-        return RecipeTable(((1, small), (certificate.split_from, split)))
-
-    def _terms(self) -> dict[str, Any]:
-        """Return what every recipe takes."""
-        certificate = self.certificate
-        return {
-            **certificate.shares(),
-            "first_share": certificate.first_share,
-            "randomized": certificate.randomized,
-        }
-
     def method_of(self, training: FinetuneSettings | None = None) -> Method:
         """Return the method with its settings.
 
@@ -276,25 +242,6 @@ class RunSettings(Section):
             training or self.finetune_settings(),
             averaging=self.averaging,
             personal=self.personal,
-        )
-
-    def method_recipes(self, method: Method) -> RecipeTable | None:
-        """Return the recipe of a method that has one; None where `recipe_table` says it."""
-        recipe = method.recipe(self._terms())
-        if recipe is None:
-            return None
-        beside = beside_tuned_head(recipe) if self.personal.tuned_head else recipe
-        return RecipeTable(((1, beside),))
-
-    def _tuned_from_center(self, terms: dict[str, Any]) -> Recipe:
-        """Return the recipe that trains from the default adapter on one half."""
-        training = self.finetune_settings()
-        return PosteriorSplitRecipe(
-            **terms,
-            refinement="tuned_head" if training.head_only else "finetune",
-            tuning_steps=training.steps,
-            learning_rate=training.learning_rate,
-            pull=training.weight_decay,
         )
 
     @property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fedcert.certificates import DefaultRecipe
 from fedcert.errors import SettingsError
 from fedcert.methods import METHODS
+from fedcert.settings.recipes import method_recipes, recipe_table
 from fedcert.settings.sections import SMALLEST_FIT
 from fedcert.settings.toml import toml_of
 
@@ -26,7 +27,7 @@ def check_together(settings: RunSettings) -> None:
     CertificateError
         If the recipe table cannot be.
     """
-    settings.recipe_table()
+    recipe_table(settings)
     for check in (
         _check_min_pool,
         _check_federated,
@@ -60,7 +61,7 @@ def _check_planning(settings: RunSettings) -> None:
 
 def _check_method(settings: RunSettings) -> None:
     """Raise `SettingsError` for a promise that methods with rounds cannot make."""
-    settings.method_recipes(settings.method_of())
+    method_recipes(settings, settings.method_of())
     if METHODS[settings.method].asks == "rounds" and settings.privacy.epsilon > 0:
         raise SettingsError(
             f"setting 'privacy.epsilon': the method {settings.method} adds no noise and can "

@@ -31,6 +31,7 @@ from fedcert.personalization import personalize
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer
 from fedcert.settings import RunSettings
+from fedcert.settings.recipes import recipe_table
 from fedcert.simulations.benchmarks.dropping import fitted
 from fedcert.simulations.benchmarks.federations import Federation
 from fedcert.simulations.benchmarks.publishing import say
@@ -110,7 +111,7 @@ def _bundle(federation: Federation, prior: Any) -> Bundle:
         space=federation.model.space,
         inputs=federation.scenario.inputs,
         labels=tuple(federation.scenario.labels),
-        recipes=settings.recipe_table(),
+        recipes=recipe_table(settings),
     )
 
 

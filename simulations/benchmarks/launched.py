@@ -32,6 +32,7 @@ from fedcert.runs.machine import describe_machine, versions
 from fedcert.scenarios import load_scenario
 from fedcert.search.learning import finetuned
 from fedcert.settings import RunSettings
+from fedcert.settings.recipes import method_recipes
 from fedcert.simulations.benchmarks.federations import (
     NotMeasuredError,
     only_remembered,
@@ -98,7 +99,7 @@ class Case:
         if not self.named:
             return settings
         beside = RunSettings.from_flat(flat | {"personal.tuned_head": True})
-        recipes = [each.method_recipes(each.method_of()) for each in (settings, beside)]
+        recipes = [method_recipes(each, each.method_of()) for each in (settings, beside)]
         return settings if recipes[0] == recipes[1] else beside
 
 

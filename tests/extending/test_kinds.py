@@ -24,6 +24,7 @@ from fedcert.extensions import import_extensions
 from fedcert.priors import PRIORS, GaussianPrior, prior_from_parts, register_prior, save_prior
 from fedcert.priors.storage import load_prior
 from fedcert.settings import RunSettings
+from fedcert.settings.recipes import recipe_table
 
 SENTINEL = "import pathlib; pathlib.Path({place!r}).write_text('ran')\nclass Evil: pass\n"
 NAMES = ["evil", "evil:Evil", "evil.Evil", "evil/Evil", "../evil", "builtins:eval", "os:system"]
@@ -217,7 +218,7 @@ def test_settings_import_before_they_look_kinds_up(desk: Path, forget: Forget) -
     with pytest.raises(SettingsError, match=r"'prior\.kind': there is no such prior"):
         RunSettings.from_flat({"prior.kind": "student"})
     settings = RunSettings.from_flat({**own, "certificate.recipe": "fixed_split"})
-    assert settings.recipe_table().recipe_for(40).kind == "fixed_split"
+    assert recipe_table(settings).recipe_for(40).kind == "fixed_split"
     (desk / "own.toml").write_text(settings.to_toml())
     forget()
     assert RunSettings.read(desk / "own.toml") == settings

@@ -21,6 +21,7 @@ from fedcert.scenarios import load_scenario
 from fedcert.search import BatchedScorer
 from fedcert.search.session import SupportSession
 from fedcert.settings import RunSettings
+from fedcert.settings.recipes import method_recipes
 from fedcert.simulations.simulating import Simulation, simulate
 from fedcert.verification import verify
 
@@ -167,7 +168,7 @@ def test_a_tuned_head_competes_with_what_a_method_learns(tmp_path: Path, method:
     assert recipe.finalists == 2
     assert "tuned_head" in recipe.refinements
     alone = _named(tmp_path, method)
-    learned = alone.method_recipes(alone.method_of())
+    learned = method_recipes(alone, alone.method_of())
     assert learned is not None
     assert "tuned_head" not in learned.recipe_for(32).refinements  # type: ignore[attr-defined]
 
@@ -175,7 +176,7 @@ def test_a_tuned_head_competes_with_what_a_method_learns(tmp_path: Path, method:
 def test_a_tuned_head_changes_nothing_where_there_is_one_or_nothing_is_learned() -> None:
     for method in ("fedrep", "fedavg", "zero-shot", "prior"):
         settings = [quick(method, personal__tuned_head=flag) for flag in (False, True)]
-        tables = [each.method_recipes(each.method_of()) for each in settings]
+        tables = [method_recipes(each, each.method_of()) for each in settings]
         assert tables[0] == tables[1]
 
 

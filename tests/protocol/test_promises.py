@@ -12,6 +12,7 @@ from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.device import DeviceState
 from fedcert.records.signing import key_from_seed
 from fedcert.settings import RunSettings
+from fedcert.settings.recipes import recipe_table
 
 from .conftest import OTHER_BUNDLE, RECIPES, draw
 
@@ -51,7 +52,7 @@ def test_settings_divide_delta_before_anything_is_seen() -> None:
     settings = RunSettings.from_flat(
         {"certificate.promises": "abstention=0.2@1.5, gain", "certificate.simultaneous": 4}
     )
-    _, recipe = settings.recipe_table().rows[0]
+    _, recipe = recipe_table(settings).rows[0]
     assert [promise.kind for promise in recipe.promises] == [
         "abstention",
         "gain",

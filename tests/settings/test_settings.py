@@ -14,6 +14,7 @@ from simulations.federation import SCENARIO
 from fedcert.certificates import RecipeTable, check_issuable, points_of
 from fedcert.errors import CertificateError, SettingsError
 from fedcert.settings import RunSettings
+from fedcert.settings.recipes import recipe_table
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 SCALARS = st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | TEXT
@@ -314,7 +315,7 @@ def test_a_scenario_that_is_not_there(name: str) -> None:
 
 def test_the_recipe_table_follows_from_the_settings() -> None:
     def kinds(**certificate: Any) -> list[tuple[int, str]]:
-        table = RunSettings.from_mapping({"certificate": certificate}).recipe_table()
+        table = recipe_table(RunSettings.from_mapping({"certificate": certificate}))
         return [(start, recipe.kind) for start, recipe in table.rows]
 
     assert kinds() == [(1, "union"), (64, "split")]
@@ -322,14 +323,14 @@ def test_the_recipe_table_follows_from_the_settings() -> None:
     assert kinds(split_from=1) == [(1, "split")]
     assert kinds(recipe="split") == [(1, "split")]
     assert kinds(recipe="default", candidates=1000) == [(1, "default"), (64, "split")]
-    recipe = RunSettings.from_mapping({"certificate": {"delta": 0.1}}).recipe_table()
+    recipe = recipe_table(RunSettings.from_mapping({"certificate": {"delta": 0.1}}))
     assert {r.delta for _, r in recipe.rows} == {0.1}
     assert {r.first_share for _, r in recipe.rows} == {0.99}
 
 
 def test_bounds_are_randomized_if_the_settings_say_so() -> None:
     def table(**certificate: Any) -> RecipeTable:
-        return RunSettings.from_mapping({"certificate": certificate}).recipe_table()
+        return recipe_table(RunSettings.from_mapping({"certificate": certificate}))
 
     assert [recipe.randomized for _, recipe in table().rows] == [False, False]
     assert [recipe.randomized for _, recipe in table(randomized=True).rows] == [True, True]
@@ -361,7 +362,7 @@ def test_a_small_federation_needs_fewer_adapters(upstream: int, fewest: int) -> 
 @pytest.mark.parametrize("promises", ["", "gain", "gain, abstention", "gain, reference"])
 def test_all_clients_together_have_no_more_than_delta(simultaneous: int, promises: str) -> None:
     certificate = {"simultaneous": simultaneous, "promises": promises}
-    _, recipe = RunSettings.from_mapping({"certificate": certificate}).recipe_table().rows[0]
+    _, recipe = recipe_table(RunSettings.from_mapping({"certificate": certificate})).rows[0]
     check_issuable("client", ["a", "b"], recipe)
     total = simultaneous * recipe.total_delta
     assert 0.05 * (1 - 1e-6) < total <= 0.05 * (1 + 1e-12)
@@ -378,7 +379,7 @@ def test_all_points_of_all_clients_together_have_no_more_than_delta(
 ) -> None:
     certificate = {"simultaneous": simultaneous, "promises": promises}
     certificate |= {"points": ", ".join(points), "point": points[-1]}
-    _, recipe = RunSettings.from_mapping({"certificate": certificate}).recipe_table().rows[0]
+    _, recipe = recipe_table(RunSettings.from_mapping({"certificate": certificate})).rows[0]
     for promise in recipe.promises:
         promise.check_delta(recipe.total_delta)
     parts = len(points) * max(1, simultaneous)
