@@ -56,9 +56,10 @@ def _intro() -> list[str]:
         "",
         "* *certificate*: mean bound of the planned recipe over new clients and seeds, ± its "
         "standard error over clients; *against none*: its ratio to that without a warm start.",
-        "* *expected*: the certificate that planning clients expected. Their tasks are as "
-        "strange to the base model as new clients' are: on `named-intents` they have intents, "
-        "elsewhere inputs, that nobody trains on ([planning.md](planning.md#who-plans)).",
+        "* *expected*: the certificate that planning clients expected. Nobody trains on what "
+        "they have, which are intents on `named-intents` and inputs on `intents` "
+        "([planning.md](planning.md#who-plans)). On `digits` all upstream clients draw from "
+        "one pool of images: the base model has seen planners', and they expect too much.",
         "* *error*: on the clients' examples that nothing else used.",
         "* *false*: certificates below the true error, of how many.",
         "* *loss*: of upstream clients after their personal steps, in the first round and in "

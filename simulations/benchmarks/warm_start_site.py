@@ -92,7 +92,6 @@ _DIGITS = WarmCell(
     sizes=(16, 32, 64),
     fitted=48,
     planners=8,
-    strangers=True,
     planning_size=100,
     candidates=200,
     options={"known": 5},
@@ -121,10 +120,12 @@ CELLS = (
         _DIGITS,
         trunk=512,
         methods=("none", "meta", "private"),
-        # Few rounds of all clients and a small trunk: all that noise is long by.
+        # All clients in each round, and a small trunk: all that noise is long by. Most moves
+        # are longer than the clip, and the server's rate makes up for some of that.
         warm={
-            "rounds": 3, "clients_per_round": 0, "share": 0.5, "rank": 2, "steps": 24,
-            "learning_rate": 3e-3,
+            "rounds": 12, "clients_per_round": 0, "share": 0.5, "rank": 2, "steps": 12,
+            "personal_steps": 3, "batch_size": 16, "learning_rate": 3e-2, "server_rate": 2.0,
+            "clip": 4.0,
         },
     ),
     WarmCell(
