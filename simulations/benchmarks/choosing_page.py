@@ -10,10 +10,14 @@ from typing import Any
 from fedcert.reports.formats import decimal_up
 from fedcert.simulations.benchmarks.pages import TARGETS, labels_needed
 
-__all__ = ["choosing_page"]
+__all__ = ["CHOSEN_FROM", "choosing_page"]
+
+CHOSEN_FROM = ("named", "certificates", "methods", "launched", "sweeps", "warm_start")
+"""The records that the page is rendered from."""
 
 _ALONE = ("embeddings + logistic regression", "local LoRA", "zero-shot")
 """What takes nothing from a federation."""
+_WARM = "standard"
 _NOT_ASKED = ("planned, randomized bound",)
 
 Cell = tuple[str, int]
@@ -26,8 +30,7 @@ def choosing_page(records: Mapping[str, dict[str, Any]]) -> str:
     Parameters
     ----------
     records : Mapping[str, dict]
-        The records ``named``, ``certificates``, ``methods``, and ``sweeps``. What is missing
-        is left out.
+        Those of `CHOSEN_FROM`, by name. What is missing is left out.
     """
     figures = {**_of_named(records.get("named", {})), **_of_recipes(records)}
     parts = [
@@ -38,9 +41,10 @@ def choosing_page(records: Mapping[str, dict[str, Any]]) -> str:
         "federation ([planning.md](planning.md)). This page is for those who set a recipe by "
         "hand, or want to know what to expect. All figures are mean certificates over new "
         "clients and seeds, taken from the records of [named.md](named.md), "
-        "[certificates.md](certificates.md), [benchmarks.md](benchmarks.md), and "
-        "[sweeps.md](sweeps.md); [evidence.md](evidence.md) says by which code each was "
-        "measured.",
+        "[certificates.md](certificates.md), [benchmarks.md](benchmarks.md), "
+        "[launched.md](launched.md), [sweeps.md](sweeps.md), and "
+        "[warm-start.md](warm-start.md); [evidence.md](evidence.md) says by which code each "
+        "was measured.",
         "",
         "## The lowest certificate at each number of labels",
         "",
@@ -62,7 +66,9 @@ def choosing_page(records: Mapping[str, dict[str, Any]]) -> str:
         "|---" * (1 + len(TARGETS) * len(_KINDS)) + "|",
         *_needed(figures),
         "",
+        *_methods(records.get("launched", {})),
         *_pools(records.get("sweeps", {})),
+        *_warmed(records.get("warm_start", {})),
     ]
     return "\n".join(parts)
 
@@ -172,6 +178,75 @@ def _pools(record: dict[str, Any]) -> Iterator[str]:
             best = [_best([row for row in here if row["prior"] == prior]) for prior in priors]
             alone = min(row["certificate"] for row in here if row["recipe"] in _ALONE)
             yield f"| {task} | {pool} | {' | '.join(best)} | {decimal_up(alone)} |"
+    yield ""
+
+
+def _methods(record: dict[str, Any]) -> Iterator[str]:
+    """Say where the prior is ahead of what other methods publish and learn."""
+    rows = record.get("table", [])
+    if not rows:
+        return
+    yield "## The prior beside other methods"
+    yield ""
+    yield (
+        "Each launched by its setting, on the seeds that both have; the prior with the planned "
+        "recipe where that was measured. Which of the others is best nobody knows beforehand."
+    )
+    yield ""
+    yield "| task | n | prior | best other method | which |"
+    yield "|---|---|---|---|---|"
+    found: dict[Cell, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        for each in row["by_n"]:
+            by_seed = found[row["scenario"], each["n"]][row["method"]]
+            by_seed[row["seed"]] = each["certificate"]
+    for (task, n), methods in found.items():
+        ours = max((name for name in methods if name.startswith("prior")), default="")
+        seeds = methods[ours].keys() if ours else set()
+        means = {
+            name: fmean(values[seed] for seed in sorted(seeds))
+            for name, values in methods.items()
+            if seeds and values.keys() >= seeds
+        }
+        others = {name: mean for name, mean in means.items() if not name.startswith("prior")}
+        if others:
+            best = min(others, key=lambda name: others[name])
+            cells = task, str(n), decimal_up(means[ours]), decimal_up(others[best]), best
+            yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def _warmed(record: dict[str, Any]) -> Iterator[str]:
+    """Say what rounds on the base model change, and which recipes are planned then."""
+    rows = record.get("table", [])
+    if not any(row["warm_start"] == _WARM for row in rows):
+        return
+    yield "## With a warm start, and without"
+    yield ""
+    yield (
+        "Planned certificates on the base model as it was, and after federated rounds of "
+        "standard retraining, with the recipes that were planned."
+    )
+    yield ""
+    yield "| task | n | without | recipes | with | recipes |"
+    yield "|---|---|---|---|---|---|"
+    for task, n in dict.fromkeys((row["scenario"], row["n"]) for row in rows):
+        here = [row for row in rows if (row["scenario"], row["n"]) == (task, n)]
+        by = {
+            kind: {row["seed"]: row for row in here if row["warm_start"] == kind}
+            for kind in ("none", _WARM)
+        }
+        both = sorted(by["none"].keys() & by[_WARM].keys())
+        if both:
+            cells = [
+                cell
+                for kind in by
+                for cell in (
+                    decimal_up(fmean(by[kind][seed]["certificate"] for seed in both)),
+                    ", ".join(dict.fromkeys(by[kind][seed]["recipe"] for seed in both)),
+                )
+            ]
+            yield f"| {' | '.join([task, str(n), *cells])} |"
     yield ""
 
 

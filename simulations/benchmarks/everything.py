@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedcert.simulations.benchmarks.choosing_page import choosing_page
+from fedcert.simulations.benchmarks.choosing_page import CHOSEN_FROM, choosing_page
 from fedcert.simulations.benchmarks.provenance import landed_with, sources_of, unchanged_since
 from fedcert.simulations.benchmarks.publishing import (
     has_page,
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", action="store_true", help="render the pages, measure nothing")
     options = parser.parse_args(arguments)
     failed = [] if options.page else list(_run(options.only, resume=options.resume))
-    records = {name: record_of(name) for name in ("named", "certificates", "methods", "sweeps")}
+    records = {name: record_of(name) for name in CHOSEN_FROM}
     pages = {"evidence.md": evidence_page(), "which-recipe.md": choosing_page(records)}
     for path, text in pages.items():
         say(f"wrote {write_page(path, text)}")

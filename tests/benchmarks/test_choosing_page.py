@@ -83,3 +83,39 @@ def test_from_which_pool_on() -> None:
 
 def test_without_records_there_is_no_figure() -> None:
     assert "| digits" not in choosing_page({})
+
+
+def test_the_prior_beside_other_methods_on_the_seeds_that_it_has() -> None:
+    def row(method: str, seed: int, certificate: float) -> dict[str, Any]:
+        by_n = [{"n": 8, "certificate": certificate}]
+        return {"scenario": "s", "method": method, "seed": seed, "by_n": by_n}
+
+    rows = [
+        row("prior", 0, 0.5),
+        row("prior, planned", 0, 0.3),
+        row("local", 0, 0.4),
+        row("local", 1, 0.1),
+        row("fedrep", 1, 0.2),
+    ]
+    page = choosing_page({"launched": {"table": rows}})
+    assert "| s | 8 | 0.300 | 0.400 | local |" in page
+
+
+def test_with_a_warm_start_and_without() -> None:
+    def row(kind: str, seed: int, certificate: float, recipe: str) -> dict[str, Any]:
+        return {
+            "scenario": "s", "n": 8, "warm_start": kind, "seed": seed,
+            "certificate": certificate, "recipe": recipe,
+        }  # fmt: skip
+
+    rows = [
+        row("none", 0, 0.4, "union"),
+        row("none", 1, 0.5, "hybrid 0.25"),
+        row("none", 2, 0.9, "union"),
+        row("standard", 0, 0.2, "local_head 0.5"),
+        row("standard", 1, 0.3, "local_head 0.5"),
+        row("meta", 2, 0.1, "union"),
+    ]
+    page = choosing_page({"warm_start": {"table": rows}})
+    assert "| s | 8 | 0.450 | union, hybrid 0.25 | 0.250 | local_head 0.5 |" in page
+    assert "With a warm start" not in choosing_page({"warm_start": {"table": rows[:3]}})
