@@ -119,9 +119,10 @@ class PersonalScenario(Scenario):
     seed : int
         Draws each client's examples.
     planners : int (default: 0)
-        The last so many upstream clients plan. They draw from a quarter of the training split
-        from which no other client draws: what trained on their examples would look better to
-        them than to a new client.
+        The last so many upstream clients are those to plan first, if anybody plans; as many
+        should (``planning.most``), or the others of them train. They share a quarter of the
+        training split, from which no other client draws: what trained on their examples would
+        look better to them than to a new client.
 
     Raises
     ------

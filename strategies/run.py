@@ -102,7 +102,7 @@ class Run:
         self._output = output
         self.method = settings.method_of(self._finetune_settings()).fitted_to(self.base)
         self.method.check(self.space)
-        _check_head(method_recipes(settings, self.method), self.space)
+        _check_head(settings, method_recipes(settings, self.method), self.space)
 
     @staticmethod
     def of(
@@ -265,13 +265,16 @@ def _pool_of(folder: Path, base: BaseModel, space: AdapterSpace) -> tuple[Pool, 
             raise refused from None
 
 
-def _check_head(recipes: RecipeTable | None, space: AdapterSpace) -> None:
+def _check_head(
+    settings: RunSettings, recipes: RecipeTable | None, space: AdapterSpace
+) -> None:
     """Raise `SettingsError` if new clients would train a head that is none to train alone."""
     rules = [] if recipes is None else [recipe for _, recipe in recipes.rows]
     trained = {name for rule in rules for name in getattr(rule, "refinements", ())}
     if trained & {"local_head", "tuned_head"} and not has_linear_head(space):
+        asked = "personal.tuned_head" if settings.personal.tuned_head else "method"
         raise SettingsError(
-            "setting 'method': new clients would train a head alone, which takes one linear "
+            f"setting {asked!r}: new clients would train a head alone, which takes one linear "
             "layer, with a bias, or a head from the labels' names; this base model has another"
         )
 

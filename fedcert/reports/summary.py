@@ -23,7 +23,8 @@ class Headline:
     mean_bound, mean_error
         Means over clients; the error over the `measured` clients that have test data.
     elsewhere
-        Mean error of the clients' adapters on other new clients' tests.
+        Mean error of the clients' adapters on other new clients' tests; None unless all of
+        them were measured there.
     local_bound, local_error
         The same of a head that each client would have trained without the federation.
     nonvacuous
@@ -64,11 +65,13 @@ def headline(results: Results) -> Headline:
     clients = results.clients
     chance = results.chance_error
     measured = [(c.bound, c.test_error) for c in clients if c.test_error is not None]
+    elsewhere = [c.elsewhere_error for c in clients if c.elsewhere_error is not None]
     return Headline(
         clients=len(clients),
         mean_bound=_mean(client.bound for client in clients),
         mean_error=_mean(error for _, error in measured),
-        elsewhere=_mean(c.elsewhere_error for c in clients if c.elsewhere_error is not None),
+        # Some clients alone, such as those whose heads are not tuned, are no mean of all.
+        elsewhere=_mean(elsewhere) if len(elsewhere) == len(clients) else None,
         local_bound=_mean(c.local_bound for c in clients if c.local_bound is not None),
         local_error=_mean(c.local_error for c in clients if c.local_error is not None),
         nonvacuous=None if chance is None else sum(c.bound < chance for c in clients),

@@ -139,7 +139,8 @@ class PersonalSettings(Section):
     """Share of a new client's examples that it learns from; the others certify."""
     tuned_head: bool = False
     """Whether the shared adapter with its head alone tuned is a finalist beside what the method
-    learns. Where labels have names an adapter has no head, and fine-tuning leaves the names."""
+    learns. Where labels have names an adapter has no head, and fine-tuning leaves the names.
+    Methods that learn nothing, or a head already, stay as they are."""
 
 
 class WarmStartSettings(Section):

@@ -189,30 +189,33 @@ def _methods(record: dict[str, Any]) -> Iterator[str]:
     yield "## The prior beside other methods"
     yield ""
     yield (
-        "Each launched by its setting, on the seeds that both have; the prior with the planned "
-        "recipe where that was measured. Which of the others is best nobody knows beforehand."
+        "Each launched by its setting, on the seeds that all of them have; the prior with the "
+        "planned recipe where that was measured. Which of the others is best nobody knows "
+        "beforehand."
     )
     yield ""
-    yield "| task | n | prior | best other method | which |"
-    yield "|---|---|---|---|---|"
+    yield "| task | n | seeds | prior | best other method | which |"
+    yield "|---|---|---|---|---|---|"
     found: dict[Cell, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         for each in row["by_n"]:
             by_seed = found[row["scenario"], each["n"]][row["method"]]
             by_seed[row["seed"]] = each["certificate"]
     for (task, n), methods in found.items():
-        ours = max((name for name in methods if name.startswith("prior")), default="")
-        seeds = methods[ours].keys() if ours else set()
+        ours = max((name for name in methods if name.startswith("prior")), default=None)
+        others = [name for name in methods if not name.startswith("prior")]
+        if ours is None or not others:
+            continue
+        common = set.intersection(*({*methods[name]} for name in (ours, *others)))
+        if not common:
+            continue
         means = {
-            name: fmean(values[seed] for seed in sorted(seeds))
-            for name, values in methods.items()
-            if seeds and values.keys() >= seeds
+            name: fmean(methods[name][seed] for seed in sorted(common))
+            for name in (ours, *others)
         }
-        others = {name: mean for name, mean in means.items() if not name.startswith("prior")}
-        if others:
-            best = min(others, key=lambda name: others[name])
-            cells = task, str(n), decimal_up(means[ours]), decimal_up(others[best]), best
-            yield f"| {' | '.join(cells)} |"
+        best = min(others, key=lambda name: means[name])
+        figures = str(n), str(len(common)), decimal_up(means[ours]), decimal_up(means[best])
+        yield f"| {' | '.join([task, *figures, best])} |"
     yield ""
 
 
@@ -225,7 +228,9 @@ def _warmed(record: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "Planned certificates on the base model as it was, and after federated rounds of "
-        "standard retraining, with the recipes that were planned."
+        "standard retraining (`warm_start.personal = head`), with the recipes that were "
+        "planned, of those that [warm-start.md](warm-start.md) names. On `digits` planners "
+        "expect too much after the rounds, and choose by that."
     )
     yield ""
     yield "| task | n | without | recipes | with | recipes |"

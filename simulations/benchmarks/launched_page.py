@@ -45,7 +45,8 @@ def launched_page(record: dict[str, Any]) -> str:
         "n came for free.",
         "* *error*: on the client's own tests; *worst tenth*: the mean over the tenth of the "
         "clients with the largest errors.",
-        "* *elsewhere*: the same adapter's error on the other new clients' tests.",
+        "* *elsewhere*: the same adapter's error on the other new clients' tests; - where some "
+        "adapters move the embeddings of their own labels' names, which nobody else has.",
         "* *sent*, *received*: KiB of an upstream client in all its messages, and to a new "
         "client, bundle and basis of the space included.",
         "",

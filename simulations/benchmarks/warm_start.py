@@ -29,7 +29,7 @@ from fedcert.simulations.benchmarks.options import parsed, parser_of
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.warm_start_page import warm_start_page
 from fedcert.simulations.benchmarks.warm_start_site import CELLS, METHODS, WarmCell, WarmSite
-from fedcert.simulations.benchmarks.warm_start_tried import tried_rows
+from fedcert.simulations.benchmarks.warm_start_tried import tried_rows, untried
 from fedcert.threads import torch_threads
 
 __all__ = ["main", "measure"]
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 tried = [] if options.quick else list(tried_rows(cells))
             with _measuring(not options.finished and not options.tried):
                 for record in _growing(cells, options.seeds, methods):
-                    record["tried"] = tried
+                    record |= {"tried": tried, "untried": untried(cells, tried)}
                     pages = {"warm-start.md": warm_start_page(record)}
                     publish("warm_start", record, pages, folder=options.output)
     except FedcertError as error:

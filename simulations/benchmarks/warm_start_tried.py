@@ -1,4 +1,4 @@
-"""How rounds of a warm start were chosen: what was tried, on a seed that is not measured.
+"""What was tried for the rounds of a warm start, on a seed that is not measured.
 
 A setting is judged by what new clients of that seed get from the base model with a head of
 their own, or from its names, and so without prior, plan and certificates.
@@ -20,7 +20,7 @@ from fedcert.simulations.benchmarks.federations import NotMeasuredError, remembe
 from fedcert.simulations.benchmarks.publishing import say
 from fedcert.simulations.benchmarks.warm_start_site import WarmCell, WarmSite
 
-__all__ = ["SEED", "TRIED", "tried_rows"]
+__all__ = ["SEED", "TRIED", "tried_rows", "untried"]
 
 SEED = 7
 # Raise it when a row gives something else for the same settings.
@@ -93,9 +93,18 @@ def tried_rows(cells: Sequence[WarmCell]) -> Iterator[dict[str, Any]]:
                 "scenario": cell.name,
                 "warm_start": method,
                 "settings": site.warm.model_dump() if site.warm.rounds else {},
-                "chosen": not differs and bool(site.warm.rounds),
+                "chosen": method == "standard" and not differs,
                 "errors": errors,
             }
+
+
+def untried(cells: Sequence[WarmCell], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the scenarios of which less was tried than `TRIED` says, and how much less."""
+    missing = {
+        cell.name: len(TRIED.get(cell.name, ())) - sum(r["scenario"] == cell.name for r in rows)
+        for cell in cells
+    }
+    return [f"{count} settings of `{name}`" for name, count in missing.items() if count]
 
 
 def _identity(site: WarmSite) -> dict[str, Any]:

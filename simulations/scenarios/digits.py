@@ -46,8 +46,8 @@ class Digits(PersonalScenario):
     seed : int (default: 0)
         Draws the split, the sets, and each client's examples.
     planners : int (default: 0)
-        The last so many upstream clients plan. They share a quarter of the images for training,
-        from which no other client draws.
+        The last so many upstream clients are those to plan first, if anybody plans. They share
+        a quarter of the images for training, from which no other client draws.
     """
 
     name = "digits"

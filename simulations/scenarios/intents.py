@@ -55,8 +55,8 @@ class Intents(OnTextBase, PersonalScenario):
     texts : int (default: 0)
         Use so many of the texts, drawn by the seed; 0 for all.
     planners : int (default: 0)
-        The last so many upstream clients plan. They share a quarter of the texts for training,
-        from which no other client draws.
+        The last so many upstream clients are those to plan first, if anybody plans. They share
+        a quarter of the texts for training, from which no other client draws.
     """
 
     name = "intents"

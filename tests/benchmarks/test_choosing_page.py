@@ -95,10 +95,12 @@ def test_the_prior_beside_other_methods_on_the_seeds_that_it_has() -> None:
         row("prior, planned", 0, 0.3),
         row("local", 0, 0.4),
         row("local", 1, 0.1),
-        row("fedrep", 1, 0.2),
+        row("fedrep", 0, 0.5),
     ]
     page = choosing_page({"launched": {"table": rows}})
-    assert "| s | 8 | 0.300 | 0.400 | local |" in page
+    assert "| s | 8 | 1 | 0.300 | 0.400 | local |" in page
+    page = choosing_page({"launched": {"table": [*rows, row("fedavg", 2, 0.1)]}})
+    assert "| s | 8 |" not in page
 
 
 def test_with_a_warm_start_and_without() -> None:

@@ -14,7 +14,7 @@ from fedcert.simulations.benchmarks import warm_start
 from fedcert.simulations.benchmarks.federations import only_remembered
 from fedcert.simulations.benchmarks.warm_start_page import _goals, _lost, warm_start_page
 from fedcert.simulations.benchmarks.warm_start_site import WarmCell, WarmSite
-from fedcert.simulations.benchmarks.warm_start_tried import TRIED, tried_rows
+from fedcert.simulations.benchmarks.warm_start_tried import TRIED, tried_rows, untried
 
 
 def _cell(tmp_path: Path) -> WarmCell:
@@ -84,6 +84,13 @@ def test_what_was_tried_is_on_the_page(tmp_path: Path, monkeypatch: pytest.Monke
     assert f"| standard | 0.01 | {rows[1]['errors']['names']:.3f} |" in page
     with only_remembered():
         assert list(tried_rows([_cell(tmp_path)])) == rows
+    assert untried([_cell(tmp_path)], rows) == []
+    name = _cell(tmp_path).name
+    left = untried([_cell(tmp_path)], rows[:1])
+    assert left == [f"2 settings of `{name}`"]
+    # What is finished is shown, and what is not is named.
+    page = warm_start_page(record | {"tried": rows[:1], "untried": left})
+    assert f"2 settings of `{name}`, tried" in page.partition("## Not measured yet")[2]
 
 
 def test_the_page_says_what_noise_costs_of_the_gain() -> None:
