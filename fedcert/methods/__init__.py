@@ -8,7 +8,6 @@ from fedcert.methods.fedl2p import FedL2P
 from fedcert.methods.fedp2eft import BayesTune, FedP2EFT
 from fedcert.methods.fedrep import FedRep
 from fedcert.methods.learning import (
-    beside_tuned_head,
     default_recipe,
     finetune_recipe,
     learned_recipe,
@@ -48,7 +47,6 @@ __all__ = [
     "Update",
     "ZeroShot",
     "averaging_method",
-    "beside_tuned_head",
     "default_recipe",
     "finetune_recipe",
     "learned_recipe",

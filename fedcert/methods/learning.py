@@ -8,35 +8,7 @@ from typing import Any
 from fedcert.certificates import DefaultRecipe, PosteriorSplitRecipe, Recipe
 from fedcert.methods.local_training import PersonalTraining
 
-__all__ = [
-    "beside_tuned_head",
-    "default_recipe",
-    "finetune_recipe",
-    "learned_recipe",
-    "split_recipe",
-]
-
-
-def beside_tuned_head(recipe: Recipe) -> Recipe:
-    """Return a method's recipe with one more finalist: what is published, its head alone tuned.
-
-    Where heads are made from names, an adapter has none, and fine-tuning it leaves a new client
-    with the names.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Of a method.
-
-    Returns
-    -------
-    Recipe
-        The same if it learns nothing, or tunes a head already; else its finalists share delta
-        with one more.
-    """
-    if isinstance(recipe, PosteriorSplitRecipe):
-        return recipe.beside("tuned_head")
-    return recipe
+__all__ = ["default_recipe", "finetune_recipe", "learned_recipe", "split_recipe"]
 
 
 def default_recipe(terms: Mapping[str, Any]) -> Recipe:

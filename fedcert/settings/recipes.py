@@ -10,7 +10,7 @@ from fedcert.certificates import (
     Recipe,
     RecipeTable,
 )
-from fedcert.methods import Method, beside_tuned_head
+from fedcert.methods import Method
 from fedcert.settings.sections import PLANNED
 
 if TYPE_CHECKING:
@@ -72,8 +72,9 @@ def method_recipes(settings: RunSettings, method: Method) -> RecipeTable | None:
     recipe = method.recipe(_terms(settings))
     if recipe is None:
         return None
-    beside = beside_tuned_head(recipe) if settings.personal.tuned_head else recipe
-    return RecipeTable(((1, beside),))
+    if settings.personal.tuned_head and isinstance(recipe, PosteriorSplitRecipe):
+        recipe = recipe.beside("tuned_head")
+    return RecipeTable(((1, recipe),))
 
 
 def _terms(settings: RunSettings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors.numpy import load_file, save
@@ -22,15 +22,25 @@ from fedcert.adapters.task import Task
 from fedcert.atomic import write_atomically, write_json
 from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
-from fedcert.errors import FedcertError
+from fedcert.errors import FedcertError, SettingsError
 from fedcert.models.base import load_base_model
 from fedcert.priors.base import FloatArray
 from fedcert.randomness import small_seed
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.provenance import UNKNOWN, Measured, note, present_code
+from fedcert.simulations.benchmarks.publishing import say
 
-__all__ = ["Federation", "NotMeasuredError", "check_measuring", "only_remembered", "remembered"]
+__all__ = [
+    "Federation",
+    "NotMeasuredError",
+    "attempted",
+    "check_measuring",
+    "only_remembered",
+    "remembered",
+]
+
+T = TypeVar("T")
 
 # Raise it when training changes what it returns for the same settings.
 _VERSION = 1
@@ -72,6 +82,36 @@ def remembered(kind: str, identity: object, compute: Callable[[], Any]) -> Any:
         write_json(origin, measured.to_config())
         write_json(path, value)
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def attempted(compute: Callable[[], T], *, missing: dict[str, str], name: str) -> T | None:
+    """Return what is measured, and say how that went; None of what cannot be, or is not yet.
+
+    Parameters
+    ----------
+    compute : callable
+        Measures it, or finds it again.
+    missing : dict
+        Is given the reason by `name` where data or base model are not on this machine.
+    name : str
+        Of the scenario.
+
+    Returns
+    -------
+    object or None
+        What `compute` returned.
+    """
+    try:
+        value = compute()
+    except SettingsError as error:
+        missing[name] = str(error)
+        say(f"left out: {error}")
+        return None
+    except NotMeasuredError:
+        say("not finished")
+        return None
+    say(" done")
+    return value
 
 
 def check_measuring(kind: str) -> None:

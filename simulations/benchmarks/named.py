@@ -12,15 +12,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fedcert.certificates.bounds import chance_of
-from fedcert.errors import FedcertError, SettingsError
+from fedcert.errors import FedcertError
 from fedcert.planning import recipe_name
 from fedcert.runs.machine import describe_machine, versions
-from fedcert.simulations.benchmarks.federations import NotMeasuredError, only_remembered
+from fedcert.simulations.benchmarks.federations import attempted, only_remembered
 from fedcert.simulations.benchmarks.named_gain import gain_figure, gain_section
 from fedcert.simulations.benchmarks.named_methods import PLANNED, learned_on_all, measured
 from fedcert.simulations.benchmarks.named_page import named_page
@@ -128,16 +129,9 @@ def _growing(cells: Sequence[Cell], seeds: Sequence[int]) -> Iterator[dict[str, 
     for seed in seeds:
         for cell in cells:
             say(f"{cell.name}, seed {seed}: ", end="")
-            try:
-                parts = _measured(Site(cell, seed))
-            except SettingsError as error:  # data or base model are not on this machine
-                missing[cell.name] = str(error)
-                say(f"left out: {error}")
+            parts = attempted(partial(_measured, cell, seed), missing=missing, name=cell.name)
+            if parts is None:
                 continue
-            except NotMeasuredError:
-                say("not finished")
-                continue
-            say(" done")
             for key, rows in parts.items():
                 found[key] += rows
             yield _record(cells, seeds, found, missing)
@@ -173,10 +167,10 @@ def _record(
     }  # fmt: skip
 
 
-def _measured(site: Site) -> dict[str, list[dict[str, Any]]]:
+def _measured(cell: Cell, seed: int) -> dict[str, list[dict[str, Any]]]:
     """Return rows of a cell and seed: the table's, the plan's, and those of STEEL's setting."""
-    cell = site.cell
-    about = {"scenario": cell.scenario, "setting": cell.setting, "seed": site.seed}
+    site = Site(cell, seed)
+    about = {"scenario": cell.scenario, "setting": cell.setting, "seed": seed}
     outcomes: dict[tuple[str, int], dict[str, dict[str, Any]]] = defaultdict(dict)
     learned: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     steel: dict[str, list[dict[str, Any]]] = defaultdict(list)

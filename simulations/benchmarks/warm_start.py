@@ -11,16 +11,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fedcert.certificates.bounds import chance_of
-from fedcert.errors import FedcertError, SettingsError
+from fedcert.errors import FedcertError
 from fedcert.planning import recipe_name
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.federations import (
-    NotMeasuredError,
+    attempted,
     only_remembered,
 )
 from fedcert.simulations.benchmarks.named_methods import outcome
@@ -104,17 +105,14 @@ def _growing(
         for cell in cells:
             for method in [each for each in methods if each in cell.methods]:
                 say(f"{cell.name}, seed {seed}, {method}: ", end="")
-                try:
-                    table += _rows(WarmSite(cell, seed, method))
-                except SettingsError as error:  # data or base model are not on this machine
-                    missing[cell.name] = str(error)
-                    say(f"left out: {error}")
+                measure_it = partial(_rows, cell, seed, method)
+                rows = attempted(measure_it, missing=missing, name=cell.name)
+                if rows is None:
+                    if cell.name not in missing:
+                        about = {"scenario": cell.name, "seed": seed, "method": method}
+                        unfinished.append(about)
                     continue
-                except NotMeasuredError:
-                    unfinished.append({"scenario": cell.name, "seed": seed, "method": method})
-                    say("not finished")
-                    continue
-                say(" done")
+                table += rows
                 yield _record(cells, seeds, table, missing, unfinished)
     yield _record(cells, seeds, table, missing, unfinished)
 
@@ -147,9 +145,9 @@ def _record(
     }  # fmt: skip
 
 
-def _rows(site: WarmSite) -> list[dict[str, Any]]:
+def _rows(cell: WarmCell, seed: int, method: str) -> list[dict[str, Any]]:
     """Return the planned certificates of one base model, by n."""
-    cell = site.cell
+    site = WarmSite(cell, seed, method)
     found: dict[int, list[dict[str, Any]]] = {n: [] for n in cell.sizes}
     for name in site.measured:
         client = site.client(name)

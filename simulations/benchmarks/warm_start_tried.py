@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fedcert.errors import SettingsError
 from fedcert.search import BatchedScorer
 from fedcert.search.learning import local_head
-from fedcert.simulations.benchmarks.federations import NotMeasuredError, remembered
+from fedcert.simulations.benchmarks.federations import attempted, remembered
 from fedcert.simulations.benchmarks.publishing import say
 from fedcert.simulations.benchmarks.warm_start_site import WarmCell, WarmSite
 
@@ -77,25 +76,23 @@ def tried_rows(cells: Sequence[WarmCell]) -> Iterator[dict[str, Any]]:
     for cell in cells:
         for method, differs in TRIED.get(cell.name, ()):
             say(f"{cell.name}, seed {SEED}, {method} {differs}: ", end="")
-            # Nobody plans, and so nobody is set apart to plan.
-            alike = replace(cell, warm={**cell.warm, **differs}, strangers=False)
-            site = WarmSite(alike, SEED, method)
-            try:
-                errors = remembered("warm-start-tried", _identity(site), partial(_errors, site))
-            except SettingsError as error:  # data or base model are not on this machine
-                say(f"left out: {error}")
-                continue
-            except NotMeasuredError:
-                say("not finished")
-                continue
-            say(" done")
-            yield {
-                "scenario": cell.name,
-                "warm_start": method,
-                "settings": site.warm.model_dump() if site.warm.rounds else {},
-                "chosen": method == "standard" and not differs,
-                "errors": errors,
-            }
+            compute = partial(_row, cell, method, differs)
+            row = attempted(compute, missing={}, name=cell.name)
+            if row is not None:
+                yield row
+
+
+def _row(cell: WarmCell, method: str, differs: Mapping[str, Any]) -> dict[str, Any]:
+    # Nobody plans, and so nobody is set apart to plan.
+    alike = replace(cell, warm={**cell.warm, **differs}, strangers=False)
+    site = WarmSite(alike, SEED, method)
+    return {
+        "scenario": cell.name,
+        "warm_start": method,
+        "settings": site.warm.model_dump() if site.warm.rounds else {},
+        "chosen": method == "standard" and not differs,
+        "errors": remembered("warm-start-tried", _identity(site), partial(_errors, site)),
+    }
 
 
 def untried(cells: Sequence[WarmCell], rows: Sequence[Mapping[str, Any]]) -> list[str]:
