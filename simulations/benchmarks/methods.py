@@ -41,7 +41,7 @@ __all__ = ["main", "measure"]
 
 SIZES = (16, 32, 64, 128, 256)
 SEEDS = (0, 1, 2)
-CLIENTS = {"digits": (20, 12), "intents": (12, 8), "politeness": (12, 8)}
+CLIENTS = {"digits": (12, 8), "intents": (12, 8), "politeness": (12, 8)}
 """New clients that are measured, and clients that tune, per seed."""
 
 
