@@ -308,6 +308,7 @@ def _row(results: dict[str, Any], settings: RunSettings) -> dict[str, Any]:
         "up_bytes": sent["upload_bytes_per_client"],
         "down_bytes": sent["download_bytes_per_new_client"],
         "client_seconds": float(np.mean([client["seconds"] for client in clients])),
+        "phases": {each["phase"]: each["seconds"] for each in results["timings"]},
     }
 
 

@@ -18,6 +18,16 @@ from fedcert.simulations.benchmarks.pages import (
 
 __all__ = ["launched_figures", "launched_page"]
 
+# What a federation's computing time goes to before new clients come; what else a run does
+# serves to measure. Where clients and server work in turns, both are in the phase.
+_TIMED = {
+    "learn": (
+        "train upstream adapters", "average with the clients", "fit the prior with the clients",
+        "publish what new clients start from",
+    ),
+    "fit": ("fit the prior",),
+    "plan": ("plan the recipes",),
+}  # fmt: skip
 _KEYS = (
     "error", "worst_decile_error", "certificate", "nonvacuous", "up_bytes", "down_bytes",
     "client_seconds",
@@ -142,10 +152,34 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any])
     refused = [each["method"] for each in record["refused"] if each["scenario"] == scenario]
     for method in dict.fromkeys(refused):  # by seed
         lines += [f"`{method}` is not for this base model.", ""]
+    lines += _costs(by_certificate)
     trade = [row for row in record["trade"] if row["scenario"] == scenario]
     if trade:
         lines += _trade(scenario, trade)
     return lines
+
+
+def _costs(methods: list[list[dict[str, Any]]]) -> list[str]:
+    """Say what the federation computed; runs of before that was kept are left out."""
+    timed = [own for own in methods if all("phases" in row for row in own)]
+    if not timed:
+        return []
+    lines = [
+        "What the federation computes before new clients come, in seconds of one core: all "
+        "upstream clients together (*learn*), the server's prior (*fit*), and clients that "
+        "plan (*plan*). Other work ran on the other core.",
+        "",
+        f"| method | {' | '.join(_TIMED)} |",
+        f"|---{'|---' * len(_TIMED)}|",
+    ]
+    for own in timed:
+        spent = [
+            np.mean([sum(row["phases"].get(name, 0.0) for name in names) for row in own])
+            for names in _TIMED.values()
+        ]
+        cells = [f"{seconds:.0f}" for seconds in spent]
+        lines.append(f"| {own[0]['method']} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _by_n(methods: list[list[dict[str, Any]]]) -> list[str]:

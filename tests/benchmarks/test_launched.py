@@ -44,7 +44,9 @@ def test_rows_limits_refusals_and_what_pull_and_keep_trade(
     # A strong pull leaves everybody the same adapter, whatever is kept of it.
     held = [trade[100.0, keep]["error"] for keep in launched.KEEPS]
     assert max(held) - min(held) < 0.05
+    assert rows[0]["phases"]["average with the clients"] > 0
     page = (tmp_path / "launched.md").read_text()
+    assert "| method | learn | fit | plan |" in page
     assert "`zero-shot` is not for this base model." in page
     assert f"figures/launched-{SCENARIO}-trade.svg" in page
 
@@ -52,6 +54,13 @@ def test_rows_limits_refusals_and_what_pull_and_keep_trade(
 def test_the_page_counts_labels_for_each_target() -> None:
     curve = launched_page._curve("a", {16: 0.3, 32: 0.2, 64: 0.12}, " ± 0.010")
     assert curve == "| a | 0.300 | 0.200 | 0.120 ± 0.010 | 32 | > 64 |"
+
+
+def test_runs_from_before_times_were_kept_have_no_costs() -> None:
+    timed = {"method": "prior", "phases": {"train upstream adapters": 30.0, "fit the prior": 4}}
+    lines = launched_page._costs([[timed], [{"method": "local"}]])
+    assert lines[-2:] == ["| prior | 30 | 4 | 0 |", ""]
+    assert launched_page._costs([[{"method": "local"}]]) == []
 
 
 def row_limits(rows: list[dict[str, Any]]) -> list[float]:
