@@ -46,6 +46,7 @@ def draw_curves(
     width: int,
     level: tuple[str, float] | None = None,
     from_zero: bool = False,
+    dotted: str = "test error",
 ) -> str:
     """Draw curves over a logarithmic x axis and return the SVG.
 
@@ -67,6 +68,8 @@ def draw_curves(
         A named horizontal line.
     from_zero : bool (default: False)
         Whether the y axis starts at zero (default: just below the lowest value).
+    dotted : str
+        What all dotted lines show, each for the solid line of its color.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def draw_curves(
         An `<svg>` element.
     """
     wide = width > 500
-    tags = _tags(curves, level, wide=wide)
+    tags = _tags(curves, level, wide=wide, dotted=dotted)
     height, top, bottom, left = (340 if wide else 300), 34, 50, 46
     right = 20 + (7.9 if wide else 7.2) * max(len(tag.text) for tag in tags)
     with figure_style():
@@ -199,12 +202,12 @@ def _x_axis(axes: Axes, curves: Sequence[Curve], base: int) -> None:
         if values[0] <= float(base) ** power <= values[-1]
     ]
     ticks = values if len(values) <= 6 or len(powers) < 2 else powers
-    axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+    axes.set_xticks(ticks, [f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _tags(
-    curves: Sequence[Curve], level: tuple[str, float] | None, *, wide: bool
+    curves: Sequence[Curve], level: tuple[str, float] | None, *, wide: bool, dotted: str
 ) -> list[_Tag]:
     """Say what stands at the end of each line: its name and, given room, its value."""
     solid = [curve for curve in curves if not curve.dotted]
@@ -212,10 +215,10 @@ def _tags(
         (*curve.points[-1], curve.label, percent_up if curve.bound else percent, curve.color)
         for curve in solid
     ]
-    dotted = [curve.points[-1] for curve in curves if curve.dotted]
-    if dotted:  # one name for all of them: the color says whose test error it is
-        x, y = (sum(values) / len(dotted) for values in zip(*dotted, strict=True))
-        ends.append((x, y, "test error", percent, "muted"))
+    last = [curve.points[-1] for curve in curves if curve.dotted]
+    if last:  # one name for all of them: the color says whose it is
+        x, y = (sum(values) / len(last) for values in zip(*last, strict=True))
+        ends.append((x, y, dotted, percent, "muted"))
     tags = [
         _Tag(x, y, f"{shorten(name, 20)} {written(y)}" if wide else shorten(name, 12), color)
         for x, y, name, written, color in ends

@@ -102,8 +102,7 @@ def launched_figures(record: dict[str, Any]) -> dict[str, str]:
         for color, keep in zip(PALETTE, sorted({row["keep"] for row in rows}), strict=False):
             for key, dotted in (("error", False), ("elsewhere", True)):
                 points = _means(rows, keep, key)
-                label = f"keep {keep:g}" + (", elsewhere" if dotted else "")
-                curves.append(Curve(label, color, points, dotted=dotted))
+                curves.append(Curve(f"keep {keep:g}", color, points, dotted=dotted))
         figures[_figure(scenario)] = draw_curves(
             curves,
             name=f"launched-{scenario}-trade",
@@ -112,6 +111,7 @@ def launched_figures(record: dict[str, Any]) -> dict[str, str]:
             y_title="error on own tests (solid), elsewhere (dotted)",
             base=10,
             width=WIDE,
+            dotted="elsewhere",
         )
     return figures
 

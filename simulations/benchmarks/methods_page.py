@@ -82,6 +82,7 @@ def methods_figures(record: dict[str, Any]) -> dict[str, str]:
                 y_title=title,
                 base=2,
                 width=WIDE,
+                dotted="limit",
             )
     return figures
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedcert.reports import figures, formats, prior_figures
-from fedcert.reports.curves import spread_apart
+from fedcert.reports.curves import Curve, draw_curves, spread_apart
 from fedcert.reports.figures import Bar, ClientBar, SizeAndBound
 from fedcert.reports.svg import NARROW, WIDE
 
@@ -90,6 +90,22 @@ def test_marks_stand_at_their_values() -> None:
 def test_clients_are_sorted_by_test_error_and_unmeasured_ones_come_last() -> None:
     rows = [ClientBar("a", 0.3, None), ClientBar("b", 0.9, 0.2), ClientBar("c", 0.5, 0.1)]
     assert [row.client for row in figures.thinned(rows)] == ["c", "b", "a"]
+
+
+def test_ticks_below_one_and_dotted_lines_are_named_for_what_they_are() -> None:
+    points = [(0.001, 0.2), (0.1, 0.3), (1000.0, 0.4)]
+    drawn = draw_curves(
+        [Curve("solid", "gray", points), Curve("other", "gray", points, dotted=True)],
+        name="pulls",
+        label="",
+        x_title="pull",
+        y_title="error",
+        base=10,
+        width=WIDE,
+        dotted="elsewhere",
+    )
+    texts = {element.text for element in ET.fromstring(drawn).iter(f"{SVG}text")}
+    assert {"0.001", "0.1", "1,000", "elsewhere 40.0%"} <= texts, texts
 
 
 def test_thinning_keeps_both_ends() -> None:
