@@ -121,7 +121,7 @@ def test_hostile_uploads_are_left_out_and_counted() -> None:
     assert sum(fitted.notes()["left_out"].values()) == 2
     assert fitted.warnings == (
         "WARNING: 2 of 128 uploads left out of the fit: 1 at an unusual distance from the "
-        "center, 1 copies of another upload",
+        "center, 1 the same as another upload",
     )
     plain = fit_prior(pool, settings=_settings(), seed=0)
     assert plain.screening.dropped == {}

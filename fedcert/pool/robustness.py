@@ -88,7 +88,7 @@ def screen_pool(pool: FloatArray) -> Screening:
         nothing says which half is the honest one, and none is dropped.
     """
     pool = np.asarray(pool, dtype=np.float64)
-    dropped = dict.fromkeys(_copies(pool), "copies of another upload")
+    dropped = dict.fromkeys(_copies(pool), "the same as another upload")
     distinct = np.setdiff1d(np.arange(len(pool)), list(dropped))
     if len(distinct) >= SMALLEST:
         reasons = _outliers(pool[distinct])

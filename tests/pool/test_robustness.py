@@ -66,7 +66,7 @@ def test_copies_become_one(spread: float) -> None:
     pool[40:60] = pool[40] + noise
     screening = screen_pool(pool)
     assert set(screening.dropped) == set(range(41, 60))
-    assert screening.reasons == {"copies of another upload": 19}
+    assert screening.reasons == {"the same as another upload": 19}
 
 
 def test_copies_that_are_most_of_the_pool_become_one() -> None:
