@@ -119,6 +119,24 @@ def test_another_threshold_than_is_chosen_is_found() -> None:
         fixed.bound(PROMISE.fulfil(seen, GROUND), GROUND)
 
 
+def test_within_rounding_of_the_threshold_no_certifying_example_chooses() -> None:
+    class Parted(Written):
+        def early(self, point: str) -> Early | None:
+            return Early(DIGEST, 2**53, self._early, near)
+
+    seen = Parted(answers((0.5, False), (1.0, True), (2.0, False), (3.0, True)), RIGHT)
+    near = answers((0.5, True), (1.0, True), (2.4995, True), (3.0, True))
+    honest = PROMISE.fulfil(seen, GROUND)
+    assert (honest.threshold, honest.goes_on) == (2.5, 3)
+    PROMISE.recount(honest, seen, GROUND)
+    # What changes no count may be another machine's rounding.
+    PROMISE.recount(PROMISE.count(seen, 2.5002, GROUND), seen, GROUND)
+    shopped = PROMISE.count(seen, 2.4992, GROUND)
+    assert shopped.goes_on == 2
+    with pytest.raises(CertificateError, match=r"gives less than 2\.4992"):
+        PROMISE.recount(shopped, seen, GROUND)
+
+
 def test_where_all_certify_the_thresholds_are_fixed_and_paid_for() -> None:
     ground = replace(GROUND, chosen_on=0)
     outcome = PROMISE.count(Written(RIGHT, RIGHT), None, ground)

@@ -12,9 +12,11 @@ from tiny_models import Family
 from fedcert.adapters import AdaptedModel
 from fedcert.bundles import Bundle
 from fedcert.certificates import (
+    AbstentionPromise,
     Certificate,
     Check,
     FirstStage,
+    Outcome,
     Recipe,
     RecipeTable,
     VerificationReport,
@@ -24,6 +26,7 @@ from fedcert.data import Examples
 from fedcert.data.orders import in_drawn_order
 from fedcert.errors import SettingsError
 from fedcert.personalization import Personalization, personalize
+from fedcert.personalization.keeping import kept_of, mark_threshold
 from fedcert.priors import GaussianPrior
 from fedcert.priors.base import FloatArray
 from fedcert.search import BatchedScorer, Scores, SupportSession
@@ -189,7 +192,7 @@ def test_the_tolerance_of_refinement_is_no_room_to_tune_in(
     certifying = REFINED.certifying(N).as_slice()
     errors = int(client.scores(honest[None], certifying).wrong.sum())
     # A wide tolerance, in which a tuned adapter with fewer errors is sure to be found.
-    monkeypatch.setattr("fedcert.verification.data.REFINEMENT_TOLERANCE", 10.0)
+    monkeypatch.setattr("fedcert.verification.choice.REFINEMENT_TOLERANCE", 10.0)
     rng = np.random.default_rng(0)
     tries = honest + 2.0 * rng.standard_normal((400, len(honest)))
     counts = client.scores(tries, certifying).wrong.sum(axis=1)
@@ -197,10 +200,42 @@ def test_the_tolerance_of_refinement_is_no_room_to_tune_in(
     forged = client.forge(tries[int(counts.argmin())])
     report = client.verify(forged)
     assert failed(report) == ["choice"]
-    assert "it may have been tuned on them" in report.failures[0].detail
+    assert "may have been tuned on the certifying examples" in report.failures[0].detail
     # One that differs by as much and gained nothing by it is true all the same.
     unlucky = client.forge(tries[int(counts.argmax())])
     assert failed(client.verify(unlucky)) == []
+
+
+def test_nor_to_tune_what_is_promised_in(
+    vit: Family, model: AdaptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promise = AbstentionPromise(share=0.5, most_wrong=0.3, threshold=0.25)
+    client = Client(vit, model, replace(REFINED, promises=(promise,)), tmp_path)
+    honest = client.certificate
+    monkeypatch.setattr("fedcert.verification.choice.REFINEMENT_TOLERANCE", 10.0)
+
+    def kept(vector: FloatArray) -> tuple[Outcome, ...]:
+        return kept_of(
+            client.recipe, honest.choice, vector, client.ordered,
+            task=model.task, prior=client.bundle.prior,
+        )  # fmt: skip
+
+    rng = np.random.default_rng(0)
+    tries = honest.adapter_vector + 2.0 * rng.standard_normal((400, len(honest.adapter_vector)))
+    counts = client.scores(tries, REFINED.certifying(N).as_slice()).wrong.sum(axis=1)
+    # As many errors as the honest one, and more promised.
+    equal = (vector for vector in tries[counts == honest.errors])
+    tuned, promised = next(
+        (vector, found)
+        for vector in equal
+        if not (found := kept(vector))[0].earned_by(honest.promises[0])
+    )
+    forged = client.forge(tuned, promises=promised)
+    mark_threshold(client.folder / "forged", promised)
+    report = client.verify(forged)
+    assert failed(report) == ["choice"]
+    assert "promises less" in report.failures[0].detail
+    assert failed(client.verify(honest)) == []
 
 
 @pytest.mark.parametrize("recipe", [SPLIT, HYBRID, REFINED], ids=lambda r: r.kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fedcert.certificates import (
     Certificate,
     ExitPromise,
     PointsPromise,
+    PosteriorSplitRecipe,
     RecipeTable,
     SplitRecipe,
     UnionRecipe,
@@ -75,7 +77,8 @@ def family(name: str, kind: str, **changes: Any) -> Any:
     promise = PointsPromise(**terms)
     delta = rounded_down(Fraction(str(promise.delta)) / len(promise.points))
     exits = (EXIT,) if name == "deep" else ()
-    kinds = {"union": UnionRecipe, "split": SplitRecipe}
+    refined = partial(PosteriorSplitRecipe, chains=4, steps=4)
+    kinds: dict[str, Any] = {"union": UnionRecipe, "split": SplitRecipe, "refined": refined}
     return kinds[kind](candidates=8, delta=delta / (1 + len(exits)), promises=(*exits, promise))
 
 
@@ -194,6 +197,38 @@ def test_false_counts_of_the_exit_are_found_with_the_data(
     forged = replace(deep.certificate, promises=(said, points)).signed(KEY)
     report = check(device, forged, deep.adapter, early=early)
     assert "promised counts" in {each.name for each in report.failures}
+
+
+def test_an_exit_has_to_hold_with_the_early_adapter_that_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = make_device(tmp_path, "refined")
+    made = personalize_points(
+        list(device.points.values()),
+        device.examples,
+        folder=tmp_path / "made",
+        **device.options,
+    )
+    deep, early = made["deep"], device.certified(made)["shallow"]
+
+    def report() -> VerificationReport:
+        return check(device, deep.certificate, deep.adapter, early=early)
+
+    assert report().passed, report().reasons
+    # As if nothing were made again to rounding, as on another machine.
+    monkeypatch.setattr("fedcert.verification.choice.MEMBERSHIP_TOLERANCE", -1.0)
+    assert report().passed, report().reasons
+    assert "early exit" in {each.name for each in report().checks}
+    # As if the early adapter had been tuned, and another were made again: whatever that one
+    # answers, not both of these can be as good.
+    center, failed = early.bundle.prior.center(), []
+    for shift in (-50.0, 50.0):
+        monkeypatch.setattr(
+            "fedcert.verification.choice._early_vector",
+            lambda *_arguments, by=shift: center + by,
+        )
+        failed += [each.name for each in report().failures]
+    assert "early exit" in failed
 
 
 def test_a_family_may_be_certified_once_at_each_point(tmp_path: Path) -> None:

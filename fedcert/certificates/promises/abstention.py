@@ -17,7 +17,6 @@ from fedcert.certificates.promises.thresholds import (
     THRESHOLDS,
     ThresholdPromise,
     best_threshold,
-    check_chosen,
     split_argument,
 )
 from fedcert.errors import CertificateError
@@ -178,13 +177,8 @@ class AbstentionPromise(ThresholdPromise[AbstentionOutcome]):
 
     def recount(self, outcome: AbstentionOutcome, evidence: Evidence, ground: Ground) -> None:
         """Check an outcome against the examples: the threshold up to rounding, the counts."""
-        check_chosen(self.choose(evidence, ground), outcome.threshold)
         # Any of the fixed thresholds may have been chosen on the certifying examples.
-        found = self.count(evidence, outcome.threshold, ground)
-        if found != outcome:
-            raise CertificateError(
-                f"the examples give {found.row()}; the certificate says {outcome.row()}"
-            )
+        self._recount_at(outcome.threshold, outcome, evidence, ground)
 
     def check_beside(self, outcome: AbstentionOutcome, *, errors: int, trials: int) -> None:
         """Raise `CertificateError` if there are more wrong answers than wrong labels."""

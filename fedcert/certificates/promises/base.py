@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from fedcert.certificates.promises.evidence import Evidence
@@ -71,7 +71,8 @@ class Outcome(Record):
     """What became of one promise: its counts and bounds, as a certificate carries them.
 
     A kind of promise has its own subclass, whose fields are read strictly; the member ``kind``
-    of the JSON object says which.
+    of the JSON object says which. Its bounds are the fields whose names end in ``at_most`` or
+    ``at_least``; one that is None says nothing.
     """
 
     what = "promise"
@@ -128,6 +129,24 @@ class Outcome(Record):
             f"{self.kind}.{name}": 1.0 if value is None else value
             for name, value in values.items()
         }
+
+    def earned_by(self, found: Outcome) -> bool:
+        """Return whether another outcome of the promise says as much: no bound of it less.
+
+        Parameters
+        ----------
+        found : Outcome
+            What another adapter gives, or another threshold.
+        """
+        if type(found) is not type(self):
+            return False
+        for name in (field.name for field in fields(self)):
+            said, other = getattr(self, name), getattr(found, name)
+            if said is None or not name.endswith(("at_most", "at_least")):
+                continue
+            if other is None or (other > said if name.endswith("at_most") else other < said):
+                return False
+        return True
 
     def answers_above(self) -> float | None:
         """Return the margin below which the adapter gives no answer; None if it always does."""

@@ -18,7 +18,6 @@ from fedcert.certificates.promises.evidence import Answers, Evidence
 from fedcert.certificates.promises.thresholds import (
     THRESHOLDS,
     ThresholdPromise,
-    check_chosen,
     split_argument,
 )
 from fedcert.errors import CertificateError
@@ -248,12 +247,7 @@ class ExitPromise(ThresholdPromise[ExitOutcome]):
         if outcome.early is None:
             return
         threshold, _, _ = outcome.counts()
-        check_chosen(self.choose(evidence, ground), threshold, of=" of the early exit")
-        found = self.count(evidence, threshold, ground)
-        if found != outcome:
-            raise CertificateError(
-                f"the examples give {found.row()}; the certificate says {outcome.row()}"
-            )
+        self._recount_at(threshold, outcome, evidence, ground)
 
     def asked_for(self) -> str:
         """Name the early point."""

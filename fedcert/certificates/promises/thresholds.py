@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedcert.certificates.promises.base import Ground, OutcomeType, Promise
+from fedcert.certificates.promises.evidence import Evidence
 from fedcert.errors import CertificateError
 
 __all__ = [
     "THRESHOLDS",
     "ThresholdPromise",
     "best_threshold",
-    "check_chosen",
     "split_argument",
 ]
 
@@ -21,7 +21,8 @@ THRESHOLDS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 is left to choose, at one eighth of the budget each."""
 
 _HIGHEST = 1e6
-# How far a threshold may lie from the one that another machine chooses.
+# How far a threshold may lie from the one that another machine chooses, which then has to
+# promise as much.
 _NEAR = 1e-3
 
 
@@ -66,6 +67,39 @@ class ThresholdPromise(Promise[OutcomeType]):
                 f"the threshold {threshold} is none of those that are paid for"
             )
 
+    def _recount_at(
+        self, said: float, outcome: OutcomeType, evidence: Evidence, ground: Ground
+    ) -> None:
+        """Check an outcome at the threshold that it names.
+
+        Where the choosing examples choose one, it must be that up to rounding, and promise no
+        more than that: within the rounding certifying examples might have chosen.
+
+        Raises
+        ------
+        CertificateError
+            If the examples choose another threshold, or give other counts.
+        """
+        chosen = self.choose(evidence, ground)
+        if chosen is not None and abs(chosen - said) > _NEAR:
+            raise CertificateError(
+                f"the choosing examples choose the threshold {chosen:.4f} of the promise "
+                f"{self.kind!r}, not {said:.4f}"
+            )
+        found = self.count(evidence, said, ground)
+        if found != outcome:
+            raise CertificateError(
+                f"the examples give {found.row()}; the certificate says {outcome.row()}"
+            )
+        if chosen is None or chosen == said:
+            return
+        own = self.count(evidence, chosen, ground)
+        if not outcome.earned_by(own):
+            raise CertificateError(
+                f"the choosing examples choose the threshold {chosen:.4f}, which gives less "
+                f"than {said:.4f}: {own.row()}"
+            )
+
 
 def best_threshold(expected: Mapping[float, float], goal: float) -> float | None:
     """Return the threshold that answers most of those that are expected to reach a goal.
@@ -108,21 +142,3 @@ def split_argument(argument: str) -> tuple[str, float | None]:
     """
     first, at, threshold = argument.partition("@")
     return first, float(threshold) if at else None
-
-
-def check_chosen(chosen: float | None, said: float, *, of: str = "") -> None:
-    """Raise `CertificateError` if the choosing examples choose another threshold.
-
-    Parameters
-    ----------
-    chosen : float or None
-        What they choose here; None if there is none to choose.
-    said : float
-        What the certificate says.
-    of : str
-        Whose threshold it is, for the message.
-    """
-    if chosen is not None and abs(chosen - said) > _NEAR:
-        raise CertificateError(
-            f"the choosing examples choose the threshold {chosen:.4f}{of}, not {said:.4f}"
-        )

@@ -1,0 +1,280 @@
+"""Checks of the choice: made again from the choosing examples, and what that adapter earns."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fedcert.adapters.constants import constant_adapters
+from fedcert.adapters.peft_format import write_peft_adapter
+from fedcert.adapters.task import Task
+from fedcert.bundles import Bundle
+from fedcert.certificates import (
+    Answers,
+    Certificate,
+    Check,
+    Early,
+    ExitPromise,
+    Recipe,
+    Span,
+)
+from fedcert.data.examples import Examples
+from fedcert.errors import CertificateError
+from fedcert.personalization.keeping import EarlyPoints, answers_of, parted
+from fedcert.personalization.points import CertifiedPoint, CertifiedPoints
+from fedcert.priors.base import FloatArray
+from fedcert.search import BatchedScorer, SupportSession
+from fedcert.verification.checks import MEMBERSHIP_TOLERANCE
+from fedcert.verification.counting import count_errors, evidence_of, in_certified_order
+
+__all__ = ["REFINEMENT_TOLERANCE", "MadeAgain", "check_choice", "early_again", "earns_less"]
+
+REFINEMENT_TOLERANCE = 1e-3
+"""How far a refined adapter may lie from the one that is made again.
+
+A posterior mean repeats itself to rounding unless a rounding tips one proposal. An adapter that
+was tuned on the certifying examples could lie within this distance too, so beyond
+`MEMBERSHIP_TOLERANCE` the one that is made again has to earn the same bound, and every promise.
+"""
+
+
+def check_choice(
+    certificate: Certificate,
+    bundle: Bundle,
+    task: Task,
+    ordered: Examples,
+    *,
+    unlabeled: Examples | None,
+    early: EarlyPoints,
+) -> Check:
+    """Choose again: what was chosen, weighted, or refined on the choosing examples alone.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        The certificate.
+    bundle : Bundle
+        The bundle that it names.
+    task : Task
+        The bundle's, with the client's labels.
+    ordered : Examples
+        The support set in its drawn order.
+    unlabeled : Examples or None
+        The inputs without labels that the certificate names.
+    early : EarlyPoints
+        What may answer first, as made again (`early_again`).
+    """
+    recipe = certificate.recipe
+    session = _session(certificate, bundle, task, ordered, unlabeled)
+    try:
+        if not recipe.refines:
+            recipe.check_repeated(certificate.choice, session)
+            return Check("choice", True, "the recipe makes this choice from these examples")
+        made = _made_again(certificate, session)
+    except CertificateError as error:
+        return Check("choice", False, str(error))
+    distance = _distance(certificate, made)
+    found = f"the recipe made the same adapter again (difference {distance:.1e})"
+    if distance <= MEMBERSHIP_TOLERANCE:
+        return Check("choice", True, found)
+    with _exported(task, made) as folder:
+        if less := earns_less(certificate, bundle, task, folder, ordered, early):
+            return Check(
+                "choice",
+                False,
+                f"{found}, but {less}: the certified one may have been tuned on the certifying "
+                "examples",
+            )
+    return Check("choice", True, f"{found}, and that one earns the bound as well")
+
+
+@contextmanager
+def early_again(
+    certificate: Certificate,
+    early: CertifiedPoint | None,
+    examples: Examples,
+    unlabeled: Examples | None,
+) -> Iterator[EarlyPoints]:
+    """Offer the early operating point with its adapter as the recipe makes it again.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        Of the point that is gone on to.
+    early : CertifiedPoint or None
+        The early point, whose own certificate is verified elsewhere.
+    examples : Examples
+        The support set, in any order.
+    unlabeled : Examples or None
+        The inputs without labels that the certificates name.
+
+    Yields
+    ------
+    EarlyPoints
+        None, or the one: as it was handed in, where its adapter is made again to rounding or
+        cannot be.
+    """
+    points = CertifiedPoints([] if early is None else [early], client=certificate.client)
+    made = None if early is None else _early_vector(early, examples, unlabeled)
+    if early is None or made is None:
+        yield points
+        return
+    with _exported(early.task, made) as folder:
+        yield MadeAgain(points, early.task, folder)
+
+
+class MadeAgain(EarlyPoints):
+    """Early points whose answers are those of an adapter that was made again."""
+
+    def __init__(self, points: EarlyPoints, task: Task, adapter: Path) -> None:
+        self._points, self._task, self._adapter = points, task, adapter
+
+    def early(
+        self, point: str, recipe: Recipe, ordered: Examples, *, span: Span
+    ) -> Early | None:
+        """Return what it says of the examples; None if it may not be used."""
+        found = self._points.early(point, recipe, ordered, span=span)
+        if found is None:
+            return None
+        certifying, choosing = parted(ordered, span)
+        return replace(
+            found,
+            choosing=self._answers(choosing) if len(choosing) else None,
+            certifying=self._answers(certifying),
+        )
+
+    def _answers(self, examples: Examples) -> Answers:
+        return answers_of(self._task, self._adapter, examples)
+
+
+def _early_vector(
+    early: CertifiedPoint, examples: Examples, unlabeled: Examples | None
+) -> FloatArray | None:
+    """Make an early point's adapter again; None if it is the same, or another check fails."""
+    own = early.certificate
+    known = own.unlabeled is None or unlabeled is not None
+    if not (own.recipe.refines and known and own.support_size == len(examples)):
+        return None
+    ordered = in_certified_order(own, examples)
+    try:
+        session = _session(own, early.bundle, early.task, ordered, unlabeled)
+        made = _made_again(own, session)
+    except CertificateError:
+        return None  # its own verification says why
+    return None if _distance(own, made) <= MEMBERSHIP_TOLERANCE else made
+
+
+def _session(
+    certificate: Certificate,
+    bundle: Bundle,
+    task: Task,
+    ordered: Examples,
+    unlabeled: Examples | None,
+) -> SupportSession:
+    recipe = certificate.recipe
+    return SupportSession(
+        recipe,
+        bundle.prior,
+        # In float32, as devices rank whatever is chosen again here.
+        BatchedScorer(task.model(), margin_tolerance=recipe.margin_tolerance),
+        ordered,
+        seed=certificate.candidate.seed,
+        constants=constant_adapters(bundle.space, len(certificate.labels)),
+        unlabeled=unlabeled,
+    )
+
+
+def _made_again(certificate: Certificate, session: SupportSession) -> FloatArray:
+    """Make a refined adapter again from the choosing examples.
+
+    Raises
+    ------
+    CertificateError
+        If it is another one than the certified.
+    """
+    recipe, choice = certificate.recipe, certificate.choice
+    if recipe.selects_from_counts():
+        # All finalists are paid for: only what this one was made from matters.
+        made: FloatArray = recipe.refine(session.only(recipe.choosing(session.n)))[choice.index]
+    else:
+        again = recipe.choose(session)
+        if again.choice != choice:
+            raise CertificateError("the recipe chooses another hypothesis")
+        made = again.vector
+    if made.shape != certificate.adapter_vector.shape:
+        raise CertificateError(
+            "the recipe makes an adapter of another length from these examples"
+        )
+    distance = _distance(certificate, made)
+    if distance > REFINEMENT_TOLERANCE:
+        raise CertificateError(
+            f"the recipe makes another adapter from these examples (difference "
+            f"{distance:.1e}); a refinement repeats itself only where arithmetic rounds alike, "
+            "so try the kind of machine that made it"
+        )
+    return made
+
+
+def _distance(certificate: Certificate, made: FloatArray) -> float:
+    return float(np.max(np.abs(made - certificate.adapter_vector)))
+
+
+@contextmanager
+def _exported(task: Task, vector: FloatArray) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        write_peft_adapter(task.space, vector, path, base_name=task.base.name, base=task.base)
+        yield path
+
+
+def earns_less(
+    certificate: Certificate,
+    bundle: Bundle,
+    task: Task,
+    adapter: Path,
+    ordered: Examples,
+    early: EarlyPoints,
+) -> str | None:
+    """Say what an adapter does not earn of a certificate's bound and promises.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        The certificate.
+    bundle : Bundle
+        The bundle that it names.
+    task : Task
+        The bundle's, with the client's labels.
+    adapter : Path
+        The adapter's folder.
+    ordered : Examples
+        The support set in its drawn order.
+    early : EarlyPoints
+        What may answer first.
+
+    Returns
+    -------
+    str or None
+        A clause; None if it earns all of it.
+    """
+    errors, trials = count_errors(certificate, task, adapter, ordered)
+    if errors > certificate.errors:
+        return (
+            f"that one makes {errors} errors on the {trials} certifying examples, and the "
+            f"certified one {certificate.errors}"
+        )
+    recipe = certificate.recipe
+    evidence = evidence_of(certificate, bundle, task, adapter, ordered, early)
+    for promise, outcome in zip(recipe.promises, certificate.promises or (), strict=False):
+        ground = recipe.ground(promise, certificate.choice, len(ordered))
+        found = promise.fulfil(evidence, ground)
+        # Without the early point nothing can be said of it, which is listed as unchecked.
+        absent = isinstance(promise, ExitPromise) and not promise.gives(found)
+        if not absent and not outcome.earned_by(found):
+            return f"that one promises less ({found.row()})"
+    return None
