@@ -15,7 +15,7 @@ from fedcert.certificates import Certificate
 from fedcert.certificates.by_label import ERRORS_FILE
 from fedcert.clients.node import Node
 from fedcert.data.examples import Examples
-from fedcert.errors import BundleError, CertificateError
+from fedcert.errors import BundleError, CertificateError, RefusalError
 from fedcert.messages import (
     METRICS,
     REPLY,
@@ -41,6 +41,7 @@ def commit(message: Message, node: Node) -> RecordDict:
     request = CommitRequest.from_object(payload_of(message.content))
     bundle = Bundle.from_parts(str(request.bundle).encode(), arrays_of(message.content))
     check_base(bundle, node)
+    _check_server(bundle, node)
     examples = _support(node)
     commitment = commit_to(
         bundle,
@@ -84,6 +85,23 @@ def certify(message: Message, node: Node) -> RecordDict:
     reply[METRICS] = MetricRecord({"seconds": result.seconds, **measured})
     shutil.rmtree(_kept(node))
     return reply
+
+
+def _check_server(bundle: Bundle, node: Node) -> None:
+    """Refuse a server whose seeds anybody can compute before committing to examples.
+
+    Raises
+    ------
+    RefusalError
+        If the node has a key of its own, as in a deployment, and the server has none.
+    """
+    if node.key_path is not None and bundle.server is None:
+        raise RefusalError(
+            "the server runs without the setting server.state: key and seeds follow from the "
+            "run's seed, as in a simulation, so whoever knows that could try seeds before "
+            "committing to examples, and no certificate could be trusted; set server.state to "
+            "a folder of the server that outlives runs"
+        )
 
 
 def _keep_earlier(node: Node, grant: SeedGrant) -> None:

@@ -11,11 +11,25 @@ from fedcert.certificates.bounds import confidence
 from fedcert.certificates.living import start_of
 from fedcert.certificates.monitoring import RiskWatch
 from fedcert.certificates.record import Certificate
-from fedcert.certificates.verification import Check
+from fedcert.certificates.verification import Check, Unchecked
 from fedcert.records import Digest, SignatureText, Signed
 from fedcert.records.signing import public_hex
 
-__all__ = ["SpotChecks", "check_spot_checks", "living_bound", "record_spot_checks"]
+__all__ = [
+    "OWN_WORD",
+    "SpotChecks",
+    "check_spot_checks",
+    "living_bound",
+    "record_spot_checks",
+]
+
+OWN_WORD = Unchecked(
+    "spot checks",
+    "whether these were all spot checks since the certificate, drawn independently, labeled "
+    "regardless of the prediction, and counted right: their outcomes are the signer's word",
+    None,
+)
+"""What no check of a record of spot checks can show."""
 
 
 @dataclass(frozen=True, kw_only=True)

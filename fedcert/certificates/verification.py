@@ -90,6 +90,10 @@ class VerificationReport:
         """Return a report with more checks appended."""
         return replace(self, checks=(*self.checks, *checks))
 
+    def left_open(self, *items: Unchecked) -> VerificationReport:
+        """Return a report that names more that was not checked."""
+        return replace(self, unchecked=(*self.unchecked, *items))
+
     def require(self) -> None:
         """Raise `CertificateError` unless every check held."""
         if not self.passed:
@@ -190,7 +194,7 @@ def _promises(certificate: Certificate) -> _Outcome:
     if made != kept:
         return False, f"the recipe promises {made}, and the record holds {kept}"
     for promise, outcome in zip(recipe.promises, outcomes, strict=True):
-        promise.check_delta(certificate.delta)
+        promise.check_delta(_delta_of_all_attempts(certificate))
         ground = recipe.ground(promise, certificate.choice, certificate.support_size)
         if promise.bound(outcome, ground) != outcome:
             return (
@@ -199,6 +203,14 @@ def _promises(certificate: Certificate) -> _Outcome:
             )
         promise.check_beside(outcome, errors=certificate.errors, trials=ground.trials)
     return True, f"the counts give what is promised: {', '.join(kept)}"
+
+
+def _delta_of_all_attempts(certificate: Certificate) -> float:
+    """Return what a client may spend in all: a retry may be picked among its certificates."""
+    recipe, receipt = certificate.recipe, certificate.protocol
+    if receipt is None:
+        return certificate.delta
+    return max(certificate.delta, replace(recipe, delta=receipt.granted).total_delta)
 
 
 def _witness(certificate: Certificate) -> _Outcome:

@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 _KEY = "fedcert.key"
+_NODE_KEY = "client.key"
 
 Base = Annotated[
     str | None,
@@ -64,7 +65,7 @@ State = Annotated[
     Path | None,
     typer.Option(
         help="Your state folder: what you have spent and committed to. Keep it; by default "
-        "beside the key, with the ending .state."
+        "beside the key, with the ending .state, or a node's folder state."
     ),
 ]
 Key = Annotated[
@@ -283,8 +284,27 @@ def key_path(given: Path | None) -> Path:
 
 
 def default_state(key: Path) -> Path:
-    """Return the state folder that belongs to a key."""
-    return key.with_suffix(".state")
+    """Return the state folder that belongs to a key.
+
+    A node of a deployment keeps its ledger in ``state`` beside ``client.key``, and what it
+    trained on is spent for the commands as well.
+
+    Raises
+    ------
+    SettingsError
+        If there are two, each of which knows what the other does not.
+    """
+    from fedcert.protocol.uses import LEDGER_FILE  # needs NumPy
+
+    own, node = key.with_suffix(".state"), key.parent / "state"
+    if key.name != _NODE_KEY or not (node / LEDGER_FILE).is_file():
+        return own
+    if own.exists():
+        raise SettingsError(
+            f"the key {key} has two ledgers of spent examples, {own} and that of a node, "
+            f"{node}: name the one that knows all of these examples' uses with --state"
+        )
+    return node
 
 
 def base_name(bundle: Path, given: str | None) -> str | None:

@@ -21,6 +21,7 @@ from fedcert.data.identity import collapsed_form, recognized_form
 from fedcert.errors import ProtocolError, RefusalError
 from fedcert.protocol.secrets import read_or_create_secret
 from fedcert.protocol.uses import (
+    LEDGER_FILE,
     UNLABELED,
     Uses,
     mostly_one_use,
@@ -59,7 +60,7 @@ class SpentLedger:
 
     def __init__(self, folder: Path, *, secret: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._path = folder / "spent.sqlite"
+        self._path = folder / LEDGER_FILE
         self._secret = secret or read_or_create_secret(folder / "secret")
         if not self._path.exists():
             self._path.touch(mode=0o600)

@@ -9,7 +9,18 @@ import numpy.typing as npt
 
 from fedcert.data.examples import Examples
 
-__all__ = ["UNLABELED", "Uses", "mostly_one_use", "rows_of", "same_words", "spent_words"]
+__all__ = [
+    "LEDGER_FILE",
+    "UNLABELED",
+    "Uses",
+    "mostly_one_use",
+    "rows_of",
+    "same_words",
+    "spent_words",
+]
+
+LEDGER_FILE = "spent.sqlite"
+"""In a client's state folder."""
 
 Uses = list[tuple[str, str] | None]
 """Of each example purpose and claim of its use; None if it has none."""
@@ -21,12 +32,17 @@ UNLABELED = ("being read without labels", "")
 def mostly_one_use(uses: Uses, examples: Examples) -> bool:
     """Say whether more than half of the examples look like those of one earlier use.
 
+    All that belongs to no claim is one use: a node's training examples are divided among
+    several, such as a warm start and an upload.
+
     Frequent inputs come up again, but then also among themselves. Of two samples of one size at
     most a quarter is expected to be alone in the second and in the first as well, so more than
     half are the same observations (docs/theory.md).
     """
     once = zip(uses, examples.occurrences(), strict=True)
-    counts = Counter(use for use, times in once if use is not None and times == 1)
+    counts = Counter(
+        use if use[1] else None for use, times in once if use is not None and times == 1
+    )
     return 2 * max(counts.values(), default=0) > len(examples)
 
 

@@ -68,6 +68,11 @@ def check_choice(
         The inputs without labels that the certificate names.
     early : EarlyPoints
         What may answer first, as made again (`early_again`).
+
+    Returns
+    -------
+    Check
+        Named "choice".
     """
     recipe = certificate.recipe
     session = _session(certificate, bundle, task, ordered, unlabeled)

@@ -40,7 +40,7 @@ def certifying_part(certificate: Certificate, ordered: Examples) -> Examples:
 def count_errors(
     certificate: Certificate, task: Task, adapter: Path, ordered: Examples
 ) -> tuple[int, int]:
-    """Return errors of an adapter folder on the certifying examples, and their number.
+    """Count an adapter folder's errors on the certifying examples.
 
     Parameters
     ----------
@@ -52,6 +52,11 @@ def count_errors(
         The adapter folder.
     ordered : Examples
         The support set in its drawn order.
+
+    Returns
+    -------
+    tuple of int
+        Errors, and the number of certifying examples.
     """
     wrong = exported_wrong(
         task,
@@ -70,7 +75,7 @@ def evidence_of(
     ordered: Examples,
     early: EarlyPoints,
 ) -> ExportedEvidence:
-    """Return what a certificate's promises are counted from.
+    """Offer what a certificate's promises are counted from.
 
     Parameters
     ----------
@@ -86,6 +91,11 @@ def evidence_of(
         The support set in its drawn order.
     early : EarlyPoints
         What may answer first.
+
+    Returns
+    -------
+    ExportedEvidence
+        Computed when a promise asks.
     """
     recipe = certificate.recipe
     return ExportedEvidence(

@@ -13,7 +13,7 @@ from fedcert.data.identity import collapsed_form
 from fedcert.errors import AdapterError, CertificateError
 from fedcert.models.base import BaseModel
 from fedcert.personalization.points import CertifiedPoint, CertifiedPoints
-from fedcert.personalization.unlabeled import in_common
+from fedcert.personalization.unlabeled import are_among, in_common
 from fedcert.verification.choice import MadeAgain, check_choice, early_again, earns_less
 from fedcert.verification.counting import (
     certifying_part,
@@ -124,6 +124,9 @@ def _unlabeled(certificate: Certificate, examples: Examples, unlabeled: Examples
     found = f"{count} of the {len(examples)} examples have an input that is among them"
     if count > stated.repeats:
         detail = f"{found}, and the certificate states {stated.repeats} to be new observations"
+        return Check("unlabeled inputs", False, detail)
+    if are_among(examples, unlabeled):
+        detail = f"{found}: most of these are the same observations, whatever is stated"
         return Check("unlabeled inputs", False, detail)
     return Check("unlabeled inputs", True, f"these are the inputs without labels; {found}")
 

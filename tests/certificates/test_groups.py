@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 from fedcert.certificates import (
     Certificate,
+    Recipe,
     SimultaneousOutcome,
     SimultaneousPromise,
     UnionRecipe,
+    verify_record,
 )
 from fedcert.certificates.attempts import FIRST_SHARE, attempt_delta
 from fedcert.certificates.groups import group_statements
@@ -39,6 +41,20 @@ def _issued(
     granted = shares["delta"]
     whole = UnionRecipe(candidates=20_000, first_share=FIRST_SHARE, **shares)
     recipe = whole.with_delta(attempt_delta(granted, 1, FIRST_SHARE))
+    return _signed_by_the_server(
+        make, recipe, granted, client=client, errors=errors, server=server
+    )
+
+
+def _signed_by_the_server(
+    make: Issuer,
+    recipe: Recipe,
+    granted: float,
+    *,
+    client: str,
+    errors: int,
+    server: object = SERVER,
+) -> Certificate:
     receipt = SeedReceipt(
         attempt=1,
         commitment="a0" * 32,
@@ -93,6 +109,24 @@ def test_without_a_server_nobody_limits_the_clients(make: Issuer) -> None:
     alone = make(recipe, client="a", promises=(SimultaneousOutcome(),))
     with pytest.raises(CertificateError, match="nobody has limited how many clients"):
         group_statements([alone], REGION)
+
+
+def test_retries_are_divided_for_as_well(make: Issuer) -> None:
+    promise = SimultaneousPromise(clients=10, delta=0.05)
+
+    def made(granted: float) -> Certificate:
+        whole = UnionRecipe(
+            candidates=20_000, delta=granted, first_share=0.5, promises=(promise,)
+        )
+        recipe = whole.with_delta(attempt_delta(granted, 1, 0.5))
+        return _signed_by_the_server(make, recipe, granted, client="a", errors=3)
+
+    assert verify_record(made(0.005)).passed
+    # A tenth of .05 for the first attempt, and as much again for those after it.
+    with pytest.raises(
+        CertificateError, match=r"10 certificates with delta 0\.01 may be false"
+    ):
+        made(0.01)
 
 
 def test_certificates_of_others_do_not_belong_to_them(

@@ -403,9 +403,12 @@ def test_the_watch_counts_each_observation_and_remembers(
     assert again["bound_now"] <= first["bound_now"]
     signed = parties.certificate.parent / "spot-checks.json"
     shown = parties.run("verify", parties.certificate, "--spot-checks", signed, "--json")
-    found = {check["name"]: check["passed"] for check in json.loads(shown.out)["checks"]}
+    report = json.loads(shown.out)
+    found = {check["name"]: check["passed"] for check in report["checks"]}
     assert {"spot checks", "drift test", "living bound"} <= set(found)
     assert all(found.values())
+    # That the outcomes are true no check can show.
+    assert "spot checks" in {left["name"] for left in report["unchecked"]}
 
 
 def test_a_column_of_ids_lets_a_file_grow(watched: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,17 @@ def ask(tmp_path: Path, requests: dict[str, RecordDict]) -> Ask:
 @pytest.fixture
 def certify(ask: Ask, served: tuple[Federation, PooledPrior], tmp_path: Path) -> Ask:
     """Let a client commit, issue its seed, and let it certify."""
+    authority = SeedAuthority.simulated(tmp_path / "server", 0)
     bundle = served[1].bundle
     assert bundle is not None
-    authority = SeedAuthority.simulated(tmp_path / "server", 0)
     authority.publish(bundle.digest, bundle.recipes)
+    # As of a server with a state of its own, which nodes with keys of their own ask for.
+    named = replace(bundle, server=authority.public_key)
+    authority.publish(named.digest, named.recipes)
+    sent = content({"bundle": named.manifest_bytes().decode()}, named.tensors())
 
     def both(index: int, **node: Any) -> RecordDict:
-        words = payload_of(ask(COMMIT, index, **node), REPLY)
+        words = payload_of(ask(COMMIT, index, sent if node else None, **node), REPLY)
         grant = authority.issue(Commitment.from_object(words["commitment"]))
         return ask(CERTIFY, index, content({"seed": grant.to_object()}), **node)
 
@@ -269,6 +274,15 @@ def test_keys_and_files_are_where_the_nodes_configuration_says(
     made = {"adapter", "certificate.json", "errors-by-label.json"}
     assert {path.name for path in own.iterdir()} == made
     assert not (tmp_path / "run").exists()
+
+
+def test_a_key_of_ones_own_takes_no_seed_that_anybody_can_compute(
+    ask: Ask, tmp_path: Path
+) -> None:
+    node = {"key_path": str(tmp_path / "node.key"), "output": str(tmp_path / "own")}
+    assert "set server.state" in _failure(ask(COMMIT, LAST, **node))
+    # Nothing was spent: the same examples certify once the server has a state.
+    assert not (tmp_path / "own" / "state").exists()
 
 
 @pytest.mark.parametrize(("kind", "index"), [(HELLO, FIRST), (TRAIN, FIRST), (COMMIT, LAST)])

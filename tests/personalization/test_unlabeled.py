@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_models import Family
 
-from fedcert.certificates import Certificate, Unlabeled, verify_record
+from fedcert.certificates import Certificate, Sample, Unlabeled, verify_record
 from fedcert.certificates.wording import TEMPLATES
 from fedcert.data import Examples
 from fedcert.data.orders import in_drawn_order
@@ -243,6 +243,12 @@ def test_an_adapter_that_read_its_certifying_inputs_is_found(client: Client) -> 
     report = client.verify(forged, adapter=client.folder / "forged", unlabeled=everything)
     assert _failed(report) == ["unlabeled inputs"]
     assert "40 of the 40 examples" in report.reasons
+    # Nor does it help to state that all of them were drawn again.
+    sample = replace(forged.sample or Sample(), repeats=N)
+    stated = _signed(replace(forged, sample=sample), read)
+    report = client.verify(stated, adapter=client.folder / "forged", unlabeled=everything)
+    assert _failed(report) == ["unlabeled inputs"]
+    assert "the same observations, whatever is stated" in report.reasons
 
 
 def test_they_are_spent_and_do_not_certify_later(client: Client, vit: Family) -> None:

@@ -96,6 +96,20 @@ def test_marks_and_state_are_written_together(tmp_path: Path) -> None:
     assert ledger.state("watch") == {"trials": 2}
 
 
+def test_training_examples_are_one_use_however_they_were_divided(tmp_path: Path) -> None:
+    ledger, examples = SpentLedger(tmp_path), draw(40)
+    ledger.mark(examples.take(slice(0, 20)), "training the trunk of a warm start")
+    ledger.mark(examples.take(slice(20, 40)), "training an upload")
+    with pytest.raises(RefusalError, match="Most of them were there together"):
+        ledger.spend(examples, "a certificate", claim="c", repeats_are_new=True)
+    # Of two earlier certificates each is a sample of its own.
+    other, parts = SpentLedger(tmp_path / "other"), draw(40, seed=1)
+    for place in (0, 20):
+        ledger.spend(parts.take(slice(place, place + 20)), "a certificate", claim=f"c-{place}")
+    assert other.spend(parts, "a certificate", claim="d", repeats_are_new=True) == 0
+    assert ledger.spend(parts, "a certificate", claim="d", repeats_are_new=True) == 40
+
+
 def test_unwitnessed_certificates_spend_too(tmp_path: Path) -> None:
     device, examples = DeviceState(tmp_path), draw(30)
     recipe = recipe_of(examples)

@@ -65,8 +65,8 @@ class ExitOutcome(Outcome):
             return "no early adapter was at hand, so nothing is said of an early exit"
         wrong, goes_on = self.bounds()
         return (
-            f"with early exits at most {wrong:.4f} wrong ({self.wrong} were), and at most "
-            f"{goes_on:.4f} go on ({self.goes_on} did)"
+            f"with early exits at most {wrong:.6f} wrong ({self.wrong} were), and at most "
+            f"{goes_on:.6f} go on ({self.goes_on} did)"
         )
 
     def early_exit(self) -> tuple[str, float] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from fedcert.canonical import digest_json
+from fedcert.certificates.bounds import confidence
 from fedcert.certificates.promises.base import Ground, Outcome, Promise, register_promise
 from fedcert.certificates.promises.evidence import Evidence
 from fedcert.errors import CertificateError
@@ -143,10 +144,10 @@ class PointsPromise(Promise[PointsOutcome]):
         """
         return (
             f"This is the operating point {self.point!r} of {', '.join(self.points)}, named "
-            f"before any example was seen. With probability at least {1 - self.delta:g} the "
-            f"client's certificates from these examples at all {len(self.points)} points are "
-            f"true at once, each at an equal share of {self.delta:g}: whichever is used, and "
-            f"however it was picked, its bound holds."
+            f"before any example was seen. With probability at least {confidence(self.delta)} "
+            f"the client's certificates from these examples at all {len(self.points)} points "
+            f"are true at once, each at an equal share of {self.delta:g}: whichever is used, "
+            f"and however it was picked, its bound holds."
         )
 
     def to_config(self) -> dict[str, Any]:
