@@ -32,7 +32,7 @@ _WENT_ON = Outcome(
 
 def killed_supernode(folder: Path) -> Outcome:
     """Kill one of two upstream nodes, and all that it started, while it trains; revive it."""
-    rig = NodeRig.make(folder, upstream=2, new=1, state=True)
+    rig = NodeRig.make(folder, upstream=2, new=1)
     rig.config["training.steps"] = _TRAINING_STEPS
     with Deployment(folder / "deployment", rig.nodes) as deployment:
         submission = deployment.submit(rig.config)
@@ -59,7 +59,7 @@ def killed_supernode(folder: Path) -> Outcome:
 
 def killed_superlink(folder: Path) -> Outcome:
     """Kill the SuperLink, server app and all, after the first upload, and start it again."""
-    rig = NodeRig.make(folder, upstream=2, new=1, state=True)
+    rig = NodeRig.make(folder, upstream=2, new=1)
     with Deployment(folder / "deployment", rig.nodes) as deployment:
         submission = deployment.submit(rig.config)
         _wait_for(

@@ -48,9 +48,7 @@ class NodeRig:
     config: Config
 
     @staticmethod
-    def make(
-        folder: Path, *, upstream: int, new: int, state: bool = False, **settings: float
-    ) -> NodeRig:
+    def make(folder: Path, *, upstream: int, new: int, **settings: float) -> NodeRig:
         """Make base model, files, and pool.
 
         Parameters
@@ -59,8 +57,6 @@ class NodeRig:
             An empty one.
         upstream, new : int
             Nodes of each part.
-        state : bool (default: False)
-            Whether the server's key and log are real, as in a deployment.
         **settings : float
             Further settings of the run; ``training__steps=3`` stands for ``training.steps``.
         """
@@ -90,7 +86,7 @@ class NodeRig:
             "server.min-pool": 10,
             "server.nodes": len(setups),
             "server.registration-timeout": 300.0,
-            "server.state": str(folder / "server") if state else "",
+            "server.state": str(folder / "server"),
         }
         rig = NodeRig(folder, tuple(setups), config)
         simulated = {
