@@ -15,7 +15,12 @@ __all__ = ["CHOSEN_FROM", "choosing_page"]
 CHOSEN_FROM = ("named", "certificates", "methods", "launched", "sweeps", "warm_start")
 """The records that the page is rendered from."""
 
-_ALONE = ("embeddings + logistic regression", "local LoRA", "zero-shot")
+_ALONE = (
+    "embeddings + logistic regression",
+    "head from names 0.5",
+    "local LoRA",
+    "zero-shot",
+)
 """What takes nothing from a federation."""
 _WARM = "standard"
 _NOT_ASKED = ("planned, randomized bound",)
@@ -50,7 +55,7 @@ def choosing_page(records: Mapping[str, dict[str, Any]]) -> str:
         "",
         "*Behind* is how much the planned recipe is above the lowest of all recipes, which "
         "nobody knows beforehand. *Alone* is the best of what takes nothing from a federation: "
-        "with names a head on the embeddings or none at all, elsewhere a LoRA fine-tune, which "
+        "with names a head on the embeddings, one that starts at the names, or none at all, elsewhere a LoRA fine-tune, which "
         "half of the labels certify, on other new clients of the same federations. What ran on "
         "some clients alone is left out.",
         "",

@@ -101,8 +101,8 @@ def _recipes(site: Site, n: int, *, some: bool) -> Iterator[tuple[str, Recipe]]:
 
 
 def _everywhere(site: Site) -> set[str]:
-    """Return which heads are measured on all clients: the learner, and what is a baseline."""
-    return {"tuned_head 0.5"} if site.base.takes_labels else {"local_head 0.5"}
+    """Return which heads are measured on all clients: the learner, and those without it."""
+    return {"local_head 0.5"} | ({"tuned_head 0.5"} if site.base.takes_labels else set())
 
 
 def _spoken(name: str, site: Site) -> str:
