@@ -100,7 +100,8 @@ def _check_server(bundle: Bundle, node: Node) -> None:
             "the server runs without the setting server.state: key and seeds follow from the "
             "run's seed, as in a simulation, so whoever knows that could try seeds before "
             "committing to examples, and no certificate could be trusted; set server.state to "
-            "a folder of the server that outlives runs"
+            "a folder of the server that outlives runs; if it is set, the bundle is from "
+            "before that, and another output begins anew"
         )
 
 

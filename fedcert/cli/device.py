@@ -301,8 +301,10 @@ def default_state(key: Path) -> Path:
         return own
     if own.exists():
         raise SettingsError(
-            f"the key {key} has two ledgers of spent examples, {own} and that of a node, "
-            f"{node}: name the one that knows all of these examples' uses with --state"
+            f"the key {key} has two ledgers of spent examples: {own} knows what commands "
+            f"committed to and certified, {node} what the node trained on and certified. Name "
+            "one with --state: the node's for examples that the node may have used; the other "
+            "to go on with what was committed to there"
         )
     return node
 

@@ -95,6 +95,8 @@ class CertifiedPoint:
             A clause.
         """
         made, late = self.certificate, points_of(recipe.promises)
+        if made.digests.bundle != self.bundle.digest:
+            return "it was certified for another bundle"
         early = points_of(made.recipe.promises)
         if late is None or early is None or early.family != late.family:
             return "it is none of the operating points that the bundle names"

@@ -11,6 +11,7 @@ from fedcert.data.examples import Examples
 
 __all__ = [
     "LEDGER_FILE",
+    "TRAINING",
     "UNLABELED",
     "Uses",
     "mostly_one_use",
@@ -25,6 +26,9 @@ LEDGER_FILE = "spent.sqlite"
 Uses = list[tuple[str, str] | None]
 """Of each example purpose and claim of its use; None if it has none."""
 
+TRAINING = "training"
+"""What purposes of a client's training examples begin with."""
+
 UNLABELED = ("being read without labels", "")
 """The use of an input that has a part in making an adapter; it belongs to no claim."""
 
@@ -32,8 +36,8 @@ UNLABELED = ("being read without labels", "")
 def mostly_one_use(uses: Uses, examples: Examples) -> bool:
     """Say whether more than half of the examples look like those of one earlier use.
 
-    All that belongs to no claim is one use: a node's training examples are divided among
-    several, such as a warm start and an upload.
+    All training is one use: a node's training examples are divided, such as among a warm start
+    and an upload.
 
     Frequent inputs come up again, but then also among themselves. Of two samples of one size at
     most a quarter is expected to be alone in the second and in the first as well, so more than
@@ -41,7 +45,9 @@ def mostly_one_use(uses: Uses, examples: Examples) -> bool:
     """
     once = zip(uses, examples.occurrences(), strict=True)
     counts = Counter(
-        use if use[1] else None for use, times in once if use is not None and times == 1
+        TRAINING if use[0].startswith(TRAINING) else use
+        for use, times in once
+        if use is not None and times == 1
     )
     return 2 * max(counts.values(), default=0) > len(examples)
 

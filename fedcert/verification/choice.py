@@ -32,7 +32,7 @@ from fedcert.search import BatchedScorer, SupportSession
 from fedcert.verification.checks import MEMBERSHIP_TOLERANCE
 from fedcert.verification.counting import count_errors, evidence_of, in_certified_order
 
-__all__ = ["REFINEMENT_TOLERANCE", "MadeAgain", "check_choice", "early_again", "earns_less"]
+__all__ = ["REFINEMENT_TOLERANCE", "MadeAgain", "check_choice", "early_again", "promises_less"]
 
 REFINEMENT_TOLERANCE = 1e-3
 """How far a refined adapter may lie from the one that is made again.
@@ -77,6 +77,7 @@ def check_choice(
     recipe = certificate.recipe
     session = _session(certificate, bundle, task, ordered, unlabeled)
     try:
+        recipe.check_choice(certificate.choice, len(ordered))
         if not recipe.refines:
             recipe.check_repeated(certificate.choice, session)
             return Check("choice", True, "the recipe makes this choice from these examples")
@@ -88,12 +89,12 @@ def check_choice(
     if distance <= MEMBERSHIP_TOLERANCE:
         return Check("choice", True, found)
     with _exported(task, made) as folder:
-        if less := earns_less(certificate, bundle, task, folder, ordered, early):
+        if less := _earns_less(certificate, bundle, task, folder, ordered, early):
             return Check(
                 "choice",
                 False,
                 f"{found}, but {less}: the certified one may have been tuned on the certifying "
-                "examples",
+                "examples, or its machine rounds otherwise; then try that kind of machine",
             )
     return Check("choice", True, f"{found}, and that one earns the bound as well")
 
@@ -125,7 +126,8 @@ def early_again(
         cannot be.
     """
     points = CertifiedPoints([] if early is None else [early], client=certificate.client)
-    made = None if early is None else _early_vector(early, examples, unlabeled)
+    exits = any(isinstance(each, ExitPromise) for each in certificate.recipe.promises)
+    made = _early_vector(early, examples, unlabeled) if early and exits else None
     if early is None or made is None:
         yield points
         return
@@ -162,13 +164,15 @@ def _early_vector(
 ) -> FloatArray | None:
     """Make an early point's adapter again; None if it is the same, or another check fails."""
     own = early.certificate
+    given = None if own.unlabeled is None else unlabeled
     known = own.unlabeled is None or unlabeled is not None
-    if not (own.recipe.refines and known and own.support_size == len(examples)):
+    ours = own.digests.bundle == early.bundle.digest and own.support_size == len(examples)
+    if not (own.recipe.refines and known and ours):
         return None
     ordered = in_certified_order(own, examples)
     try:
-        session = _session(own, early.bundle, early.task, ordered, unlabeled)
-        made = _made_again(own, session)
+        own.recipe.check_choice(own.choice, len(ordered))
+        made = _made_again(own, _session(own, early.bundle, early.task, ordered, given))
     except CertificateError:
         return None  # its own verification says why
     return None if _distance(own, made) <= MEMBERSHIP_TOLERANCE else made
@@ -237,7 +241,7 @@ def _exported(task: Task, vector: FloatArray) -> Iterator[Path]:
         yield path
 
 
-def earns_less(
+def _earns_less(
     certificate: Certificate,
     bundle: Bundle,
     task: Task,
@@ -273,13 +277,48 @@ def earns_less(
             f"that one makes {errors} errors on the {trials} certifying examples, and the "
             f"certified one {certificate.errors}"
         )
+    return promises_less(certificate, bundle, task, adapter, ordered, early)
+
+
+def promises_less(
+    certificate: Certificate,
+    bundle: Bundle,
+    task: Task,
+    adapter: Path,
+    ordered: Examples,
+    early: EarlyPoints,
+    *,
+    exits_alone: bool = False,
+) -> str | None:
+    """Say which promise an adapter does not earn.
+
+    What is counted on a public sample is left out: whoever signs may have looked at that, which
+    its words take for granted.
+
+    Parameters
+    ----------
+    certificate, bundle, task, adapter, ordered, early
+        As in `_earns_less`.
+    exits_alone : bool (default: False)
+        Whether only early exits are counted.
+
+    Returns
+    -------
+    str or None
+        A clause; None if it earns all of them.
+    """
     recipe = certificate.recipe
     evidence = evidence_of(certificate, bundle, task, adapter, ordered, early)
     for promise, outcome in zip(recipe.promises, certificate.promises or (), strict=False):
+        exits = isinstance(promise, ExitPromise)
+        if promise.public or (exits_alone and not exits):
+            continue
         ground = recipe.ground(promise, certificate.choice, len(ordered))
-        found = promise.fulfil(evidence, ground)
+        try:
+            found = promise.again(outcome, evidence, ground)
+        except CertificateError as error:
+            return str(error)
         # Without the early point nothing can be said of it, which is listed as unchecked.
-        absent = isinstance(promise, ExitPromise) and not promise.gives(found)
-        if not absent and not outcome.earned_by(found):
+        if not (exits and not promise.gives(found)) and not outcome.earned_by(found):
             return f"that one promises less ({found.row()})"
     return None

@@ -14,7 +14,7 @@ from fedcert.errors import AdapterError, CertificateError
 from fedcert.models.base import BaseModel
 from fedcert.personalization.points import CertifiedPoint, CertifiedPoints
 from fedcert.personalization.unlabeled import are_among, in_common
-from fedcert.verification.choice import MadeAgain, check_choice, early_again, earns_less
+from fedcert.verification.choice import MadeAgain, check_choice, early_again, promises_less
 from fedcert.verification.counting import (
     certifying_part,
     count_errors,
@@ -101,11 +101,18 @@ def check_data(
         if repeats:
             checks.append(
                 check_choice(
-                    certificate, bundle, task, ordered, unlabeled=unlabeled, early=again
+                    certificate,
+                    bundle,
+                    task,
+                    ordered,
+                    unlabeled=None if certificate.unlabeled is None else unlabeled,
+                    early=again,
                 )
             )
         if isinstance(again, MadeAgain):
-            less = earns_less(certificate, bundle, task, adapter, ordered, again)
+            less = promises_less(
+                certificate, bundle, task, adapter, ordered, again, exits_alone=True
+            )
             detail = less or "with its adapter made again the exit earns its bounds as well"
             checks.append(Check("early exit", less is None, detail))
     return checks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ def verify(
         raise SettingsError("an adapter needs the bundle, and data need the bundle and adapter")
     if unlabeled is not None and data is None:
         raise SettingsError("inputs without labels show nothing without the data")
-    if unlabeled is not None and certificate.unlabeled is None:
+    if unlabeled is not None and not _reads_inputs(certificate, early):
         raise SettingsError(
             "the certificate names no inputs without labels: none had a part in the adapter"
         )
@@ -120,7 +121,10 @@ def verify(
             found = check_data(
                 certificate, bundle, model, adapter, data, early, unlabeled=unlabeled
             )
-            report = report.extended([*found, *_early(early, data)])
+            report = report.extended(found)
+            if early is not None:
+                beside = _early(early, data, unlabeled)
+                report = report.extended(beside.checks).left_open(*beside.unchecked)
     if opening is not None and data is not None:
         report = report.extended([check_opening(certificate, opening, data)])
     if server_key is not None:
@@ -139,22 +143,34 @@ def verify(
         *_about_people(certificate, bundle, public_key, server_key),
         *_about_the_server(certificate, opening if data is not None else None, witness, log),
     )
-    return VerificationReport(report.checks, unchecked)
+    return VerificationReport(report.checks, (*report.unchecked, *unchecked))
 
 
-def _early(early: CertifiedPoint | None, data: Examples) -> Iterator[Check]:
+def _reads_inputs(certificate: Certificate, early: CertifiedPoint | None) -> bool:
+    named = [certificate] if early is None else [certificate, early.certificate]
+    return any(each.unlabeled is not None for each in named)
+
+
+def _early(
+    early: CertifiedPoint, data: Examples, unlabeled: Examples | None
+) -> VerificationReport:
     """Verify the operating point of an early exit like any other certificate."""
-    if early is None:
-        return
     found = verify(
         early.certificate,
         bundle=early.bundle,
         adapter=early.adapter,
         data=data,
         base=early.base,
+        unlabeled=None if early.certificate.unlabeled is None else unlabeled,
     )
     detail = f"the certificate at the operating point {early.name!r} verifies as well"
-    yield Check("early point", found.passed, found.reasons or detail)
+    check = Check("early point", found.passed, found.reasons or detail)
+    left = (
+        replace(item, name="early unlabeled", detail=f"at {early.name!r}, {item.detail}")
+        for item in found.unchecked
+        if item.name == "unlabeled"
+    )
+    return VerificationReport((check,), tuple(left))
 
 
 def _about_the_choice(

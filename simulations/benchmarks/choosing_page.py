@@ -55,9 +55,9 @@ def choosing_page(records: Mapping[str, dict[str, Any]]) -> str:
         "",
         "*Behind* is how much the planned recipe is above the lowest of all recipes, which "
         "nobody knows beforehand. *Alone* is the best of what takes nothing from a federation: "
-        "with names a head on the embeddings, one that starts at the names, or none at all, elsewhere a LoRA fine-tune, which "
-        "half of the labels certify, on other new clients of the same federations. What ran on "
-        "some clients alone is left out.",
+        "with names a head on the embeddings, one that starts at the names, or none at all, "
+        "elsewhere a LoRA fine-tune, which half of the labels certify, on other new clients of "
+        "the same federations. What ran on some clients alone is left out.",
         "",
         "| task | n | lowest | by | planned | behind | alone |",
         "|---|---|---|---|---|---|---|",

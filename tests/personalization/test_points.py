@@ -18,6 +18,7 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import (
     Certificate,
     ExitPromise,
+    Ground,
     PointsPromise,
     PosteriorSplitRecipe,
     RecipeTable,
@@ -27,6 +28,7 @@ from fedcert.certificates import (
     verify_record,
 )
 from fedcert.certificates.promises import rounded_down
+from fedcert.certificates.promises.points import PointsOutcome
 from fedcert.certificates.verification import VerificationReport
 from fedcert.data import Examples, TextInputs
 from fedcert.errors import BundleError, RefusalError
@@ -229,6 +231,31 @@ def test_an_exit_has_to_hold_with_the_early_adapter_that_is_made_again(
         )
         failed += [each.name for each in report().failures]
     assert "early exit" in failed
+    # Where no exit is promised there is none to count.
+    shallow, late = made["shallow"], device.certified(made)["deep"]
+    report_without = check(device, shallow.certificate, shallow.adapter, early=late)
+    assert report_without.passed, report_without.reasons
+    assert "early exit" not in {each.name for each in report_without.checks}
+
+
+def test_an_early_point_with_another_bundle_fails_and_raises_nothing(
+    device: Device, made: dict[str, Personalization]
+) -> None:
+    deep, early = made["deep"], device.certified(made)["shallow"]
+    bundle, model = device.points["deep"]
+    mixed = replace(early, bundle=bundle, base=model.base)
+    report = check(device, deep.certificate, deep.adapter, early=mixed)
+    assert {"early point", "promised counts"} <= {each.name for each in report.failures}
+
+
+def test_certificates_of_before_keep_their_words_where_they_are_true() -> None:
+    def words(delta: float) -> str:
+        promise = PointsPromise(points=POINTS, point="deep", delta=delta)
+        return promise.words(PointsOutcome(), Ground(budget=0.01, trials=8, chosen_on=8))
+
+    assert "at least 0.983333 the" in words(0.05 / 3)
+    # Six digits round this one up.
+    assert "at least 0.9991666666666666" in words(0.05 / 60)
 
 
 def test_a_family_may_be_certified_once_at_each_point(tmp_path: Path) -> None:

@@ -316,6 +316,20 @@ class Promise(ABC, Generic[OutcomeType]):
                 f"the examples give {found.row()}; the certificate says {outcome.row()}"
             )
 
+    def again(self, outcome: OutcomeType, evidence: Evidence, ground: Ground) -> OutcomeType:
+        """Return what another adapter gives, chosen and counted as the certified one was.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            What a certificate says, for what the certifying examples may choose at will.
+        evidence : Evidence
+            What the other adapter answers.
+        ground : Ground
+            What it stands on.
+        """
+        return self.fulfil(evidence, ground)
+
     def check_task(self, labels: int, *, own_labels: bool) -> None:
         """Raise `CertificateError` if a task leaves the promise without a meaning.
 

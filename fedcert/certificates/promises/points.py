@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar, Self
 
 from fedcert.canonical import digest_json
@@ -144,7 +145,7 @@ class PointsPromise(Promise[PointsOutcome]):
         """
         return (
             f"This is the operating point {self.point!r} of {', '.join(self.points)}, named "
-            f"before any example was seen. With probability at least {confidence(self.delta)} "
+            f"before any example was seen. With probability at least {_sure(self.delta)} "
             f"the client's certificates from these examples at all {len(self.points)} points "
             f"are true at once, each at an equal share of {self.delta:g}: whichever is used, "
             f"and however it was picked, its bound holds."
@@ -153,6 +154,12 @@ class PointsPromise(Promise[PointsOutcome]):
     def to_config(self) -> dict[str, Any]:
         """Return the JSON object from which `promises_from` makes an equal promise."""
         return super().to_config() | {"points": list(self.points)}
+
+
+def _sure(delta: float) -> str:
+    """Return ``1 - delta`` in six digits, as certificates have said, if that is no more."""
+    brief, whole = f"{1 - delta:g}", confidence(delta)
+    return brief if Decimal(brief) <= Decimal(whole) else whole
 
 
 def points_of(promises: Iterable[Promise[Any]]) -> PointsPromise | None:

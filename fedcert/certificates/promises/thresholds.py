@@ -67,6 +67,24 @@ class ThresholdPromise(Promise[OutcomeType]):
                 f"the threshold {threshold} is none of those that are paid for"
             )
 
+    def again(self, outcome: OutcomeType, evidence: Evidence, ground: Ground) -> OutcomeType:
+        """Return what another adapter gives, at the threshold that its own margins choose.
+
+        Where all examples certify, any of `THRESHOLDS` may be taken, and so may the same one.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            With the certified adapter's threshold.
+        evidence : Evidence
+            What the other adapter answers.
+        ground : Ground
+            What it stands on.
+        """
+        chosen = self.choose(evidence, ground)
+        said = getattr(outcome, "threshold", None)
+        return self.count(evidence, said if chosen is None else chosen, ground)
+
     def _recount_at(
         self, said: float, outcome: OutcomeType, evidence: Evidence, ground: Ground
     ) -> None:
