@@ -101,14 +101,8 @@ def _recipes(site: Site, n: int, *, some: bool) -> Iterator[tuple[str, Recipe]]:
 
 
 def _everywhere(site: Site) -> set[str]:
-    """Return which heads are measured on all clients: the learner, and what is a baseline.
-
-    Where the README shows it, that is also the head that starts at the names alone.
-    """
-    if not site.base.takes_labels:
-        return {"local_head 0.5"}
-    alone = {"local_head 0.5"} if site.cell.setting == "domain" else set()
-    return {"tuned_head 0.5"} | alone
+    """Return which heads are measured on all clients: the learner, and those without it."""
+    return {"local_head 0.5"} | ({"tuned_head 0.5"} if site.base.takes_labels else set())
 
 
 def _spoken(name: str, site: Site) -> str:
