@@ -39,7 +39,8 @@ REFINEMENT_TOLERANCE = 1e-3
 
 A posterior mean repeats itself to rounding unless a rounding tips one proposal. An adapter that
 was tuned on the certifying examples could lie within this distance too, so beyond
-`MEMBERSHIP_TOLERANCE` the one that is made again has to earn the same bound, and every promise.
+`MEMBERSHIP_TOLERANCE` the one that is made again has to earn the same bound, and every promise
+from the same examples.
 """
 
 
