@@ -91,7 +91,7 @@ def _said(means: dict[tuple[str, int], Row]) -> str:
         "the federation, half of the labels train a head on the same encoder's embeddings and "
         f"the other half certify it: one that starts at the names reaches {reached(head)}, "
         f"logistic regression {reached(alone)}, and labels' names alone {reached(names)}. "
-        "Means over {ours['clients']} clients with {ours['ways']} labels of "
+        f"Means over {ours['clients']} clients with {ours['ways']} labels of "
         "one domain each, which nobody upstream has; requests to an assistant (CLINC150) on "
         "MiniLM.*"
     )

@@ -181,6 +181,8 @@ def test_the_readme_shows_what_was_measured() -> None:
     readme = (root / "README.md").read_text(encoding="utf-8")
     assert f"](docs/{name})" in readme
     assert gain_section(readme, record) == readme
+    section = readme.partition("<!-- gain: begin -->")[2].partition("<!-- gain: end -->")[0]
+    assert "{" not in section
 
 
 def test_the_readme_stays_as_it_is_until_there_are_figures() -> None:
