@@ -130,33 +130,47 @@ def _means(rows: list[dict[str, Any]], keep: float, key: str) -> list[tuple[floa
 
 
 def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any]) -> list[str]:
-    seeds = sorted({row["seed"] for row in rows})
+    seeds: dict[str, set[int]] = {}
+    for row in rows:
+        seeds.setdefault(row["method"], set()).add(row["seed"])
+    every, shared = set.union(*seeds.values()), set.intersection(*seeds.values())
+    lines = [f"## `{scenario}`", ""]
+    if shared:
+        lines += _tables([row for row in rows if row["seed"] in shared])
+    if shared != every:
+        # Means are compared on the same clients: who lacks a seed has no place among these.
+        lines += ["### Methods that have more seeds", ""] if shared else []
+        whole = [row for row in rows if seeds[row["method"]] == every]
+        lines += _tables(whole) if whole else ["No method has all seeds yet.", ""]
+    refused = [each["method"] for each in record["refused"] if each["scenario"] == scenario]
+    for method in dict.fromkeys(refused):  # by seed
+        lines += [f"`{method}` is not for this base model.", ""]
+    trade = [row for row in record["trade"] if row["scenario"] == scenario]
+    if trade:
+        lines += _trade(scenario, trade)
+    return lines
+
+
+def _tables(rows: list[dict[str, Any]]) -> list[str]:
+    """Compare methods on the seeds that all of these rows' methods have."""
     methods: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["method"]):
         methods.setdefault(row["method"], []).append(row)
     by_certificate = sorted(methods.values(), key=lambda own: _mean(own)["certificate"])
-    lines = [
-        f"## `{scenario}`",
-        "",
+    seeds = sorted({row["seed"] for row in rows})
+    return [
         f"Seeds {', '.join(map(str, seeds))}, with {rows[0]['clients']} new clients each.",
         "",
         *_by_n(by_certificate),
         f"At n = {rows[0]['n']}:",
         "",
-        "| method | error | worst tenth | elsewhere | below chance | sent | received | seconds "
-        "| runs |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| method | error | worst tenth | elsewhere | below chance | sent | received "
+        "| seconds |",
+        "|---|---|---|---|---|---|---|---|",
         *[_line(_mean(own)) for own in by_certificate],
         "",
+        *_costs(by_certificate),
     ]
-    refused = [each["method"] for each in record["refused"] if each["scenario"] == scenario]
-    for method in dict.fromkeys(refused):  # by seed
-        lines += [f"`{method}` is not for this base model.", ""]
-    lines += _costs(by_certificate)
-    trade = [row for row in record["trade"] if row["scenario"] == scenario]
-    if trade:
-        lines += _trade(scenario, trade)
-    return lines
 
 
 def _costs(methods: list[list[dict[str, Any]]]) -> list[str]:
@@ -245,7 +259,6 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
     known = [row["elsewhere"] for row in rows if row["elsewhere"] is not None]
     return {
         "method": rows[0]["method"],
-        "runs": len(rows),
         "elsewhere": float(np.mean(known)) if known else None,
         **{key: float(np.mean([row[key] for row in rows])) for key in _KEYS},
     }
@@ -256,5 +269,5 @@ def _line(row: dict[str, Any]) -> str:
     return (
         f"| {row['method']} | {row['error']:.3f} | {row['worst_decile_error']:.3f} "
         f"| {elsewhere} | {row['nonvacuous']:.0%} | {row['up_bytes'] / 1024:.1f} "
-        f"| {row['down_bytes'] / 1024:.1f} | {row['client_seconds']:.2f} | {row['runs']} |"
+        f"| {row['down_bytes'] / 1024:.1f} | {row['client_seconds']:.2f} |"
     )

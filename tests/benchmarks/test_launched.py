@@ -63,6 +63,30 @@ def test_runs_from_before_times_were_kept_have_no_costs() -> None:
     assert launched_page._costs([[{"method": "local"}]]) == []
 
 
+def test_methods_are_compared_on_the_same_seeds() -> None:
+    def row(method: str, seed: int, certificate: float) -> dict[str, Any]:
+        known = dict.fromkeys(
+            ("error", "worst_decile_error", "nonvacuous", "up_bytes", "down_bytes"), 0.5
+        )
+        at = {"n": 16, "certificate": certificate, "limit": 0.1}
+        return known | {
+            "method": method, "seed": seed, "n": 16, "clients": 2, "certificate": certificate,
+            "bounds": [certificate] * 2, "by_n": [at], "client_seconds": 1.0, "elsewhere": None,
+        }  # fmt: skip
+
+    rows = [row("a", 0, 0.2), row("a", 1, 0.6), row("b", 0, 0.3)]
+    lines = launched_page._scenario("digits", rows, {"refused": [], "trade": []})
+    first, _, more = "\n".join(lines).partition("### Methods that have more seeds")
+    assert "| a | 0.200 ± 0.000 |" in first
+    assert "| b | 0.300 ± 0.000 |" in first
+    assert "Seeds 0, with" in first
+    assert "| a | 0.400 ±" in more
+    assert "| b |" not in more
+    assert "Seeds 0, 1, with" in more
+    alone = launched_page._scenario("digits", rows[1:], {"refused": [], "trade": []})
+    assert "No method has all seeds yet." in alone
+
+
 def row_limits(rows: list[dict[str, Any]]) -> list[float]:
     return [each["limit"] for each in rows[0]["by_n"]]
 
