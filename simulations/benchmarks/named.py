@@ -84,15 +84,20 @@ def _beside(kept: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     done = {(row["scenario"], row["setting"], row["seed"]) for row in record["table"]}
     cells = {(cell["scenario"], cell["setting"]) for cell in record["cells"]}
     merged = dict(record)
-    merged["cells"] = [
-        *(c for c in kept["cells"] if (c["scenario"], c["setting"]) not in cells),
-        *record["cells"],
-    ]
+    others = [c for c in kept["cells"] if (c["scenario"], c["setting"]) not in cells]
+    merged["cells"] = sorted(others + record["cells"], key=_place)
     merged["seeds"] = sorted({*kept["seeds"], *record["seeds"]})
     for part in ("table", "training", "plans", "steel"):
         rows = [r for r in kept[part] if (r["scenario"], r["setting"], r["seed"]) not in done]
-        merged[part] = rows + record[part]
+        merged[part] = sorted(rows + record[part], key=_place)
     return merged
+
+
+def _place(row: Mapping[str, Any]) -> int:
+    """Return where a row's scenario and setting stand among the cells."""
+    places = [(cell.scenario, cell.setting) for cell in CELLS]
+    own = (row["scenario"], row["setting"])
+    return places.index(own) if own in places else len(places)
 
 
 def _documents(record: dict[str, Any], options: argparse.Namespace) -> dict[str, str]:
