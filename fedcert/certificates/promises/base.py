@@ -327,6 +327,11 @@ class Promise(ABC, Generic[OutcomeType]):
             What the other adapter answers.
         ground : Ground
             What it stands on.
+
+        Returns
+        -------
+        Outcome
+            To hold a certificate's against (`Outcome.earned_by`).
         """
         return self.fulfil(evidence, ground)
 

@@ -80,6 +80,11 @@ class ThresholdPromise(Promise[OutcomeType]):
             What the other adapter answers.
         ground : Ground
             What it stands on.
+
+        Returns
+        -------
+        Outcome
+            Of the same kind.
         """
         chosen = self.choose(evidence, ground)
         said = getattr(outcome, "threshold", None)
