@@ -19,6 +19,7 @@ from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.methods import State, averaging_method
 from fedcert.methods.federated import round_seed
 from fedcert.named_arrays import under
+from fedcert.protocol.uses import TRAINING
 
 __all__ = ["average"]
 
@@ -38,7 +39,7 @@ def average(message: Message, node: Node) -> RecordDict:
     )
     examples, started = node.training_examples(), time.perf_counter()
     # Before anything can depend on them: an upload spends its examples for good.
-    node.state().spent.mark(examples, f"training by the method {method.kind}")
+    node.state().spent.mark(examples, f"{TRAINING} by the method {method.kind}")
     kept = _Kept(node.folder / "averaging" / digest_json(request.identity())[:16])
     update = method.local(
         state,

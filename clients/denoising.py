@@ -23,6 +23,7 @@ from fedcert.named_arrays import under
 from fedcert.priors import DiffusionPrior, LatentSpace
 from fedcert.priors.base import FloatArray
 from fedcert.priors.denoiser import Denoiser
+from fedcert.protocol.uses import TRAINING
 from fedcert.randomness import small_seed
 
 __all__ = ["answer", "contribute"]
@@ -40,7 +41,7 @@ def contribute(message: Message, node: Node) -> RecordDict:
     path = node.folder / "federated" / f"{digest_json(asked)}.safetensors"
     if not path.is_file():
         space = AdapterSpace.from_config(request.space, under("basis.", arrays))
-        purpose = "training for the federated prior"
+        purpose = f"{TRAINING} for the federated prior"
         own = own_adapter(request, space, node, purpose=purpose)
         write_atomically(path, save({"adapter": own.vector}))
     adapter = load_file(path)["adapter"].astype(np.float64)

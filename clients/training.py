@@ -11,6 +11,7 @@ from fedcert.clients.node import Node
 from fedcert.clients.privatizing import private_release
 from fedcert.messages import METRICS, REPLY, AdapterReply, AdapterRequest
 from fedcert.messages.flower import arrays_of, content, payload_of
+from fedcert.protocol.uses import TRAINING
 
 __all__ = ["train"]
 
@@ -21,7 +22,7 @@ def train(message: Message, node: Node) -> RecordDict:
     space = AdapterSpace.from_config(request.space, arrays_of(message.content))
     # First: what is refused must not cost an example.
     privacy = node.upload_privacy()
-    adapter = own_adapter(request, space, node, purpose="training an upload")
+    adapter = own_adapter(request, space, node, purpose=f"{TRAINING} an upload")
     if privacy is not None:
         asked = request.identity() | {"privacy": privacy.terms(), **node.training_identity()}
         vector, mu = private_release(

@@ -10,6 +10,7 @@ from fedcert.errors import ProtocolError, RefusalError
 from fedcert.messages import METRICS, REPLY, UPSTREAM, BaseRequest, WarmRequest
 from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.named_arrays import under
+from fedcert.protocol.uses import TRAINING
 from fedcert.randomness import small_seed
 from fedcert.warm_start import (
     PROVENANCE,
@@ -48,7 +49,7 @@ def warm(message: Message, node: Node) -> RecordDict:
     received = trunk.checked(under("trunk.", arrays))
     examples = node.trunk_examples()
     # Before anything can depend on them: an upload spends its examples for good.
-    node.state().spent.mark(examples, "training the trunk of a warm start")
+    node.state().spent.mark(examples, f"{TRAINING} the trunk of a warm start")
     done = local_round(
         node.task(space),
         trunk,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.bundles import Bundle
-from fedcert.certificates import Recipe, Unlabeled, check_issuable, points_of
+from fedcert.certificates import Certificate, Recipe, Unlabeled, check_issuable, points_of
 from fedcert.data.examples import Examples
+from fedcert.data.orders import in_drawn_order
 from fedcert.label_set import LabelSet
 from fedcert.personalization.requirements import (
     check_duplicates,
@@ -20,7 +21,7 @@ from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed
 
-__all__ = ["candidate_seed", "commit_to", "order_seed"]
+__all__ = ["candidate_seed", "commit_to", "in_certified_order", "order_seed"]
 
 
 def candidate_seed(
@@ -100,6 +101,19 @@ def order_seed(
     if witnessed or point is None:
         return seed
     return candidate_seed(point.family, client, support_size, labels)
+
+
+def in_certified_order(certificate: Certificate, examples: Examples) -> Examples:
+    """Return a support set in the order that the seed of its certificate draws."""
+    seed = order_seed(
+        certificate.recipe,
+        certificate.candidate.seed,
+        client=certificate.client,
+        support_size=certificate.support_size,
+        labels=certificate.label_set,
+        witnessed=certificate.protocol is not None,
+    )
+    return in_drawn_order(examples, seed)
 
 
 def commit_to(

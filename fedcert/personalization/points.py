@@ -28,10 +28,9 @@ from fedcert.certificates import (
     verify_record,
 )
 from fedcert.data.examples import Examples
-from fedcert.data.orders import in_drawn_order
 from fedcert.errors import BundleError, CertificateError
 from fedcert.models.base import BaseModel
-from fedcert.personalization.committing import order_seed
+from fedcert.personalization.committing import in_certified_order
 from fedcert.personalization.keeping import EarlyPoints, answers_of, parted
 from fedcert.personalization.personalizing import Personalization, personalize
 
@@ -119,16 +118,8 @@ class CertifiedPoint:
     def _certified_by(self, examples: Examples, certifying: Examples) -> bool:
         """Return whether exactly these of a support set's examples certify the adapter."""
         made = self.certificate
-        order = order_seed(
-            made.recipe,
-            made.candidate.seed,
-            client=made.client,
-            support_size=made.support_size,
-            labels=made.label_set,
-            witnessed=made.protocol is not None,
-        )
         span = made.recipe.certifies_on(made.choice, made.support_size)
-        own, _ = parted(in_drawn_order(examples, order), span)
+        own, _ = parted(in_certified_order(made, examples), span)
         return own.multiset_digest("") == certifying.multiset_digest("")
 
 

@@ -11,7 +11,7 @@ from fedcert.errors import BundleError, DataError, RefusalError
 from fedcert.protocol.uses import UNLABELED, mostly_one_use
 from fedcert.search.learning import reads_inputs
 
-__all__ = ["are_among", "check_unlabeled", "in_common", "takes_unlabeled", "without_server"]
+__all__ = ["check_unlabeled", "in_common", "overlap", "takes_unlabeled", "without_server"]
 
 
 def takes_unlabeled(bundle: Bundle, size: int) -> bool:
@@ -36,12 +36,13 @@ def without_server(unlabeled: Examples | None, bundle: str) -> Unlabeled | None:
 
 def in_common(examples: Examples, unlabeled: Examples) -> int:
     """Return how many examples have an input that is among those without labels."""
-    return sum(use is not None for use in _uses(examples, unlabeled))
+    return overlap(examples, unlabeled)[0]
 
 
-def are_among(examples: Examples, unlabeled: Examples) -> bool:
-    """Return whether most of the examples must be the very observations without labels."""
-    return mostly_one_use(_uses(examples, unlabeled), examples)
+def overlap(examples: Examples, unlabeled: Examples) -> tuple[int, bool]:
+    """Return `in_common`, and whether most examples must be the very same observations."""
+    uses = _uses(examples, unlabeled)
+    return sum(use is not None for use in uses), mostly_one_use(uses, examples)
 
 
 def check_unlabeled(
@@ -86,9 +87,8 @@ def check_unlabeled(
             "it (fedcert methods); leave them out, and keep them for labeling"
         )
     _check_form(examples, unlabeled)
-    uses = _uses(examples, unlabeled)
-    count = sum(use is not None for use in uses)
-    if are_among(examples, unlabeled):
+    count, most = overlap(examples, unlabeled)
+    if most:
         raise RefusalError(
             f"{count} of the {len(examples)} support examples are among the inputs without "
             "labels: most of these are the same observations, whatever is stated. An adapter "

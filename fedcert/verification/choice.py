@@ -13,7 +13,6 @@ import numpy as np
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.adapters.task import Task
-from fedcert.bundles import Bundle
 from fedcert.certificates import (
     Answers,
     Certificate,
@@ -30,7 +29,7 @@ from fedcert.personalization.points import CertifiedPoint, CertifiedPoints
 from fedcert.priors.base import FloatArray
 from fedcert.search import BatchedScorer, SupportSession
 from fedcert.verification.checks import MEMBERSHIP_TOLERANCE
-from fedcert.verification.counting import count_errors, evidence_of, in_certified_order
+from fedcert.verification.counting import Recount
 
 __all__ = ["REFINEMENT_TOLERANCE", "MadeAgain", "check_choice", "early_again", "promises_less"]
 
@@ -44,27 +43,13 @@ from the same examples.
 """
 
 
-def check_choice(
-    certificate: Certificate,
-    bundle: Bundle,
-    task: Task,
-    ordered: Examples,
-    *,
-    unlabeled: Examples | None,
-    early: EarlyPoints,
-) -> Check:
+def check_choice(again: Recount, *, unlabeled: Examples | None, early: EarlyPoints) -> Check:
     """Choose again: what was chosen, weighted, or refined on the choosing examples alone.
 
     Parameters
     ----------
-    certificate : Certificate
-        The certificate.
-    bundle : Bundle
-        The bundle that it names.
-    task : Task
-        The bundle's, with the client's labels.
-    ordered : Examples
-        The support set in its drawn order.
+    again : Recount
+        The certificate beside its support set.
     unlabeled : Examples or None
         The inputs without labels that the certificate names.
     early : EarlyPoints
@@ -75,22 +60,21 @@ def check_choice(
     Check
         Named "choice".
     """
-    recipe = certificate.recipe
-    session = _session(certificate, bundle, task, ordered, unlabeled)
+    recipe, choice = again.certificate.recipe, again.certificate.choice
     try:
-        recipe.check_choice(certificate.choice, len(ordered))
+        recipe.check_choice(choice, len(again.ordered))
         if not recipe.refines:
-            recipe.check_repeated(certificate.choice, session)
+            recipe.check_repeated(choice, _session(again, unlabeled))
             return Check("choice", True, "the recipe makes this choice from these examples")
-        made = _made_again(certificate, session)
+        made = _made_again(again, unlabeled)
     except CertificateError as error:
         return Check("choice", False, str(error))
-    distance = _distance(certificate, made)
+    distance = _distance(again, made)
     found = f"the recipe made the same adapter again (difference {distance:.1e})"
     if distance <= MEMBERSHIP_TOLERANCE:
         return Check("choice", True, found)
-    with _exported(task, made) as folder:
-        if less := _earns_less(certificate, bundle, task, folder, ordered, early):
+    with _exported(again.task, made) as folder:
+        if less := _earns_less(again, folder, early):
             return Check(
                 "choice",
                 False,
@@ -170,36 +154,30 @@ def _early_vector(
     ours = own.digests.bundle == early.bundle.digest and own.support_size == len(examples)
     if not (own.recipe.refines and known and ours):
         return None
-    ordered = in_certified_order(own, examples)
+    again = Recount.of(own, early.bundle, early.task, examples)
     try:
-        own.recipe.check_choice(own.choice, len(ordered))
-        made = _made_again(own, _session(own, early.bundle, early.task, ordered, given))
+        own.recipe.check_choice(own.choice, len(examples))
+        made = _made_again(again, given)
     except CertificateError:
         return None  # its own verification says why
-    return None if _distance(own, made) <= MEMBERSHIP_TOLERANCE else made
+    return None if _distance(again, made) <= MEMBERSHIP_TOLERANCE else made
 
 
-def _session(
-    certificate: Certificate,
-    bundle: Bundle,
-    task: Task,
-    ordered: Examples,
-    unlabeled: Examples | None,
-) -> SupportSession:
-    recipe = certificate.recipe
+def _session(again: Recount, unlabeled: Examples | None) -> SupportSession:
+    certificate, recipe = again.certificate, again.certificate.recipe
     return SupportSession(
         recipe,
-        bundle.prior,
+        again.bundle.prior,
         # In float32, as devices rank whatever is chosen again here.
-        BatchedScorer(task.model(), margin_tolerance=recipe.margin_tolerance),
-        ordered,
+        BatchedScorer(again.task.model(), margin_tolerance=recipe.margin_tolerance),
+        again.ordered,
         seed=certificate.candidate.seed,
-        constants=constant_adapters(bundle.space, len(certificate.labels)),
+        constants=constant_adapters(again.bundle.space, len(certificate.labels)),
         unlabeled=unlabeled,
     )
 
 
-def _made_again(certificate: Certificate, session: SupportSession) -> FloatArray:
+def _made_again(again: Recount, unlabeled: Examples | None) -> FloatArray:
     """Make a refined adapter again from the choosing examples.
 
     Raises
@@ -207,20 +185,21 @@ def _made_again(certificate: Certificate, session: SupportSession) -> FloatArray
     CertificateError
         If it is another one than the certified.
     """
+    certificate, session = again.certificate, _session(again, unlabeled)
     recipe, choice = certificate.recipe, certificate.choice
     if recipe.selects_from_counts():
         # All finalists are paid for: only what this one was made from matters.
         made: FloatArray = recipe.refine(session.only(recipe.choosing(session.n)))[choice.index]
     else:
-        again = recipe.choose(session)
-        if again.choice != choice:
+        chosen = recipe.choose(session)
+        if chosen.choice != choice:
             raise CertificateError("the recipe chooses another hypothesis")
-        made = again.vector
+        made = chosen.vector
     if made.shape != certificate.adapter_vector.shape:
         raise CertificateError(
             "the recipe makes an adapter of another length from these examples"
         )
-    distance = _distance(certificate, made)
+    distance = _distance(again, made)
     if distance > REFINEMENT_TOLERANCE:
         raise CertificateError(
             f"the recipe makes another adapter from these examples (difference "
@@ -230,8 +209,8 @@ def _made_again(certificate: Certificate, session: SupportSession) -> FloatArray
     return made
 
 
-def _distance(certificate: Certificate, made: FloatArray) -> float:
-    return float(np.max(np.abs(made - certificate.adapter_vector)))
+def _distance(again: Recount, made: FloatArray) -> float:
+    return float(np.max(np.abs(made - again.certificate.adapter_vector)))
 
 
 @contextmanager
@@ -242,54 +221,19 @@ def _exported(task: Task, vector: FloatArray) -> Iterator[Path]:
         yield path
 
 
-def _earns_less(
-    certificate: Certificate,
-    bundle: Bundle,
-    task: Task,
-    adapter: Path,
-    ordered: Examples,
-    early: EarlyPoints,
-) -> str | None:
-    """Say what an adapter does not earn of a certificate's bound and promises.
-
-    Parameters
-    ----------
-    certificate : Certificate
-        The certificate.
-    bundle : Bundle
-        The bundle that it names.
-    task : Task
-        The bundle's, with the client's labels.
-    adapter : Path
-        The adapter's folder.
-    ordered : Examples
-        The support set in its drawn order.
-    early : EarlyPoints
-        What may answer first.
-
-    Returns
-    -------
-    str or None
-        A clause; None if it earns all of it.
-    """
-    errors, trials = count_errors(certificate, task, adapter, ordered)
-    if errors > certificate.errors:
+def _earns_less(again: Recount, adapter: Path, early: EarlyPoints) -> str | None:
+    """Say what an adapter does not earn of the bound and the promises; None if it does."""
+    errors, trials = again.errors(adapter)
+    if errors > again.certificate.errors:
         return (
             f"that one makes {errors} errors on the {trials} certifying examples, and the "
-            f"certified one {certificate.errors}"
+            f"certified one {again.certificate.errors}"
         )
-    return promises_less(certificate, bundle, task, adapter, ordered, early)
+    return promises_less(again, adapter, early)
 
 
 def promises_less(
-    certificate: Certificate,
-    bundle: Bundle,
-    task: Task,
-    adapter: Path,
-    ordered: Examples,
-    early: EarlyPoints,
-    *,
-    exits_alone: bool = False,
+    again: Recount, adapter: Path, early: EarlyPoints, *, exits_alone: bool = False
 ) -> str | None:
     """Say which promise an adapter does not earn.
 
@@ -298,8 +242,12 @@ def promises_less(
 
     Parameters
     ----------
-    certificate, bundle, task, adapter, ordered, early
-        As in `_earns_less`.
+    again : Recount
+        The certificate beside its support set.
+    adapter : Path
+        The adapter's folder.
+    early : EarlyPoints
+        What may answer first.
     exits_alone : bool (default: False)
         Whether only early exits are counted.
 
@@ -308,18 +256,18 @@ def promises_less(
     str or None
         A clause; None if it earns all of them.
     """
-    recipe = certificate.recipe
-    evidence = evidence_of(certificate, bundle, task, adapter, ordered, early)
-    for promise, outcome in zip(recipe.promises, certificate.promises or (), strict=False):
-        exits = isinstance(promise, ExitPromise)
-        if promise.public or (exits_alone and not exits):
-            continue
-        ground = recipe.ground(promise, certificate.choice, len(ordered))
-        try:
+    evidence = again.evidence(adapter, early)
+    try:
+        for promise, outcome, ground in again.promised():
+            exits = isinstance(promise, ExitPromise)
+            if promise.public or (exits_alone and not exits):
+                continue
             found = promise.again(outcome, evidence, ground)
-        except CertificateError as error:
-            return str(error)
-        # Without the early point nothing can be said of it, which is listed as unchecked.
-        if not (exits and not promise.gives(found)) and not outcome.earned_by(found):
-            return f"that one promises less ({found.row()})"
+            # Without the early point nothing can be said of it, which is listed as unchecked.
+            if not (exits and not promise.gives(found)) and not outcome.earned_by(found):
+                return f"that one promises less ({found.row()})"
+    except CertificateError as error:
+        return str(error)
+    except ValueError:
+        return "the record does not hold what is promised"
     return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedcert.adapters.classifier_file import CLASSIFIER_FILE, read_classifier
-from fedcert.adapters.task import Task
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Check, ExitPromise, Sample
 from fedcert.data.examples import Examples
@@ -13,14 +12,9 @@ from fedcert.data.identity import collapsed_form
 from fedcert.errors import AdapterError, CertificateError
 from fedcert.models.base import BaseModel
 from fedcert.personalization.points import CertifiedPoint, CertifiedPoints
-from fedcert.personalization.unlabeled import are_among, in_common
+from fedcert.personalization.unlabeled import overlap
 from fedcert.verification.choice import MadeAgain, check_choice, early_again, promises_less
-from fedcert.verification.counting import (
-    certifying_part,
-    count_errors,
-    evidence_of,
-    in_certified_order,
-)
+from fedcert.verification.counting import Recount
 
 __all__ = ["check_data"]
 
@@ -81,9 +75,9 @@ def check_data(
         detail = "certificate and bundle do not agree whose the labels are"
         return [*checks, Check("error count", False, detail)]
     task = bundle.task(base, labels=certificate.label_set)
-    ordered = in_certified_order(certificate, examples)
+    recount = Recount.of(certificate, bundle, task, examples)
     try:
-        errors, trials = count_errors(certificate, task, adapter, ordered)
+        errors, trials = recount.errors(adapter)
     except AdapterError as error:
         # The folder's head is for other labels than the certificate's.
         return [*checks, Check("error count", False, str(error))]
@@ -92,27 +86,17 @@ def check_data(
     if not right:
         detail += f"; the certificate says {certificate.errors} on {certificate.certified_on}"
     checks.append(Check("error count", right, detail))
-    checks.append(_sample(certificate, examples, certifying_part(certificate, ordered)))
+    checks.append(_sample(certificate, examples, recount.certifying))
     if certificate.recipe.promises:
-        checks.append(_promises(certificate, bundle, task, adapter, ordered, early))
+        checks.append(_promises(recount, adapter, early))
+    named = None if certificate.unlabeled is None else unlabeled
     repeats = certificate.unlabeled is None or unlabeled is not None
-    repeats &= not certificate.recipe.pays_for_choosing(len(ordered))
+    repeats &= not certificate.recipe.pays_for_choosing(len(examples))
     with early_again(certificate, early, examples, unlabeled) as again:
         if repeats:
-            checks.append(
-                check_choice(
-                    certificate,
-                    bundle,
-                    task,
-                    ordered,
-                    unlabeled=None if certificate.unlabeled is None else unlabeled,
-                    early=again,
-                )
-            )
+            checks.append(check_choice(recount, unlabeled=named, early=again))
         if isinstance(again, MadeAgain):
-            less = promises_less(
-                certificate, bundle, task, adapter, ordered, again, exits_alone=True
-            )
+            less = promises_less(recount, adapter, again, exits_alone=True)
             detail = less or "with its adapter made again the exit earns its bounds as well"
             checks.append(Check("early exit", less is None, detail))
     return checks
@@ -127,39 +111,32 @@ def _unlabeled(certificate: Certificate, examples: Examples, unlabeled: Examples
     if len(unlabeled) != known.count:
         detail = f"there are {len(unlabeled)}, and the certificate says {known.count}"
         return Check("unlabeled inputs", False, detail)
-    count, stated = in_common(examples, unlabeled), certificate.sample or Sample()
+    (count, most), stated = overlap(examples, unlabeled), certificate.sample or Sample()
     found = f"{count} of the {len(examples)} examples have an input that is among them"
     if count > stated.repeats:
         detail = f"{found}, and the certificate states {stated.repeats} to be new observations"
         return Check("unlabeled inputs", False, detail)
-    if are_among(examples, unlabeled):
+    if most:
         detail = f"{found}: most of these are the same observations, whatever is stated"
         return Check("unlabeled inputs", False, detail)
     return Check("unlabeled inputs", True, f"these are the inputs without labels; {found}")
 
 
-def _promises(
-    certificate: Certificate,
-    bundle: Bundle,
-    task: Task,
-    adapter: Path,
-    ordered: Examples,
-    early: CertifiedPoint | None,
-) -> Check:
+def _promises(recount: Recount, adapter: Path, early: CertifiedPoint | None) -> Check:
     """Count again what the recipe promises."""
-    recipe, choice = certificate.recipe, certificate.choice
-    points = CertifiedPoints([] if early is None else [early], client=certificate.client)
-    evidence = evidence_of(certificate, bundle, task, adapter, ordered, points)
+    client, promises = recount.certificate.client, recount.certificate.recipe.promises
+    points = CertifiedPoints([] if early is None else [early], client=client)
+    evidence = recount.evidence(adapter, points)
     try:
-        for promise, outcome in zip(recipe.promises, certificate.promises or (), strict=True):
+        for promise, outcome, ground in recount.promised():
             if early is None and isinstance(promise, ExitPromise):
                 continue
-            promise.recount(outcome, evidence, recipe.ground(promise, choice, len(ordered)))
+            promise.recount(outcome, evidence, ground)
     except CertificateError as error:
         return Check("promised counts", False, str(error))
     except ValueError:
         return Check("promised counts", False, "the record does not hold what is promised")
-    left = early is None and any(isinstance(each, ExitPromise) for each in recipe.promises)
+    left = early is None and any(isinstance(each, ExitPromise) for each in promises)
     which = "every promise, but for the early exit" if left else "every promise"
     return Check("promised counts", True, f"the examples give the counts of {which}")
 

@@ -15,6 +15,10 @@ from fedcert.simulations.benchmarks.pages import (
     left_out,
     machine_line,
 )
+from fedcert.strategies.averaging import AveragingSource
+from fedcert.strategies.federated_prior import FederatedSource
+from fedcert.strategies.phases import SHOWN, Phase
+from fedcert.strategies.sources import NothingSource
 
 __all__ = ["launched_figures", "launched_page"]
 
@@ -22,12 +26,12 @@ __all__ = ["launched_figures", "launched_page"]
 # serves to measure. Where clients and server work in turns, both are in the phase.
 _TIMED = {
     "learn": (
-        "train upstream adapters", "average with the clients", "fit the prior with the clients",
-        "publish what new clients start from",
+        SHOWN[Phase.TRAIN],
+        *(source.shown for source in (AveragingSource, FederatedSource, NothingSource)),
     ),
-    "fit": ("fit the prior",),
-    "plan": ("plan the recipes",),
-}  # fmt: skip
+    "fit": (SHOWN[Phase.FIT],),
+    "plan": (SHOWN[Phase.PLAN],),
+}
 _KEYS = (
     "error", "worst_decile_error", "certificate", "nonvacuous", "up_bytes", "down_bytes",
     "client_seconds",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,7 +209,8 @@ def test_the_tolerance_of_refinement_is_no_room_to_tune_in(
 def test_nor_to_tune_what_is_promised_in(
     vit: Family, model: AdaptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    promise = AbstentionPromise(share=0.5, most_wrong=0.3, threshold=0.25)
+    # So high that the honest one answers little, on whichever machine.
+    promise = AbstentionPromise(share=0.5, most_wrong=0.3, threshold=8.0)
     client = Client(vit, model, replace(REFINED, promises=(promise,)), tmp_path)
     honest = client.certificate
     monkeypatch.setattr("fedcert.verification.choice.REFINEMENT_TOLERANCE", 10.0)
@@ -224,17 +224,13 @@ def test_nor_to_tune_what_is_promised_in(
     rng = np.random.default_rng(0)
     tries = honest.adapter_vector + 2.0 * rng.standard_normal((400, len(honest.adapter_vector)))
     counts = client.scores(tries, REFINED.certifying(N).as_slice()).wrong.sum(axis=1)
-    # As many errors as the honest one, and more promised.
-    equal = (vector for vector in tries[counts == honest.errors])
+    # No fewer errors than the honest one, and more promised.
     assert honest.promises
-    found = ((vector, kept(vector)) for vector in equal)
-    better = [
-        (vector, promised)
-        for vector, promised in itertools.islice(found, 60)
-        if not promised[0].earned_by(honest.promises[0])
-    ]
-    assert better, "no adapter with as many errors promises more"
-    tuned, promised = better[0]
+    said = honest.promises[0]
+    found = ((vector, kept(vector)) for vector in tries[counts >= honest.errors])
+    better = (pair for pair in found if not pair[1][0].earned_by(said))
+    tuned, promised = next(better, (None, ()))
+    assert tuned is not None, "no adapter with as many errors promises more"
     forged = client.forge(tuned, promises=promised)
     mark_threshold(client.folder / "forged", promised)
     report = client.verify(forged)

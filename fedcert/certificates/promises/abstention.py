@@ -70,6 +70,10 @@ class AbstentionOutcome(Outcome):
             f"{self.judged}), at least {self.answered_at_least:.6f} answered"
         )
 
+    def chosen(self) -> float:
+        """Return the threshold."""
+        return self.threshold
+
     def answers_above(self) -> float | None:
         """Return the threshold, if anything is promised of the answers above it."""
         return None if self.wrong_at_most is None else self.threshold
@@ -174,11 +178,6 @@ class AbstentionPromise(ThresholdPromise[AbstentionOutcome]):
             if judged >= _FEWEST
             else None,
         )
-
-    def recount(self, outcome: AbstentionOutcome, evidence: Evidence, ground: Ground) -> None:
-        """Check an outcome against the examples: the threshold up to rounding, the counts."""
-        # Any of the fixed thresholds may have been chosen on the certifying examples.
-        self._recount_at(outcome.threshold, outcome, evidence, ground)
 
     def check_beside(self, outcome: AbstentionOutcome, *, errors: int, trials: int) -> None:
         """Raise `CertificateError` if there are more wrong answers than wrong labels."""

@@ -148,6 +148,10 @@ class Outcome(Record):
                 return False
         return True
 
+    def chosen(self) -> float | None:
+        """Return what was chosen, if it was a threshold; None if nothing was."""
+        return None
+
     def answers_above(self) -> float | None:
         """Return the margin below which the adapter gives no answer; None if it always does."""
         return None
@@ -317,12 +321,15 @@ class Promise(ABC, Generic[OutcomeType]):
             )
 
     def again(self, outcome: OutcomeType, evidence: Evidence, ground: Ground) -> OutcomeType:
-        """Return what another adapter gives, chosen and counted as the certified one was.
+        """Return what another adapter gives, by what its own answers choose.
+
+        Where the certifying examples choose, among what is all paid for, they may choose what
+        they chose for the certified one.
 
         Parameters
         ----------
         outcome : Outcome
-            What a certificate says, for what the certifying examples may choose at will.
+            What a certificate says.
         evidence : Evidence
             What the other adapter answers.
         ground : Ground
@@ -333,7 +340,8 @@ class Promise(ABC, Generic[OutcomeType]):
         Outcome
             To hold a certificate's against (`Outcome.earned_by`).
         """
-        return self.fulfil(evidence, ground)
+        chosen = self.choose(evidence, ground)
+        return self.count(evidence, outcome.chosen() if chosen is None else chosen, ground)
 
     def check_task(self, labels: int, *, own_labels: bool) -> None:
         """Raise `CertificateError` if a task leaves the promise without a meaning.

@@ -69,6 +69,10 @@ class ExitOutcome(Outcome):
             f"{goes_on:.6f} go on ({self.goes_on} did)"
         )
 
+    def chosen(self) -> float | None:
+        """Return the threshold; None if nothing is said of early exits."""
+        return None if self.early is None else self.counts()[0]
+
     def early_exit(self) -> tuple[str, float] | None:
         """Return the early adapter's digest, and the margin above which it answers."""
         return None if self.early is None else (self.early, self.counts()[0])
@@ -226,28 +230,6 @@ class ExitPromise(ThresholdPromise[ExitOutcome]):
             wrong_at_most=binomial_upper_bound(wrong, ground.trials, half),
             goes_on_at_most=binomial_upper_bound(goes_on, ground.trials, half),
         )
-
-    def recount(self, outcome: ExitOutcome, evidence: Evidence, ground: Ground) -> None:
-        """Check an outcome against the examples: the threshold up to rounding, the counts.
-
-        Parameters
-        ----------
-        outcome : ExitOutcome
-            What a certificate says; one that says nothing is right.
-        evidence : Evidence
-            What both adapters answer.
-        ground : Ground
-            What the promise stands on.
-
-        Raises
-        ------
-        CertificateError
-            If the examples choose another threshold, or give other counts.
-        """
-        if outcome.early is None:
-            return
-        threshold, _, _ = outcome.counts()
-        self._recount_at(threshold, outcome, evidence, ground)
 
     def asked_for(self) -> str:
         """Name the early point."""

@@ -67,42 +67,30 @@ class ThresholdPromise(Promise[OutcomeType]):
                 f"the threshold {threshold} is none of those that are paid for"
             )
 
-    def again(self, outcome: OutcomeType, evidence: Evidence, ground: Ground) -> OutcomeType:
-        """Return what another adapter gives, at the threshold that its own margins choose.
+    def recount(self, outcome: OutcomeType, evidence: Evidence, ground: Ground) -> None:
+        """Check an outcome against the examples, at the threshold that it names.
 
-        Where all examples certify, any of `THRESHOLDS` may be taken, and so may the same one.
+        Where the choosing examples choose one, it must be that up to rounding, and promise no
+        more than that: within the rounding certifying examples might have chosen. Where all
+        certify, any of `THRESHOLDS` may have been chosen.
 
         Parameters
         ----------
         outcome : Outcome
-            With the certified adapter's threshold.
+            What a certificate says; one that says nothing is right.
         evidence : Evidence
-            What the other adapter answers.
+            What the certified adapter answers.
         ground : Ground
             What it stands on.
-
-        Returns
-        -------
-        Outcome
-            Of the same kind.
-        """
-        chosen = self.choose(evidence, ground)
-        said = getattr(outcome, "threshold", None)
-        return self.count(evidence, said if chosen is None else chosen, ground)
-
-    def _recount_at(
-        self, said: float, outcome: OutcomeType, evidence: Evidence, ground: Ground
-    ) -> None:
-        """Check an outcome at the threshold that it names.
-
-        Where the choosing examples choose one, it must be that up to rounding, and promise no
-        more than that: within the rounding certifying examples might have chosen.
 
         Raises
         ------
         CertificateError
             If the examples choose another threshold, or give other counts.
         """
+        said = outcome.chosen()
+        if said is None:
+            return
         chosen = self.choose(evidence, ground)
         if chosen is not None and abs(chosen - said) > _NEAR:
             raise CertificateError(
