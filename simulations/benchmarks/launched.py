@@ -39,8 +39,9 @@ from fedcert.simulations.benchmarks.federations import (
     remembered,
 )
 from fedcert.simulations.benchmarks.launched_page import launched_figures, launched_page
+from fedcert.simulations.benchmarks.launched_record import launched_record
 from fedcert.simulations.benchmarks.options import parsed, parser_of
-from fedcert.simulations.benchmarks.publishing import publish, say
+from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.simulating import simulate
 from fedcert.strategies.elsewhere import errors_elsewhere
@@ -152,7 +153,7 @@ CASES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Launch, and render; a part of the benchmark goes to a folder of its own."""
+    """Launch, and render; a part of the benchmark stands beside the rest of the last record."""
     options = _options(arguments)
     cases = [
         case for case in CASES if not options.scenario or case.scenario in options.scenario
@@ -169,9 +170,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
             for c in cases
         ]
+    part = options.scenario or options.method or tuple(options.seeds) != SEEDS
+    partly = (part or options.finished) and options.output is None
+    kept = kept_record("launched") if partly else {}
     try:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
-            for launched in _growing(cases, options.method or list(RUNS), options.seeds):
+            for found in _growing(cases, options.method or list(RUNS), options.seeds):
+                launched = launched_record(found, kept, order=[case.scenario for case in CASES])
                 documents = {
                     "launched.md": launched_page(launched),
                     **launched_figures(launched),
@@ -201,7 +206,7 @@ def _growing(
             "missing": missing,
             "refused": refused,
             "unfinished": unfinished,
-            "table": _with_limits(table),
+            "table": table,
             "trade": trades,
         }
 
@@ -226,25 +231,6 @@ def _growing(
                 trades += found["trade"]
                 yield record()
     yield record()
-
-
-def _with_limits(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add the *limit* of each scenario, seed and n: the lowest of its methods' own limits."""
-    lowest: dict[tuple[str, int, int], float] = {}
-    for row in table:
-        for each in row["by_n"]:
-            key = row["scenario"], row["seed"], each["n"]
-            lowest[key] = min(each["own_limit"], lowest.get(key, 1.0))
-    return [
-        row
-        | {
-            "by_n": [
-                each | {"limit": lowest[row["scenario"], row["seed"], each["n"]]}
-                for each in row["by_n"]
-            ]
-        }
-        for row in table
-    ]
 
 
 def _launched(case: Case, method: str, seed: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from simulations.federation import SCENARIO
 
 from fedcert.simulations.benchmarks import launched, launched_page
+from fedcert.simulations.benchmarks.launched_record import launched_record
 
 TINY = {
     "adapter.rank": 2,
@@ -93,3 +94,52 @@ def row_limits(rows: list[dict[str, Any]]) -> list[float]:
 
 def own_limits(rows: list[dict[str, Any]]) -> list[list[float]]:
     return [[each["own_limit"] for each in row["by_n"]] for row in rows]
+
+
+def test_runs_that_were_launched_by_parts_stand_in_one_record():
+    kept = _record(
+        {"digits": 1, "topics": 1},
+        [_run("digits", "prior", 0, 0.3), _run("topics", "prior", 0, 0.4)],
+        unfinished=[("digits", "local", 0), ("digits", "zero-shot", 1)],
+        refused=[{"scenario": "digits", "method": "zero-shot", "reason": "no names"}],
+    )
+    found = _record({"digits": 1}, [_run("digits", "local", 0, 0.2)])
+    record = launched_record(found, kept, order=["digits", "topics"])
+    assert [(row["scenario"], row["method"]) for row in record["table"]] == [
+        ("digits", "prior"),
+        ("digits", "local"),
+        ("topics", "prior"),
+    ]
+    # The limit of a scenario is the lowest that any of its methods has, old or new.
+    assert [row["by_n"][0]["limit"] for row in record["table"]] == [0.2, 0.2, 0.4]
+    assert record["unfinished"] == []
+    # A run that is there again takes the place of the old one.
+    again = _record({"digits": 1}, [_run("digits", "prior", 0, 0.1)])
+    first = launched_record(again, kept, order=["digits", "topics"])["table"][0]
+    assert first["by_n"][0]["own_limit"] == 0.1
+
+
+def test_runs_of_other_settings_are_not_kept():
+    kept = _record({"digits": 1}, [_run("digits", "prior", 0, 0.3)])
+    found = _record({"digits": 2}, [_run("digits", "local", 0, 0.2)])
+    record = launched_record(found, kept, order=["digits"])
+    assert [row["method"] for row in record["table"]] == ["local"]
+    assert record["cases"] == [{"scenario": "digits", "rounds": 2}]
+
+
+def _run(scenario, method, seed, limit):
+    by_n = [{"n": 64, "certificate": 0.5, "own_limit": limit}]
+    return {"scenario": scenario, "method": method, "seed": seed, "by_n": by_n}
+
+
+def _record(cases, table, *, unfinished=(), refused=()):
+    keys = ("scenario", "method", "seed")
+    return {
+        "seeds": [0],
+        "cases": [{"scenario": name, "rounds": rounds} for name, rounds in cases.items()],
+        "missing": {},
+        "refused": list(refused),
+        "unfinished": [dict(zip(keys, one, strict=True)) for one in unfinished],
+        "table": table,
+        "trade": [],
+    }
