@@ -74,7 +74,7 @@ bench-points: $(INSTALLED) ## measure what each depth and precision costs and pr
 bench-domains: $(INSTALLED) ## measure from which pool on each prior pays and render docs/domains.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.domains
 
-bench-privacy: $(INSTALLED) ## measure a private default adapter and render docs/private-default.md
+bench-privacy: $(INSTALLED) ## measure a private default adapter and base model, and render docs/private-default.md
 	$(BIN)/python -m fedcert.simulations.benchmarks.privacy
 
 bench-warm-start: $(INSTALLED) ## measure what federated rounds on the base model are worth and render docs/warm-start.md

@@ -1,7 +1,8 @@
-"""``make bench-privacy``: what a default adapter certifies under central differential privacy.
+"""``make bench-privacy``: what central differential privacy costs what a server publishes.
 
-Clients tell intents apart by their names, so the default adapter serves labels nobody had. Each
-has few texts and trains for a few steps. Adapters are kept in the cache, one by one.
+Of the default adapter: clients tell intents apart by their names, so it serves labels nobody
+had; each has few texts and trains for a few steps. Of a base model that was warmed up:
+`privacy_trunk`. What clients computed is kept in the cache, one by one.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.named_site import DELTA, Cell, Site
 from fedcert.simulations.benchmarks.privacy_page import privacy_page
-from fedcert.simulations.benchmarks.publishing import publish, say
+from fedcert.simulations.benchmarks.privacy_trunk import measured_trunks
+from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.threads import torch_threads
 
 __all__ = ["main", "measure"]
 
+PARTS = ("default", "trunk")
+TRUNK_NEW = 36
+"""New clients of a base model: a head takes them seconds."""
 EPSILONS = (1.0, 3.0, 8.0)
 DELTA_P = 1e-5
 SIZES = (16, 64)
@@ -53,19 +58,25 @@ _CELL = Cell(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and render; a part of the benchmark goes to a folder of its own."""
+    """Measure, and render; a part stands beside the rest of the last record."""
     options = _options(arguments)
+    kept = kept_record("privacy") if len(options.part) == 1 and options.output is None else {}
+    record = {"command": "make bench-privacy", **kept}
     try:
         with torch_threads(1):
-            record = measure(options.clients, seed=options.seed, new=options.new)
+            if "default" in options.part:
+                record |= measure(options.clients, seed=options.seed, new=options.new)
+            if "trunk" in options.part:
+                record["trunk"] = measured_trunks(seeds=[options.seed], new=TRUNK_NEW)
     except FedcertError as error:
         sys.exit(f"error: {error}")
+    record |= {"machine": describe_machine(), "versions": versions()}
     page = {"private-default.md": privacy_page(record)}
     publish("privacy", record, page, folder=options.output)
 
 
 def measure(counts: Sequence[int], *, seed: int, new: int) -> dict[str, Any]:
-    """Return the benchmark's record.
+    """Return the record of the default adapter.
 
     Parameters
     ----------
@@ -113,7 +124,6 @@ def measure(counts: Sequence[int], *, seed: int, new: int) -> dict[str, Any]:
             for place, n in enumerate(SIZES)
         ]
     return {
-        "command": f"make bench-privacy, with --clients {' '.join(map(str, counts))}",
         "seed": seed,
         "delta": DELTA,
         "clip_clients": _CLIP_CLIENTS,
@@ -122,8 +132,6 @@ def measure(counts: Sequence[int], *, seed: int, new: int) -> dict[str, Any]:
         "draws": _DRAWS,
         "new": new,
         "longer_than_clip": float((np.linalg.norm(pool, axis=1) > clip).mean()),
-        "machine": describe_machine(),
-        "versions": versions(),
         "table": table,
     }
 
@@ -173,6 +181,7 @@ def _outcomes(site: Site, name: str, adapters: FloatArray) -> dict[str, list[Any
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="privacy", description=__doc__)
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--clients", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--new", type=int, default=12, help="new clients that are measured")
     parser.add_argument("--seed", type=int, default=0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fedcert.simulations.benchmarks.pages import machine_line
 
 __all__ = ["privacy_page"]
@@ -14,7 +16,9 @@ def privacy_page(record: dict[str, Any]) -> str:
     training, clip = record["training"], record["table"][0]["clip"]
     parts = [
         "<!-- Rendered by `make bench-privacy`; do not edit. -->",
-        "# What a private default adapter certifies",
+        "# What central differential privacy costs",
+        "",
+        "## The default adapter",
         "",
         "The mean of the upstream clients' adapters, published with noise of the server's "
         "([privacy.md](privacy.md#a-default-adapter-with-central-differential-privacy)). "
@@ -38,8 +42,10 @@ def privacy_page(record: dict[str, Any]) -> str:
     sizes = sorted({row["n"] for row in table})
     for clients in dict.fromkeys(row["clients"] for row in table):
         rows = [row for row in table if row["clients"] == clients]
-        parts += [f"## {clients} upstream clients", "", *_lines(rows, sizes), ""]
+        parts += [f"### {clients} upstream clients", "", *_lines(rows, sizes), ""]
         parts += [f"{_cost(rows, n)}\n" for n in sizes]
+    if trunk := record.get("trunk"):
+        parts += _trunk(trunk)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -84,3 +90,56 @@ def _cost(rows: list[dict[str, Any]], n: int) -> str:
 
 def _key(row: dict[str, Any]) -> tuple[str, float | None]:
     return row["mean"], row.get("epsilon")
+
+
+def _trunk(trunk: dict[str, Any]) -> list[str]:
+    """Return the section about base models that were warmed up."""
+    n, rows = trunk["n"], trunk["table"]
+    seeds = ", ".join(map(str, trunk["seeds"]))
+    certificates = {key: _certificates(rows, key) for key in dict.fromkeys(map(_base, rows))}
+    lines = [
+        "## A base model that was warmed up",
+        "",
+        f"`{trunk['scenario']}` of [warm-start.md](warm-start.md), with the same rounds: "
+        f"{trunk['clients']} clients send how far they moved the trunk, and the server adds "
+        "noise to the mean of the moves "
+        "([privacy.md](privacy.md#a-private-warm-start)). Each of "
+        f"{trunk['new']} new clients trains a head on half of its {n} examples, and the others "
+        "certify it: neither prior nor plan is in this. epsilon is of all rounds together, for "
+        f"replacing one client's examples; delta_p is {_delta_p(rows)}. *Gain*: how much lower "
+        "the certificate is than on the base model as it was, in pairs, ± its standard error "
+        f"over clients. Seeds: {seeds}.",
+        "",
+        "| base model | epsilon | noise per number of a mean move "
+        f"| certificate at n = {n} | gain | error |",
+        "|---|---|---|---|---|---|",
+    ]
+    before = certificates["as it was", None]
+    order = sorted(certificates, key=lambda key: (key[0] == "with noise", -(key[1] or 0)))
+    for key in order:
+        mine = [row for row in rows if _base(row) == key]
+        errors = float(np.mean([error for row in mine for error in row["errors"]]))
+        gains = before - certificates[key]
+        se = float(gains.std(ddof=1) / len(gains) ** 0.5)
+        noise = f"{mine[0]['noise_deviation']:.4f}" if key[1] else "none"
+        epsilon = f"{key[1]:g}" if key[1] else "none"
+        gain = f"{gains.mean():+.3f} ± {se:.3f}" if mine[0]["base"] != "as it was" else "-"
+        lines.append(
+            f"| {key[0]} | {epsilon} | {noise} | {certificates[key].mean():.3f} | {gain} "
+            f"| {errors:.3f} |"
+        )
+    return [*lines, ""]
+
+
+def _base(row: dict[str, Any]) -> tuple[str, float | None]:
+    return row["base"], row.get("epsilon")
+
+
+def _certificates(rows: list[dict[str, Any]], key: tuple[str, float | None]) -> Any:
+    """Return certificates of all new clients, in the order of seeds and clients."""
+    mine = [row["certificates"] for row in rows if _base(row) == key]
+    return np.concatenate(mine)
+
+
+def _delta_p(rows: list[dict[str, Any]]) -> str:
+    return ", ".join(dict.fromkeys(f"{row['delta_p']:g}" for row in rows if "delta_p" in row))

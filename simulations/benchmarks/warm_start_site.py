@@ -181,12 +181,14 @@ class WarmSite(Site):
         Of everything.
     method : str
         One of `METHODS`.
+    **differs
+        Settings of the rounds that are others than those of cell and method.
     """
 
-    def __init__(self, cell: WarmCell, seed: int, method: str) -> None:
+    def __init__(self, cell: WarmCell, seed: int, method: str, **differs: Any) -> None:
         super().__init__(cell, seed)
         self.method, self._kinds, self._trunk_clients = method, cell.kinds, cell.trunk
-        self.warm = WarmStartSettings(**{**cell.warm, **METHODS[method]})
+        self.warm = WarmStartSettings(**{**cell.warm, **METHODS[method], **differs})
         if method == "none":
             self.warm = self.warm.model_copy(update={"rounds": 0})
         self.settings = self.settings.model_copy(update={"warm_start": self.warm})

@@ -12,6 +12,7 @@ from tiny_intents import write_requests
 from fedcert.cache import cache_folder
 from fedcert.simulations.benchmarks import warm_start
 from fedcert.simulations.benchmarks.federations import only_remembered
+from fedcert.simulations.benchmarks.privacy_trunk import measured_trunks
 from fedcert.simulations.benchmarks.warm_start_page import _goals, _lost, warm_start_page
 from fedcert.simulations.benchmarks.warm_start_site import WarmCell, WarmSite
 from fedcert.simulations.benchmarks.warm_start_tried import TRIED, tried_rows, untried
@@ -122,3 +123,17 @@ def test_the_page_says_which_goals_are_met_in_every_seed() -> None:
     [early] = _goals(rows("none", 0.40, 0.38) + rows("meta", 0.30), "intents")
     assert "**Met**, on the seeds so far, by meta" in early
     assert _goals(table, "digits") == []
+
+
+def test_private_base_models_are_measured_by_epsilon(tmp_path: Path) -> None:
+    cell = _cell(tmp_path)
+    trunk = measured_trunks(seeds=[0], new=2, cell=cell)
+    noised = [row for row in trunk["table"] if row["base"] == "with noise"]
+    # Less noise for a larger epsilon, in the same rounds of the same clients.
+    assert sorted(noised, key=lambda row: row["epsilon"]) == sorted(
+        noised, key=lambda row: -row["noise_deviation"]
+    )
+    assert [row["base"] for row in trunk["table"]][:2] == ["as it was", "warmed up"]
+    assert all(len(row["certificates"]) == len(row["errors"]) == 2 for row in trunk["table"])
+    with only_remembered():
+        assert measured_trunks(seeds=[0], new=2, cell=cell) == trunk

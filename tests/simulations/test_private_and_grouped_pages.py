@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedcert.simulations.benchmarks.domains_page import domains_page
-from fedcert.simulations.benchmarks.privacy_page import privacy_page
+from fedcert.simulations.benchmarks.privacy_page import _trunk, privacy_page
 
 MACHINE = {"cores": 2, "cpu": "a processor"}
 TRAINING = {"steps": 8, "batch_size": 16, "examples": 20}
@@ -32,6 +32,30 @@ def test_a_private_default_is_compared_with_the_plain_one_and_with_none() -> Non
     assert "gains 0.100 on the base model; of that, noise keeps 75% at epsilon 8." in page
     table[1]["certificate"] = 0.499
     assert "next to nothing" in privacy_page(record)
+
+
+def test_a_private_base_model_is_compared_with_the_base_model_as_it_was() -> None:
+    def row(base: str, certificates: list[float], **more: Any) -> dict[str, Any]:
+        return {"base": base, "certificates": certificates, "errors": [0.2, 0.4], **more}
+
+    noised = {"delta_p": 1e-5, "clip": 4.0, "noise_deviation": 0.0123}
+    table = [
+        row("as it was", [0.5, 0.6]),
+        row("warmed up", [0.4, 0.4]),
+        row("with noise", [0.5, 0.5], epsilon=2.0, **noised),
+        row("with noise", [0.4, 0.5], epsilon=8.0, **noised),
+    ]
+    trunk = {
+        "scenario": "digits", "clients": 512, "new": 2, "n": 64, "seeds": [0], "table": table
+    }  # fmt: skip
+    lines = _trunk(trunk)
+    assert "| as it was | none | none | 0.550 | - | 0.300 |" in lines
+    assert "| warmed up | none | none | 0.400 | +0.150 ± 0.050 | 0.300 |" in lines
+    # The gain is of pairs: both clients gained the same here.
+    assert "| with noise | 8 | 0.0123 | 0.450 | +0.100 ± 0.000 | 0.300 |" in lines
+    assert lines.index("| with noise | 2 | 0.0123 | 0.500 | +0.050 ± 0.050 | 0.300 |") == (
+        lines.index("| with noise | 8 | 0.0123 | 0.450 | +0.100 ± 0.000 | 0.300 |") + 1
+    )
 
 
 def _row(prior: str, risk: float, **more: Any) -> dict[str, Any]:
