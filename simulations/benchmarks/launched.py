@@ -86,6 +86,8 @@ class Case:
         """Return the settings of one of `RUNS`."""
         flat = {
             "seed": seed,
+            # Other clients for each seed: the run's own seed leaves the scenario as it is.
+            "scenario.options.seed": seed,
             "scenario.name": self.scenario,
             "evaluation.baselines": False,
             "certificate.support_size": 128,
