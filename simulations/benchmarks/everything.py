@@ -95,7 +95,7 @@ BENCHMARKS = (
     Benchmark("domains", "domains.md", "from which pool on a prior pays"),
     Benchmark("sweeps", "sweeps.md", "candidates, rank, pool, and shift, one at a time"),
     Benchmark("warm-start", "warm-start.md", "rounds on the base model", "warm_start"),
-    Benchmark("privacy", "private-default.md", "a private default adapter, and a private base model"),
+    Benchmark("privacy", "private-default.md", "what central differential privacy costs"),
     Benchmark("search", "searching.md", "how fast candidates are scored"),
     Benchmark("scale", "scale.md", "larger base models, and memory against its formula"),
     Benchmark("deployment", "reliability.md", "faults, and a thousand clients"),
