@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,31 @@ from fedcert.devices import exact_float32, moved, resolve_device
 from fedcert.errors import AdapterError, BundleError, SettingsError
 from fedcert.models import BaseModel, LabelSet, load_base_model
 
-__all__ = ["NO_ANSWER", "Classifier", "load_classifier"]
+__all__ = ["NO_ANSWER", "Answer", "Classifier", "load_classifier"]
 
 NO_ANSWER = "no answer"
 """What is predicted where the margin is not above the adapter's threshold."""
 
 # Inputs at once: more would take memory, and pad short texts to the longest of many.
 _BATCH = 64
+
+
+class Answer(NamedTuple):
+    """What a classifier says of an input.
+
+    Attributes
+    ----------
+    label : str
+        The most probable label, or `NO_ANSWER`.
+    probabilities : tuple of float
+        Of each label, as `Classifier.predict_proba` gives them.
+    among : tuple of str
+        The most probable labels, best first; empty where no set was asked for.
+    """
+
+    label: str
+    probabilities: tuple[float, ...]
+    among: tuple[str, ...]
 
 
 class Classifier:
@@ -63,7 +81,9 @@ class Classifier:
 
     def predict(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> list[str]:
         """Return the name of the most probable label of each input, or `NO_ANSWER`."""
-        logits = self._logits(inputs)
+        return self._named(self._logits(inputs))
+
+    def _named(self, logits: torch.Tensor) -> list[str]:
         answered = self._answered(logits).tolist()
         return [
             self.labels[place] if known else NO_ANSWER
@@ -74,9 +94,15 @@ class Classifier:
         self, inputs: Sequence[Any] | npt.NDArray[Any], *, size: int
     ) -> list[tuple[str, ...]]:
         """Return the names of the `size` most probable labels of each input, best first."""
+        self._check_size(size)
+        return self._best(self._logits(inputs), size)
+
+    def _check_size(self, size: int) -> None:
         if not 1 <= size <= len(self.labels):
             raise SettingsError(f"a set holds from 1 to {len(self.labels)} labels, not {size}")
-        best = self._logits(inputs).topk(size, dim=-1).indices.tolist()
+
+    def _best(self, logits: torch.Tensor, size: int) -> list[tuple[str, ...]]:
+        best = logits.topk(size, dim=-1).indices.tolist()
         return [tuple(self.labels[place] for place in row) for row in best]
 
     def answered(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -101,8 +127,36 @@ class Classifier:
 
         They are the model's own and were not calibrated; a certificate says nothing of them.
         """
-        probabilities: npt.NDArray[Any] = self._logits(inputs).double().softmax(-1).numpy()
-        return probabilities
+        return _probabilities(self._logits(inputs))
+
+    def answers(
+        self, inputs: Sequence[Any] | npt.NDArray[Any], *, size: int = 0
+    ) -> list[Answer]:
+        """Return all that is said of each input, of one pass through the model.
+
+        Parameters
+        ----------
+        inputs : sequence
+            What is predicted.
+        size : int (default: 0)
+            Labels of a set, as `predict_sets` gives them; 0 for no sets.
+
+        Returns
+        -------
+        list of Answer
+            One for each input.
+
+        Raises
+        ------
+        SettingsError
+            If there are not that many labels.
+        """
+        if size:
+            self._check_size(size)
+        logits = self._logits(inputs)
+        sets = self._best(logits, size) if size else [()] * len(logits)
+        rows = zip(self._named(logits), _probabilities(logits).tolist(), sets, strict=True)
+        return [Answer(label, tuple(each), among) for label, each, among in rows]
 
     @property
     def weights_mib(self) -> float:
@@ -159,6 +213,11 @@ class Classifier:
             encoded = moved(self.inputs.encode(known[rows]), device)
             logits[rows] = self._model(**encoded).logits.cpu()
         return logits
+
+
+def _probabilities(logits: torch.Tensor) -> npt.NDArray[Any]:
+    probabilities: npt.NDArray[Any] = logits.double().softmax(-1).numpy()
+    return probabilities
 
 
 def _margins(logits: torch.Tensor) -> torch.Tensor:

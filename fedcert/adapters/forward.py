@@ -10,6 +10,7 @@ with gradients.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import deepcopy
@@ -132,16 +133,15 @@ class AdaptedModel:
         return task.model(reduce_top=self._attention is not None)
 
     def compile_stacked(self) -> None:
-        """Compile the attention that all adapters share, the bulk of the stacked forward."""
-        if self._attention is not None and self._compiled is None:
-            self._compiled = CompiledOrEager(self._attention[0].shared_context)
+        """Compile the attention that all adapters share, the bulk of the stacked forward.
 
-    @property
-    def compile_note(self) -> str:
-        """Say why nothing is compiled; empty if it is, or may be."""
-        if self._compiled is None or self._attention is None:
-            return f"nothing is compiled: {self.note or 'it was not asked for'}"
-        return self._compiled.note
+        Where that cannot be done a warning says why, and the model runs as it is.
+        """
+        if self._attention is None:
+            why = self.note or "adapters share no attention"
+            warnings.warn(f"nothing is compiled: {why}", stacklevel=2)
+        elif self._compiled is None:
+            self._compiled = CompiledOrEager(self._attention[0].shared_context)
 
     @exact_float32()
     def prepare(self, inputs: dict[str, torch.Tensor]) -> PreparedInputs:

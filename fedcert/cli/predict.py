@@ -132,27 +132,14 @@ def _rows(
     inputs: npt.NDArray[Any], classifier: Classifier, top: int
 ) -> Iterator[dict[str, Any]]:
     """Yield what is said of each input; an image is not written again."""
-    sets = classifier.predict_sets(inputs, size=top) if top else [()] * len(inputs)
-    told = zip(
-        inputs,
-        classifier.predict(inputs),
-        classifier.predict_proba(inputs).tolist(),
-        sets,
-        strict=True,
-    )
-    for value, label, row, among in told:
-        said = {"input": value} if isinstance(value, str) else {}
-        listed = {"labels": list(among)} if top else {}
-        each = dict(zip(classifier.labels, row, strict=True))
-        yield (
-            said
-            | {"label": label}
-            | listed
-            | {
-                "probability": max(row),
-                "probabilities": each,
-            }
-        )
+    for value, answer in zip(inputs, classifier.answers(inputs, size=top), strict=True):
+        yield {
+            **({"input": value} if isinstance(value, str) else {}),
+            "label": answer.label,
+            **({"labels": list(answer.among)} if top else {}),
+            "probability": max(answer.probabilities),
+            "probabilities": dict(zip(classifier.labels, answer.probabilities, strict=True)),
+        }
 
 
 def _lines(rows: Iterator[dict[str, Any]]) -> str:

@@ -332,7 +332,7 @@ class CommitRequest(Payload):
 
 @dataclass(frozen=True)
 class CommitReply(Payload):
-    """Reply to `COMMIT`: a commitment, as `fedcert.protocol.Commitment` writes it."""
+    """Reply to `COMMIT`: what `fedcert.protocol.commitment.Commitment` writes."""
 
     commitment: Any = None
 

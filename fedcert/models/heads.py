@@ -24,7 +24,8 @@ SCALE = 20.0
 UNIT_SCALE = 8.0
 """What a trained head multiplies embeddings of unit length with: their numbers are so small
 that a penalty on the weights, such as the settings' default, would leave hardly any logits.
-`fedcert.simulations.benchmarks.unit_scale` compares scales on upstream clients' texts alone."""
+A checkout compares scales on upstream clients' texts alone, in
+``simulations/benchmarks/unit_scale.py``."""
 
 # Beyond e^10 a logit says nothing more; an infinite one would not be a number times zero.
 _LARGEST = 10.0

@@ -95,7 +95,7 @@ def order_seed(
     Returns
     -------
     str
-        256 bits in hexadecimal, for `fedcert.data.identity.in_drawn_order`.
+        256 bits in hexadecimal, for `fedcert.data.orders.in_drawn_order`.
     """
     point = points_of(recipe.promises)
     if witnessed or point is None:

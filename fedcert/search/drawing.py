@@ -35,7 +35,7 @@ def draw(
     prior : Prior
         What the others are drawn from.
     constants : numpy.ndarray
-        `fedcert.adapters.constant_adapters` of the space, shape ``(K, d)``.
+        `fedcert.adapters.constants.constant_adapters` of the space, shape ``(K, d)``.
     seed : str
         256 bits in hexadecimal.
     start, count : int

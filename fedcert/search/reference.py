@@ -1,7 +1,6 @@
 """The reference scorer: the plain loop over PEFT adapters.
 
-It is what a user would write with stock PEFT, and what recounts a certificate's errors: it
-runs the exported adapter, not fedcert's own arithmetic.
+It is what a user would write with stock PEFT, without fedcert's own arithmetic.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ def _row(n: int, bound: float, error: float, seconds: float) -> dict[str, Any]:
 
 
 def _encode(client: Client, n: int) -> None:
-    """Have the frozen layers run before the clock starts; `frozen_seconds` tells their time."""
+    """Have the frozen layers run before the clock starts."""
     zero = np.zeros((1, client.site.space.dimension))
     client.scorer.score(zero, client.first(n))
 

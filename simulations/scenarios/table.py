@@ -19,9 +19,10 @@ from fedcert.data.tables import Columns, read_columns
 from fedcert.errors import DataError, SettingsError
 from fedcert.messages import client_id
 from fedcert.models import with_task_head
+from fedcert.models.encoder_folder import stated_reading
 from fedcert.simulations.natural import NaturalScenario, Rows, Split, text_items
 from fedcert.simulations.partitions import Partition
-from fedcert.simulations.sources import BaseOptions, ImageOptions, TextBase, states_pooling
+from fedcert.simulations.sources import BaseOptions, ImageOptions, TextBase
 from fedcert.simulations.table_rows import KeptRows, image_items, kept_rows
 
 __all__ = ["Labels", "Source", "Table"]
@@ -196,7 +197,10 @@ class Table(NaturalScenario):
         if self._labeling.labels != "auto" or not self._has_texts or self._base.template:
             return self._labeling.labels == "own"
         shares = [len(own) / len(self._all_labels) for own in self._own_labels.values()]
-        return float(np.mean(shares)) < _OWN and states_pooling(self._base.base)
+        base = self._base.base
+        # Names of labels are embedded as texts are: a model has to say how that is done.
+        embeds = not base or stated_reading(base, None) is not None
+        return float(np.mean(shares)) < _OWN and embeds
 
     @cached_property
     def _own_labels(self) -> dict[str, tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +40,8 @@ def _sources() -> dict[str, Path]:
 
 
 SOURCES = _sources()
+NAMED = re.compile(r"`(fedcert(?:\.\w+)+)`")
+"""What code says of a module or of something in one."""
 EXAMPLES = [name for name, path in SOURCES.items() if ">>> " in path.read_text("utf-8")]
 
 
@@ -170,3 +173,27 @@ def test_examples_in_docstrings_run(module: str) -> None:
     )
     assert outcome.attempted > 0
     assert outcome.failed == 0
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_code_speaks_of_is_there(name: str) -> None:
+    for wanted in NAMED.findall(SOURCES[name].read_text("utf-8")):
+        assert _is_there(wanted), f"{name} speaks of {wanted}, which is not there"
+
+
+def _is_there(wanted: str) -> bool:
+    """Whether a dotted name is that of a module, or leads on from one."""
+    parts = wanted.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        try:
+            for part in parts[length:]:
+                found = getattr(found, part)
+        except AttributeError:
+            # Fields of dataclasses without a default are no attributes of the class.
+            return parts[-1] in getattr(found, "__dataclass_fields__", {})
+        return True
+    return False

@@ -11,6 +11,7 @@ import pytest
 from models.tiny_encoders import save_encoder, save_sentence_encoder
 
 from fedcert.errors import DataError, SettingsError
+from fedcert.models import with_label_names
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings
 
@@ -71,6 +72,13 @@ def test_labels_that_all_share_are_common(tmp_path: Path, encoder: Path) -> None
     assert _table(path, encoder, labels="own").labels == ()
     own = _write(tmp_path / "o.jsonl", own=True)
     assert len(_table(own, encoder, labels="common").labels) == 16
+
+
+def test_a_base_model_of_fedcerts_own_embeds_as_it_was_made_to(
+    tmp_path: Path, encoder: Path
+) -> None:
+    base = with_label_names(str(encoder))
+    assert _table(_write(tmp_path / "t.jsonl", own=True), base).labels == ()
 
 
 def test_a_model_that_does_not_embed_has_common_labels(tmp_path: Path) -> None:
