@@ -196,7 +196,7 @@ class Run:
                 constants,
                 local_head=has_linear_head(self.space),
                 # Where names say most, few coordinates are left to search: a posterior over
-                # them does no better than the head from names, in many times the time.
+                # them takes many times as long as the head from names that the menu has.
                 posterior_means=not self.space.names_head,
                 training=self._finetune_settings(),
                 barred=self._barred,

@@ -38,7 +38,7 @@ PLANNED, RANDOMIZED = "planned", "planned, randomized bound"
 ZERO_SHOT = "zero-shot"
 REGRESSION = "embeddings + logistic regression"
 FINETUNED = "fine-tuned from the default"
-# On tuning clients as good as the recipe's usual 60 steps, in a third of the time.
+# A third of the recipe's usual steps: they take most of the benchmark's time.
 _FINETUNE: dict[str, Any] = {
     "refinement": "finetune",
     "tuning_steps": 20,
