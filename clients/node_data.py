@@ -111,7 +111,6 @@ class NodeData(Scenario):
 
     def support_examples(self, client: str, size: int) -> Examples:
         """Return the whole file of a new client: it decides n, not the server's settings."""
-        del size
         return self._of(client, NEW)
 
     def unlabeled_inputs(self, client: str) -> Examples | None:

@@ -25,7 +25,10 @@ __all__ = [
     "SettingsError",
     "UnknownKindError",
     "did_you_mean",
+    "shown",
 ]
+
+_LONGEST = 60
 
 
 class FedcertError(Exception):
@@ -105,3 +108,9 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     by_key = {word.strip().casefold(): word for word in known}
     close = get_close_matches(given.strip().casefold(), list(by_key), n=1)
     return f"; did you mean {by_key[close[0]]!r}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: in ASCII, and cut off after 60 characters."""
+    text = ascii(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

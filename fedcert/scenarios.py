@@ -126,7 +126,6 @@ class Scenario(ABC):
         same distribution, and none of them is an observation of the support set; their labels
         are not looked at.
         """
-        del client
         return None
 
     def reference_examples(self) -> Examples | None:

@@ -121,7 +121,6 @@ class NaturalScenario(Scenario):
 
     def _is_new(self, client: str) -> bool | None:
         """Say whether a client is a new one; None lets the seed decide."""
-        del client
         return None
 
     @property

@@ -24,6 +24,7 @@ import torch
 from fedcert.errors import PriorError
 from fedcert.priors import DiffusionPrior, LatentSpace
 from fedcert.priors.base import FloatArray
+from fedcert.priors.components import orthonormal
 from fedcert.priors.denoiser import Denoiser
 from fedcert.priors.diffusion import FitReport
 from fedcert.randomness import derive_seed, keyed_generator, small_seed
@@ -177,17 +178,12 @@ def _components(
 ) -> Generator[Question, tuple[Arrays, int], FloatArray]:
     """Run FastICA on sums; latents are white, as it wants them."""
     generator = keyed_generator("federated components", seed)
-    directions = _orthonormal(generator.standard_normal((latent.size, latent.size)))
+    directions = orthonormal(generator.standard_normal((latent.size, latent.size)))
     for _ in range(training.component_rounds):
         arrays = {**latent.tensors(), "directions": directions}
         total, count = yield Question("components", {}, arrays, {"sum": directions.shape})
-        directions = _orthonormal(total["sum"] / count - 3 * directions)
+        directions = orthonormal(total["sum"] / count - 3 * directions)
     return directions
-
-
-def _orthonormal(matrix: FloatArray) -> FloatArray:
-    left, _, right = np.linalg.svd(matrix)
-    return np.asarray(left @ right)
 
 
 def _denoiser(

@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from fedcert.adapters.space import AdapterSpace
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate
-from fedcert.errors import FedcertError, PoolError
+from fedcert.errors import FedcertError, PoolError, RunError
 from fedcert.messages import CERTIFY, COMMIT, NEW, PLAN, TRAIN
 from fedcert.messages.flower import content, failure_cause
 from fedcert.protocol.authority import SeedAuthority
@@ -205,12 +205,24 @@ class PriorStrategy(Strategy):
                 self._enter(self.source.phase)
         return self._roster
 
+    @property
+    def _called(self) -> Roster:
+        """The roster, once the roll was called.
+
+        Raises
+        ------
+        RunError
+            If it was not: nobody is known to be there.
+        """
+        if self._roster is None:
+            raise RunError("the roll was not called yet: begin with the strategy's `start`")
+        return self._roster
+
     def _latest_serves(self) -> bool:
         """Whether nothing will be fitted in this run, however many uploads come."""
         if self._latest is None:
             return False
-        assert self._roster is not None
-        clients = self.source.clients(self._roster) | {*self._pending()}
+        clients = self.source.clients(self._called) | {*self._pending()}
         return self._latest.suffices(clients)
 
     def rounds_needed(self, grid: Grid) -> int:
@@ -224,20 +236,18 @@ class PriorStrategy(Strategy):
         return asking + (1 if fits and not self.planners else 2)
 
     def _pending(self) -> list[str]:
-        assert self._roster is not None
-        return self.source.pending(self._roster, failed=self._letters.failed)
+        return self.source.pending(self._called, failed=self._letters.failed)
 
     def _enter(self, phase: Phase) -> None:
         """Go on to a phase, and tell it if there is something to do in it."""
         if phase is self.phase:
             return
-        assert self._roster is not None
         self.phase = phase
         shown = self.source.shown if phase is self.source.phase else SHOWN.get(phase)
         counts = {
             Phase.TRAIN: len(self._pending()),
             Phase.PLAN: len(self.planners),
-            Phase.COMMIT: len(self._roster.clients(NEW)),
+            Phase.COMMIT: len(self._called.clients(NEW)),
         }
         steps = counts.get(phase)
         if shown is not None and steps != 0:
@@ -308,14 +318,13 @@ class PriorStrategy(Strategy):
 
     def _publish(self, bundle: Bundle) -> ArrayRecord:
         """Put a bundle on the disk and into the log, before a client can commit to it."""
-        assert self._roster is not None
         if self.source.planning is not None and bundle.plan is None:
             self._events.note(
                 "WARNING: no client planned (see planning.clients), so the recipe table of the "
                 "settings stays"
             )
         if self._publisher is not None:
-            self._publisher.keep(bundle, clients=self.source.clients(self._roster))
+            self._publisher.keep(bundle, clients=self.source.clients(self._called))
         self._enter(Phase.COMMIT)
         self.bundle = bundle
         self._authority.publish(bundle.digest, bundle.recipes)
@@ -347,9 +356,8 @@ class PriorStrategy(Strategy):
         return self._certification.metrics()
 
     def _uncertified(self) -> list[str]:
-        assert self._roster is not None
         done = self.certificates.keys() | self._letters.failed
-        return [c for c in self._roster.clients(NEW) if c not in done]
+        return [c for c in self._called.clients(NEW) if c not in done]
 
     def _seeds(self, roster: Roster, client: str) -> list[Message]:
         try:

@@ -9,7 +9,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedcert import __version__
-from fedcert.errors import FedcertError
+from fedcert.errors import FedcertError, shown
 from fedcert.messages import (
     CLIENT_ID,
     HELLO,
@@ -106,9 +106,9 @@ def call_roll(
         if said.protocol != PROTOCOL_VERSION:
             failures[node] = _other_version(said)
         elif not isinstance(client, str) or not CLIENT_ID.fullmatch(client):
-            failures[node] = f"{_shown(client)} cannot be a client's id"
+            failures[node] = f"{shown(client)} cannot be a client's id"
         elif role not in (UPSTREAM, NEW):
-            failures[node] = f"it has no known role ({_shown(role)})"
+            failures[node] = f"it has no known role ({shown(role)})"
         elif client in nodes:
             failures[node] = f"another node is client {client!r} already"
         else:
@@ -121,13 +121,8 @@ def call_roll(
 
 def _other_version(said: HelloReply) -> str:
     """Say that a node's fedcert does not go with this one; an early one names no protocol."""
-    theirs = f"protocol {_shown(said.protocol)} (fedcert {_shown(said.version)})"
+    theirs = f"protocol {shown(said.protocol)} (fedcert {shown(said.version)})"
     return (
         f"it speaks {theirs}, and this server {PROTOCOL_VERSION} (fedcert {__version__}): "
         "install the server's version of fedcert there"
     )
-
-
-def _shown(value: object) -> str:
-    shown = ascii(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -173,11 +173,11 @@ class WarmStart(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the trunk to the clients of the next round."""
-        assert self._roster is not None  # `run` called the roll
+        roster = self._called
         number = len(self.progress.rounds) + 1
         self._events.record("round", number=number, total=self._settings.rounds)
         self._answers, self._bytes = {}, self._counted()
-        names = self._rounds.drawn(self._trainers(self._roster), self._roster.nodes)
+        names = self._rounds.drawn(self._trainers(roster), roster.nodes)
         if not names:
             raise RunError(f"no upstream client is left to train the trunk{self._causes()}")
         self._rounds.publish()
@@ -190,7 +190,7 @@ class WarmStart(Strategy):
         )
         arrays_sent = prefixed("basis.", self._space.basis)
         arrays_sent |= prefixed("trunk.", self.progress.tensors)
-        return self._letters.ask(self._roster, Request(WARM, names, words, arrays_sent))
+        return self._letters.ask(roster, Request(WARM, names, words, arrays_sent))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -202,8 +202,7 @@ class WarmStart(Strategy):
         if not self._answers:
             number = len(self.progress.rounds) + 1
             raise RunError(f"no client could train the trunk in round {number}{self._causes()}")
-        assert self._roster is not None
-        mean, said = self._rounds.mean(self._answers, self._trainers(self._roster))
+        mean, said = self._rounds.mean(self._answers, self._trainers(self._called))
         self.progress.tensors = self._optimizer.step(self.progress.tensors, mean)
         self._note_round(said)
         self._answers = {}
@@ -253,6 +252,13 @@ class WarmStart(Strategy):
         return sum(traffic.up.values()), sum(traffic.down.values())
 
     # Who is there
+
+    @property
+    def _called(self) -> Roster:
+        """The roster, once `run` called the roll."""
+        if self._roster is None:
+            raise RunError("the roll was not called yet: begin with the strategy's `run`")
+        return self._roster
 
     def _call(self, grid: Grid) -> Roster:
         self._events.phase("call the roll")

@@ -21,14 +21,14 @@ def read_positions(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.T
     if isinstance(model, LabelScorer):
         return model.last_tokens(inputs)
     size = len(next(iter(inputs.values())))
-    tokens, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+    tokens = inputs.get("input_ids")
     pad = getattr(model.config, "pad_token_id", None)
     causal = any(getattr(module, "is_causal", False) for module in model.modules())
     if tokens is None or not causal:
         first = next(iter(inputs.values()))
         return torch.zeros(size, dtype=torch.long, device=first.device)
+    # As transformers does: the padding token decides, not the attention mask.
     real = (tokens != pad) if pad is not None else torch.ones_like(tokens, dtype=torch.bool)
-    del mask  # as transformers does: the padding token decides, not the mask
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     return (positions * real).argmax(dim=1)
 

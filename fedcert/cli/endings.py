@@ -93,7 +93,6 @@ def show_warning(
     message, category, filename, lineno, file, line
         As Python calls `warnings.showwarning`; only the message is shown.
     """
-    del category, filename, lineno, file, line
     print_line(Console(stderr=True), f"WARNING: {message}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.errors import RowError
+from fedcert.errors import RowError, shown
 
 __all__ = [
     "check_texts",
@@ -21,8 +21,6 @@ __all__ = [
     "word",
     "words",
 ]
-
-_LONGEST_SHOWN = 40
 
 
 def is_missing(cell: object) -> bool:
@@ -61,10 +59,10 @@ def word(cell: Any, *, row: int = 0) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, list | tuple | dict | set):
-        raise RowError(row, f"holds {_shown(value)} where one word or number belongs")
+        raise RowError(row, f"holds {shown(value)} where one word or number belongs")
     text = str(value).strip()
     if _lone_surrogate(text):
-        raise RowError(row, f"holds half of a character (a lone surrogate) in {_shown(text)}")
+        raise RowError(row, f"holds half of a character (a lone surrogate) in {shown(text)}")
     return text
 
 
@@ -150,8 +148,3 @@ def _grid(cell: Any, row: int, noun: str) -> npt.NDArray[np.float64]:
 
 def _lone_surrogate(text: str) -> bool:
     return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def _shown(value: object) -> str:
-    shown = ascii(value)
-    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[: _LONGEST_SHOWN - 3]}..."

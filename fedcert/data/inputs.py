@@ -57,7 +57,6 @@ class InputSpec(ABC):
 
         Of what is accepted and yet may be a mistake; by default nothing is.
         """
-        del raw, inputs
         return ()
 
     def examples(

@@ -115,7 +115,6 @@ class Method(ABC):
         SettingsError
             If it is none for this base model.
         """
-        del base
         return self
 
     def check(self, space: AdapterSpace) -> None:  # noqa: B027 - most fit every space
@@ -256,7 +255,6 @@ class AveragingMethod(Method):
         Mapping
             Shapes by name.
         """
-        del space, number
         return {name: array.shape for name, array in state.items()}
 
     @abstractmethod
@@ -310,7 +308,6 @@ class AveragingMethod(Method):
         State
             What the next round begins with, or what is published.
         """
-        del state, number
         weights = [update.weight for update in updates]
         return {
             name: weighted_mean([update.tensors[name] for update in updates], weights)

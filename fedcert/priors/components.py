@@ -6,7 +6,7 @@ import numpy as np
 
 from fedcert.priors.base import FloatArray
 
-__all__ = ["independent_directions"]
+__all__ = ["independent_directions", "orthonormal"]
 
 
 def independent_directions(
@@ -45,10 +45,10 @@ def independent_directions(
     floor = np.maximum(values, 1e-6 * values[0])
     white = (centered @ right.T / floor * len(latents) ** 0.5) @ right
     size = latents.shape[1]
-    directions = _orthonormal(generator.standard_normal((size, size)))
+    directions = orthonormal(generator.standard_normal((size, size)))
     for _ in range(iterations):
         sources = white @ directions.T
-        moved = _orthonormal((sources**3).T @ white / len(white) - 3 * directions)
+        moved = orthonormal((sources**3).T @ white / len(white) - 3 * directions)
         change = np.max(np.abs(np.abs(np.sum(moved * directions, axis=1)) - 1))
         directions = moved
         if change < tolerance:
@@ -56,7 +56,7 @@ def independent_directions(
     return directions
 
 
-def _orthonormal(matrix: FloatArray) -> FloatArray:
+def orthonormal(matrix: FloatArray) -> FloatArray:
     """Return the nearest orthonormal matrix."""
     left, _, right = np.linalg.svd(matrix)
     return np.asarray(left @ right)

@@ -25,7 +25,13 @@ from typing import (
 )
 
 from fedcert.canonical import canonical_json
-from fedcert.errors import CertificateError, FedcertError, ProtocolError, UnknownKindError
+from fedcert.errors import (
+    CertificateError,
+    FedcertError,
+    ProtocolError,
+    UnknownKindError,
+    shown,
+)
 
 __all__ = ["Digest", "OrAbsent", "RecordError", "SignatureText", "members_of", "parse_json"]
 
@@ -145,7 +151,7 @@ def members_of(
         If `value` is not an object with these members alone, or one has another type.
     """
     if not isinstance(value, dict):
-        raise RecordError(f"{path} must be an object, not {_shown(value)}")
+        raise RecordError(f"{path} must be an object, not {shown(value)}")
     if unknown := sorted(set(value) - set(kinds) - set(beside)):
         raise RecordError(f"{path}.{unknown[0]} is not a known field")
     needed = {name for name, kind in kinds.items() if not may_be_absent(kind)}
@@ -271,9 +277,4 @@ _READERS: dict[Any, Callable[[Any, Any, str], Any]] = {
 
 
 def _refuse(value: object, path: str, wanted: str) -> NoReturn:
-    raise RecordError(f"{path} must be {wanted}, not {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    shown = ascii(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+    raise RecordError(f"{path} must be {wanted}, not {shown(value)}")

@@ -26,5 +26,4 @@ def run_in_process(
     gpus : float (default: 0)
         Without effect: one process has what there is.
     """
-    del gpus
     run_server(server_app, LocalGrid(client_app, nodes=nodes))

@@ -73,7 +73,6 @@ class Method(ABC):
 
     def tries(self, n: int) -> bool:
         """Return whether it is worth trying with n examples; by default always."""
-        del n
         return True
 
     def trial(self, examples: Examples, n: int) -> float:
