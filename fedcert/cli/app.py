@@ -19,13 +19,13 @@ from fedcert.cli.certify import certify
 from fedcert.cli.commit import commit
 from fedcert.cli.console import say
 from fedcert.cli.deploy import deploy
-from fedcert.cli.device import personalize
 from fedcert.cli.endings import in_one_line, show_warning
 from fedcert.cli.groups import groups
 from fedcert.cli.keys import keys
 from fedcert.cli.methods import methods
 from fedcert.cli.monitor import monitor
 from fedcert.cli.new import new
+from fedcert.cli.personalize import personalize
 from fedcert.cli.plan import plan
 from fedcert.cli.points import points
 from fedcert.cli.predict import predict

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from fedcert.cli.console import say
-from fedcert.cli.device import (
+from fedcert.cli.inputs import (
+    base_name,
+    default_state,
+    key_path,
+    load_bundle,
+    own_labels,
+    read_labeled,
+    read_unlabeled,
+)
+from fedcert.cli.options import (
     Base,
     BundleDigest,
     BundlePath,
@@ -21,13 +30,6 @@ from fedcert.cli.device import (
     RepeatsAreNew,
     State,
     UnlabeledPath,
-    base_name,
-    default_state,
-    key_path,
-    load_bundle,
-    own_labels,
-    read_labeled,
-    read_unlabeled,
 )
 
 __all__ = ["commit"]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fedcert.cli.console import say
-from fedcert.cli.device import ServerKey
+from fedcert.cli.options import ServerKey
 from fedcert.errors import DataError
 
 __all__ = ["groups"]

@@ -10,18 +10,8 @@ import typer
 
 from fedcert.cli.checks import show
 from fedcert.cli.console import say
-from fedcert.cli.device import (
-    Base,
-    Device,
-    InputColumn,
-    Key,
-    LabelColumn,
-    State,
-    base_name,
-    default_state,
-    key_path,
-    read_labeled,
-)
+from fedcert.cli.inputs import base_name, default_state, key_path, read_labeled
+from fedcert.cli.options import Base, Device, InputColumn, Key, LabelColumn, State
 from fedcert.errors import CertificateError, DataError
 from fedcert.reports.formats import decimal_up
 

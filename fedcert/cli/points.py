@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedcert.cli.console import say
-from fedcert.cli.device import (
+from fedcert.cli.inputs import (
+    base_name,
+    default_state,
+    key_path,
+    load_bundle,
+    own_labels,
+    read_labeled,
+)
+from fedcert.cli.options import (
     DataPath,
     Device,
     DuplicatesAreReal,
@@ -19,12 +27,6 @@ from fedcert.cli.device import (
     Labels,
     RepeatsAreNew,
     State,
-    base_name,
-    default_state,
-    key_path,
-    load_bundle,
-    own_labels,
-    read_labeled,
 )
 from fedcert.errors import SettingsError
 from fedcert.reports.formats import decimal_up

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedcert.cli.console import say
-from fedcert.cli.device import Device, InputColumn, LabelColumn, Labels
+from fedcert.cli.options import Device, InputColumn, LabelColumn, Labels
 from fedcert.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -11,16 +11,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from fedcert.cli.console import console, say
-from fedcert.cli.device import (
-    Base,
-    Device,
-    InputColumn,
-    LabelColumn,
-    Labels,
-    base_name,
-    own_labels,
-    read_labeled,
-)
+from fedcert.cli.inputs import base_name, own_labels, read_labeled
+from fedcert.cli.options import Base, Device, InputColumn, LabelColumn, Labels
 
 __all__ = ["inspect", "prior", "profile"]
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from fedcert.cli.console import say
-from fedcert.cli.device import Key, key_path
+from fedcert.cli.inputs import key_path
+from fedcert.cli.options import Key
 
 __all__ = ["submit"]
 

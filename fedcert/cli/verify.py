@@ -9,16 +9,8 @@ import typer
 
 from fedcert.cli.checks import show
 from fedcert.cli.console import say
-from fedcert.cli.device import (
-    Base,
-    Device,
-    InputColumn,
-    LabelColumn,
-    ServerKey,
-    base_name,
-    read_labeled,
-    read_unlabeled,
-)
+from fedcert.cli.inputs import base_name, read_labeled, read_unlabeled
+from fedcert.cli.options import Base, Device, InputColumn, LabelColumn, ServerKey
 from fedcert.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ def peak():
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 started = time.perf_counter()
-import fedcert.cli.device, fedcert.personalization, fedcert.adapters, peft
+import fedcert.cli.personalize, fedcert.personalization, fedcert.adapters, peft
 imported, after_imports = time.perf_counter() - started, peak()
 from fedcert.cli import main
 sys.argv = ["fedcert", *arguments]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcert.cli.device import default_state
+from fedcert.cli.inputs import default_state
 from fedcert.errors import SettingsError
 from fedcert.protocol.spent import SpentLedger
 
