@@ -23,6 +23,7 @@ from fedcert.simulations.benchmarks.publishing import (
     say,
     write_page,
 )
+from fedcert.simulations.benchmarks.task_coverage import COVERED, task_coverage
 
 __all__ = ["BENCHMARKS", "Benchmark", "evidence_page", "main"]
 
@@ -95,7 +96,9 @@ BENCHMARKS = (
     Benchmark("domains", "domains.md", "from which pool on a prior pays"),
     Benchmark("sweeps", "sweeps.md", "candidates, rank, pool, and shift, one at a time"),
     Benchmark("warm-start", "warm-start.md", "rounds on the base model", "warm_start"),
-    Benchmark("privacy", "private-default.md", "a private default adapter, and a private base model"),
+    Benchmark(
+        "privacy", "private-default.md", "a private default adapter, and a private base model"
+    ),
     Benchmark("search", "searching.md", "how fast candidates are scored"),
     Benchmark("scale", "scale.md", "larger base models, and memory against its formula"),
     Benchmark("deployment", "reliability.md", "faults, and a thousand clients"),
@@ -168,7 +171,8 @@ def evidence_page() -> str:
         page = f"[{one.page}]({one.page})" if has_page(one.page) else f"`{one.page}`"
         words = (f"`make bench-{one.name}`", one.question, page, *cells)
         lines.append(f"| {' | '.join(words)} |")
-    return "\n".join([*lines, ""])
+    coverage = task_coverage({name: record_of(name) for name in COVERED})
+    return "\n".join([*lines, "", *coverage])
 
 
 if __name__ == "__main__":
