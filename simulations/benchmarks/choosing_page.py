@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from statistics import fmean
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fedcert.reports.formats import decimal_up
+from fedcert.simulations.benchmarks.choosing_advice import advice
+from fedcert.simulations.benchmarks.choosing_figures import (
+    BEST_OF,
+    KINDS,
+    PLAN,
+    Difference,
+    Mean,
+    Task,
+    compared,
+    mean_of,
+)
+from fedcert.simulations.benchmarks.choosing_others import (
+    from_which_pool,
+    pool_in_words,
+    warm_start_in_words,
+    with_a_warm_start,
+)
+from fedcert.simulations.benchmarks.choosing_records import tasks_of
 from fedcert.simulations.benchmarks.pages import TARGETS, labels_needed
 
 __all__ = ["CHOSEN_FROM", "choosing_page"]
@@ -15,18 +30,50 @@ __all__ = ["CHOSEN_FROM", "choosing_page"]
 CHOSEN_FROM = ("named", "certificates", "methods", "launched", "sweeps", "warm_start")
 """The records that the page is rendered from."""
 
-_ALONE = (
-    "embeddings + logistic regression",
-    "head from names 0.5",
-    "local LoRA",
-    "zero-shot",
+_PAGES = {"named": "named.md", "methods": "benchmarks.md", "launched": "launched.md"}
+_LIMITS = {
+    "named": "the best of the default adapter, the logistic regression and the head from "
+    "names, each learned from all n, if it came for free; no search of the prior is among "
+    "them, so a plan may be lower",
+    "methods": "the best of {methods}, each learned from all n, if it came for free; one "
+    "figure for all seeds",
+    "launched": "what the best method exports at the largest n, if it came for free: at a "
+    "smaller n nobody has learned it yet",
+}
+_THEORY = "theory.md#"
+_WORDS = (
+    "*certificate*: a bound on a client's error that holds but for delta = 0.05; the lower the "
+    "better. *n*: the labeled examples of a new client, all that a recipe may spend.",
+    "*planned*, *the plan*: the recipe that some upstream clients, which train nothing, "
+    "measured to be best at that n ([planning.md](planning.md)). It is fixed before a new "
+    "client comes, so nobody chose it by the figures below.",
+    f"*default*: the prior's center, one adapter for all; nothing is chosen, and all n certify "
+    f"([theory.md]({_THEORY}default-nothing-is-chosen)).",
+    "*union*: the best of M adapters drawn from the prior; the same n choose and certify. "
+    f"*union of 100*: M = 100 ([theory.md]({_THEORY}"
+    "2-union-the-same-examples-choose-and-certify)). *prior*, launched: a union, and from 64 "
+    "labels on one half chooses and the other certifies.",
+    "*hybrid 0.25*: a quarter weights the draws, the others choose again and certify "
+    f"([theory.md]({_THEORY}5-hybrid-one-part-weights-the-other-chooses-again-and-certifies)). "
+    "*swap 0.5*: each half chooses for the other "
+    f"([theory.md]({_THEORY}swap-each-part-chooses-for-the-other)).",
+    "*posterior_split 0.375*: three eighths of the examples make one adapter from the prior's "
+    "draws, their posterior mean; the others certify it "
+    f"([theory.md]({_THEORY}4-posterior-split-one-part-refines-the-other-certifies)). "
+    "*fedcert posterior split* takes the share that tuning clients found.",
+    "*tuned_head 0.5*, where labels have names *head from names of the default 0.5*: half of "
+    "the examples train the default adapter's head, the others certify. *local_head 0.5*, "
+    "*head from names 0.5*: the same on the base model, with nothing of the federation. "
+    "*fine-tuned from the default*: half of the examples train the whole adapter.",
+    "*alone*: what takes nothing from a federation. *local LoRA*, *local*: an adapter (with "
+    "names a head) from zero, on half of the examples; tuned, the share was tuned as well. "
+    "*embeddings + logistic regression*: on half of them. *zero-shot*: the base model with the "
+    "labels' names. *majority*: the most frequent label.",
+    "*federated*: other methods, whose upstream clients send something "
+    "([baselines.md](baselines.md), [methods.md](methods.md)). *tuned*: "
+    "[benchmarks.md](benchmarks.md) tunes each method on clients of its own; *launched*: "
+    "[launched.md](launched.md) runs it as it is by default.",
 )
-"""What takes nothing from a federation."""
-_WARM = "standard"
-_NOT_ASKED = ("planned, randomized bound",)
-
-Cell = tuple[str, int]
-Figures = dict[Cell, dict[str, float]]
 
 
 def choosing_page(records: Mapping[str, dict[str, Any]]) -> str:
@@ -37,232 +84,203 @@ def choosing_page(records: Mapping[str, dict[str, Any]]) -> str:
     records : Mapping[str, dict]
         Those of `CHOSEN_FROM`, by name. What is missing is left out.
     """
-    figures = {**_of_named(records.get("named", {})), **_of_recipes(records)}
+    tasks = tasks_of(records)
+    sweeps, warmed = records.get("sweeps", {}), records.get("warm_start", {})
+    also = [*pool_in_words(sweeps), *warm_start_in_words(warmed)]
     parts = [
         "<!-- Rendered by `make bench-all`; do not edit. -->",
         "# Which recipe when",
         "",
-        "With `certificate.recipe = planned` planning clients find this out for each "
-        "federation ([planning.md](planning.md)). This page is for those who set a recipe by "
-        "hand, or want to know what to expect. All figures are mean certificates over new "
-        "clients and seeds, taken from the records of [named.md](named.md), "
-        "[certificates.md](certificates.md), [benchmarks.md](benchmarks.md), "
-        "[launched.md](launched.md), [sweeps.md](sweeps.md), and "
-        "[warm-start.md](warm-start.md); [evidence.md](evidence.md) says by which code each "
-        "was measured.",
+        "How is a new client to spend its labels, and what does it have from a federation at "
+        "all? Sentences and figures of this page are made from the records of "
+        "[named.md](named.md), [benchmarks.md](benchmarks.md), [launched.md](launched.md), "
+        "[sweeps.md](sweeps.md), and [warm-start.md](warm-start.md), and compare mean "
+        "certificates of the same new clients: lower is better. The words are "
+        "[below](#words); [evidence.md](evidence.md#what-is-measured-of-each-task) says what "
+        "is measured of each task, and by which code.",
         "",
-        "## The lowest certificate at each number of labels",
+        *advice(tasks, records.get("certificates", {}), also),
         "",
-        "*Behind* is how much the planned recipe is above the lowest of all recipes, which "
-        "nobody knows beforehand. *Alone* is the best of what takes nothing from a federation: "
-        "with names a head on the embeddings, one that starts at the names, or none at all, "
-        "elsewhere a LoRA fine-tune, which half of the labels certify, on other new clients of "
-        "the same federations. What ran on some clients alone is left out.",
+        *_labels(tasks),
+        *_beside_the_plan(tasks),
+        *from_which_pool(sweeps),
+        *with_a_warm_start(warmed),
+        "## Words",
         "",
-        "| task | n | lowest | by | planned | behind | alone |",
-        "|---|---|---|---|---|---|---|",
-        *_lowest(figures),
+        *(f"* {words}" for words in _WORDS),
+        *_limits(tasks, records.get("methods", {})),
         "",
-        "## How many labels for a certificate",
-        "",
-        "The smallest measured number of labels whose mean certificate is at most the target.",
-        "",
-        f"| task | {' | '.join(f'{kind}, {t:.0%}' for t in TARGETS for kind in _KINDS)} |",
-        "|---" * (1 + len(TARGETS) * len(_KINDS)) + "|",
-        *_needed(figures),
-        "",
-        *_methods(records.get("launched", {})),
-        *_pools(records.get("sweeps", {})),
-        *_warmed(records.get("warm_start", {})),
     ]
     return "\n".join(parts)
 
 
-def _of_named(record: dict[str, Any]) -> Figures:
-    """Return certificates by task and n, then by method."""
-    found: dict[Cell, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    rows = record.get("table", [])
-    clients = {_place(row): row["clients"] for row in rows if row["method"] == "planned"}
-    for row in rows:
-        # The lowest of several means of a few clients is mostly luck.
-        if row["method"] not in _NOT_ASKED and row["clients"] == clients[_place(row)]:
-            found[_task(row), row["n"]][row["method"]].append(row["certificate"])
+def _limits(tasks: Sequence[Task], methods: Mapping[str, Any]) -> Iterator[str]:
+    """Say what the limit of each record is."""
+    names = ", ".join(methods.get("limit_methods", ()))
+    said = [
+        f"on [{_PAGES[name]}]({_PAGES[name]}) {_LIMITS[name].format(methods=names)}"
+        for name in dict.fromkeys(task.record for task in tasks)
+    ]
+    if said:
+        yield f"* *limit*: {'; '.join(said)}."
+
+
+# --- how many labels ---
+
+
+def _labels(tasks: Sequence[Task]) -> Iterator[str]:
+    if not tasks:
+        return
+    yield "## How many labels for a certificate"
+    yield ""
+    yield (
+        "The first measured n whose mean certificate is at most the target. *64 to 128*: two "
+        "standard errors leave open whether 64 are enough. In brackets the means that decide, "
+        "± their standard error; without one a figure has no known error, and a crossing "
+        "between two of them may be luck. *Best* needs the fewest labels by these very "
+        "figures, a hindsight that the plan does not have. The *limit* is nobody's certificate "
+        "([words](#words))."
+    )
+    yield ""
+    yield (
+        "| task | seeds, clients | target | plan | best federated baseline | best alone "
+        "| limit |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for task in tasks:
+        for target in TARGETS:
+            cells = (
+                task.name,
+                f"{task.seeds}, {task.clients}",
+                f"{target:.0%}",
+                _needed(_plan_of(task), target),
+                _best_needed(task, "federated", target),
+                _best_needed(task, "alone", target),
+                _needed(_limit_of(task), target),
+            )
+            yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def _plan_of(task: Task) -> dict[int, Mean]:
+    (method,) = task.methods(PLAN)
+    return task.certificates(method)
+
+
+def _limit_of(task: Task) -> dict[int, Mean]:
     return {
-        cell: {
-            method: fmean(values)
-            for method, values in methods.items()
-            # What some seeds lack is no mean of the same clients as the others.
-            if len(values) == len(methods["planned"])
-        }
-        for cell, methods in found.items()
+        n: mean_of([(limit, None, 0) for limit in by_seed.values()])
+        for n, by_seed in sorted(task.limits.items())
     }
 
 
-def _task(row: Mapping[str, Any]) -> str:
-    """Name the task: scenarios without settings stand in other records as well."""
-    return f"{row['scenario']}, {row['setting'] or 'mean pooling'}"
+def _best_needed(task: Task, kind: str, target: float) -> str:
+    """Say how many labels the best of a kind needs, of those on the most clients."""
+    found = {method: task.certificates(method) for method in task.methods(kind)}
+    found = {method: means for method, means in found.items() if means}
+    if not found:
+        return "not in this record"
+    counts = {
+        name: sum(mean.clients for mean in means.values()) for name, means in found.items()
+    }
+    most = max(counts.values())
+
+    def labels(name: str) -> tuple[float, float]:
+        means = found[name]
+        n = labels_needed({size: mean.value for size, mean in means.items()}, target)
+        return (max(means) + 1 if n is None else n, means[n or max(means)].value)
+
+    best = min((name for name in found if counts[name] == most), key=labels)
+    return f"{best}: {_needed(found[best], target)}"
 
 
-def _place(row: Mapping[str, Any]) -> tuple[str, int, int]:
-    return _task(row), row["n"], row["seed"]
-
-
-def _of_recipes(records: Mapping[str, dict[str, Any]]) -> Figures:
-    found: Figures = defaultdict(dict)
-    for row in records.get("certificates", {}).get("table", []):
-        found[row["scenario"], row["n"]][row["recipe"]] = row["mean_certificate"]
-    alone: dict[Cell, list[float]] = defaultdict(list)
-    for row in records.get("methods", {}).get("table", []):
-        if row["method"] in _ALONE:
-            alone[row["scenario"], row["n"]].append(row["certificate"])
-    for cell in found.keys() & alone.keys():
-        found[cell]["local LoRA"] = fmean(alone[cell])
-    return found
-
-
-_KINDS = ("planned", "best recipe", "alone")
-
-
-def _figure(kind: str, methods: Mapping[str, float]) -> float | None:
-    if kind == "planned":
-        return methods["planned"]
-    values = [value for name, value in methods.items() if (name in _ALONE) == (kind == "alone")]
-    return min(values, default=None)
-
-
-def _lowest(figures: Figures) -> Iterator[str]:
-    for (task, n), methods in figures.items():
-        best = min(methods, key=lambda name: (methods[name], name != "planned"))
-        alone = _figure("alone", methods)
-        cells = (
-            task,
-            str(n),
-            decimal_up(methods[best]),
-            best,
-            decimal_up(methods["planned"]),
-            decimal_up(methods["planned"] - methods[best]),
-            "" if alone is None else decimal_up(alone),
-        )
-        yield f"| {' | '.join(cells)} |"
-
-
-def _needed(figures: Figures) -> Iterator[str]:
-    for task in dict.fromkeys(task for task, _n in figures):
-        sizes = {n: methods for (name, n), methods in figures.items() if name == task}
-        cells = [_smallest(sizes, kind, target) for target in TARGETS for kind in _KINDS]
-        yield f"| {task} | {' | '.join(cells)} |"
-
-
-def _smallest(sizes: Mapping[int, Mapping[str, float]], kind: str, target: float) -> str:
-    found = ((n, _figure(kind, methods)) for n, methods in sizes.items())
-    values = {n: value for n, value in found if value is not None}
-    if not values:
-        return "not measured"
-    needed = labels_needed(values, target)
-    return "none was enough" if needed is None else str(needed)
-
-
-def _pools(record: dict[str, Any]) -> Iterator[str]:
-    """Say from which pool on a prior is ahead of training alone."""
-    rows = [row for row in record.get("table", []) if row["sweep"] == "pool"]
-    if not rows:
-        return
-    yield "## From which pool on the prior pays"
-    yield ""
-    yield (
-        f"The best recipe on each prior at n = {record['n']}, beside a LoRA fine-tune alone, "
-        "which half of the same labels train and the other half certify."
-    )
-    yield ""
-    priors = list(dict.fromkeys(row["prior"] for row in rows))
-    yield f"| task | adapters in the pool | {' | '.join(priors)} | alone |"
-    yield "|---" * (3 + len(priors)) + "|"
-    for task in dict.fromkeys(row["scenario"] for row in rows):
-        for pool in sorted({row["pool"] for row in rows if row["scenario"] == task}):
-            here = [row for row in rows if (row["scenario"], row["pool"]) == (task, pool)]
-            best = [_best([row for row in here if row["prior"] == prior]) for prior in priors]
-            alone = min(row["certificate"] for row in here if row["recipe"] in _ALONE)
-            yield f"| {task} | {pool} | {' | '.join(best)} | {decimal_up(alone)} |"
-    yield ""
-
-
-def _methods(record: dict[str, Any]) -> Iterator[str]:
-    """Say where the prior is ahead of what other methods publish and learn."""
-    rows = record.get("table", [])
-    if not rows:
-        return
-    yield "## The prior beside other methods"
-    yield ""
-    yield (
-        "Each launched by its setting, on the seeds that all of them have; the prior with the "
-        "planned recipe where that was measured. Which of the others is best nobody knows "
-        "beforehand."
-    )
-    yield ""
-    yield "| task | n | seeds | prior | best other method | which |"
-    yield "|---|---|---|---|---|---|"
-    found: dict[Cell, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        for each in row["by_n"]:
-            by_seed = found[row["scenario"], each["n"]][row["method"]]
-            by_seed[row["seed"]] = each["certificate"]
-    for (task, n), methods in found.items():
-        ours = max((name for name in methods if name.startswith("prior")), default=None)
-        others = [name for name in methods if not name.startswith("prior")]
-        if ours is None or not others:
-            continue
-        common = set.intersection(*({*methods[name]} for name in (ours, *others)))
-        if not common:
-            continue
-        means = {
-            name: fmean(methods[name][seed] for seed in sorted(common))
-            for name in (ours, *others)
-        }
-        best = min(others, key=lambda name: means[name])
-        figures = str(n), str(len(common)), decimal_up(means[ours]), decimal_up(means[best])
-        yield f"| {' | '.join([task, *figures, best])} |"
-    yield ""
-
-
-def _warmed(record: dict[str, Any]) -> Iterator[str]:
-    """Say what rounds on the base model change, and which recipes are planned then."""
-    rows = record.get("table", [])
-    if not any(row["warm_start"] == _WARM for row in rows):
-        return
-    yield "## With a warm start, and without"
-    yield ""
-    yield (
-        "Planned certificates on the base model as it was, and after federated rounds of "
-        "standard retraining (`warm_start.personal = head`), with the recipes that were "
-        "planned, of those that [warm-start.md](warm-start.md) names. On `digits` planners "
-        "expect too much after the rounds, and choose by that."
-    )
-    yield ""
-    yield "| task | n | without | recipes | with | recipes |"
-    yield "|---|---|---|---|---|---|"
-    for task, n in dict.fromkeys((row["scenario"], row["n"]) for row in rows):
-        here = [row for row in rows if (row["scenario"], row["n"]) == (task, n)]
-        by = {
-            kind: {row["seed"]: row for row in here if row["warm_start"] == kind}
-            for kind in ("none", _WARM)
-        }
-        both = sorted(by["none"].keys() & by[_WARM].keys())
-        if both:
-            cells = [
-                cell
-                for kind in by
-                for cell in (
-                    decimal_up(fmean(by[kind][seed]["certificate"] for seed in both)),
-                    ", ".join(dict.fromkeys(by[kind][seed]["recipe"] for seed in both)),
-                )
-            ]
-            yield f"| {' | '.join([task, str(n), *cells])} |"
-    yield ""
-
-
-def _best(rows: list[dict[str, Any]]) -> str:
-    searched = [row for row in rows if row["recipe"] not in _ALONE]
-    if not searched:
+def _needed(means: Mapping[int, Mean], target: float) -> str:
+    """Say which n a target takes, as far as the figures tell, and show these."""
+    if not means:
         return ""
-    best = min(searched, key=lambda row: row["certificate"])
-    return f"{decimal_up(best['certificate'])} ({best['recipe']})"
+    spread = {n: 2 * (mean.se or 0.0) for n, mean in means.items()}
+    first = labels_needed({n: mean.value - spread[n] for n, mean in means.items()}, target)
+    last = labels_needed({n: mean.value + spread[n] for n, mean in means.items()}, target)
+    largest = max(means)
+    if first is None:
+        return f"> {largest} ({_shown(means, [largest])})"
+    before = [n for n in means if n < first][-1:]
+    if first == last:
+        return f"{first} ({_shown(means, [*before, first])})"
+    shown = [n for n in means if first <= n <= (last or largest)]
+    return f"{first} to {last or f'> {largest}'} ({_shown(means, shown)})"
+
+
+def _shown(means: Mapping[int, Mean], sizes: Sequence[int]) -> str:
+    return "; ".join(f"{n}: {_figure(means[n])}" for n in sizes)
+
+
+def _figure(mean: Mean, form: str = ".3f") -> str:
+    return f"{mean.value:{form}}" + ("" if mean.se is None else f" ± {mean.se:.3f}")
+
+
+# --- everything beside the plan ---
+
+
+def _beside_the_plan(tasks: Sequence[Task]) -> Iterator[str]:
+    if not tasks:
+        return
+    yield "## Each choice beside the plan"
+    yield ""
+    yield (
+        "How much higher its mean certificate is than the plan's on the same clients: above 0 "
+        "the plan is better. ± is the larger of the standard errors over seeds, which share a "
+        "prior and a plan each, and over clients, as far as the record has both; bold is more "
+        "than two of them from 0. Everything else is no difference. A single seed is one prior "
+        "and one plan: its standard error, over clients, says nothing about other federations. "
+        "*Best of* is chosen at each n with hindsight."
+    )
+    yield ""
+    for task in tasks:
+        page = _PAGES[task.record]
+        seeds = f"{task.seeds} seed{'' if task.seeds == 1 else 's'}"
+        yield f"### {task.name}"
+        yield ""
+        yield f"{seeds}, {task.clients} new clients in all ([{page}]({page}))."
+        yield ""
+        yield f"| | {' | '.join(f'n = {n}' for n in task.sizes)} |"
+        yield "|---" * (1 + len(task.sizes)) + "|"
+        yield from _rows(task)
+        yield ""
+
+
+def _rows(task: Task) -> Iterator[str]:
+    plan, limit = _plan_of(task), _limit_of(task)
+    if task.planned:
+        yield _row("*planned recipes*", [", ".join(task.recipes(n)) for n in task.sizes])
+    yield _row("*certificate of the plan*", [_figure(plan[n]) for n in task.sizes])
+    yield _row("*limit*", [_figure(limit[n]) for n in task.sizes])
+    for kind in KINDS:
+        if kind in BEST_OF and (found := compared(task, kind)):
+            count = len({name for n in task.sizes for name in task.rivals(kind, n)})
+            if count > 1:
+                yield _best_row(task, f"{kind}, best of {count}", found)
+        # Too many to show: their pages have them all.
+        for method in task.methods(kind) if kind != "federated" else ():
+            gaps = [task.gaps(method, n) for n in task.sizes]
+            some = max((gap.clients for gap in gaps if gap), default=0)
+            note = f" ({some} of {task.clients} clients)" if some < task.clients else ""
+            yield _row(f"{method}{note}", ["" if gap is None else _gap(gap) for gap in gaps])
+
+
+def _best_row(task: Task, label: str, found: Sequence[Difference]) -> str:
+    cells = {each.n: f"{_gap(each.gap)}, {each.method}" for each in found}
+    some = max(each.gap.clients for each in found)
+    note = f" ({some} of {task.clients} clients)" if some < task.clients else ""
+    return _row(f"{label}{note}", [cells.get(n, "") for n in task.sizes])
+
+
+def _gap(gap: Mean) -> str:
+    if gap.is_nothing:
+        return "the same"
+    said = _figure(gap, "+.3f")
+    return f"**{said}**" if gap.sign else said
+
+
+def _row(label: str, cells: Sequence[str]) -> str:
+    return f"| {label} | {' | '.join(cells)} |"

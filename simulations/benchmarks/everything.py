@@ -23,6 +23,7 @@ from fedcert.simulations.benchmarks.publishing import (
     say,
     write_page,
 )
+from fedcert.simulations.benchmarks.task_coverage import COVERED, task_coverage
 
 __all__ = ["BENCHMARKS", "Benchmark", "evidence_page", "main"]
 
@@ -168,7 +169,8 @@ def evidence_page() -> str:
         page = f"[{one.page}]({one.page})" if has_page(one.page) else f"`{one.page}`"
         words = (f"`make bench-{one.name}`", one.question, page, *cells)
         lines.append(f"| {' | '.join(words)} |")
-    return "\n".join([*lines, ""])
+    coverage = task_coverage({name: record_of(name) for name in COVERED})
+    return "\n".join([*lines, "", *coverage])
 
 
 if __name__ == "__main__":

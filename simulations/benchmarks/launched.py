@@ -183,7 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     "launched.md": launched_page(launched),
                     **launched_figures(launched),
                 }
-                publish("launched", launched, documents, folder=options.output)
+                took = sum(row["seconds"] for row in launched["table"])
+                publish("launched", launched, documents, folder=options.output, seconds=took)
     except FedcertError as error:
         sys.exit(f"error: {error}")
 

@@ -32,6 +32,7 @@ def publish(
     documents: Mapping[str, str],
     *,
     folder: Path | None = None,
+    seconds: float | None = None,
 ) -> None:
     """Write ``results/NAME.json`` and what is rendered from it, and say where.
 
@@ -45,9 +46,12 @@ def publish(
         Content by path below ``docs/``.
     folder : Path, optional
         Takes all of it instead, for a part of a benchmark.
+    seconds : float, optional
+        What all of it took, where the record knows that itself.
     """
+    measured = provenance() | ({} if seconds is None else {"seconds": round(seconds)})
     results = results_file(name) if folder is None else folder / f"{name}.json"
-    write_json(results, {**record, "measured": provenance()})
+    write_json(results, {**record, "measured": measured})
     written = [_shown(results)]
     written += [write_page(path, text, folder=folder) for path, text in documents.items()]
     say(f"wrote {', '.join(map(str, written))}")
@@ -90,12 +94,15 @@ def record_of(name: str) -> dict[str, Any]:
 def kept_record(name: str) -> dict[str, Any]:
     """Return a benchmark's last record, of which parts go into the next one as they are.
 
-    The next record then names the commits of this one, too.
+    The next record then names the commits of this one, too, and adds its time.
     """
     record = record_of(name)
     if record:
-        codes = record.pop("measured", {}).get("code", [UNKNOWN])
-        for code in codes:
+        measured = record.pop("measured", {})
+        # The time was not kept by commit: the first one stands for all.
+        first, *others = measured.get("code", [UNKNOWN])
+        note(Measured(first, measured.get("seconds", 0.0)))
+        for code in others:
             note(Measured(code, 0.0))
     return record
 

@@ -73,6 +73,15 @@ def test_parts_of_an_earlier_record_keep_their_commits(
     assert publishing.record_of("test")["measured"]["code"] == ["aaa", "bbb"]
 
 
+def test_a_record_whose_parts_were_kept_has_the_time_of_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(publishing, "results_file", lambda name: tmp_path / f"{name}.json")
+    publishing.publish("test", {}, {}, folder=tmp_path, seconds=1e6)
+    publishing.publish("test", publishing.kept_record("test"), {}, folder=tmp_path)
+    assert publishing.record_of("test")["measured"]["seconds"] >= 1e6
+
+
 def test_every_benchmark_has_a_target_and_a_page() -> None:
     root = Path(everything.__file__).resolve().parents[2]
     makefile = (root / "Makefile").read_text()
