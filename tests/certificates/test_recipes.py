@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any, Self
 
@@ -10,10 +11,12 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import binom
 
+from fedcert.canonical import canonical_json
 from fedcert.certificates import (
     WEIGHT_DENOMINATOR,
     Choice,
     DefaultRecipe,
+    PosteriorSplitRecipe,
     Recipe,
     RecipeTable,
     SplitRecipe,
@@ -24,6 +27,7 @@ from fedcert.certificates import (
     hoeffding_upper_bound,
     uniform_weight,
 )
+from fedcert.certificates.promises import promises_asked
 from fedcert.certificates.recipes import register
 from fedcert.certificates.recipes.session import TableSession
 from fedcert.certificates.replay import ErrorTable, replay
@@ -229,6 +233,26 @@ class TestRecipeTable:
     )
     def test_a_recipe_serves_from_its_threshold_on(self, n: int, recipe: Recipe) -> None:
         assert self.table.recipe_for(n) == recipe
+
+    def test_whole_numbers_survive_the_bundle_and_the_log(self) -> None:
+        # Canonical JSON writes 2.0 as 2, which is read as an integer.
+        promises = promises_asked("abstention=0.1@2,exit=shallow@1", share=0.5)
+        recipes = [
+            SplitRecipe(candidates=10, delta=0.01, promises=promises),
+            PosteriorSplitRecipe(candidates=10, delta=0.05, pull=1.0, learning_rate=1.0),
+        ]
+        for recipe in recipes:
+            table = RecipeTable(((16, recipe),))
+            written = json.loads(canonical_json(table.to_config()))
+            assert RecipeTable.from_config(written) == table
+
+    def test_a_recipe_that_is_read_back_as_another_is_refused(self) -> None:
+        class Forgetful(UnionRecipe):
+            def to_config(self) -> dict[str, Any]:
+                return super().to_config() | {"candidates": 11}
+
+        with pytest.raises(CertificateError, match="read back as another one"):
+            RecipeTable(((16, Forgetful(candidates=10, delta=0.05)),))
 
     def test_there_is_none_below_the_first_threshold(self) -> None:
         message = "no recipe for 15 examples; the smallest support set .* serves has 16"

@@ -45,11 +45,15 @@ class ThresholdPromise(Promise[OutcomeType]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = self.threshold is None or isinstance(self.threshold, float)
-        if not known or not 0 <= (self.threshold or 0.0) < _HIGHEST:
+        if self.threshold is None:
+            return
+        number = isinstance(self.threshold, int | float)
+        if not number or isinstance(self.threshold, bool) or not 0 <= self.threshold < _HIGHEST:
             raise CertificateError(
                 f"a threshold is a number of logits from 0 on, not {self.threshold!r}"
             )
+        # Canonical JSON writes a whole number without a point, and it is read as an integer.
+        object.__setattr__(self, "threshold", float(self.threshold))
 
     def _paid(self, ground: Ground) -> int:
         """Return how many thresholds are paid for."""

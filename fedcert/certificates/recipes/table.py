@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from fedcert.canonical import canonical_json
 from fedcert.certificates.recipes.base import Recipe
 from fedcert.errors import CertificateError
 
@@ -33,6 +35,7 @@ class RecipeTable:
             raise CertificateError("a recipe table needs at least one row")
         for _, recipe in self.rows:
             recipe.require_exportable()
+            _check_read_back(recipe)
         starts = self._starts()
         for start in starts:
             if not isinstance(start, int) or isinstance(start, bool) or start < 1:
@@ -95,3 +98,12 @@ def _row(entry: object) -> tuple[int, Recipe]:
             f'a row of a recipe table must hold "from" and "recipe" alone, not {entry!r}'
         )
     return entry["from"], Recipe.from_config(entry["recipe"])
+
+
+def _check_read_back(recipe: Recipe) -> None:
+    """Make sure that whoever reads a bundle or a log gets this recipe: both are for good."""
+    written = json.loads(canonical_json(recipe.to_config()))
+    if Recipe.from_config(written) != recipe:
+        raise CertificateError(
+            f"a recipe is read back as another one than was written: {written}"
+        )
