@@ -217,7 +217,8 @@ def _goals(means: dict[tuple[str, int], Row], scenario: str, setting: str) -> It
 
 
 def _never_behind(means: dict[tuple[str, int], Row], sizes: Sequence[int]) -> Iterator[str]:
-    behind, within = [], []
+    behind: list[str] = []
+    within: list[str] = []
     for n in sizes:
         for method in _BASELINES:
             row = means.get((method, n))
