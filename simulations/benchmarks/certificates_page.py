@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedcert.planning.menu import menu, recipe_name
+from fedcert.simulations.benchmarks.episodes import excess
 from fedcert.simulations.benchmarks.mutants_table import mutants_table
 from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
 
@@ -39,6 +41,7 @@ def _figures(record: dict[str, Any]) -> list[str]:
         "vote; neither is issued. A number after a name is the share of the examples that "
         "chooses.",
         "",
+        *_older_menu(record),
         machine_line(record),
         "",
         *left_out(record),
@@ -46,6 +49,25 @@ def _figures(record: dict[str, Any]) -> list[str]:
     for scenario, rows in by_scenario(record):
         lines += _scenario(scenario, rows, seeds=record["seeds"][scenario])
     return lines
+
+
+def _older_menu(record: dict[str, Any]) -> list[str]:
+    """Say which recipes of today's menu the table does not have: its plans lack them too."""
+    # Everything that any scenario's menu has: with constant predictors, and with a head.
+    recipes = menu(
+        candidates=record["candidates"], delta=record["delta"], constants=2, local_head=True
+    )
+    measured = {row["recipe"] for row in record["table"]}
+    lacking = [name for name in map(recipe_name, recipes) if name not in measured]
+    if not lacking:
+        return []
+    return [
+        "**These tables compare the recipes of an older menu.** Planners choose among these as "
+        f"well by now: {', '.join(lacking)}, as far as a scenario has what they need. "
+        "*planned* could choose none of them here. [benchmarks.md](benchmarks.md) and "
+        "[named.md](named.md) have the present planner.",
+        "",
+    ]
 
 
 def _scenario(scenario: str, rows: list[dict[str, Any]], *, seeds: list[int]) -> list[str]:
@@ -117,14 +139,32 @@ def _coverage(rows: list[dict[str, Any]]) -> list[str]:
     return [
         "## Coverage",
         "",
-        "Episodes with exactly known risks; a violation is a risk above its certificate.",
+        "Episodes with exactly known risks; a violation is a risk above its certificate. *p*: "
+        "probability of as many violations if each certificate is false with probability "
+        f"delta, the most that is allowed. {_smallest(rows)}",
         "",
-        "| recipe | case | episodes | violations | delta x episodes |",
-        "|---|---|---|---|---|",
+        "| recipe | case | episodes | violations | delta x episodes | p |",
+        "|---|---|---|---|---|---|",
         *(
             f"| {row['recipe']} | {row['case']} | {row['episodes']:,} | {row['violations']:,} "
-            f"| {row['delta'] * row['episodes']:.0f} |"
+            f"| {row['delta'] * row['episodes']:.0f} | {_p(row):.3f} |"
             for row in rows
         ),
         "",
     ]
+
+
+def _smallest(rows: list[dict[str, Any]]) -> str:
+    """Say what the smallest p is worth among so many."""
+    above = sum(row["violations"] > row["delta"] * row["episodes"] for row in rows)
+    least = min(map(_p, rows))
+    return (
+        f"{above} of {len(rows)} rows have more violations than delta x episodes, which chance "
+        "alone brings where a case is made to use up all of delta. The smallest p is "
+        f"{least:.2g}; times {len(rows)} rows (Bonferroni) that is "
+        f"{min(1.0, least * len(rows)):.2g}."
+    )
+
+
+def _p(row: dict[str, Any]) -> float:
+    return excess(row["violations"], row["episodes"], row["delta"])

@@ -7,34 +7,21 @@ from typing import Any
 import numpy as np
 
 from fedcert.reports.curves import Curve, draw_curves
+from fedcert.reports.formats import decimal_up
 from fedcert.reports.svg import PALETTE, WIDE
+from fedcert.simulations.benchmarks.launched_costs_page import costs
 from fedcert.simulations.benchmarks.pages import (
     TARGETS,
     by_scenario,
-    labels_needed,
+    labels_needed_about,
     left_out,
     machine_line,
 )
-from fedcert.strategies.averaging import AveragingSource
-from fedcert.strategies.federated_prior import FederatedSource
-from fedcert.strategies.phases import SHOWN, Phase
-from fedcert.strategies.sources import NothingSource
 
 __all__ = ["launched_figures", "launched_page"]
 
-# What a federation's computing time goes to before new clients come; what else a run does
-# serves to measure. Where clients and server work in turns, both are in the phase.
-_TIMED = {
-    "learn": (
-        SHOWN[Phase.TRAIN],
-        *(source.shown for source in (AveragingSource, FederatedSource, NothingSource)),
-    ),
-    "fit": (SHOWN[Phase.FIT],),
-    "plan": (SHOWN[Phase.PLAN],),
-}
 _KEYS = (
     "error", "worst_decile_error", "certificate", "nonvacuous", "up_bytes", "down_bytes",
-    "client_seconds",
 )  # fmt: skip
 
 
@@ -45,24 +32,35 @@ def launched_page(record: dict[str, Any]) -> str:
         "# Methods, launched",
         "",
         "Each row is a run of `fedcert simulate SCENARIO --set method=METHOD`, with its "
-        "protocol, its traffic, and its signed certificates, at settings that nobody tuned "
-        "([methods.md](methods.md)); [benchmarks.md](benchmarks.md) tunes each method "
-        "alike, without messages. *prior, planned* has `certificate.recipe=planned` beside "
-        "(`named-intents` has it by default): a quarter of the upstream clients plans, and "
-        "trains no adapter. On `named-intents`, where an adapter has no head, methods that "
+        "protocol, its traffic, and its signed certificates, at settings "
+        "([methods.md](methods.md)) that nobody tuned, with one exception: *prior, planned*, "
+        "and on `named-intents` *prior*, whose settings plan by default. A quarter of their "
+        "upstream clients trains no adapter, and chooses a recipe for each n instead, with "
+        "the share of the examples that it learns from. All others keep the defaults, "
+        "whatever n is: those that fine-tune learn from half of the examples "
+        "(`personal.choose = 0.5`). [benchmarks.md](benchmarks.md) tunes each method alike, "
+        "without messages. On `named-intents`, where an adapter has no head, methods that "
         "learn have `personal.tuned_head=true`. Means over new clients, and over seeds.",
         "",
-        "* *n = ...*: the mean bound. At the largest n those are the signed certificates, ± "
-        "their standard error over clients; at the others, what the same recipes give on that "
-        "many of the same clients' labels. *20%*, *10%*: the first n whose mean is no more.",
-        "* *limit*: what a certificate would be if what the best method exports at the largest "
-        "n came for free.",
+        "* *n = ...*: the mean bound, rounded up. At the largest n those are the signed "
+        "certificates, ± their standard error over clients; at the others, what the same "
+        "recipes give on that many of the same clients' labels. *20%*, *10%*: the first n "
+        "whose mean is no more; from one n to another where means are within a standard error "
+        "of it (over seeds; with one seed, that over clients at the largest n).",
+        "* *limit of n = ...'s adapters*: what a certificate would be if the adapters of the "
+        "best method came for free. They are those that it exports at the largest n, in every "
+        "column: none of the labels that they learned from is counted, so at a smaller n no "
+        "method can be expected to come so low.",
+        "* *lowest*: the lowest bound of a client, and how many of the clients have it. Where "
+        "most have it, hardly any of their certifying examples is wrong, and methods differ by "
+        "how many examples certify, not by what they learn.",
         "* *error*: on the client's own tests; *worst tenth*: the mean over the tenth of the "
         "clients with the largest errors.",
         "* *elsewhere*: the same adapter's error on the other new clients' tests; - where some "
         "adapters move the embeddings of their own labels' names, which nobody else has.",
         "* *sent*, *received*: KiB of an upstream client in all its messages, and to a new "
         "client, bundle and basis of the space included.",
+        "* *seconds*: of a new client, the median over seeds; other runs shared the machine.",
         "",
         machine_line(record),
         _hours(record["table"]),
@@ -139,13 +137,15 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any])
         seeds.setdefault(row["method"], set()).add(row["seed"])
     every, shared = set.union(*seeds.values()), set.intersection(*seeds.values())
     lines = [f"## `{scenario}`", ""]
+    options = {case["scenario"]: case["options"] for case in record.get("cases", [])}
+    upstream = options.get(scenario, {}).get("upstream")
     if shared:
-        lines += _tables([row for row in rows if row["seed"] in shared])
+        lines += _tables([row for row in rows if row["seed"] in shared], upstream)
     if shared != every:
         # Means are compared on the same clients: who lacks a seed has no place among these.
         lines += ["### Methods that have more seeds", ""] if shared else []
         whole = [row for row in rows if seeds[row["method"]] == every]
-        lines += _tables(whole) if whole else ["No method has all seeds yet.", ""]
+        lines += _tables(whole, upstream) if whole else ["No method has all seeds yet.", ""]
     refused = [each["method"] for each in record["refused"] if each["scenario"] == scenario]
     for method in dict.fromkeys(refused):  # by seed
         lines += [f"`{method}` is not for this base model.", ""]
@@ -155,7 +155,7 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any])
     return lines
 
 
-def _tables(rows: list[dict[str, Any]]) -> list[str]:
+def _tables(rows: list[dict[str, Any]], upstream: int | None) -> list[str]:
     """Compare methods on the seeds that all of these rows' methods have."""
     methods: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["method"]):
@@ -168,36 +168,13 @@ def _tables(rows: list[dict[str, Any]]) -> list[str]:
         *_by_n(by_certificate),
         f"At n = {rows[0]['n']}:",
         "",
-        "| method | error | worst tenth | elsewhere | below chance | sent | received "
+        "| method | error | worst tenth | elsewhere | below chance | lowest | sent | received "
         "| seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
         *[_line(_mean(own)) for own in by_certificate],
         "",
-        *_costs(by_certificate),
+        *costs(by_certificate, upstream),
     ]
-
-
-def _costs(methods: list[list[dict[str, Any]]]) -> list[str]:
-    """Say what the federation computed; runs of before that was kept are left out."""
-    timed = [own for own in methods if all("phases" in row for row in own)]
-    if not timed:
-        return []
-    lines = [
-        "What the federation computes before new clients come, in seconds of one core: all "
-        "upstream clients together (*learn*), the server's prior (*fit*), and clients that "
-        "plan (*plan*). Other work ran on the other core.",
-        "",
-        f"| method | {' | '.join(_TIMED)} |",
-        f"|---{'|---' * len(_TIMED)}|",
-    ]
-    for own in timed:
-        spent = [
-            np.mean([sum(row["phases"].get(name, 0.0) for name in names) for row in own])
-            for names in _TIMED.values()
-        ]
-        cells = [f"{seconds:.0f}" for seconds in spent]
-        lines.append(f"| {own[0]['method']} | {' | '.join(cells)} |")
-    return [*lines, ""]
 
 
 def _by_n(methods: list[list[dict[str, Any]]]) -> list[str]:
@@ -208,26 +185,37 @@ def _by_n(methods: list[list[dict[str, Any]]]) -> list[str]:
         f"| method | {' | '.join([f'n = {n}' for n in sizes] + targets)} |",
         f"|---{'|---' * (len(sizes) + len(targets))}|",
     ]
-    for own in methods:
-        spread = f" ± {_standard_error(own):.3f}"
-        lines.append(_curve(own[0]["method"], _means_by_n(own, "certificate"), spread))
-    every = [row for own in methods for row in own]
-    return [*lines, _curve("*limit*", _means_by_n(every, "limit"), ""), ""]
+    lines += [_curve(own) for own in methods]
+    every = _by_size([row for own in methods for row in own], "limit")
+    limits = [decimal_up(float(np.mean(values))) for values in every.values()]
+    name = f"*limit of n = {max(every)}'s adapters*"
+    return [*lines, f"| {name} | {' | '.join([*limits, *['-'] * len(targets)])} |", ""]
 
 
-def _curve(name: str, means: dict[int, float], spread: str) -> str:
-    firsts = [str(labels_needed(means, target) or f"> {max(means)}") for target in TARGETS]
-    cells = [f"{mean:.3f}" for mean in means.values()]
-    cells[-1] += spread
-    return f"| {name} | {' | '.join(cells + firsts)} |"
+def _curve(own: list[dict[str, Any]]) -> str:
+    """Return a method's row: means by n, and how many labels each target takes."""
+    spread = _standard_error(own)
+    by_n = {
+        n: (float(np.mean(values)), _over_seeds(values) if len(values) > 1 else spread)
+        for n, values in _by_size(own, "certificate").items()
+    }
+    cells = [decimal_up(mean) for mean, _ in by_n.values()]
+    cells[-1] += f" ± {spread:.3f}"
+    needed = [labels_needed_about(by_n, target) for target in TARGETS]
+    return f"| {own[0]['method']} | {' | '.join(cells + needed)} |"
 
 
-def _means_by_n(rows: list[dict[str, Any]], key: str) -> dict[int, float]:
+def _by_size(rows: list[dict[str, Any]], key: str) -> dict[int, list[float]]:
+    """Return the rows' values by n, from the smallest on."""
     found: dict[int, list[float]] = {}
     for row in rows:
         for each in row["by_n"]:
             found.setdefault(each["n"], []).append(each[key])
-    return {n: float(np.mean(values)) for n, values in sorted(found.items())}
+    return dict(sorted(found.items()))
+
+
+def _over_seeds(values: list[float]) -> float:
+    return float(np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def _standard_error(rows: list[dict[str, Any]]) -> float:
@@ -254,7 +242,10 @@ def _trade(scenario: str, rows: list[dict[str, Any]]) -> list[str]:
         for keep in keeps
     }
     for pull in sorted({row["pull"] for row in rows}):
-        cells = [" / ".join(f"{part[pull]:.3f}" for part in by_key[keep]) for keep in keeps]
+        cells = [
+            f"{decimal_up(bound[pull])} / {error[pull]:.3f} / {elsewhere[pull]:.3f}"
+            for bound, error, elsewhere in (by_key[keep] for keep in keeps)
+        ]
         lines.append(f"| {pull:g} | {' | '.join(cells)} |")
     return [*lines, ""]
 
@@ -264,14 +255,23 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "method": rows[0]["method"],
         "elsewhere": float(np.mean(known)) if known else None,
+        "lowest": _lowest(np.concatenate([row["bounds"] for row in rows])),
+        "client_seconds": float(np.median([row["client_seconds"] for row in rows])),
         **{key: float(np.mean([row[key] for row in rows])) for key in _KEYS},
     }
+
+
+def _lowest(bounds: np.ndarray) -> str:
+    """Say what the lowest bound of a client is, and how many have it."""
+    least = float(bounds.min())
+    return f"{decimal_up(least)} ({np.isclose(bounds, least).sum()} of {len(bounds)})"
 
 
 def _line(row: dict[str, Any]) -> str:
     elsewhere = "-" if row["elsewhere"] is None else f"{row['elsewhere']:.3f}"
     return (
         f"| {row['method']} | {row['error']:.3f} | {row['worst_decile_error']:.3f} "
-        f"| {elsewhere} | {row['nonvacuous']:.0%} | {row['up_bytes'] / 1024:.1f} "
-        f"| {row['down_bytes'] / 1024:.1f} | {row['client_seconds']:.2f} |"
+        f"| {elsewhere} | {row['nonvacuous']:.0%} | {row['lowest']} "
+        f"| {row['up_bytes'] / 1024:.1f} | {row['down_bytes'] / 1024:.1f} "
+        f"| {row['client_seconds']:.2f} |"
     )

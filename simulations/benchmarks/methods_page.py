@@ -10,21 +10,22 @@ import numpy as np
 from fedcert.reports.curves import Curve, draw_curves
 from fedcert.reports.svg import PALETTE, WIDE
 from fedcert.simulations.benchmarks.pages import (
+    TARGETS,
     by_scenario,
-    labels_needed,
+    labels_needed_about,
     left_out,
     machine_line,
 )
 
 __all__ = ["methods_figures", "methods_page"]
 
-# The certificate that "labels needed" asks for.
-_TARGET = 0.2
 _PLANNED = "fedcert planned"
 _MEANS = (
     "error", "worst_decile_error", "certificate", "nonvacuous", "limit", "global_error",
     "client_seconds", "memory_mib",
 )  # fmt: skip
+# What the planned recipe is compared in, and the tables' titles.
+_COMPARED = {"certificate": "certificate", "error": "error", "global_error": "error elsewhere"}
 # Certificates that decide which methods the figures show; more lines could not be told apart.
 _SHOWN, _SHOWN_AT = 6, 64
 
@@ -166,36 +167,49 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], about: list[str]) -> li
 
 
 def _behind(rows: list[dict[str, Any]]) -> list[str]:
-    """Say which methods are ahead of the planned recipe, and by how much."""
-    lines = []
-    for n in sorted({row["n"] for row in rows}):
-        found = _by_method(rows, n)
-        if _PLANNED in found:
-            cells = [_ahead(found, key) for key in ("certificate", "error", "global_error")]
-            lines.append(f"| {n} | {' | '.join(cells)} |")
-    if not lines:
+    """Say how far each method is from the planned recipe on the same clients."""
+    sizes = sorted({row["n"] for row in rows if row["method"] == _PLANNED})
+    names = [name for name in dict.fromkeys(row["method"] for row in rows) if name != _PLANNED]
+    if not sizes or not names:
         return []
-    return [
-        f"Where *{_PLANNED}* is not first: methods with a lower mean, and by how much. A star: "
-        "in every seed, of several.",
-        "",
-        "| n | certificate | error | error elsewhere |",
-        "|---|---|---|---|",
-        *lines,
+    lines = [
+        f"Differences to *{_PLANNED}* on the same clients, paired by seed, ± their standard "
+        f"error over seeds: above 0 *{_PLANNED}* is better, below 0 it is behind. Methods "
+        "stand in the order of their certificates at the largest n.",
         "",
     ]
+    for key, title in _COMPARED.items():
+        found = {n: _by_method(rows, n) for n in sizes}
+        apart = {name: [_apart(found[n], name, key) for n in sizes] for name in names}
+        lines += [
+            f"| {title} | {' | '.join(f'n = {n}' for n in sizes)} |",
+            f"|---{'|---' * len(sizes)}|",
+            *(f"| {name} | {' | '.join(apart[name])} |" for name in _ordered(found, names)),
+            "",
+        ]
+    return lines
 
 
-def _ahead(found: dict[str, list[dict[str, Any]]], key: str) -> str:
+def _ordered(found: dict[int, dict[str, list[dict[str, Any]]]], names: list[str]) -> list[str]:
+    """Return methods by their certificates at the largest n at which each was measured."""
+
+    def last(name: str) -> float:
+        n = max(n for n, methods in found.items() if name in methods)
+        return float(_mean(found[n][name])["certificate"])
+
+    there = [name for name in names if any(name in methods for methods in found.values())]
+    return sorted(there, key=last)
+
+
+def _apart(found: dict[str, list[dict[str, Any]]], name: str, key: str) -> str:
+    """Return the mean difference by seed with its standard error; of one seed without it."""
     planned = {row["seed"]: row[key] for row in found[_PLANNED]}
-    ahead = []
-    for name, own in found.items():
-        lead = [planned[row["seed"]] - row[key] for row in own if row["seed"] in planned]
-        if lead and (mean := float(np.mean(lead))) > 0:
-            ahead.append(
-                (mean, f"{name} {mean:.3f}{'*' if len(lead) > 1 and min(lead) > 0 else ''}")
-            )
-    return "; ".join(text for _, text in sorted(ahead, reverse=True)) or "none"
+    own = [row for row in found.get(name, []) if row["seed"] in planned]
+    if not own:
+        return "-"
+    apart = np.array([row[key] - planned[row["seed"]] for row in own])
+    spread = f" ± {apart.std(ddof=1) / len(apart) ** 0.5:.3f}" if len(apart) > 1 else ""
+    return f"{apart.mean():+.3f}{spread}"
 
 
 def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -230,18 +244,25 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _needed(rows: list[dict[str, Any]]) -> list[str]:
-    """Say how many labels each method needs for a mean certificate of 20%."""
-    found: dict[int | None, list[str]] = {}
+    """Say how many labels each method needs for the mean certificates of `TARGETS`."""
+    heads = " | ".join(f"{target:.0%}" for target in TARGETS)
+    lines = [
+        "Labels needed for a mean certificate: the first n whose mean is no more; from one n "
+        "to another where means are within a standard error of it.",
+        "",
+        f"| method | {heads} |",
+        f"|---{'|---' * len(TARGETS)}|",
+    ]
+    cells = {}
     for name in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == name]
         means = {
-            n: _mean([row for row in own if row["n"] == n])["certificate"]
-            for n in {row["n"] for row in own}
+            n: _mean([row for row in own if row["n"] == n])
+            for n in sorted({row["n"] for row in own})
         }
-        found.setdefault(labels_needed(means, _TARGET), []).append(name)
-    lines = [f"Labels needed for a mean certificate of {_TARGET:.0%}:", ""]
-    for n in sorted(n for n in found if n is not None):
-        lines.append(f"* {n}: {', '.join(found[n])}")
-    if None in found:
-        lines.append(f"* more than were tried: {', '.join(found[None])}")
+        found = {n: (mean["certificate"], mean["se"]) for n, mean in means.items()}
+        last = found[max(found)][0]
+        cells[name] = [labels_needed_about(found, target) for target in TARGETS], last
+    for name, (needed, _) in sorted(cells.items(), key=lambda cell: cell[1][1]):
+        lines.append(f"| {name} | {' | '.join(needed)} |")
     return [*lines, ""]

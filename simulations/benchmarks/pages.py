@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["TARGETS", "by_scenario", "labels_needed", "left_out", "machine_line"]
+__all__ = [
+    "TARGETS",
+    "by_scenario",
+    "labels_needed",
+    "labels_needed_about",
+    "left_out",
+    "machine_line",
+]
 
 TARGETS = (0.2, 0.1)
 """Mean certificates whose labels pages count."""
@@ -14,6 +21,39 @@ TARGETS = (0.2, 0.1)
 def labels_needed(certificates: Mapping[int, float], target: float) -> int | None:
     """Return the first n whose mean certificate is at most the target; None without one."""
     return min((n for n, mean in certificates.items() if mean <= target), default=None)
+
+
+def labels_needed_about(
+    certificates: Mapping[int, tuple[float, float | None]], target: float
+) -> str:
+    """Say how many labels a target takes, as a range where the standard error leaves it open.
+
+    Parameters
+    ----------
+    certificates : Mapping[int, tuple[float, float | None]]
+        By n, the mean certificate and its standard error; None where that is not known.
+    target : float
+        The mean certificate that is asked for.
+
+    Returns
+    -------
+    str
+        The first n whose mean is at most the target; from one n to another where means are
+        within one standard error of it.
+
+    Examples
+    --------
+    >>> labels_needed_about({32: (0.36, 0.02), 64: (0.20, 0.02), 128: (0.13, 0.01)}, 0.2)
+    '64 to 128'
+    """
+    least = {n: mean - (error or 0.0) for n, (mean, error) in certificates.items()}
+    most = {n: mean + (error or 0.0) for n, (mean, error) in certificates.items()}
+    first, last = labels_needed(least, target), labels_needed(most, target)
+    if first is None:
+        return f"> {max(certificates)}"
+    if last is None:
+        return f"{first} or more"
+    return str(first) if first == last else f"{first} to {last}"
 
 
 def machine_line(record: dict[str, Any]) -> str:

@@ -10,6 +10,9 @@ from fedcert.simulations.benchmarks.pages import machine_line
 
 __all__ = ["privacy_page"]
 
+# Gains in certificates of which nothing can be lost, and of which no share is said.
+_NOTHING, _LITTLE = 0.005, 0.02
+
 
 def privacy_page(record: dict[str, Any]) -> str:
     """Return the page as Markdown."""
@@ -68,20 +71,27 @@ def _lines(rows: list[dict[str, Any]], sizes: list[int]) -> list[str]:
 
 
 def _cost(rows: list[dict[str, Any]], n: int) -> str:
-    """Say which share of what the plain mean gains over the base model each promise keeps."""
+    """Say which share of what the plain mean gains over the base model each promise keeps.
+
+    Of a small gain, whose standard error the record does not have, a share says nothing.
+    """
     there = {_key(row): row["certificate"] for row in rows if row["n"] == n}
     frozen, plain = there["none: the base model", None], there["plain", None]
+    noised = {epsilon: bound for (_, epsilon), bound in there.items() if epsilon is not None}
     gain = frozen - plain
-    if gain < 0.005:
+    if gain < _NOTHING:
         return (
             f"At n = {n} the plain mean gains {gain:+.3f} on the base model: next to nothing, "
             "so there is nothing for noise to lose."
         )
-    kept = ", ".join(
-        f"{(frozen - bound) / gain:.0%} at epsilon {epsilon:g}"
-        for (_, epsilon), bound in there.items()
-        if epsilon is not None
-    )
+    if gain < _LITTLE:
+        apart = ", ".join(f"{b - plain:+.3f} at epsilon {e:g}" for e, b in noised.items())
+        return (
+            f"At n = {n} the plain mean gains {gain:.3f} on the base model, too little to take "
+            "shares of it. Certificates with noise differ from the plain mean's by "
+            f"{apart} (below 0 they are lower)."
+        )
+    kept = ", ".join(f"{(frozen - b) / gain:.0%} at epsilon {e:g}" for e, b in noised.items())
     return (
         f"At n = {n} the plain mean gains {gain:.3f} on the base model; of that, noise keeps "
         f"{kept}."

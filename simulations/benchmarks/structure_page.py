@@ -35,8 +35,9 @@ def structure_page(record: dict[str, Any]) -> str:
         "([methods.md](methods.md)); rows differ in which gates are kept. All take as many "
         "steps, those in which BayesTune finds gates included, and each has the learning rate "
         "that was best at the smallest budget on upstream clients which no round draws. Errors "
-        "are means over new clients and seeds, on test examples; in brackets, the mean "
-        "difference from plain, with its standard error.",
+        "are means over new clients, on test examples; in brackets, the mean difference from "
+        "plain, ± its standard error over clients. Seeds change the run and not the scenario: "
+        "each has the same clients, so a client's errors are averaged over seeds first.",
         "",
         *left_out(record),
     ]
@@ -55,8 +56,8 @@ def _section(scenario: str, record: dict[str, Any]) -> list[str]:
     lines = [
         f"## `{scenario}`",
         "",
-        f"Seeds {', '.join(map(str, record['seeds'][scenario]))}. "
-        f"The shared adapter alone: {shared:.3f}. There are {len(net['gates'])} gates.",
+        f"{_whose(rows, record['seeds'][scenario])} The shared adapter alone: {shared:.3f}. "
+        f"There are {len(net['gates'])} gates.",
         "",
         "| gates | " + " | ".join(f"{count} kept" for count in counts) + " |",
         "|---|" + "---|" * len(counts),
@@ -65,13 +66,15 @@ def _section(scenario: str, record: dict[str, Any]) -> list[str]:
         cells = [_cell(rows, way, budget) for budget in budgets]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     kept = [_of(rows, way, budgets[0]) for way in ("bayestune", "fedp2eft")]
+    many = f"{len({row['client'] for row in rows})} clients keep"
+    many += f" in {len(nets)} seeds" if len(nets) > 1 else ""
     differing = [len({tuple(row["kept"]) for row in some}) for some in kept]
     distances = net["distances"]
     return [
         *lines,
         "",
-        f"At the smallest budget the number of different sets of gates that {len(kept[0])} "
-        f"clients keep is {differing[0]} by BayesTune, and {differing[1]} by the net; plain "
+        f"At the smallest budget the number of different sets of gates that {many} "
+        f"is {differing[0]} by BayesTune, and {differing[1]} by the net; plain "
         "keeps "
         f"{_favorites(_of(rows, 'plain', budgets[0]), net['gates'])}, and the net most often "
         f"{_favorites(kept[1], net['gates'])}. Over the net's rounds its mean distance from "
@@ -85,13 +88,31 @@ def _of(rows: list[dict[str, Any]], way: str, budget: float) -> list[dict[str, A
     return [row for row in rows if row["method"] == way and row["budget"] == budget]
 
 
+def _whose(rows: list[dict[str, Any]], seeds: list[int]) -> str:
+    """Say which clients and seeds a section is about."""
+    clients = len({row["client"] for row in rows})
+    if len(seeds) == 1:
+        return f"Seed {seeds[0]}, {clients} clients."
+    return f"Seeds {', '.join(map(str, seeds))}, with the same {clients} clients in each seed."
+
+
 def _cell(rows: list[dict[str, Any]], way: str, budget: float) -> str:
-    errors = np.array([row["error"] for row in _of(rows, way, budget)])
+    errors = _by_client(_of(rows, way, budget))
+    mean = float(np.mean([*errors.values()]))
     if way == "plain":
-        return f"{errors.mean():.3f}"
-    apart = errors - np.array([row["error"] for row in _of(rows, "plain", budget)])
+        return f"{mean:.3f}"
+    plain = _by_client(_of(rows, "plain", budget))
+    apart = np.array([error - plain[client] for client, error in errors.items()])
     deviation = apart.std(ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else 0.0
-    return f"{errors.mean():.3f} ({apart.mean():+.3f} ± {deviation:.3f})"
+    return f"{mean:.3f} ({apart.mean():+.3f} ± {deviation:.3f})"
+
+
+def _by_client(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the mean error of each client over seeds."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["client"], []).append(row["error"])
+    return {client: float(np.mean(errors)) for client, errors in found.items()}
 
 
 def _favorites(rows: list[dict[str, Any]], names: list[str]) -> str:

@@ -190,22 +190,35 @@ def _by_seed(rows: list[Row], method: str, n: int) -> dict[int, float]:
 
 
 def _lost(rows: list[Row]) -> list[str]:
-    """Return what privacy cost of the gain, at the largest n where there was some."""
-    for n in sorted({row["n"] for row in rows}, reverse=True):
+    """Return what privacy cost of the gain, at every n."""
+    lost, said = [], []
+    for n in sorted({row["n"] for row in rows}):
         by = {name: _by_seed(rows, name, n) for name in ("none", "meta", "private")}
         seeds = sorted(by["none"].keys() & by["meta"].keys() & by["private"].keys())
         if not seeds:
-            return []
-        none, meta, private = (
-            float(np.mean([by[name][seed] for seed in seeds])) for name in by
-        )
-        if none > meta:
-            lost = (private - meta) / (none - meta)
-            return [
-                f"Asked for beforehand: noise costs at most {_MOST_LOST:.0%} of the gain. "
-                f"{_verdict(lost <= _MOST_LOST)}: {lost:.0%} at n = {n}."
-            ]
-    return ["Noise cannot cost any gain here: without it the warm start has none."]
+            continue
+        gains = np.array([by["none"][seed] - by["meta"][seed] for seed in seeds])
+        costs = np.array([by["private"][seed] - by["meta"][seed] for seed in seeds])
+        if gains.mean() <= 0:
+            said.append(f"at n = {n} there is no gain")
+            continue
+        lost.append(float(costs.mean() / gains.mean()))
+        said.append(f"{lost[-1]:.0%} of {_with_error(gains)} at n = {n}")
+    if not said:
+        return []
+    if not lost:
+        return ["Noise cannot cost any gain here: without it the warm start has none."]
+    return [
+        f"Asked for beforehand: noise costs at most {_MOST_LOST:.0%} of the gain. "
+        f"{_verdict(max(lost) <= _MOST_LOST)}: {'; '.join(said)}."
+    ]
+
+
+def _with_error(gains: np.ndarray) -> str:
+    """Say a mean gain with its standard error over seeds; one seed has none."""
+    if len(gains) == 1:
+        return f"{gains[0]:.3f} (one seed)"
+    return f"{gains.mean():.3f} ± {gains.std(ddof=1) / len(gains) ** 0.5:.3f}"
 
 
 def _tried(rows: list[Row]) -> list[str]:

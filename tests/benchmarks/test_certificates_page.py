@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedcert.planning.menu import menu, recipe_name
 from fedcert.simulations.benchmarks.certificates_page import certificates_page
 from fedcert.simulations.benchmarks.publishing import page_of, record_of
 
@@ -16,3 +17,33 @@ def test_a_part_alone_has_a_page() -> None:
     page = certificates_page({"coverage": record["coverage"]})
     assert "## Coverage" in page
     assert "limit" not in page
+
+
+def test_violations_above_delta_have_an_exact_p() -> None:
+    row = {"recipe": "union", "case": "a", "episodes": 100, "delta": 0.05}
+    page = certificates_page(
+        {
+            "coverage": [
+                row | {"violations": 4},
+                row | {"violations": 9},
+                row | {"violations": 0},
+            ]
+        }
+    )
+    # P(Binomial(100, 0.05) >= 9) = 0.0631, and three times that.
+    assert "| union | a | 100 | 9 | 5 | 0.063 |" in page
+    assert "| union | a | 100 | 0 | 5 | 1.000 |" in page
+    assert "1 of 3 rows have more" in page
+    assert "The smallest p is 0.063; times 3 rows (Bonferroni) that is 0.19." in page
+
+
+def test_the_page_names_what_an_older_menu_lacks() -> None:
+    record = record_of("certificates")
+    assert "tuned_head 0.25, tuned_head 0.375" in certificates_page(record)
+    recipes = menu(candidates=1000, delta=0.05, constants=2, local_head=True)
+    row = record["table"][0]
+    table = [row | {"recipe": recipe_name(recipe)} for recipe in recipes]
+    now = certificates_page(record | {"candidates": 1000, "table": table})
+    assert "older menu" not in now
+    without = certificates_page(record | {"candidates": 1000, "table": table[1:]})
+    assert "by now: union, as far as" in without

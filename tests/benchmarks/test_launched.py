@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from simulations.federation import SCENARIO
 
 from fedcert.simulations.benchmarks import launched, launched_page
+from fedcert.simulations.benchmarks.launched_costs_page import costs
 from fedcert.simulations.benchmarks.launched_record import launched_record
 
 TINY = {
@@ -47,21 +49,57 @@ def test_rows_limits_refusals_and_what_pull_and_keep_trade(
     assert max(held) - min(held) < 0.05
     assert rows[0]["phases"]["average with the clients"] > 0
     page = (tmp_path / "launched.md").read_text()
-    assert "| method | learn | fit | plan |" in page
+    assert "| seeds timed | learn | fit | plan |" in page
     assert "`zero-shot` is not for this base model." in page
     assert f"figures/launched-{SCENARIO}-trade.svg" in page
 
 
 def test_the_page_counts_labels_for_each_target() -> None:
-    curve = launched_page._curve("a", {16: 0.3, 32: 0.2, 64: 0.12}, " ± 0.010")
-    assert curve == "| a | 0.300 | 0.200 | 0.120 ± 0.010 | 32 | > 64 |"
+    def row(seed: int, *bounds: float) -> dict[str, Any]:
+        by_n = [
+            {"n": n, "certificate": bound, "limit": 0.05}
+            for n, bound in zip((16, 32, 64), bounds, strict=True)
+        ]
+        return {"method": "a", "seed": seed, "bounds": [bounds[-1], 0.14], "by_n": by_n}
+
+    one = row(0, 0.3001, 0.2, 0.12)
+    # Bounds are rounded up. 0.2 may be 0.21 as well: the standard error over clients is 0.01.
+    assert (
+        launched_page._curve([one]) == "| a | 0.301 | 0.200 | 0.120 ± 0.010 | 32 to 64 | > 64 |"
+    )
+    two = [one, row(1, 0.32, 0.2, 0.1)]
+    assert launched_page._curve(two).endswith("| 32 | 64 or more |")
+    *_, last, _ = launched_page._by_n([two])
+    # Nothing that the adapters learned from is counted: no labels reach a target.
+    assert last == "| *limit of n = 64's adapters* | 0.050 | 0.050 | 0.050 | - | - |"
 
 
-def test_runs_from_before_times_were_kept_have_no_costs() -> None:
-    timed = {"method": "prior", "phases": {"train upstream adapters": 30.0, "fit the prior": 4}}
-    lines = launched_page._costs([[timed], [{"method": "local"}]])
-    assert lines[-2:] == ["| prior | 30 | 4 | 0 |", ""]
-    assert launched_page._costs([[{"method": "local"}]]) == []
+def test_the_page_says_how_many_clients_have_the_lowest_bound() -> None:
+    bounds = np.array([0.0561, 0.0561, 0.07])
+    assert launched_page._lowest(bounds) == "0.057 (2 of 3)"
+
+
+def test_costs_are_means_over_the_runs_that_kept_times() -> None:
+    phases = {"train upstream adapters": 30.0, "fit the prior": 4}
+    run = {"method": "prior", "clients": 12, "up_bytes": 1024, "down_bytes": 2048}
+    old, timed = run | {"seed": 0}, run | {"seed": 1, "phases": phases}
+    never = [old | {"method": "local", "up_bytes": 0}]
+    *_, prior, local, _ = costs([[old, timed], never], 32)
+    assert prior == "| prior | 32 | 24 | 1 | 30 | 4 | 0 |"
+    assert local == "| local | 0 | 24 | - | - | - | - |"
+    assert costs([never], None)[-2] == "| local | - | 24 | - | - | - | - |"
+
+
+def test_seconds_are_the_median_over_seeds() -> None:
+    known = dict.fromkeys(
+        ("error", "worst_decile_error", "certificate", "nonvacuous", "up_bytes", "down_bytes"),
+        0.5,
+    )
+    rows = [
+        known | {"method": "a", "elsewhere": None, "bounds": [0.5], "client_seconds": seconds}
+        for seconds in (1.0, 2.0, 30.0)
+    ]
+    assert launched_page._mean(rows)["client_seconds"] == 2.0
 
 
 def test_methods_are_compared_on_the_same_seeds() -> None:

@@ -16,6 +16,7 @@ from tiny_intents import write_requests
 from fedcert.certificates import DefaultRecipe, UnionRecipe, binomial_upper_bound
 from fedcert.certificates.randomized import LEAST
 from fedcert.simulations.benchmarks import named, named_methods
+from fedcert.simulations.benchmarks import named_page as named_page_module
 from fedcert.simulations.benchmarks.federations import only_remembered
 from fedcert.simulations.benchmarks.named_gain import gain_figure, gain_section
 from fedcert.simulations.benchmarks.named_methods import LIMIT, PLANNED, RANDOMIZED, certified
@@ -152,6 +153,29 @@ def test_the_page_says_which_goals_are_met(record: dict[str, Any]) -> None:
     text = named_page(as_goal)
     assert "Goal at n = 16, a planned certificate of at most 0.23: **missed** (0.300)." in text
     assert "n = 16: zero-shot by 0.200" in text
+    assert "n = 16: head from names 0.5 by 0.200" in text
+
+
+def test_a_plan_is_held_against_the_head_that_needs_no_federation() -> None:
+    def goal(by: float) -> str:
+        row = {"above_planned": -by, "above_planned_se": 0.006}
+        (line,) = named_page_module._never_behind({("head from names 0.5", 16): row}, [16])
+        return line.partition("standard error: ")[2]
+
+    assert goal(0.007) == "**missed** (n = 16: head from names 0.5 by 0.007 ± 0.006)."
+    near = "by no more than that behind at n = 16: head from names 0.5 by 0.005 ± 0.006"
+    assert goal(0.005) == f"met (at none; {near})."
+    assert goal(-0.005) == "met (at none)."
+
+
+def test_bounds_are_rounded_up_and_differences_to_the_nearest() -> None:
+    row = {
+        "method": "default", "n": 16, "certificate": 0.1001, "se": 0.0101, "nonvacuous": 1.0,
+        "error": 0.0501, "limit": 0.0201, "above_planned": 0.0301, "above_planned_se": 0.0101,
+        "violations": 0, "clients": 2, "client_seconds": 0.5,
+    }  # fmt: skip
+    *_, line = named_page_module._table({("default", 16): row})
+    assert "| 0.101 ± 0.010 | 100% | 0.050 | 0.021 | +0.030 ± 0.010 |" in line
 
 
 def test_a_part_of_the_benchmark_stays_out_of_the_docs(

@@ -10,7 +10,7 @@ import pytest
 from simulations.federation import SCENARIO
 
 from fedcert.simulations.benchmarks import structure
-from fedcert.simulations.benchmarks.structure_page import structure_page
+from fedcert.simulations.benchmarks.structure_page import _cell, _whose, structure_page
 
 TINY = {
     "adapter.rank": 2,
@@ -67,3 +67,18 @@ def test_ways_rates_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     structure.main(["--seeds", "0"])
     assert measured == ["round 4"]
     assert written["table"] == rows
+
+
+def test_a_client_of_several_seeds_counts_once() -> None:
+    def row(way: str, client: str, seed: int, error: float) -> dict[str, Any]:
+        return {
+            "method": way, "budget": 0.5, "client": client, "seed": seed, "error": error
+        }  # fmt: skip
+
+    rows = [row("plain", client, seed, 0.3) for client in "ab" for seed in (0, 1)]
+    # By client the differences are -0.1 and -0.2, with a standard error of 0.05.
+    errors = {("a", 0): 0.1, ("a", 1): 0.3, ("b", 0): 0.1, ("b", 1): 0.1}
+    rows += [row("average", *key, error) for key, error in errors.items()]
+    assert _cell(rows, "average", 0.5) == "0.150 (-0.150 ± 0.050)"
+    assert _whose(rows, [0, 1]) == "Seeds 0, 1, with the same 2 clients in each seed."
+    assert _whose(rows, [0]) == "Seed 0, 2 clients."

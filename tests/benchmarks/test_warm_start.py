@@ -95,17 +95,24 @@ def test_what_was_tried_is_on_the_page(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_page_says_what_noise_costs_of_the_gain() -> None:
-    def rows(**certificates: float) -> list[dict[str, Any]]:
+    def rows(n: int = 8, seed: int = 0, **certificates: float) -> list[dict[str, Any]]:
         return [
-            {"n": 8, "seed": 0, "warm_start": name, "certificate": value}
+            {"n": n, "seed": seed, "warm_start": name, "certificate": value}
             for name, value in certificates.items()
         ]
 
-    [line] = _lost(rows(none=0.5, meta=0.3, private=0.31))
-    assert line.endswith("**Met**: 5% at n = 8.")
-    [line] = _lost(rows(none=0.5, meta=0.3, private=0.55))
-    assert line.endswith("**Missed**: 125% at n = 8.")
-    assert "has none" in _lost(rows(none=0.3, meta=0.4, private=0.4))[0]
+    little = rows(none=0.5, meta=0.3, private=0.31)
+    [line] = _lost(little)
+    assert line.endswith("**Met**: 5% of 0.200 (one seed) at n = 8.")
+    # Every n counts, and not the largest one alone.
+    much = rows(4, none=0.5, meta=0.3, private=0.55)
+    [line] = _lost(little + much)
+    assert "**Missed**: 125% of 0.200 (one seed) at n = 4; 5% of 0.200 (one seed)" in line
+    [line] = _lost(little + rows(seed=1, none=0.5, meta=0.4, private=0.41))
+    assert line.endswith("**Met**: 7% of 0.150 ± 0.050 at n = 8.")
+    nothing = rows(4, none=0.3, meta=0.4, private=0.4)
+    assert "has none" in _lost(nothing)[0]
+    assert "at n = 4 there is no gain; 5%" in _lost(nothing + little)[0]
     assert _lost(rows(none=0.3, meta=0.4)) == []
 
 

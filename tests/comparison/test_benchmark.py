@@ -37,6 +37,7 @@ from fedcert.simulations.benchmarks.methods_page import (
     methods_figures,
     methods_page,
 )
+from fedcert.simulations.benchmarks.pages import labels_needed_about
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.benchmarks.workers import side_by_side
 
@@ -189,8 +190,9 @@ def test_the_page_shows_every_method_and_the_labels_needed() -> None:
     ]
     page = methods_page(record | {"table": record["table"] + other})
     assert f"## `{SCENARIO}`" in page
-    assert page.count("| majority |") == page.count("| own |") == 2
-    assert "Labels needed for a mean certificate of 20%:" in page
+    # In the tables of both n, and in that of labels needed.
+    assert page.count("| majority |") == page.count("| own |") == 3
+    assert "| method | 20% | 10% |" in page
     assert "4 clients; limit 0." in page
     assert page.count(" ± 0.050 |") == 4
     assert "nan" not in page
@@ -219,9 +221,24 @@ def test_the_page_says_who_is_ahead_of_fedcert() -> None:
     ]
     worse = [row | {"method": "worse", "certificate": 0.7} for row in rows]
     page = methods_page(record | {"table": [*planned, *ahead, *mixed, *worse]})
-    (line,) = [line for line in page.splitlines() if line.startswith("| 16 |")]
-    assert line == "| 16 | better 0.150*; mixed 0.030 | none | none |"
-    assert "is not first" not in methods_page(record | {"table": rows})
+    compared = page.partition("| certificate | n = 8 | n = 16 |")[2].splitlines()[2:6]
+    # Paired by seed: the standard error is that of the differences; one seed has none.
+    assert compared[:2] == [
+        "| better | -0.150 ± 0.050 | -0.150 ± 0.050 |",
+        "| mixed | -0.030 ± 0.050 | -0.030 ± 0.050 |",
+    ]
+    assert "| worse | +0.200 | +0.200 |" in compared
+    assert "Differences to" not in methods_page(record | {"table": rows})
+
+
+def test_labels_needed_are_a_range_where_a_standard_error_leaves_it_open() -> None:
+    knife = {32: (0.36, 0.02), 64: (0.1999, 0.02), 128: (0.13, 0.01)}
+    assert labels_needed_about(knife, 0.2) == "64 to 128"
+    assert labels_needed_about(knife | {64: (0.2001, 0.02)}, 0.2) == "64 to 128"
+    assert labels_needed_about(knife | {64: (0.17, 0.02)}, 0.2) == "64"
+    assert labels_needed_about(knife | {64: (0.1999, None)}, 0.2) == "64"
+    assert labels_needed_about(knife, 0.1) == "> 128"
+    assert labels_needed_about(knife | {128: (0.105, 0.01)}, 0.1) == "128 or more"
 
 
 def test_labels_from_one_seed_show_no_spread() -> None:

@@ -30,6 +30,12 @@ def test_a_private_default_is_compared_with_the_plain_one_and_with_none() -> Non
     page = privacy_page(record)
     assert "| noised | 8 | 0.012 | 0.425 | 0.100 |" in page
     assert "gains 0.100 on the base model; of that, noise keeps 75% at epsilon 8." in page
+    # A share of a gain that may be noise itself says nothing: bounds are compared instead.
+    table[1]["certificate"], table[3]["certificate"] = 0.49, 0.489
+    page = privacy_page(record)
+    assert "too little to take shares of it" in page
+    assert "by -0.001 at epsilon 8 (below 0 they are lower)." in page
+    assert "noise keeps" not in page
     table[1]["certificate"] = 0.499
     assert "next to nothing" in privacy_page(record)
 
