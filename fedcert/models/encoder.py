@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,11 @@ class EncoderLogits(NamedTuple):
     """Logits of K labels, shape ``(n, K)``."""
 
     logits: torch.Tensor
+
+
+def _nested(dense: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules without modules of their own, in the order of the forward pass."""
+    return (layer for layer in dense.modules() if not [*layer.children()])
 
 
 class EncoderClassifier(nn.Module):
@@ -89,6 +95,9 @@ class EncoderClassifier(nn.Module):
         }
         if text_tower is not None:
             recipe["text_tower"] = text_tower.digest
+        if dense is not None:
+            # Their weights are in the digest themselves; what is between them is not.
+            recipe["dense"] = [type(layer).__name__ for layer in _nested(dense)]
         bytes_of_recipe = torch.tensor(list(canonical_json(recipe)), dtype=torch.uint8)
         self.register_buffer("task_recipe", bytes_of_recipe)
 

@@ -92,6 +92,9 @@ class LabelScorer(nn.Module):
             )
         self._embeddings = names[0]
         with next(lm.parameters()).device:
+            if self.takes_labels and average:
+                # The digest of the base model covers buffers; phrases have it in their weights.
+                self.register_buffer("label_average", torch.ones(1, dtype=torch.uint8))
             self._place(phrases, average)
         if phrases:
             self._check(lm, phrases, average)

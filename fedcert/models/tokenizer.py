@@ -71,8 +71,9 @@ def read_tokenizer(name: str, revision: str | None = None) -> Any:
 def tokenizer_digest(tokenizer: Any) -> str:
     """Digest what decides which ids a text becomes.
 
-    Padding and truncation are settings of a call, which the fast tokenizers of
-    transformers keep in the same place; they do not take part.
+    Padding and the length of a truncation are settings of a call, which the fast tokenizers of
+    transformers keep in the same place; they do not take part. From which end texts are cut
+    does, where it is not the usual one.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
@@ -82,4 +83,6 @@ def tokenizer_digest(tokenizer: Any) -> str:
     else:
         rules = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return digest_json({"rules": rules, "special": special})
+    side = getattr(tokenizer, "truncation_side", "right")
+    cut = {} if side == "right" else {"truncation_side": side}
+    return digest_json({"rules": rules, "special": special, **cut})

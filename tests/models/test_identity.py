@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 from tiny_models import Family, make_family
+from tiny_text import save_tiny_backbone, tiny_tokenizer
 
 from fedcert.adapters import AdapterSpace, Task
+from fedcert.data import TextInputs
 from fedcert.errors import AdapterError, ModelError
-from fedcert.models import load_base_model
+from fedcert.models import load_base_model, with_label_names, with_label_phrases
+from models.tiny_encoders import save_sentence_encoder
 
 RELEVANT = [
     ("bert", {"num_attention_heads": 1}),
@@ -119,3 +122,46 @@ def test_families_have_digests_of_their_own(tmp_path: Path) -> None:
     first, second = make_family("bert", tmp_path / "a"), make_family("bert", tmp_path / "b")
     assert first.base.digest == second.base.digest
     assert AdapterSpace.of(first.base, rank=2, last_layers=1).base_digest == first.base.digest
+
+
+@pytest.mark.parametrize("activation", ["Identity", "ReLU", "GELU"])
+def test_activations_of_dense_layers_are_covered(tmp_path: Path, activation: str) -> None:
+    source = save_sentence_encoder(tmp_path / "source", dense=8)
+    folder = with_label_names(source, tmp_path / "base")
+    base = load_base_model(str(folder))
+    other = _with_note(folder, tmp_path / "other", "dense", [activation])
+    with pytest.raises(ModelError, match=base.digest[:12]):
+        load_base_model(str(other), digest=base.digest)
+
+
+def test_how_phrases_of_ones_own_labels_are_scored_is_covered(tmp_path: Path) -> None:
+    language_model = save_tiny_backbone(tmp_path / "lm", "llama")
+    tiny_tokenizer().save_pretrained(language_model)
+    folder = with_label_phrases(language_model, None, folder=tmp_path / "sum")
+    base = load_base_model(str(folder))
+    other = _with_note(folder, tmp_path / "mean", "average", True)
+    with pytest.raises(ModelError, match=base.digest[:12]):
+        load_base_model(str(other), digest=base.digest)
+
+
+def test_from_which_end_texts_are_cut_is_the_tokenizers(tmp_path: Path) -> None:
+    folder = save_sentence_encoder(tmp_path / "source")
+    spec = TextInputs.of(str(folder), max_length=8)
+    other = tmp_path / "left"
+    shutil.copytree(folder, other)
+    assert TextInputs.of(str(other), max_length=8) == spec
+    about = json.loads((other / "tokenizer_config.json").read_text())
+    (other / "tokenizer_config.json").write_text(
+        json.dumps(about | {"truncation_side": "left"})
+    )
+    assert TextInputs.of(str(other), max_length=8) != spec
+
+
+def _with_note(folder: Path, copy: Path, noted: str, value: Any) -> Path:
+    """Copy a base model with another word in what fedcert noted in its configuration."""
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    assert config["fedcert"][noted] != value
+    config["fedcert"][noted] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
