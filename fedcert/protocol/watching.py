@@ -24,6 +24,10 @@ from fedcert.protocol.uses import mostly_one_use
 __all__ = ["Watched", "watch_examples"]
 
 
+# Stands among the ids of observations for those that were counted without one.
+_UNNAMED = ""
+
+
 @dataclass(frozen=True)
 class Watched:
     """What one call found.
@@ -107,10 +111,13 @@ def watch_examples(
         )
     rows = _new_rows(ledger, name, ids, len(examples))
     chosen = examples.take(rows)
-    _refuse_the_same(ledger, chosen, purpose, told_apart=rows_are_new or ids is not None)
+    [unnamed] = ledger.known_rows(name, [_UNNAMED])
+    _refuse_the_same(ledger, chosen, purpose)
+    if not rows_are_new and (ids is None or unnamed):
+        _refuse_what_occurs_again(ledger, chosen, ids_help=not unnamed)
     if len(rows):
         watch = watch.updated(bool(wrong) for wrong in count_wrong(chosen))
-        counted = [] if ids is None else [ids[row] for row in rows]
+        counted = [_UNNAMED] if ids is None else [ids[row] for row in rows]
         ledger.mark_with_state(
             chosen, purpose, name=name, state=watch.to_object(), rows=counted
         )
@@ -134,10 +141,8 @@ def _new_rows(
     )
 
 
-def _refuse_the_same(
-    ledger: SpentLedger, examples: Examples, purpose: str, *, told_apart: bool
-) -> None:
-    """Raise `RefusalError` for what may be no new observation."""
+def _refuse_the_same(ledger: SpentLedger, examples: Examples, purpose: str) -> None:
+    """Raise `RefusalError` for what the adapter or its certificate rests on."""
     uses = ledger.uses(examples)
     elsewhere = [None if use is None or use[0] == purpose else use for use in uses]
     if mostly_one_use(elsewhere, examples):
@@ -148,12 +153,28 @@ def _refuse_the_same(
             "the same observations, not new ones; what the adapter or its certificate rests on "
             "says nothing about drift"
         )
+
+
+def _refuse_what_occurs_again(
+    ledger: SpentLedger, examples: Examples, *, ids_help: bool
+) -> None:
+    """Raise `RefusalError` for what may be no new observation.
+
+    Rows that were counted without ids may be given again with them, and no id tells.
+    """
+    uses = ledger.uses(examples)
     again = (examples.occurrences() > 1) | np.array([use is not None for use in uses], bool)
-    if again.any() and not told_apart:
-        raise RefusalError(
-            f"{int(again.sum())} of the {len(examples)} examples have an input that occurs "
-            "more than once here, or occurred before. If inputs come up again in your data, "
-            "each row counts: say --rows-are-new, or name the column that tells rows apart "
-            "with --id-column, which also lets a file grow. Do not take repeated inputs out: "
-            "what is left would be no sample of what the certificate speaks about"
-        )
+    if not again.any():
+        return
+    advice = (
+        "If inputs come up again in your data, each row counts: say --rows-are-new, or name "
+        "the column that tells rows apart with --id-column, which also lets a file grow"
+        if ids_help
+        else "This watch has counted rows without ids, so no id says whether a row was counted "
+        "already: give those rows alone that were not given before, with --rows-are-new"
+    )
+    raise RefusalError(
+        f"{int(again.sum())} of the {len(examples)} examples have an input that occurs more "
+        f"than once here, or occurred before. {advice}. Do not take repeated inputs out: what "
+        "is left would be no sample of what the certificate speaks about"
+    )

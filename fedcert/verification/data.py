@@ -157,17 +157,13 @@ def _support(certificate: Certificate, examples: Examples) -> Check:
 
 
 def _sample(certificate: Certificate, examples: Examples, certifying: Examples) -> Check:
-    """Check what the certificate says of examples that are repeated or cannot be read.
-
-    Certificates from before it was told apart say nothing of repeats: then they are told.
-    """
+    """Check what the certificate says of examples that are repeated or cannot be read."""
     stated = certificate.sample or Sample()
     repeated, unreadable = examples.duplicates, certifying.always_wrong
     found = (
         f"{repeated} of the {len(examples)} examples have an input that occurs more than once; "
         f"{unreadable} of the certifying ones cannot be read, or have no label of the task"
     )
-    silent = certificate.sample is None and not unreadable
-    if silent or (stated.unreadable, stated.duplicates) == (unreadable, repeated):
+    if (stated.unreadable, stated.duplicates) == (unreadable, repeated):
         return Check("sample", True, found)
     return Check("sample", False, f"{found}; the certificate says otherwise")

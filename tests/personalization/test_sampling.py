@@ -13,6 +13,7 @@ from tiny_models import Family
 from fedcert.adapters import AdaptedModel
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, Sample, verify_record
+from fedcert.certificates.wording import TEMPLATES
 from fedcert.data import Examples
 from fedcert.data.examples import ALWAYS_WRONG
 from fedcert.data.identity import collapsed_form
@@ -127,6 +128,25 @@ def test_copies_are_refused_before_anything_is_spent(
     made = make(copied, duplicates_are_real=True)
     assert made.certificate.sample == Sample(duplicates=40)
     assert not _failed(made.certificate, bundle, vit, made.adapter, copied)
+
+
+def test_a_certificate_cannot_be_silent_about_copies(
+    make: Any, serve: Serve, bundle: Bundle, vit: Family
+) -> None:
+    examples = serve(SPLIT).examples
+    copied = examples.take([*range(len(examples)), 0, 0, 1])
+    made = make(copied, duplicates_are_real=True)
+    for template in TEMPLATES:
+        silent = replace(made.certificate, sample=None)
+        silent = replace(
+            silent,
+            statement=template.statement(silent),
+            assumptions=template.assumptions(silent),
+        )
+        signature = replace(silent.signature, value=sign(KEY, silent.payload()))
+        silent = replace(silent, signature=signature)
+        assert verify_record(silent).passed  # the record alone cannot show it
+        assert _failed(silent, bundle, vit, made.adapter, copied) == ["sample"]
 
 
 def test_repeats_of_an_earlier_sample_are_in_the_certificate(

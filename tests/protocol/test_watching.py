@@ -99,7 +99,7 @@ def test_inputs_that_occur_again_need_a_word(certificate: Certificate, tmp_path:
     assert "Do not take repeated inputs out" in str(caught.value)
     alone = stream.take(np.flatnonzero(stream.occurrences() == 1))
     assert _watch(certificate, alone, ledger).counted == len(alone)
-    with pytest.raises(RefusalError, match="or occurred before"):
+    with pytest.raises(RefusalError, match=r"or occurred before.*not given before"):
         _watch(certificate, alone.take(slice(1)), ledger)
     again = _watch(certificate, alone.take(slice(1)), ledger, rows_are_new=True)
     assert again.watch.trials == len(alone) + 1
@@ -121,6 +121,20 @@ def test_an_id_counts_once_and_a_file_may_grow(
     assert (grown.watch.errors, grown.watch.peak) == (once.errors, once.peak)
     with pytest.raises(DataError, match="119 ids do not fit 120 examples"):
         _watch(certificate, stream, ledger, ids=ids[1:])
+
+
+def test_rows_that_were_counted_without_ids_are_not_counted_again_with_them(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    """A growing file of 60 observations, 50 of them counted already, made 110 trials."""
+    ledger, stream = SpentLedger(tmp_path), _stream(0.2, 0.0, seed=1, count=60)
+    ids = [f"call {row}" for row in range(60)]
+    assert _watch(certificate, stream.take(slice(50)), ledger).counted == 50
+    for said in ({}, {"ids": ids}):
+        with pytest.raises(RefusalError, match="not given before, with --rows-are-new"):
+            _watch(certificate, stream, ledger, **said)
+    rest = _watch(certificate, stream.take(slice(50, 60)), ledger, ids=ids[50:])
+    assert (rest.counted, rest.watch.trials) == (10, 60)
 
 
 def test_inputs_of_the_support_set_count_but_the_support_set_does_not(
