@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,19 +20,35 @@ from fedcert.randomness import fresh_seed, keyed_generator
 
 __all__ = ["private_release"]
 
+_INSTEAD = (
+    "WARNING: no adapter could be made (see above), and noise around zeros was uploaded in its "
+    "place: with privacy.epsilon the server must not learn from a failure. It has cost the "
+    "budget of one upload."
+)
+
 
 def private_release(
-    vector: npt.NDArray[np.floating[Any]], *, node: Node, privacy: UploadPrivacy, purpose: str
+    make: Callable[[], npt.NDArray[np.floating[Any]]],
+    *,
+    dimension: int,
+    node: Node,
+    privacy: UploadPrivacy,
+    purpose: str,
 ) -> tuple[npt.NDArray[np.float32], float]:
     """Return what the client uploads instead of its adapter, and the mu of all its releases.
 
     A repeated request for the same purpose gets the same noisy adapter again: fresh noise
-    each time would let the server average it away.
+    each time would let the server average it away. Whether there is budget left is asked
+    before anything looks at the examples. Where these are such that no adapter comes of them,
+    zeros are uploaded, with the same noise: that a client fails would say something about its
+    examples, without any noise.
 
     Parameters
     ----------
-    vector : numpy.ndarray
-        The adapter, shape ``(d,)``.
+    make : callable
+        Reads the examples and returns the adapter, shape ``(d,)``.
+    dimension : int
+        d.
     node : Node
         Who uploads; its state folder keeps ledger and releases.
     privacy : UploadPrivacy
@@ -53,14 +72,26 @@ def private_release(
     path, ledger = folder / f"{purpose}.safetensors", ReleaseLedger(folder / "ledger.json")
     if path.is_file():
         return load_file(path)["upload"], ledger.mu
+    ledger.check(privacy.mu, budgets=_budgets(node))
+    vector = _made_or_zeros(make, dimension)
     # Before the noise is drawn: a release that nobody recorded would be worse than a record
     # without a release.
     ledger.spend(Release(purpose, privacy.mu), budgets=_budgets(node))
-    released = privacy.release(vector.astype(np.float64), generator=_noise(node)).astype(
-        np.float32
-    )
+    released = privacy.release(vector, generator=_noise(node)).astype(np.float32)
     write_atomically(path, save({"upload": released}))
     return released, ledger.mu
+
+
+def _made_or_zeros(
+    make: Callable[[], npt.NDArray[np.floating[Any]]], dimension: int
+) -> npt.NDArray[np.float64]:
+    """Return the adapter, or zeros; why there is none stays in the node's own log."""
+    try:
+        return np.asarray(make(), dtype=np.float64)
+    except Exception:
+        traceback.print_exc()
+        print(_INSTEAD, file=sys.stderr, flush=True)
+        return np.zeros(dimension)
 
 
 def _budgets(node: Node) -> list[tuple[float, float]]:
@@ -74,6 +105,7 @@ def _budgets(node: Node) -> list[tuple[float, float]]:
 
 def _noise(node: Node) -> np.random.Generator:
     """Return secret noise; in a simulation it follows from the run's seed, to repeat runs."""
-    if node.key_path is not None or node.demand is not None:
+    deployed = node.key_path is not None or node.settings.server.state
+    if deployed or node.demand is not None:
         return keyed_generator("upload noise", fresh_seed())
     return keyed_generator("simulated upload noise", node.settings.seed, node.client)

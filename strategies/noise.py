@@ -10,7 +10,9 @@ from fedcert.settings import RunSettings
 __all__ = ["server_noise"]
 
 
-def server_noise(settings: RunSettings, *place: str | int) -> np.random.Generator:
+def server_noise(
+    settings: RunSettings, *place: str | int, secret: str = ""
+) -> np.random.Generator:
     """Return what draws the noise of one release: secret, unless the run is a simulation.
 
     Parameters
@@ -20,6 +22,8 @@ def server_noise(settings: RunSettings, *place: str | int) -> np.random.Generato
         follows from its seed, which is no secret.
     *place : str or int
         Which release of the run it is.
+    secret : str (default: "")
+        What a deployed server draws it with, where the release may be made again.
 
     Returns
     -------
@@ -27,5 +31,5 @@ def server_noise(settings: RunSettings, *place: str | int) -> np.random.Generato
         A generator for this release alone.
     """
     if settings.server.state:
-        return keyed_generator("noise of the server", fresh_seed())
+        return keyed_generator("noise of the server", secret or fresh_seed())
     return keyed_generator("simulated noise", settings.seed, *place)

@@ -99,6 +99,7 @@ class PriorStrategy(Strategy):
         self.measurements: dict[str, dict[str, float]] = self._letters.measurements
         self.failures: list[Failure] = self._letters.failures
         self._roster: Roster | None = None
+        self._no_prior = ""
         self.bundle: Bundle | None = None
 
     @property
@@ -184,6 +185,7 @@ class PriorStrategy(Strategy):
             failures=self.failures,
             measurements=self.measurements,
             traffic=self.traffic,
+            no_prior=self._no_prior,
         )
         if num_rounds is None:
             new = len(self.roster(grid).clients(NEW))
@@ -301,7 +303,7 @@ class PriorStrategy(Strategy):
             bundle = self.source.fit()
         except NoPriorError as error:
             log(WARNING, "\t%s", error)
-            latest = self._latest
+            self._no_prior, latest = str(error), self._latest
             return None if latest is None or latest.outdated else latest.bundle
         if bundle is None or self.source.planning is None:
             return bundle

@@ -12,7 +12,7 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.atomic import write_atomically
 from fedcert.bundles import Bundle
 from fedcert.bundles.versions import BundleVersions
-from fedcert.canonical import digest_json
+from fedcert.canonical import digest_json, digest_tensors
 from fedcert.certificates import Certificate, Promise, RecipeTable
 from fedcert.data.examples import Examples
 from fedcert.errors import CertificateError, RefusalError, SettingsError
@@ -29,6 +29,7 @@ from fedcert.scenarios import Scenario
 from fedcert.settings import RunSettings
 from fedcert.settings.sections import Section
 from fedcert.strategies.latest import LatestBundle
+from fedcert.strategies.mean_releases import MeanReleases
 from fedcert.strategies.noise import server_noise
 from fedcert.strategies.sources import NoPriorError
 
@@ -196,21 +197,27 @@ class Publisher:
         settings: RunSettings = self._made_for["settings"]
         place, trunk = self._place(), 0.0 if self._trunk is None else float(self._trunk["mu"])
         one_of_each = epsilon_of(composed(trunk, privacy.mu), privacy.delta)
+        promise = [privacy.clip, privacy.epsilon, privacy.delta]
+        told = {"pool": digest_tensors({"pool": pool}), "promise": promise, **place}
+        listed = self._means_before()
         try:
+            account = MeanReleases(self._output / "pool" / "releases.json")
+            release = account.of(digest_json(told), privacy.mu)
             prior, notes = noised_mean(
                 pool,
                 privacy=privacy,
                 budget=settings.privacy.budget or one_of_each,
-                before=self._means_before(),
+                before=account.before(release, listed),
                 trunk=trunk,
-                generator=server_noise(settings, place["version"]),
+                generator=server_noise(settings, place["version"], secret=release.seed),
             )
+            account.note(release)
         except RefusalError as error:
             raise NoPriorError(str(error)) from error
         return bundle_of(prior, {**notes, **place}, **self._made_for)
 
     def _means_before(self) -> tuple[float, ...]:
-        """Return mu of each version so far.
+        """Return mu of each version so far, by the latest one.
 
         Raises
         ------

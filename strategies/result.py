@@ -32,6 +32,8 @@ class PriorResult(Result):
         Numbers that clients reported about their work, by client id.
     traffic : Traffic
         Bytes up and down.
+    no_prior : str
+        Why no prior was fitted although adapters came in; empty if one was, or too few came.
     """
 
     bundle: Bundle | None = None
@@ -40,6 +42,7 @@ class PriorResult(Result):
     failures: list[Failure] = field(default_factory=list)
     measurements: dict[str, dict[str, float]] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
+    no_prior: str = ""
 
     def check_done(self, *, new_clients: int, min_pool: int) -> None:
         """Raise `RunError` with all causes if the run could not do its job.
@@ -52,7 +55,8 @@ class PriorResult(Result):
             Fewest clients with which a prior is fitted.
         """
         if self.bundle is None:
-            what = f"fewer than {min_pool} adapters came in, too few for a prior"
+            few = f"fewer than {min_pool} adapters came in, too few for a prior"
+            what = self.no_prior or few
         elif new_clients and not self.certificates:
             what = "no new client was certified"
         else:

@@ -223,6 +223,9 @@ class WarmStart(Strategy):
         up, down = (
             now - before for now, before in zip(self._counted(), self._bytes, strict=True)
         )
+        if self._settings.epsilon:
+            # Who failed is no figure of a private round: what all who were asked would send.
+            up = int(said["clients"]) * sum(t.nbytes for t in self.progress.tensors.values())
         progress = self.progress
         progress.moments = self._optimizer.moments
         progress.rounds.append({**said, "bytes_up": up, "bytes_down": down})

@@ -30,16 +30,20 @@ class Release:
         Its Gaussian privacy.
     rounds : int (default: 0)
         How many of its rounds have been published so far, if it has several.
+    seed : str (default: "")
+        Secret that its noise was drawn with, if the same release can be made again.
     """
 
     purpose: str
     mu: float
     rounds: int = 0
+    seed: str = ""
 
     def to_object(self) -> dict[str, Any]:
         """Return the JSON object that a ledger keeps."""
         rounds = {"rounds": self.rounds} if self.rounds else {}
-        return {"purpose": self.purpose, "mu": self.mu, **rounds}
+        seed = {"seed": self.seed} if self.seed else {}
+        return {"purpose": self.purpose, "mu": self.mu, **rounds, **seed}
 
 
 class ReleaseLedger:
@@ -75,6 +79,19 @@ class ReleaseLedger:
         """The Gaussian privacy of all releases together."""
         return composed(*(r.mu for r in self._releases))
 
+    def check(self, mu: float, *, budgets: Iterable[tuple[float, float]]) -> None:
+        """Raise `RefusalError` if a release of this mu would exceed a budget; record nothing.
+
+        Parameters
+        ----------
+        mu : float
+            Its Gaussian privacy.
+        budgets : iterable of (float, float)
+            As `spend` takes them.
+        """
+        for budget, delta in budgets:
+            self._check(mu, budget, delta)
+
     def spend(self, release: Release, *, budgets: Iterable[tuple[float, float]]) -> None:
         """Record a release before it is made.
 
@@ -92,8 +109,7 @@ class ReleaseLedger:
             If it would exceed a budget; nothing is recorded then.
         """
         with self._writing():
-            for budget, delta in budgets:
-                self._check(release, budget, delta)
+            self.check(release.mu, budgets=budgets)
             self._releases.append(release)
 
     def note_rounds(self, purpose: str, rounds: int) -> None:
@@ -122,8 +138,8 @@ class ReleaseLedger:
             listed = [release.to_object() for release in self._releases]
             write_atomically(self._path, canonical_json(listed))
 
-    def _check(self, release: Release, budget: float, delta: float) -> None:
-        together = epsilon_of(composed(self.mu, release.mu), delta)
+    def _check(self, mu: float, budget: float, delta: float) -> None:
+        together = epsilon_of(composed(self.mu, mu), delta)
         if together > budget * (1 + 1e-6):
             raise RefusalError(
                 f"{len(self._releases)} adapters have been released from this client's state "
@@ -136,7 +152,13 @@ def _read(path: Path) -> list[Release]:
     try:
         listed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         return [
-            Release(str(r["purpose"]), float(r["mu"]), int(r.get("rounds", 0))) for r in listed
+            Release(
+                str(r["purpose"]),
+                float(r["mu"]),
+                int(r.get("rounds", 0)),
+                str(r.get("seed", "")),
+            )
+            for r in listed
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RefusalError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from simulations.federation import CLIENTS, Federation, tiny_settings
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import Node, node_of
 from fedcert.clients.privatizing import private_release
-from fedcert.errors import RefusalError, SettingsError
+from fedcert.errors import DataError, RefusalError, SettingsError
 from fedcert.messages import CONTRIBUTE, HELLO, PLAN, REPLY, TRAIN
 from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.privacy import PrivacyDemand, UploadPrivacy, epsilon_of
@@ -35,22 +36,60 @@ def _terms(node: Node) -> UploadPrivacy:
     return privacy
 
 
+def _release(make: Any, **terms: Any) -> tuple[np.ndarray, float]:
+    return private_release(make, dimension=20, **terms)
+
+
 def test_a_repeated_request_gets_the_same_noise_and_costs_nothing(tmp_path: Path) -> None:
     node, vector = _node(tmp_path), np.ones(20)
     terms = _terms(node)
-    first = private_release(vector, node=node, privacy=terms, purpose="a" * 64)
-    again = private_release(-vector, node=node, privacy=terms, purpose="a" * 64)
+    first = _release(lambda: vector, node=node, privacy=terms, purpose="a" * 64)
+    again = _release(lambda: -vector, node=node, privacy=terms, purpose="a" * 64)
     np.testing.assert_array_equal(first[0], again[0])
     assert first[1] == again[1] == terms.mu
     with pytest.raises(RefusalError, match="budget"):
-        private_release(vector, node=node, privacy=terms, purpose="b" * 64)
+        _release(lambda: vector, node=node, privacy=terms, purpose="b" * 64)
+
+
+def test_without_budget_nothing_looks_at_the_examples(tmp_path: Path) -> None:
+    node = _node(tmp_path)
+    _release(lambda: np.ones(20), node=node, privacy=_terms(node), purpose="a" * 64)
+
+    def looked() -> np.ndarray:
+        raise AssertionError("the examples were read")
+
+    for purpose, refused in (("a" * 64, False), ("b" * 64, True)):
+        ask = partial(_release, looked, node=node, privacy=_terms(node), purpose=purpose)
+        if refused:
+            with pytest.raises(RefusalError, match="budget"):
+                ask()
+        else:
+            ask()  # what was released is kept
+
+
+def test_a_failure_says_nothing_about_the_examples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = _node(tmp_path)
+
+    def failing() -> np.ndarray:
+        raise DataError("all 91 training examples have the same label")
+
+    released, mu = _release(failing, node=node, privacy=_terms(node), purpose="a" * 64)
+    # It has the noise of any other upload, and costs as much.
+    noise = _terms(node).noise_deviation
+    assert 0.3 * noise < np.abs(released).mean() < 2 * noise
+    assert mu == _terms(node).mu
+    said = capsys.readouterr().err
+    assert "all 91 training examples" in said  # on the node alone
+    assert "noise around zeros was uploaded" in said
 
 
 def test_clients_that_share_a_state_folder_get_releases_of_their_own(tmp_path: Path) -> None:
     one = replace(_node(tmp_path, privacy__budget=200.0), state_path=tmp_path / "state")
     two = replace(one, client=CLIENTS[1])
     (first, _), (second, together) = (
-        private_release(np.ones(20), node=node, privacy=_terms(node), purpose="a" * 64)
+        _release(lambda: np.ones(20), node=node, privacy=_terms(node), purpose="a" * 64)
         for node in (one, two)
     )
     assert np.all(first != second)
@@ -61,7 +100,7 @@ def test_noise_is_secret_outside_of_simulations(tmp_path: Path) -> None:
     def released(folder: str, key: Path | None, demand: Any = None) -> np.ndarray:
         node = replace(_node(tmp_path / folder), key_path=key, demand=demand)
         terms = _terms(node)
-        return private_release(np.ones(20), node=node, privacy=terms, purpose="a" * 64)[0]
+        return _release(lambda: np.ones(20), node=node, privacy=terms, purpose="a" * 64)[0]
 
     np.testing.assert_array_equal(released("a", None), released("b", None))
     assert np.all(released("c", tmp_path / "k") != released("d", tmp_path / "k"))
@@ -98,7 +137,7 @@ def test_the_bundle_says_what_all_releases_of_a_client_promise_together(tmp_path
     changes = {"privacy__budget": 200.0, "seed": 5}
     # One client has released something before.
     node = _node(tmp_path / "run", **changes)
-    private_release(np.ones(20), node=node, privacy=_terms(node), purpose="a" * 64)
+    _release(lambda: np.ones(20), node=node, privacy=_terms(node), purpose="a" * 64)
     federation = Federation(tmp_path / "run", tiny_settings(**EPSILON, **changes))
     bundle = federation.serve().strategy.bundle
     assert bundle is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,43 @@ def test_a_second_version_needs_a_budget(tmp_path: Path) -> None:
     assert second is not None
     assert len(second.notes["privacy"]["releases"]) == 2
     assert 8 < second.notes["privacy"]["epsilon"] < 20
+
+
+def test_a_lost_version_is_made_again_and_no_other_one(tmp_path: Path) -> None:
+    """The message about a version without its provenance says to move it away."""
+    run = tmp_path / "run"
+    first = _serve(run).bundle
+    assert first is not None
+    _lose_the_latest(run)
+    again = _serve(run).bundle
+    assert again is not None
+    np.testing.assert_array_equal(again.prior.center(), first.prior.center())
+    assert len(again.notes["privacy"]["releases"]) == 1
+    # Another mean of the same clients would be a second release.
+    _lose_the_latest(run)
+    with pytest.raises(FedcertError, match="1 noised means of this pool have been published"):
+        _serve(run, privacy__clip=2.0)
+
+
+def test_noise_that_is_secret_is_drawn_once(tmp_path: Path) -> None:
+    changes = {"server__state": str(tmp_path / "server")}
+    centers = []
+    for folder in ("one", "one", "two"):
+        bundle = _serve(tmp_path / folder, **changes).bundle
+        assert bundle is not None
+        centers.append(bundle.prior.center())
+        _lose_the_latest(tmp_path / folder)
+    np.testing.assert_array_equal(centers[0], centers[1])
+    assert np.all(centers[0] != centers[2])
+
+
+def _lose_the_latest(run: Path) -> None:
+    for folder in ("bundle", "bundles", "pool/versions"):
+        path = run / folder
+        if path.is_symlink():
+            path.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
 
 
 def test_a_promise_and_plain_bundles_do_not_share_a_folder(tmp_path: Path) -> None:

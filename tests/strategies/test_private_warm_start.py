@@ -69,7 +69,7 @@ def test_a_simulation_repeats_and_a_server_with_a_state_keeps_its_noise(tmp_path
 
 def test_a_client_that_fails_changes_nothing_but_its_own_part(tmp_path: Path) -> None:
     settings = tiny_settings(**PRIVATE)
-    asked = []
+    asked, rounds = [], []
     for name in ("all there", "one out of order"):
         federation = Federation(tmp_path / name, settings)
         if name != "all there":
@@ -79,7 +79,10 @@ def test_a_client_that_fails_changes_nothing_but_its_own_part(tmp_path: Path) ->
         # That it trained nothing is not told: who was asked counts as trained.
         assert done.clients == {*CLIENTS[:UPSTREAM]}
         assert [row["clients"] for row in done.rounds] == [7, 7, 7]
+        rounds.append(done.to_config()["rounds"])
     assert asked[0] == asked[1]
+    # No figure of a round tells who failed, the bytes that came in neither.
+    assert rounds[0] == rounds[1]
 
 
 def test_however_far_a_client_says_it_moved_it_counts_no_more(tmp_path: Path) -> None:
