@@ -26,11 +26,12 @@ from fedcert.clients.node_config import (
 from fedcert.clients.own_training import Training, name_of
 from fedcert.data.examples import Examples
 from fedcert.devices import AUTO, check_device, describe_device, resolve_device
-from fedcert.errors import SettingsError
+from fedcert.errors import RefusalError, SettingsError
 from fedcert.messages import PROTOCOL_VERSION, HelloReply
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.privacy import PrivacyDemand, UploadPrivacy
 from fedcert.protocol.device import DeviceState
+from fedcert.protocol.uses import LEDGER_FILE
 from fedcert.randomness import derive_seed
 from fedcert.records.signing import key_from_seed, read_or_create_key
 from fedcert.scenarios import Scenario, load_scenario
@@ -199,9 +200,16 @@ class Node:
         """Return what this client has spent and committed to, in its own folder.
 
         In a simulation secret and salts follow from the run's seed, as the keys do.
+
+        Raises
+        ------
+        RefusalError
+            If commands have begun a ledger with the node's key, which the node's does not know.
         """
         folder = self.folder / "state"
         if self.key_path is not None:
+            if self.state_path is None:
+                _check_no_other_ledger(self.key_path, folder)
             return DeviceState(self.state_path or folder)
         seed = derive_seed("simulated client state", self.settings.seed, self.client)
         return DeviceState(self.state_path or folder, simulated=seed)
@@ -216,6 +224,17 @@ class Node:
             return read_or_create_key(self.key_path)
         seed = derive_seed("simulated client key", self.settings.seed, self.client)
         return key_from_seed(bytes.fromhex(seed))
+
+
+def _check_no_other_ledger(key: Path, folder: Path) -> None:
+    """Refuse to begin beside a ledger of commands: the same examples would count twice."""
+    commands = key.with_suffix(".state")
+    if commands != folder and (commands / LEDGER_FILE).is_file():
+        raise RefusalError(
+            "commands have used this node's key, and their ledger of spent examples is not the "
+            "node's: set state-path in the node's configuration to the folder that knows what "
+            "was spent (the key's name with the ending .state)"
+        )
 
 
 def node_of(context: Context, settings: RunSettings, output: Path) -> Node:

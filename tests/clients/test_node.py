@@ -12,7 +12,8 @@ from flwr.app import Context, RecordDict
 from simulations.federation import CLIENTS, NEW, UPSTREAM, tiny_settings
 
 from fedcert.clients.node import Node, node_of
-from fedcert.errors import CertificateError, SettingsError
+from fedcert.errors import CertificateError, RefusalError, SettingsError
+from fedcert.protocol.device import DeviceState
 from fedcert.records.signing import generate_key, public_hex, read_key, write_key
 from fedcert.settings import RunSettings
 
@@ -115,6 +116,23 @@ def test_a_missing_key_is_made_once(settings: RunSettings, tmp_path: Path) -> No
     first = public_hex(node.signing_key())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert public_hex(read_key(path)) == public_hex(node.signing_key()) == first
+
+
+def test_a_ledger_that_commands_began_is_not_passed_by(
+    settings: RunSettings, tmp_path: Path
+) -> None:
+    """`fedcert personalize --key client.key` before the node ever ran keeps one beside the key."""
+    key, commands = tmp_path / "client.key", tmp_path / "client.state"
+    named = {"partition_id": 0, "output": str(tmp_path), "key_path": str(key)}
+    node = _node(settings, **named)
+    commands.mkdir()
+    node.state()
+    examples = node.training_examples()
+    DeviceState(commands).spent.mark(examples, "a certificate")
+    with pytest.raises(RefusalError, match="set state-path in the node's configuration"):
+        node.state()
+    asked = _node(settings, **named, state_path=str(commands)).state()
+    assert asked.spent.purposes(examples) == ["a certificate"] * len(examples)
 
 
 def test_a_key_that_others_can_read_is_refused(settings: RunSettings, tmp_path: Path) -> None:
