@@ -121,7 +121,7 @@ def test_a_missing_key_is_made_once(settings: RunSettings, tmp_path: Path) -> No
 def test_a_ledger_that_commands_began_is_not_passed_by(
     settings: RunSettings, tmp_path: Path
 ) -> None:
-    """`fedcert personalize --key client.key` before the node ever ran keeps one beside the key."""
+    """`fedcert personalize --key client.key` keeps one beside the key."""
     key, commands = tmp_path / "client.key", tmp_path / "client.state"
     named = {"partition_id": 0, "output": str(tmp_path), "key_path": str(key)}
     node = _node(settings, **named)
