@@ -64,6 +64,11 @@ def _page(run: Simulation, record: dict[str, Any]) -> str:
             f"* mean certificate: {decimal_up(summary['mean_certificate'])} "
             f"(largest {decimal_up(worst)})",
             f"* mean test error: {summary['mean_test_error']:.3f}",
+            "* without the federation, by a head that half of the same labels train and the "
+            f"other half certify: {decimal_up(summary['local_certificate'])} "
+            f"(test error {summary['local_test_error']:.3f})",
+            "* error of one client's adapter on the other new clients' tests, whose tasks are "
+            f"others: {summary['mean_error_elsewhere']:.3f}",
             f"* time: {summary['seconds']:g} s on {machine['cores']} cores ({machine['cpu']}); "
             f"peak memory {summary['peak_rss_mib']} MiB, all processes together",
             "",

@@ -49,6 +49,12 @@ def test_the_page_says_how_far_ahead() -> None:
     }
     page = tables_page(record)
     assert (
-        "| 64 | 1 | 32 | 2 | 0.667 | 0.350 (0.200) | 0.500 (0.200) | +0.150 ± 0.050 |" in page
+        "| 64 | 1 | 32 | 2 | 0.667 | 0.350 (0.200) | 0.500 (0.200) | +0.150 ± 0.050 | +0.150 |"
+        in page
     )
+    # Another seed, in which both clients gain less: the seeds differ by more than the clients.
+    other = [row("planned", [0.4, 0.4]), row("local", [0.4, 0.4])]
+    record["table"] += [each | {"seed": 1, "upstream": 30} for each in other]
+    assert "| 64 | 2 | 32, 30 | 4 | 0.667 |" in tables_page(record)
+    assert "| +0.075 ± 0.075 | +0.150, +0.000 |" in tables_page(record)
     assert "`sites` (not run yet)" in page
