@@ -12,6 +12,7 @@ from flwr.app import Message, RecordDict
 from safetensors.numpy import load_file, save
 
 from fedcert.adapters import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.atomic import write_atomically
 from fedcert.canonical import digest_json
 from fedcert.clients.adapting import own_adapter
@@ -21,7 +22,6 @@ from fedcert.messages import REPLY, QuestionRequest
 from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.named_arrays import under
 from fedcert.priors import DiffusionPrior, LatentSpace
-from fedcert.priors.base import FloatArray
 from fedcert.priors.denoiser import Denoiser
 from fedcert.protocol.uses import TRAINING
 from fedcert.randomness import small_seed

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedcert.adapters.forward import AdaptedModel
-from fedcert.priors.base import FloatArray
+from fedcert.arrays import FloatArray
 from fedcert.scenarios import Scenario
 from fedcert.strategies.local_learner import scorers
 

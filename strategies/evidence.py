@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from fedcert.arrays import FloatArray
 from fedcert.bundles.versions import BundleVersions
 from fedcert.fitting import FittedPrior, audit_again, audit_prior
 from fedcert.pool import Pool
 from fedcert.priors import LatentSpace, Prior
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed
 from fedcert.settings import RunSettings
 from fedcert.strategies.federated_prior import FederatedSource

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fedcert.arrays import FloatArray
 from fedcert.errors import PriorError
 from fedcert.priors import DiffusionPrior, LatentSpace
-from fedcert.priors.base import FloatArray
 from fedcert.priors.components import orthonormal
 from fedcert.priors.denoiser import Denoiser
 from fedcert.priors.diffusion import FitReport

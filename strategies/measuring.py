@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.forward import AdaptedModel
+from fedcert.arrays import FloatArray
 from fedcert.canonical import digest_tensors
 from fedcert.certificates import (
     Recipe,
@@ -24,7 +25,6 @@ from fedcert.errors import PriorError
 from fedcert.personalization import candidate_seed
 from fedcert.planning import ClientReplay
 from fedcert.priors import PRIORS, PointPrior, Prior, best_of
-from fedcert.priors.base import FloatArray
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.scenarios import Scenario

@@ -9,11 +9,11 @@ from typing import Any
 from flwr.common.logger import log
 
 from fedcert.adapters.finetune import FinetuneSettings
+from fedcert.arrays import FloatArray
 from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
 from fedcert.messages import PLAN, PlanReply, PlanRequest
 from fedcert.planning import Objective, Plan, Replayed, menu, replays_from_config
-from fedcert.priors.base import FloatArray
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed
 from fedcert.settings import RunSettings

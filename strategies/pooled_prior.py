@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.bundles import Bundle
 from fedcert.pool import Pool
-from fedcert.priors.base import FloatArray
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.runs.events import Events
 from fedcert.settings.run_config import settings_and_output

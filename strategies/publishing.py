@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcert.adapters.space import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.atomic import write_atomically
 from fedcert.bundles import Bundle
 from fedcert.bundles.versions import BundleVersions
@@ -21,7 +22,6 @@ from fedcert.models.base import BaseModel
 from fedcert.pool import Pool
 from fedcert.pool.store import check_labels
 from fedcert.priors import PointPrior, Prior
-from fedcert.priors.base import FloatArray
 from fedcert.privacy import MeanPrivacy, epsilon_of
 from fedcert.privacy.gaussian import composed
 from fedcert.protocol.witness import Countersignature

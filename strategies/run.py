@@ -11,6 +11,7 @@ from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.shared_layers import head_size
 from fedcert.adapters.space import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.bundles import Bundle
 from fedcert.certificates import RecipeTable
 from fedcert.devices import describe_device, resolve_device
@@ -20,7 +21,6 @@ from fedcert.methods import AveragingMethod, DefaultAdapter
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.pool import Pool
 from fedcert.priors import Prior
-from fedcert.priors.base import FloatArray
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.runs.events import Events
 from fedcert.scenarios import Scenario, load_scenario

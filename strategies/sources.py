@@ -12,6 +12,7 @@ from flwr.common.logger import log
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.space import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.bundles import Bundle
 from fedcert.errors import FedcertError
 from fedcert.messages import TRAIN, UPSTREAM, AdapterReply, AdapterRequest
@@ -20,7 +21,6 @@ from fedcert.methods import Method
 from fedcert.pool import Pool
 from fedcert.pool.validation import largest_upload
 from fedcert.priors import Prior
-from fedcert.priors.base import FloatArray
 from fedcert.runs.failures import Failure, causes_of
 from fedcert.strategies.correspondence import Request
 from fedcert.strategies.phases import Phase

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betainc, betaln, xlog1py
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates.bounds import GRID, WEIGHT_DENOMINATOR
 from fedcert.certificates.record import Certificate
 from fedcert.errors import CertificateError
@@ -29,7 +30,6 @@ from fedcert.errors import CertificateError
 __all__ = ["Start", "start_of"]
 
 IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 _STEPS = round(1 / GRID)
 # More than the rounding errors of the beta functions over millions of examples in float64.

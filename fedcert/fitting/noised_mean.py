@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fedcert.arrays import FloatArray
 from fedcert.errors import RefusalError
 from fedcert.priors import PointPrior
-from fedcert.priors.base import FloatArray
 from fedcert.privacy import MeanPrivacy
 from fedcert.privacy.gaussian import composed, epsilon_of
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fedcert.arrays import FloatArray
 from fedcert.errors import PriorError
 from fedcert.pool.robustness import Screening, screen_pool
 from fedcert.priors import (
@@ -20,7 +21,6 @@ from fedcert.priors import (
     Prior,
     audit_nearest_pool,
 )
-from fedcert.priors.base import FloatArray
 from fedcert.priors.membership import MembershipAudit, audit_membership
 from fedcert.randomness import derive_seed, keyed_generator, small_seed
 from fedcert.settings.sections import SMALLEST_FIT, PriorSettings

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.space import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
@@ -27,7 +28,7 @@ from fedcert.methods.federated import FederatedSettings, weighted_mean
 from fedcert.methods.local_training import PersonalTraining
 from fedcert.models import BaseModel
 from fedcert.priors import PointPrior
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import Prior
 
 __all__ = ["AveragingMethod", "Method", "State", "Update"]
 

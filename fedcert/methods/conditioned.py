@@ -20,6 +20,7 @@ import numpy.typing as npt
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.space import AdapterSpace
 from fedcert.adapters.statistics import count_linears, layer_statistics
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import AdapterError, SettingsError
@@ -29,7 +30,6 @@ from fedcert.methods.learning import learned_recipe
 from fedcert.models import BaseModel
 from fedcert.named_arrays import prefixed, under
 from fedcert.priors import PointPrior
-from fedcert.priors.base import FloatArray
 
 __all__ = ["ConditionedMethod"]
 

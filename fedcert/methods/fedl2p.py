@@ -23,12 +23,12 @@ from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.gates import clamp_passing
 from fedcert.adapters.prepared import PreparedInputs
 from fedcert.adapters.space import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.methods.base import State
 from fedcert.methods.conditioned import ConditionedMethod
 from fedcert.methods.nets import drawn_weights, tensors_of, trained
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator
 
 __all__ = ["FedL2P", "descended"]

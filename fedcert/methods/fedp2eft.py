@@ -22,6 +22,7 @@ from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.gated_training import SparseSettings, finetune_gated, sparse_gates
 from fedcert.adapters.gates import FIRST_GATE, Gates, clamp_passing
 from fedcert.adapters.space import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
@@ -31,7 +32,6 @@ from fedcert.methods.conditioned import ConditionedMethod
 from fedcert.methods.learning import split_recipe
 from fedcert.methods.nets import drawn_weights, tensors_of, trained
 from fedcert.priors import PointPrior
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator
 
 __all__ = ["BayesTune", "FedP2EFT", "GatedMethod"]

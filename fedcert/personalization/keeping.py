@@ -14,10 +14,10 @@ import numpy as np
 from fedcert.adapters.classifier_file import read_classifier
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.adapters.task import Task
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Answers, Choice, Early, Evidence, Outcome, Recipe, Span
 from fedcert.data.examples import Examples
 from fedcert.priors import Prior
-from fedcert.priors.base import FloatArray
 from fedcert.search import exported_logits
 
 __all__ = [

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.peft_format import exported_digest, write_peft_adapter
+from fedcert.arrays import FloatArray
 from fedcert.atomic import replaced_folder
 from fedcert.bundles import Bundle
 from fedcert.certificates import (
@@ -58,7 +59,6 @@ from fedcert.personalization.requirements import (
     recipe_for,
 )
 from fedcert.personalization.unlabeled import check_unlabeled, without_server
-from fedcert.priors.base import FloatArray
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.search import BatchedScorer, choose, exported_wrong

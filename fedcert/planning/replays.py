@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Choice, Recipe
 from fedcert.certificates import Outcome as Promised
 from fedcert.certificates.replay import (
@@ -23,7 +24,7 @@ from fedcert.certificates.replay import (
 from fedcert.data.examples import Examples
 from fedcert.planning.menu import worth_trying
 from fedcert.planning.plan import Replayed
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import Prior
 from fedcert.search.drawing import NO_CONSTANTS, fixed_candidates
 from fedcert.search.scores import Scorer, Scores
 from fedcert.search.session import SupportSession

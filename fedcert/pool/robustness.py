@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from fedcert.priors.base import FloatArray
+from fedcert.arrays import FloatArray
 from fedcert.randomness import keyed_generator
 
 __all__ = ["Screening", "screen_pool"]

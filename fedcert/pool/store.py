@@ -20,12 +20,12 @@ from safetensors.numpy import load, save
 
 from fedcert.adapters.codec import decode, encode
 from fedcert.adapters.space import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.atomic import write_atomically
 from fedcert.canonical import digest_json, digest_tensors, sha256_hex
 from fedcert.errors import AdapterError, PoolError
 from fedcert.pool.locking import only_one
 from fedcert.pool.validation import UploadLimits, check_upload
-from fedcert.priors.base import FloatArray
 
 __all__ = ["Pool", "PoolEntry", "check_labels"]
 

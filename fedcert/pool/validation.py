@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedcert.adapters.space import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.errors import PoolError
-from fedcert.priors.base import FloatArray
 
 __all__ = ["UploadLimits", "check_upload", "largest_upload"]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.canonical import digest_json, digest_tensors
 from fedcert.errors import PriorError
 from fedcert.randomness import candidate_noise, derive_seed
@@ -20,9 +21,8 @@ from fedcert.randomness import candidate_noise, derive_seed
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FloatArray", "Prior", "check_pool"]
+__all__ = ["Prior", "check_pool"]
 
-FloatArray = npt.NDArray[np.float64]
 
 # Certificates of a prior's center name no number of draws: it never changes.
 _CENTRAL_DRAWS = 1024

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fedcert.arrays import FloatArray
 from fedcert.devices import takes_float64
 from fedcert.errors import PriorError
-from fedcert.priors.base import FloatArray, Prior, check_pool
+from fedcert.priors.base import Prior, check_pool
 from fedcert.priors.components import independent_directions
 from fedcert.priors.denoiser import Denoiser, NoiseSchedule
 from fedcert.priors.dpm_solver import solve

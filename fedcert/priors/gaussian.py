@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from fedcert.priors.base import FloatArray, Prior, check_pool
+from fedcert.arrays import FloatArray
+from fedcert.priors.base import Prior, check_pool
 from fedcert.priors.latent import LatentSpace
 
 __all__ = ["GaussianPrior"]

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.errors import PriorError
 from fedcert.named_arrays import prefixed, under
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import Prior
 from fedcert.priors.registry import prior_from_parts
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.errors import PriorError
-from fedcert.priors.base import FloatArray
 from fedcert.priors.latent_size import latent_size
 
 __all__ = ["LatentSpace"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedcert.priors.base import FloatArray
+from fedcert.arrays import FloatArray
 
 __all__ = ["latent_size", "noise_values", "spectral_gap"]
 

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtri
 
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.arrays import FloatArray
+from fedcert.priors.base import Prior
 from fedcert.priors.latent import LatentSpace
 from fedcert.priors.memorization import nearest_distances
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.arrays import FloatArray
+from fedcert.priors.base import Prior
 from fedcert.priors.latent import LatentSpace
 from fedcert.priors.replication import ReplicationTest, replication_test
 

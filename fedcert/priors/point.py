@@ -8,9 +8,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.errors import PriorError
 from fedcert.named_arrays import prefixed, under
-from fedcert.priors.base import FloatArray, Prior, check_pool
+from fedcert.priors.base import Prior, check_pool
 
 __all__ = ["PointPrior"]
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp, ndtr
 
-from fedcert.priors.base import FloatArray, Prior, check_pool
+from fedcert.arrays import FloatArray
+from fedcert.priors.base import Prior, check_pool
 from fedcert.priors.latent import LatentSpace
 
 __all__ = ["JitterPrior", "ResamplingPrior"]

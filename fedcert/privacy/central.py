@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fedcert.arrays import FloatArray
 from fedcert.errors import SettingsError
-from fedcert.priors.base import FloatArray
 from fedcert.privacy.gaussian import composed, epsilon_of
 from fedcert.privacy.mechanism import GaussianPrivacy, clipped
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fedcert.arrays import FloatArray
 from fedcert.errors import SettingsError
-from fedcert.priors.base import FloatArray
 from fedcert.privacy.gaussian import epsilon_of, mu_of
 
 __all__ = ["GaussianPrivacy", "UploadPrivacy", "clipped"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Chosen, Recipe
 from fedcert.data.examples import Examples
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import Prior
 from fedcert.search.drawing import NO_CONSTANTS
 from fedcert.search.scores import Scorer
 from fedcert.search.session import CHUNK, SupportSession

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Recipe
 from fedcert.errors import CertificateError
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import Prior
 
 __all__ = ["NO_CONSTANTS", "draw", "fixed_candidates", "led_by"]
 

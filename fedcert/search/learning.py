@@ -11,12 +11,12 @@ import torch
 
 from fedcert.adapters.finetune import FinetuneSettings, descend
 from fedcert.adapters.space import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.data.examples import Examples
 from fedcert.data.identity import exact_form
 from fedcert.errors import CertificateError
 from fedcert.methods import method_from_config
 from fedcert.priors import PointPrior, Prior
-from fedcert.priors.base import FloatArray
 from fedcert.search.batched import BatchedScorer
 from fedcert.search.linear_head import LinearHead
 from fedcert.search.regression import fitted, losses

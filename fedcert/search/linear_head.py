@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 
 from fedcert.adapters.forward import AdaptedModel
+from fedcert.arrays import FloatArray
 from fedcert.data.examples import Examples
 from fedcert.devices import exact_float32
 from fedcert.models.encoder import TASK_HEAD
-from fedcert.priors.base import FloatArray
 from fedcert.search.batched import BatchedScorer
 
 __all__ = ["LinearHead"]

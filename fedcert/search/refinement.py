@@ -15,8 +15,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.data.examples import Examples
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import Prior
 from fedcert.randomness import candidate_noise, keyed_generator
 from fedcert.search.scores import Scorer
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.data.examples import Examples
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import Prior
 from fedcert.search.drawing import NO_CONSTANTS, led_by
 from fedcert.search.racing import Race
 from fedcert.search.scores import Scorer

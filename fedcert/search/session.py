@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Chosen, Recipe, Session, Span
 from fedcert.data.examples import Examples
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import Prior
 from fedcert.search.drawing import NO_CONSTANTS, fixed_candidates, led_by
 from fedcert.search.learning import finetuned, learned, local_head, tuned_head
 from fedcert.search.refinement import posterior_means

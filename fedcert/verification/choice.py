@@ -13,6 +13,7 @@ import numpy as np
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.adapters.task import Task
+from fedcert.arrays import FloatArray
 from fedcert.certificates import (
     Answers,
     Certificate,
@@ -26,7 +27,6 @@ from fedcert.data.examples import Examples
 from fedcert.errors import CertificateError
 from fedcert.personalization.keeping import EarlyPoints, answers_of, parted
 from fedcert.personalization.points import CertifiedPoint, CertifiedPoints
-from fedcert.priors.base import FloatArray
 from fedcert.search import BatchedScorer, SupportSession
 from fedcert.verification.checks import MEMBERSHIP_TOLERANCE
 from fedcert.verification.counting import Recount

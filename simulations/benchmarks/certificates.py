@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.adapters.finetune import finetune
+from fedcert.arrays import FloatArray
 from fedcert.certificates import PosteriorSplitRecipe, Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
@@ -27,7 +28,6 @@ from fedcert.planning import (
     worth_trying,
 )
 from fedcert.priors import DiffusionPrior, Prior
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.search import BatchedScorer

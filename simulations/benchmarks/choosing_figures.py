@@ -159,7 +159,17 @@ class Task:
         )
 
     def add(self, method: str, kind: str, n: int, seed: int, figure: Figure) -> None:
-        """Add a figure."""
+        """Add a figure.
+
+        Parameters
+        ----------
+        method, kind : str
+            Whose it is, and what that stands for beside the plan.
+        n, seed : int
+            Labels of a client, and the federation.
+        figure : Figure
+            What was measured.
+        """
         self.kinds[method] = kind
         self.figures.setdefault(method, {}).setdefault(n, {})[seed] = figure
 

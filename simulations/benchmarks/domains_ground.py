@@ -14,12 +14,12 @@ from safetensors.numpy import load_file, save
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.head_training import embedded_by, finetune_head
 from fedcert.adapters.shared_layers import head_logits
+from fedcert.arrays import FloatArray
 from fedcert.atomic import write_atomically
 from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
 from fedcert.data.examples import Examples
 from fedcert.priors import Prior, best_of
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.simulations.benchmarks.federations import Federation, remembered
 from fedcert.simulations.benchmarks.publishing import say

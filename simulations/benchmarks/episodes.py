@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates.attempts import attempt_delta
 from fedcert.certificates.bounds import binomial_upper_bound
 from fedcert.certificates.counts import Counts, ErrorTable, Selection
@@ -32,7 +33,6 @@ SIZE = 40
 _BATCH = 2_000
 
 BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

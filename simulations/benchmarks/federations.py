@@ -19,12 +19,12 @@ from fedcert.adapters.finetune import finetune
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.adapters.prefix_cache import PrefixCache
 from fedcert.adapters.task import Task
+from fedcert.arrays import FloatArray
 from fedcert.atomic import write_atomically, write_json
 from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
 from fedcert.errors import FedcertError, SettingsError
 from fedcert.models.base import load_base_model
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import small_seed
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.settings import RunSettings

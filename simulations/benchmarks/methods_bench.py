@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from fedcert.arrays import FloatArray
 from fedcert.canonical import digest_tensors
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
 from fedcert.priors import DiffusionPrior
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.runs.machine import PeakMemory, give_back_memory, resident_mib
 from fedcert.search import BatchedScorer

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import (
     DefaultRecipe,
     PosteriorSplitRecipe,
@@ -26,7 +27,6 @@ from fedcert.certificates import (
 from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.data.examples import Examples
 from fedcert.planning import recipe_name
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed
 from fedcert.search.session import SupportSession
 from fedcert.simulations.benchmarks.federations import remembered

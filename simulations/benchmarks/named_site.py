@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from fedcert.adapters import AdaptedModel, AdapterSpace, PrefixCache, Task, finetune
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
@@ -23,7 +24,6 @@ from fedcert.models import BaseModel, load_base_model
 from fedcert.models.heads import NamesHead
 from fedcert.planning import ClientReplay, Plan, Replayed, menu, plan_client
 from fedcert.priors import DiffusionPrior
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.search import BatchedScorer

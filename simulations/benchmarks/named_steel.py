@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from fedcert.adapters import finetune
+from fedcert.arrays import FloatArray
 from fedcert.certificates import DefaultRecipe, Recipe
 from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError
 from fedcert.planning import recipe_name
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import small_seed
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.named_methods import certified

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from fedcert import __version__
+from fedcert.arrays import FloatArray
 from fedcert.errors import SettingsError
 from fedcert.priors import PRIORS, Prior
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.simulations.benchmarks.federations import Federation, remembered

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fedcert.arrays import FloatArray
 from fedcert.fitting import audit_prior
 from fedcert.priors import PRIORS
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator, small_seed
 from fedcert.settings.sections import PriorSettings
 

@@ -11,11 +11,11 @@ from safetensors.numpy import load_file, save
 
 from fedcert.adapters import Projection, project
 from fedcert.adapters.plain_lora import finetune_lora
+from fedcert.arrays import FloatArray
 from fedcert.atomic import write_atomically
 from fedcert.cache import cache_folder
 from fedcert.canonical import digest_json
 from fedcert.fitting import fit_prior
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import small_seed
 from fedcert.simulations.benchmarks.federations import Federation
 from fedcert.simulations.benchmarks.prior_measures import measure_prior

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Recipe, SplitRecipe, UnionRecipe
 from fedcert.priors import PRIORS
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, keyed_generator
 
 __all__ = ["POISONERS", "episode", "poisoning_rows"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fedcert.arrays import FloatArray
 from fedcert.fitting import fit_prior
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator
 from fedcert.simulations.benchmarks.federations import Federation
 from fedcert.simulations.benchmarks.prior_measures import measure_prior

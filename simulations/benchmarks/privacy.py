@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from fedcert.arrays import FloatArray
 from fedcert.canonical import digest_tensors
 from fedcert.certificates.attempts import FIRST_SHARE
 from fedcert.certificates.recipes import DefaultRecipe
 from fedcert.errors import FedcertError
-from fedcert.priors.base import FloatArray
 from fedcert.privacy import MeanPrivacy
 from fedcert.privacy.mechanism import clipped
 from fedcert.randomness import keyed_generator

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from fedcert.adapters.finetune import descend
+from fedcert.arrays import FloatArray
 from fedcert.certificates import PosteriorSplitRecipe
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
-from fedcert.priors.base import FloatArray
 from fedcert.priors.latent import LatentSpace
 from fedcert.search.learning import finetuned, tuned_head
 from fedcert.search.session import SupportSession

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedcert.priors.base import FloatArray
+from fedcert.arrays import FloatArray
 from fedcert.randomness import keyed_generator
 from fedcert.search import BatchedScorer
 from fedcert.simulations.benchmarks.scale_models import DECODER, task_and_examples

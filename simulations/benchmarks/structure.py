@@ -23,12 +23,12 @@ import torch
 
 from fedcert.adapters import AdaptedModel, PrefixCache, Task
 from fedcert.adapters.gates import FIRST_GATE
+from fedcert.arrays import FloatArray
 from fedcert.data import Examples
 from fedcert.methods import FedP2EFT, State
 from fedcert.methods.federated import drawn_clients, round_seed
 from fedcert.models import load_base_model
 from fedcert.priors import PointPrior
-from fedcert.priors.base import FloatArray
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings

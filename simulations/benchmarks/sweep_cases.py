@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedcert.priors.base import FloatArray
+from fedcert.arrays import FloatArray
 from fedcert.scenarios import Scenario, load_scenario
 from fedcert.simulations.benchmarks.federations import Federation
 

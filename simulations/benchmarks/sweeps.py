@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.planning import menu, recipe_name
 from fedcert.planning.replays import ClientReplay
 from fedcert.priors import PRIORS, Prior
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.search import BatchedScorer

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from simulations.federation import SCENARIO
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import binomial_upper_bound
 from fedcert.data import Examples
 from fedcert.errors import RunError
 from fedcert.methods import FederatedSettings
 from fedcert.methods.traffic import Traffic
 from fedcert.priors import GaussianPrior
-from fedcert.priors.base import FloatArray
 from fedcert.simulations.benchmarks import methods, methods_bench
 from fedcert.simulations.benchmarks.certificates import Case
 from fedcert.simulations.benchmarks.comparison import (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fedcert import methods
+from fedcert.arrays import FloatArray
 from fedcert.certificates import (
     binomial_upper_bound,
     bounded_loss_upper_bound,
@@ -25,7 +26,6 @@ from fedcert.methods import (
     PriorMethod,
 )
 from fedcert.methods.local_training import body_part, head_part, train_from
-from fedcert.priors.base import FloatArray
 from fedcert.simulations.benchmarks.comparison import (
     METHODS,
     FedAvgLocal,

@@ -12,12 +12,12 @@ from safetensors.numpy import load_file
 from simulations.federation import CLIENTS, NEW, UPSTREAM, Federation
 
 from fedcert.adapters import Task
+from fedcert.arrays import FloatArray
 from fedcert.errors import RunError
 from fedcert.messages import AVERAGE
 from fedcert.messages.flower import content
 from fedcert.methods.federated import drawn_clients, local_round, round_seed, weighted_mean
 from fedcert.methods.local_training import body_part, head_part
-from fedcert.priors.base import FloatArray
 from fedcert.scenarios import load_scenario
 from fedcert.simulations.runners.flower_internals import LocalGrid
 

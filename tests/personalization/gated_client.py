@@ -11,13 +11,13 @@ from tiny_models import Family
 
 from fedcert.adapters import FinetuneSettings
 from fedcert.adapters.statistics import layer_statistics
+from fedcert.arrays import FloatArray
 from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, RecipeTable
 from fedcert.certificates.verification import VerificationReport
 from fedcert.data import Examples
 from fedcert.methods import FederatedSettings, FedP2EFT, PersonalTraining
 from fedcert.personalization import Personalization, commit_to, personalize
-from fedcert.priors.base import FloatArray
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.commitment import Commitment
 from fedcert.protocol.device import DeviceState

@@ -10,6 +10,7 @@ import pytest
 from tiny_models import Family
 
 from fedcert.adapters import AdaptedModel
+from fedcert.arrays import FloatArray
 from fedcert.bundles import Bundle
 from fedcert.certificates import (
     AbstentionPromise,
@@ -28,7 +29,6 @@ from fedcert.errors import SettingsError
 from fedcert.personalization import Personalization, personalize
 from fedcert.personalization.keeping import kept_of, mark_threshold
 from fedcert.priors import GaussianPrior
-from fedcert.priors.base import FloatArray
 from fedcert.search import BatchedScorer, Scores, SupportSession
 from fedcert.verification import verify
 from personalization.conftest import CANDIDATES, KEY, issued, make_bundle, solvable_examples

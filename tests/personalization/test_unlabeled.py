@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny_models import Family
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Certificate, Sample, Unlabeled, verify_record
 from fedcert.certificates.wording import TEMPLATES
 from fedcert.data import Examples
@@ -27,7 +28,6 @@ from fedcert.methods import FedP2EFT
 from fedcert.personalization import candidate_seed, personalize
 from fedcert.personalization.unlabeled import in_common
 from fedcert.priors import PointPrior
-from fedcert.priors.base import FloatArray
 from fedcert.protocol.commitment import Commitment, Opening
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import SeedGrant

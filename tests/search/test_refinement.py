@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from fedcert.arrays import FloatArray
 from fedcert.data.examples import Examples
 from fedcert.priors import GaussianPrior, LatentSpace
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import derive_seed
 from fedcert.search.refinement import posterior_means
 from fedcert.search.scores import Scorer, Scores

@@ -16,13 +16,13 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedcert.adapters import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.bundles import Bundle
 from fedcert.clients.client_app import make_client_app
 from fedcert.fitting import fit_prior, make_bundle
 from fedcert.messages import TRAIN
 from fedcert.models import BaseModel, load_base_model
 from fedcert.pool import Pool
-from fedcert.priors.base import FloatArray
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.errors import CertificateError
 
 __all__ = ["Answers", "Early", "Evidence", "Rival"]
 
-FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 Rival = Literal["default", "base"]

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates.counts import Counts, ErrorTable, Refined, lowest
 from fedcert.certificates.recipes.parts import Choice, Span
 from fedcert.errors import CertificateError
@@ -22,7 +23,6 @@ from fedcert.errors import CertificateError
 __all__ = ["Chosen", "Session", "TableSession", "refined_counts"]
 
 BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

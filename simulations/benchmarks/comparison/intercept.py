@@ -11,9 +11,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from fedcert.arrays import FloatArray
 from fedcert.methods import FedAvg, FederatedSettings
 from fedcert.methods.traffic import Traffic, traffic_of
-from fedcert.priors.base import FloatArray
 from fedcert.simulations.benchmarks.comparison.learned import federated_settings, global_adapter
 from fedcert.simulations.benchmarks.comparison.method import FiniteMethod
 from fedcert.simulations.benchmarks.comparison.upstream import Upstream

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 
 from fedcert import methods
 from fedcert.adapters.finetune import FinetuneSettings
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
@@ -23,7 +24,6 @@ from fedcert.methods.conditioned import ConditionedMethod
 from fedcert.methods.federated import drawn_clients, round_seed
 from fedcert.methods.traffic import Traffic, traffic_of
 from fedcert.priors import PointPrior, Prior
-from fedcert.priors.base import FloatArray
 from fedcert.simulations.benchmarks.comparison.searching import RecipeMethod
 from fedcert.simulations.benchmarks.comparison.upstream import Upstream
 

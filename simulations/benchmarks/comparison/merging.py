@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from fedcert.adapters.finetune import FinetuneSettings, descend
+from fedcert.arrays import FloatArray
 from fedcert.certificates import bounded_loss_upper_bound
 from fedcert.certificates.kl_bounds import pac_bayes_kl
 from fedcert.data.examples import Examples
 from fedcert.methods.traffic import Traffic
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator
 from fedcert.simulations.benchmarks.comparison.method import (
     Method,

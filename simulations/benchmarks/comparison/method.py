@@ -16,11 +16,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import SplitRecipe, binomial_upper_bound
 from fedcert.certificates.replay import disjoint_parts
 from fedcert.data.examples import Examples
 from fedcert.methods.traffic import Traffic
-from fedcert.priors.base import FloatArray
 from fedcert.search.scores import Scores
 from fedcert.simulations.benchmarks.comparison.upstream import Upstream
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from fedcert.arrays import FloatArray
 from fedcert.data.examples import Examples
 from fedcert.methods import FedAvg, FederatedSettings
 from fedcert.methods.traffic import Traffic, traffic_of
-from fedcert.priors.base import FloatArray
 from fedcert.randomness import keyed_generator
 from fedcert.simulations.benchmarks.comparison.learned import federated_settings, global_adapter
 from fedcert.simulations.benchmarks.comparison.method import SplitMethod

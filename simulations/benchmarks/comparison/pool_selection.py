@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from fedcert.arrays import FloatArray
 from fedcert.methods.traffic import Traffic
-from fedcert.priors.base import FloatArray
 from fedcert.simulations.benchmarks.comparison.method import FiniteMethod
 from fedcert.simulations.benchmarks.comparison.upstream import Upstream
 

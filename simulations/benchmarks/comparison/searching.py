@@ -15,12 +15,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import Choice, Recipe
 from fedcert.certificates.replay import ErrorTable, Outcome, replay
 from fedcert.data.examples import Examples
 from fedcert.methods.traffic import Traffic
 from fedcert.planning import ClientReplay, menu, recipe_name, worth_trying
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import Prior
 from fedcert.randomness import derive_seed
 from fedcert.search.drawing import fixed_candidates
 from fedcert.search.learning import has_linear_head

@@ -10,9 +10,10 @@ from typing import Any, TypeVar, cast
 from fedcert.adapters.constants import constant_adapters, head_bias
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.adapters.forward import AdaptedModel
+from fedcert.arrays import FloatArray
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
-from fedcert.priors.base import FloatArray, Prior
+from fedcert.priors.base import Prior
 from fedcert.search import BatchedScorer
 from fedcert.search.scores import Scores
 

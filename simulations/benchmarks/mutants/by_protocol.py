@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.arrays import FloatArray
 from fedcert.certificates import SplitRecipe
 from fedcert.simulations.benchmarks.episodes import SIZE, hardest
 from fedcert.simulations.benchmarks.mutants.base import DELTA, Mutant, Seed
@@ -24,7 +25,6 @@ _FRACTIONS = (0.25, 0.5, 0.75)
 _BATCH = 1_000
 
 BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
 Bound = Callable[[BoolArray, np.random.Generator], FloatArray]
 """From what candidates get wrong, shape (E, M, n), to what is certified in each episode."""
 
