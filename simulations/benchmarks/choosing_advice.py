@@ -44,6 +44,11 @@ def advice(
         The record of the certificates benchmark, whose menu is an older one.
     also : iterable of str
         Sentences on other questions.
+
+    Yields
+    ------
+    str
+        A line each.
     """
     every = [each for task in tasks for kind in KINDS for each in compared(task, kind)]
     firm = [each for each in every if each.gap.seeds >= FIRM]
