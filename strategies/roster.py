@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
@@ -102,21 +102,26 @@ def call_roll(
         except FedcertError as error:
             failures[node] = failure_cause(str(error))
             continue
-        client, role = said.client, str(said.role)
-        if said.protocol != PROTOCOL_VERSION:
-            failures[node] = _other_version(said)
-        elif not isinstance(client, str) or not CLIENT_ID.fullmatch(client):
-            failures[node] = f"{shown(client)} cannot be a client's id"
-        elif role not in (UPSTREAM, NEW):
-            failures[node] = f"it has no known role ({shown(role)})"
-        elif client in nodes:
-            failures[node] = f"another node is client {client!r} already"
-        else:
-            nodes[client], roles[client] = node, role
-            if role == UPSTREAM and said.plans is True:
-                planners.add(client)
-            del failures[node]
+        if refusal := _refusal(said, nodes):
+            failures[node] = refusal
+            continue
+        nodes[said.client], roles[said.client] = node, str(said.role)
+        if said.role == UPSTREAM and said.plans is True:
+            planners.add(said.client)
+        del failures[node]
     return Roster(nodes, roles, failures, frozenset(planners))
+
+
+def _refusal(said: HelloReply, nodes: Mapping[str, int]) -> str:
+    """Say why a node does not count beside those that do; empty if it does."""
+    client, role = said.client, str(said.role)
+    if said.protocol != PROTOCOL_VERSION:
+        return _other_version(said)
+    if not isinstance(client, str) or not CLIENT_ID.fullmatch(client):
+        return f"{shown(client)} cannot be a client's id"
+    if role not in (UPSTREAM, NEW):
+        return f"it has no known role ({shown(role)})"
+    return f"another node is client {client!r} already" if client in nodes else ""
 
 
 def _other_version(said: HelloReply) -> str:
