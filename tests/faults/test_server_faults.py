@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -62,8 +63,7 @@ def test_what_is_not_in_order_is_found(
 ) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "copy", symlinks=True))
     damage(folder / "run")
-    with pytest.raises(RuntimeError, match=finding):
-        raise RuntimeError("; ".join(server._findings(folder)))
+    assert re.search(finding, "; ".join(server._findings(folder)))
 
 
 def test_who_trained_twice_is_found(finished: Path, tmp_path: Path) -> None:

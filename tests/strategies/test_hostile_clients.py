@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -184,8 +185,7 @@ def test_a_bad_upload_costs_one_client(federation: Federation, case: str) -> Non
 def _check_one_failure(strategy: PooledPrior, client: str, phase: str, cause: str) -> None:
     assert [(f.client, f.phase) for f in strategy.failures] == [(client, phase)]
     text = strategy.failures[0].cause
-    with pytest.raises(RuntimeError, match=cause):
-        raise RuntimeError(text)
+    assert re.search(cause, text)
     assert text.isprintable()
     assert len(text) < 500
     expected = NEW - (client in CLIENTS[UPSTREAM:])
@@ -558,8 +558,7 @@ def test_a_node_that_does_not_say_who_it_is(
 ) -> None:
     federation.on(HELLO, CLIENTS[5], handler)
     _, failure = _lacks(federation, 105)
-    with pytest.raises(RuntimeError, match=cause):
-        raise RuntimeError(failure.cause)
+    assert re.search(cause, failure.cause)
     assert failure.cause.isprintable()
     assert len(failure.cause) < 300
 
