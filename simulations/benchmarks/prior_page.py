@@ -132,8 +132,8 @@ def _sections(record: dict[str, Any]) -> list[tuple[str, str, list[dict[str, Any
             "membership attack, shown an adapter of the pool and another one, picks that of "
             "the pool; a guess is right 10 times in 20. The advantage of "
             "[privacy.md](privacy.md) is 2 AUC - 1, and the gate acts on its upper limit, "
-            "which holds for all attacks at once. Up to 64 adapters are held out for them, where "
-            "a run holds out a tenth of its pool: its limits are wider.",
+            "which holds for all attacks at once. Up to 64 adapters are held out for them, "
+            "where a run holds out a tenth of its pool: its limits are wider.",
             [_audited(row) for row in record.get("audit", [])],
         ),
         (
