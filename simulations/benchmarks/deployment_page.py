@@ -8,15 +8,15 @@ from typing import Any
 from fedcert.simulations.benchmarks.pages import machine_line
 from fedcert.simulations.benchmarks.publishing import between_markers
 
-__all__ = ["reliability_page"]
+__all__ = ["KINDS", "reliability_page"]
 
-_KINDS = {
+KINDS = {
     "server": "The server and its disk",
-    "nodes": "Nodes",
-    "uploads": "Uploads and certificates",
-    "devices": "Devices without a server",
-    "deployed_nodes": "SuperLink and SuperNodes, real processes with TLS",
+    "node": "Nodes, and SuperLink and SuperNodes as real processes with TLS",
+    "upload": "Uploads and certificates",
+    "device": "Devices without a server",
 }
+"""Sections of faults, by the name of the file of their tests: ``test_KIND_faults.py``."""
 
 
 def reliability_page(page: str, record: dict[str, Any]) -> str:
@@ -30,9 +30,11 @@ def reliability_page(page: str, record: dict[str, Any]) -> str:
 def _faults(record: dict[str, Any]) -> str:
     lines: list[str] = []
     rows = record["faults"]
-    for kind in dict.fromkeys(row["kind"] for row in rows):
+    for kind, title in KINDS.items():
+        if all(row["kind"] != kind for row in rows):
+            continue
         lines += [
-            f"### {_KINDS.get(kind, kind)}",
+            f"### {title}",
             "",
             "| what goes wrong | what comes of it | lost |",
             "|---|---|---|",

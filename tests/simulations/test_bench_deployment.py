@@ -22,7 +22,7 @@ from fedcert.simulations.benchmarks.deployment import (
     main,
     overhead_of,
 )
-from fedcert.simulations.benchmarks.deployment_page import reliability_page
+from fedcert.simulations.benchmarks.deployment_page import KINDS, reliability_page
 from fedcert.simulations.benchmarks.deployment_scale import TimedApp, pool_uploads
 from fedcert.simulations.benchmarks.publishing import page_of
 from fedcert.simulations.runners.flower_internals import LocalGrid
@@ -96,6 +96,12 @@ def test_every_fault_has_a_name_of_its_own_and_is_in_the_report() -> None:
     assert len({fault.name for fault in faults}) == len(faults)
     for path in FAULTS:
         assert (Path(deployment._ROOT) / path).exists()
+
+
+def test_every_file_of_faults_has_a_section_on_the_page() -> None:
+    tests = Path(deployment._ROOT) / "tests"
+    found = {path.stem.split("_")[1] for path in tests.glob("*/test_*_faults.py")}
+    assert found == KINDS.keys()
 
 
 def test_overhead_is_wall_time_over_the_clients_work_per_core() -> None:
