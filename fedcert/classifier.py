@@ -16,7 +16,7 @@ from fedcert.adapters.exported_model import exported_model
 from fedcert.adapters.peft_format import exported_digest
 from fedcert.data import InputSpec, input_spec_from_config
 from fedcert.devices import exact_float32, moved, resolve_device
-from fedcert.errors import AdapterError, BundleError, SettingsError
+from fedcert.errors import AdapterError, BundleError, DataError, SettingsError
 from fedcert.models import BaseModel, LabelSet, load_base_model
 
 __all__ = ["NO_ANSWER", "Answer", "Classifier", "load_classifier"]
@@ -194,6 +194,8 @@ class Classifier:
     @exact_float32()  # as a certificate's errors are counted
     def _logits(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> torch.Tensor:
         raw = inputs
+        if isinstance(raw, str):
+            raise DataError("a single text was given: give a list of texts, [text]")
         if not isinstance(raw, np.ndarray):
             raw = np.array(raw, dtype=object if any(isinstance(i, str) for i in raw) else None)
         known = self.inputs.normalize(raw)

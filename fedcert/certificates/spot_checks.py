@@ -178,6 +178,12 @@ def _bound_again(certificate: Certificate, record: SpotChecks) -> Check:
     if record.statement != _statement(certificate, record.watch, bound):
         detail = "its statement does not say what the numbers say"
         return Check("living bound", False, detail)
+    if record.watch.alarmed:
+        detail = (
+            f"the test gave an ALARM at spot check {record.watch.alarm_at}: neither the claim "
+            "of the certificate nor a bound from the same evidence is tenable any more"
+        )
+        return Check("living bound", False, detail)
     return Check("living bound", True, f"the bound is {bound:.6f} now")
 
 

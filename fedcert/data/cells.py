@@ -22,6 +22,8 @@ __all__ = [
     "words",
 ]
 
+_LONGEST = 120
+
 
 def is_missing(cell: object) -> bool:
     """Say whether a cell holds nothing: null, NaN, or nothing but white space.
@@ -105,9 +107,9 @@ def stack_numbers(cells: npt.NDArray[Any], *, noun: str = "image") -> npt.NDArra
         try:
             return cells.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise RowError(0, f"holds something else than numbers: {error}", noun=noun) from (
-                error
-            )
+            raise RowError(
+                0, f"holds something else than numbers: {_brief(error)}", noun=noun
+            ) from (error)
     grids = [_grid(cell, row, noun) for row, cell in enumerate(cells)]
     for row, grid in enumerate(grids):
         if grid.shape != grids[0].shape:
@@ -142,9 +144,15 @@ def _grid(cell: Any, row: int, noun: str) -> npt.NDArray[np.float64]:
         if "inhomogeneous" in str(error):
             reason = "is ragged: its rows are not equally long"
         else:
-            reason = f"holds something else than numbers: {error}"
+            reason = f"holds something else than numbers: {_brief(error)}"
         raise RowError(row, reason, noun=noun) from error
 
 
 def _lone_surrogate(text: str) -> bool:
     return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _brief(error: Exception) -> str:
+    """Return what an error says, without the rest of a long cell."""
+    text = str(error)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

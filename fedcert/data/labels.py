@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -65,7 +66,10 @@ def class_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def alike_labels(labels: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return groups of labels that differ only in case, white space, or leading zeros."""
+    """Return groups of labels that a person would take for the same.
+
+    They differ only in case, white space, leading zeros, or Unicode form.
+    """
     groups: dict[str, list[str]] = {}
     for label in labels:
         groups.setdefault(_key(label), []).append(label)
@@ -134,6 +138,8 @@ def _class_of(cell: Any, row: int, index: dict[str, int], labels: Sequence[str])
 def _unknown(name: str, row: int, labels: Sequence[str]) -> RowError:
     alike = [label for label in labels if _key(label) == _key(name)]
     hint = f"; did you mean {alike[0]!r}?" if alike else did_you_mean(name, labels)
+    if alike and _composed(alike[0]) == _composed(name):
+        hint += " (it looks the same, and is in another Unicode form)"
     return RowError(
         row,
         f"has the unknown label {name!r}; the labels of this task are {_listed(labels)}{hint}",
@@ -158,8 +164,13 @@ def _one_hot(cells: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[np.int64] |
 
 def _key(label: str) -> str:
     """Return what labels share that a person would take for the same."""
-    collapsed = "".join(label.split()).casefold()
+    collapsed = _composed("".join(label.split())).casefold()
     return format(float(collapsed), ".17g") if _is_number(collapsed) else collapsed
+
+
+def _composed(text: str) -> str:
+    """Return a text in the Unicode form in which an accent and its letter are one character."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _is_number(label: str) -> bool:

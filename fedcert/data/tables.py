@@ -248,6 +248,8 @@ def _are_numbers(fields: list[str]) -> bool:
 
 def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield records that are not blank, with the line of the file in which each begins."""
+    # A field is as long as it is: texts are cut by tokens, where they are read.
+    csv.field_size_limit(max(len(text), csv.field_size_limit()))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     begins = 1
     for row in reader:

@@ -15,11 +15,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedcert.atomic import write_atomically
+from fedcert.errors import SettingsError
 
 __all__ = ["TlsFiles", "make_node_key", "make_tls"]
 
@@ -60,6 +62,7 @@ def make_tls(folder: Path, hosts: Sequence[str] = ("localhost", "127.0.0.1")) ->
     """
     files = TlsFiles(folder / "ca.crt", folder / "server.crt", folder / "server.key")
     if files.key.is_file():
+        _check_complete(files, hosts)
         return files
     ca_key, server_key = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
     ca_name, server_name = _name("fedcert deployment CA"), _name(hosts[0])
@@ -88,6 +91,23 @@ def make_tls(folder: Path, hosts: Sequence[str] = ("localhost", "127.0.0.1")) ->
     return files
 
 
+def _check_complete(files: TlsFiles, hosts: Sequence[str]) -> None:
+    """Make sure that what is kept is all there, and for these hosts."""
+    anew = f"move {files.key.parent} away and make all of them again"
+    for path in (files.ca, files.certificate):
+        if not path.is_file():
+            raise SettingsError(
+                f"{path} is missing beside {files.key.name}: put it back, or {anew}"
+            )
+    known = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+    names = known.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    if missing := [host for host in hosts if _alternative(host) not in [*names]]:
+        raise SettingsError(
+            f"{files.certificate} was made for other hosts, and not for {', '.join(missing)}; "
+            f"{anew}: nodes then need the new {files.ca.name}"
+        )
+
+
 def make_node_key(path: Path) -> Path:
     """Make a node's key pair for Flower, as ``ssh-keygen -t ecdsa -b 384`` does.
 
@@ -102,20 +122,41 @@ def make_node_key(path: Path) -> Path:
         The public key, beside it, to be registered with the server.
     """
     public = path.with_name(f"{path.name}.pub")
-    if public.is_file() and path.is_file():
-        return public
-    key = ec.generate_private_key(ec.SECP384R1())
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.OpenSSH,
-        serialization.NoEncryption(),
-    )
-    write_atomically(path, private, mode=_PRIVATE)
+    if path.is_file():
+        key = _private_key(path)
+    elif public.is_file():
+        raise SettingsError(
+            f"{public} is there, and its private key {path} is not: put that back, or choose "
+            "another name for a new pair"
+        )
+    else:
+        key = ec.generate_private_key(ec.SECP384R1())
+        private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        )
+        write_atomically(path, private, mode=_PRIVATE)
     line = key.public_key().public_bytes(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
-    write_atomically(public, line + b"\n")
+    if not public.is_file():
+        write_atomically(public, line + b"\n")
     return public
+
+
+def _private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SettingsError(
+            f"{path}: this is no private key of a node ({error}); choose another name"
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise SettingsError(
+            f"{path}: this is a key of another kind than nodes have; choose another name"
+        )
+    return key
 
 
 def _builder(

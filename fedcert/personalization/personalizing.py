@@ -42,6 +42,7 @@ from fedcert.errors import (
     CertificateError,
     FedcertError,
     ProtocolError,
+    SettingsError,
 )
 from fedcert.personalization.committing import candidate_seed, order_seed
 from fedcert.personalization.keeping import (
@@ -62,6 +63,7 @@ from fedcert.personalization.unlabeled import check_unlabeled, without_server
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.search import BatchedScorer, choose, exported_wrong
+from fedcert.search.batched import check_precision
 
 __all__ = [
     "Personalization",
@@ -172,8 +174,13 @@ def personalize(
         are already spent, or among the inputs without labels.
     ProtocolError
         If the grant is for something else than these examples, this bundle, or this client.
+    SettingsError
+        If candidates cannot be ranked in the precision, or something else than an adapter is
+        where it is to go.
     """
     started = time.perf_counter()
+    check_precision(precision)
+    _check_place(folder / "adapter")
     check_model(bundle, model)
     labels = model.task.label_set if bundle.takes_labels else None
     names = names_of(bundle, labels)
@@ -354,6 +361,15 @@ def _made_before(folder: Path, grant: SeedGrant) -> Certificate | None:
         )
     except FedcertError:
         return None
+
+
+def _check_place(adapter: Path) -> None:
+    """Refuse to put an adapter in the place of something that is none."""
+    if adapter.exists() and not (adapter / "adapter_config.json").is_file():
+        raise SettingsError(
+            f"{adapter} is there and is no adapter folder; choose another output folder, or "
+            "move it away"
+        )
 
 
 def _hand_out_again(

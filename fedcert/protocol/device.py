@@ -20,6 +20,7 @@ from fedcert.protocol.commitment import Commitment, Opening
 from fedcert.protocol.merkle import SALT_BYTES
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.protocol.spent import SpentLedger
+from fedcert.protocol.uses import CERTIFICATE
 from fedcert.randomness import derive_seed
 from fedcert.records.signing import public_hex
 
@@ -106,7 +107,7 @@ class DeviceState:
         claim = self._witnessed_claim(examples, client, recipe, openings, labels, unlabeled)
         self.spent.spend(
             examples,
-            "a certificate",
+            CERTIFICATE,
             claim=claim,
             repeats_are_new=repeats_are_new,
             unlabeled=unlabeled,

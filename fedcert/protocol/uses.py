@@ -10,6 +10,7 @@ import numpy.typing as npt
 from fedcert.data.examples import Examples
 
 __all__ = [
+    "CERTIFICATE",
     "LEDGER_FILE",
     "TRAINING",
     "UNLABELED",
@@ -20,6 +21,8 @@ __all__ = [
     "spent_words",
 ]
 
+CERTIFICATE = "a certificate"
+"""What a commitment spends its examples on."""
 LEDGER_FILE = "spent.sqlite"
 """In a client's state folder."""
 
@@ -60,9 +63,11 @@ def rows_of(uses: Uses) -> npt.NDArray[np.int64]:
 def _listed(uses: Uses) -> str:
     purposes = {use[0] for use in uses if use is not None}
     known = sum(use is not None for use in uses)
+    committed = CERTIFICATE in purposes
+    hint = " (or committed to: then give the server's answer, --seed)" if committed else ""
     return (
         f"{known} of the {len(uses)} examples are already spent on: "
-        f"{', '.join(sorted(purposes))}"
+        f"{', '.join(sorted(purposes))}{hint}"
     )
 
 

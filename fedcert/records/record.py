@@ -120,6 +120,8 @@ class Record:
             Also if there is no such file, it cannot be read, is larger than any record, or
             holds something else.
         """
+        if path.is_dir():
+            raise RecordError(f"{path} is a folder: name the file of the {cls.what} in it")
         try:
             with path.open("rb") as file:
                 content = file.read(LARGEST + 1)

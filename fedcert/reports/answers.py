@@ -150,8 +150,8 @@ def _following(results: Results, bound: float) -> str:
             f"errors among those that certify stays at {percent(rate)}."
         )
     return (
-        f"Even {_FACTORS[-1]} times as many labels do not bring the mean certificate to "
-        f"{percent_brief(target)}: "
+        f"Even {_FACTORS[-1]} times as many labels, spent by the same recipe, do not bring "
+        f"the mean certificate to {percent_brief(target)}: "
         f"{percent(rate)} of the certifying examples are wrong. A better prior (more upstream "
         "clients, or a better base model) has to come first."
     )

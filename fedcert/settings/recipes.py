@@ -10,6 +10,8 @@ from fedcert.certificates import (
     Recipe,
     RecipeTable,
 )
+from fedcert.certificates.recipes.base import UnknownRecipeError
+from fedcert.errors import SettingsError
 from fedcert.methods import Method
 from fedcert.settings.sections import PLANNED
 
@@ -44,7 +46,13 @@ def recipe_table(settings: RunSettings) -> RecipeTable:
     # Also where a method brings its own recipe, and the scenario recommends to plan one.
     kind = "union" if certificate.recipe == PLANNED else certificate.recipe
     few = {"candidates": 1} if kind == DefaultRecipe.kind else {}
-    small = Recipe.from_config({"kind": kind, **terms, **few})
+    try:
+        small = Recipe.from_config({"kind": kind, **terms, **few})
+    except UnknownRecipeError as error:
+        raise SettingsError(
+            f"setting 'certificate.recipe': {error}. Or {PLANNED!r}: clients find out which "
+            "suits"
+        ) from error
     split = Recipe.from_config({"kind": "split", **terms})
     if settings.privacy.central_epsilon:
         # Candidates would be noise. What learns alone starts at the center.

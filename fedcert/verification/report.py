@@ -36,7 +36,7 @@ __all__ = ["verify"]
 
 
 def verify(
-    certificate: Certificate,
+    certificate: Certificate | str | Path,
     *,
     bundle: Bundle | None = None,
     adapter: Path | None = None,
@@ -54,8 +54,8 @@ def verify(
 
     Parameters
     ----------
-    certificate : Certificate
-        As read.
+    certificate : Certificate, str or Path
+        As read, or its file.
     bundle : Bundle, optional
         What it is for.
     adapter : Path, optional
@@ -90,6 +90,7 @@ def verify(
     SettingsError
         If something was given without what it needs.
     """
+    certificate = _read(certificate)
     if (adapter is not None and bundle is None) or (
         data is not None and (bundle is None or adapter is None)
     ):
@@ -144,6 +145,12 @@ def verify(
         *_about_the_server(certificate, opening if data is not None else None, witness, log),
     )
     return VerificationReport(report.checks, (*report.unchecked, *unchecked))
+
+
+def _read(certificate: Certificate | str | Path) -> Certificate:
+    if isinstance(certificate, Certificate):
+        return certificate
+    return Certificate.read(Path(certificate))
 
 
 def _reads_inputs(certificate: Certificate, early: CertifiedPoint | None) -> bool:
@@ -226,12 +233,27 @@ def _about_the_choice(
 
 
 def _about_the_base(bundle: Bundle | None, adapter: Path | None) -> Iterator[Unchecked]:
-    """Say so where an adapter folder names another base model's digest than the bundle."""
+    """Say what of an adapter folder the base model alone can show."""
     if bundle is None or adapter is None:
         return
     from fedcert.adapters.classifier_file import CLASSIFIER_FILE, read_classifier
+    from fedcert.adapters.head_file import HEAD_FILE, read_head
 
-    about = read_classifier(adapter)
+    about, head = read_classifier(adapter), read_head(adapter)
+    if about is None:
+        yield Unchecked(
+            "adapter folder",
+            f"how inputs become those of the certified predictor: {adapter} has no "
+            f"{CLASSIFIER_FILE}",
+            "an adapter folder of this version of fedcert",
+        )
+    if head is not None and head.scale is not None:
+        yield Unchecked(
+            "head",
+            f"that the scale in {HEAD_FILE} ({head.scale:g}) is the base model's: a predictor "
+            "of one's own that reads it gives other labels under another one",
+            "--base-model, with --data",
+        )
     if about is not None and about.base_digest != bundle.base_digest:
         yield Unchecked(
             "base-model",

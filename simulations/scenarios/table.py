@@ -269,7 +269,7 @@ class Table(NaturalScenario):
         """What rows and clients are left out, and which labels and images look wrong."""
         alike = [
             f"table: the labels {', '.join(map(repr, group))} differ only in case, white "
-            "space, or leading zeros, and are different classes"
+            "space, leading zeros, or Unicode form, and are different classes"
             for group in alike_labels(self._all_labels)
         ]
         if self._labels_are_own:

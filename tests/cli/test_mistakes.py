@@ -117,6 +117,24 @@ def test_a_file_in_the_place_of_a_folder_spends_nothing(
     assert run(*common, *state, "--output", tmp_path / "free").code == 0
 
 
+def test_what_is_no_adapter_is_not_replaced_and_nothing_is_spent(
+    run: Run, bundle: Path, key: Path, data: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "taken" / "adapter" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("precious")
+    common = ("personalize", data, "--bundle", bundle, "--client", "c", "--key", key)
+    state = ("--state", tmp_path / "state")
+    shown = run(*common, *state, "--output", tmp_path / "taken")
+    assert shown.code == 1
+    assert "is there and is no adapter folder" in shown.err
+    assert notes.read_text() == "precious"
+    # Nor does a precision that there is not.
+    shown = run(*common, *state, "--output", tmp_path / "free", "--precision", "float16")
+    assert (shown.code, "choose float32 or bfloat16" in shown.err) == (1, True)
+    assert run(*common, *state, "--output", tmp_path / "free").code == 0
+
+
 Change = Callable[[Any, Any], tuple[Any, Any]]
 
 

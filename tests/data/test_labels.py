@@ -55,6 +55,7 @@ def test_words(cell: Any, expected: str) -> None:
         (["go od"], ["bad", "good"], "did you mean 'good'"),
         (["gooD!"], ["bad", "good"], "did you mean 'good'"),
         (["2"], ["bad", "good"], "unknown label '2'"),
+        (["spa\u0308ter"], ["bald", "sp\u00e4ter"], "did you mean .*another Unicode form"),
         (["-1"], ["bad", "good"], "unknown label '-1'"),
         ([0.5], ["bad", "good"], "unknown label '0.5'"),
         ([["bad"]], ["bad", "good"], r"holds \['bad'\] where one word or number belongs"),
@@ -117,6 +118,7 @@ def test_labels_that_a_person_would_take_for_the_same() -> None:
     labels = ["good", "GOOD", "bad", "0", "01", "1", "1.0", "very bad", "Very  Bad", "2"]
     groups = [("good", "GOOD"), ("01", "1", "1.0"), ("very bad", "Very  Bad")]
     assert alike_labels(labels) == groups
+    assert alike_labels(["spa\u0308ter", "sp\u00e4ter"]) == [("spa\u0308ter", "sp\u00e4ter")]
     assert alike_labels(["good", "bad", "0", "10"]) == []
 
 

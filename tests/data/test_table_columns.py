@@ -126,3 +126,10 @@ def test_a_folder_of_pictures_is_told_what_to_become(tmp_path: Path) -> None:
         DataError, match=r"photos: a folder of pictures \(crack.1\.PNG\).*\.npz"
     ):
         read_columns(str(tmp_path / "photos"), ["input"])
+
+
+def test_a_cell_may_be_as_long_as_it_likes(tmp_path: Path) -> None:
+    """Python's reader stops at 131,072 characters unless it is told otherwise."""
+    path, text = tmp_path / "long.csv", "word " * 60_000
+    path.write_text(f"input,label\n{text},good\nshort,bad\n")
+    assert len(read_columns(str(path), ["input"])["input"][0]) == len(text)

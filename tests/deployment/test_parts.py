@@ -86,6 +86,31 @@ def test_secrets_are_their_owners_and_are_kept(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in [*secret, public, files.ca]] == before
 
 
+def test_a_key_that_is_there_is_kept_whatever_became_of_its_public_half(tmp_path: Path) -> None:
+    path = tmp_path / "node"
+    public = make_node_key(path)
+    private, line = path.read_bytes(), public.read_bytes()
+    public.unlink()  # it was moved to the server
+    assert make_node_key(path).read_bytes() == line
+    assert path.read_bytes() == private
+    path.unlink()
+    with pytest.raises(SettingsError, match=r"private key .*node is not: put that back"):
+        make_node_key(path)
+    assert public.read_bytes() == line
+    path.write_text("something else")
+    with pytest.raises(SettingsError, match="no private key of a node"):
+        make_node_key(path)
+
+
+def test_files_of_tls_are_all_there_and_for_the_hosts_or_refused(tmp_path: Path) -> None:
+    files = make_tls(tmp_path, ["fl.example.org"])
+    with pytest.raises(SettingsError, match=r"for other hosts, and not for other\.example"):
+        make_tls(tmp_path, ["fl.example.org", "other.example"])
+    files.ca.unlink()
+    with pytest.raises(SettingsError, match=r"ca\.crt is missing beside server\.key"):
+        make_tls(tmp_path, ["fl.example.org"])
+
+
 def test_a_nodes_key_is_what_flower_reads(tmp_path: Path) -> None:
     public = load_ssh_public_key(make_node_key(tmp_path / "node").read_bytes())
     private = load_ssh_private_key((tmp_path / "node").read_bytes(), None)
@@ -98,7 +123,7 @@ def test_the_command_makes_what_python_makes(tmp_path: Path) -> None:
     run = CliRunner().invoke
     tls = run(deploy, ["tls", "--host", "fl.example.org", "--folder", str(tmp_path / "t")])
     assert tls.exit_code == 0, tls.output
-    files = make_tls(tmp_path / "t")
+    files = make_tls(tmp_path / "t", ["fl.example.org"])
     _shake_hands(files, files.ca, "fl.example.org")
     node = run(deploy, ["node-key", str(tmp_path / "hospital-3")])
     assert f"to be registered:  {tmp_path / 'hospital-3.pub'}" in node.output

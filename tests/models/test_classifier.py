@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import fedcert
 from fedcert.adapters import AdapterSpace, Task, write_peft_adapter
+from fedcert.classifier import Classifier
 from fedcert.data import InputSpec, PromptInputs, TextInputs
 from fedcert.errors import AdapterError, DataError, ModelError
 from fedcert.models import (
@@ -217,3 +218,11 @@ def test_importing_the_package_does_not_wait_for_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = fedcert.nothing
+
+
+def test_a_single_text_is_no_list_of_texts(tmp_path: Path) -> None:
+    base, inputs = _made("names", tmp_path)
+    classifier = Classifier(base.model, inputs.bound_to(base), base.label_names)
+    with pytest.raises(DataError, match=r"give a list of texts, \[text\]"):
+        classifier.predict("good1")
+    assert classifier.answers(["good1"])[0].label == classifier.predict(["good1"])[0]

@@ -194,7 +194,11 @@ def test_an_alarm_withdraws_the_bound(certificate: Certificate, tmp_path: Path) 
     stream = _stream(0.9, 0.0, seed=1)
     alarmed = _watch(certificate, stream, SpentLedger(tmp_path)).watch
     record = record_spot_checks(certificate, alarmed, key=ALICE)
-    assert all(check.passed for check in check_spot_checks(certificate, record))
+    *others, living = check_spot_checks(certificate, record)
+    # It is the signer's record, and it says that nothing holds any more.
+    assert all(check.passed for check in others)
+    assert not living.passed
+    assert f"ALARM at spot check {alarmed.alarm_at}" in living.detail
     assert "is tenable any more" in record.statement
     assert f"at most {record.bound:.6f}" not in record.statement
 

@@ -203,7 +203,8 @@ def test_labels_that_look_the_same_are_named(tmp_path: Path) -> None:
     rows = _mixed()
     rows[0] |= {"label": "GOOD"}
     assert _scenario(tmp_path, rows).notes == (
-        "table: the labels 'GOOD', 'good' differ only in case, white space, or leading zeros, "
+        "table: the labels 'GOOD', 'good' differ only in case, white space, "
+        "leading zeros, or Unicode form, "
         "and are different classes",
     )
 
