@@ -18,6 +18,7 @@ from fedcert.clients.client_app import make_client_app
 from fedcert.devices import resolve_device
 from fedcert.errors import RunError, SettingsError, did_you_mean
 from fedcert.methods import METHODS
+from fedcert.pool.locking import only_one
 from fedcert.runs.events import Events, Listener, logged_run
 from fedcert.runs.machine import PeakMemory
 from fedcert.runs.progress import Stopwatch
@@ -94,7 +95,11 @@ def simulate(
     scenario, settings, output = _opened(settings, output, runner)
     watch = Stopwatch()
     told: list[Listener] = [watch, *listeners]
-    with logged_run(output, command="fedcert simulate", listeners=told) as events:
+    with (
+        # Also while figures are written, which the pool's own lock does not cover.
+        only_one(output / "pool" / "run-lock", what=f"the run folder {output}"),
+        logged_run(output, command="fedcert simulate", listeners=told) as events,
+    ):
         with PeakMemory() as memory:
             outcome = _federate(scenario, settings, output, runner, events)
             if not outcome.strategy.certificates:

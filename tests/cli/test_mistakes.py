@@ -18,6 +18,7 @@ from tiny_scenario import save_tiny_base
 
 from cli.conftest import Outcome, Run, tree
 from fedcert.data import Examples
+from fedcert.pool.locking import only_one
 from fedcert.scenarios import load_scenario
 from fedcert.simulations.simulating import Simulation
 
@@ -399,6 +400,17 @@ def test_a_folder_with_another_run(run: Run, finished: Simulation) -> None:
     shown = run("simulate", SCENARIO, *options, "--set", "server.min_pool=13")
     _check(shown, "holds a run with other settings .*; choose another folder, or remove")
     assert tree(finished.output) == before
+
+
+def test_a_folder_that_another_run_is_still_at_work_in(run: Run, finished: Simulation) -> None:
+    """Certificates are done by then, and the pool's own lock is free again."""
+    before = tree(finished.output)
+    resumed = ("simulate", "--settings", finished.output / "settings.toml")
+    with only_one(finished.output / "pool" / "run-lock", what="the run folder"):
+        shown = run(*resumed, "--runner=inprocess", "-o", finished.output)
+    _check(shown, "is in use by another run .process [0-9]+ on ")
+    after = tree(finished.output)
+    assert {name for name in after if after[name] != before.get(name)} <= {"pool/run-lock"}
 
 
 def test_a_report_of_something_else(run: Run, tmp_path: Path) -> None:
