@@ -105,11 +105,18 @@ class Pool:
             known = index.execute("SELECT digest FROM space").fetchone()
             if known is None:
                 index.execute("INSERT INTO space VALUES (?)", (space.digest,))
+            elif known[0] != space.digest and self._is_empty(index):
+                # A run that failed before an adapter came in does not keep the folder.
+                index.execute("UPDATE space SET digest = ?", (space.digest,))
             elif known[0] != space.digest:
                 raise PoolError(
                     f"{folder}: this pool belongs to another adapter space "
                     f"({known[0][:12]} instead of {space.digest[:12]}); use another folder"
                 )
+
+    @staticmethod
+    def _is_empty(index: sqlite3.Connection) -> bool:
+        return index.execute("SELECT 1 FROM adapters").fetchone() is None
 
     def __len__(self) -> int:
         with self._index() as index:
@@ -143,7 +150,7 @@ class Pool:
             If the pool was filled for others, or for the same in another order.
         """
         with self._index() as index:
-            if index.execute("SELECT 1 FROM adapters").fetchone() is None:
+            if self._is_empty(index):
                 index.execute("DELETE FROM labels")  # of a run that came to nothing
             known = [row[0] for row in index.execute("SELECT name FROM labels ORDER BY place")]
             if not known:

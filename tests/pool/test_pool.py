@@ -178,9 +178,22 @@ def test_client_names_are_not_file_names(
 def test_a_pool_of_another_space_is_refused(
     pool: Pool, vit: Family, space: AdapterSpace, tmp_path: Path
 ) -> None:
+    _add(pool, space, "a", 0)
     with pytest.raises(PoolError, match=r"another adapter space .*; use another folder"):
         Pool(tmp_path / "pool", vit.space(rank=3))
-    assert len(pool) == 0
+    assert len(pool) == 1
+
+
+def test_a_pool_without_an_adapter_is_of_no_space_yet(
+    pool: Pool, vit: Family, tmp_path: Path
+) -> None:
+    """The first try of a deployment had the wrong settings, and failed before any came in."""
+    other = vit.space(rank=3)
+    taken = Pool(tmp_path / "pool", other)
+    _add(taken, other, "a", 0)
+    with pytest.raises(PoolError, match="another adapter space"):
+        Pool(tmp_path / "pool", vit.space(rank=2))
+    assert len(pool) == 1
 
 
 def _only_file(folder: Path) -> Path:
