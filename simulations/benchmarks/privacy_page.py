@@ -15,12 +15,25 @@ _NOTHING, _LITTLE = 0.005, 0.02
 
 
 def privacy_page(record: dict[str, Any]) -> str:
-    """Return the page as Markdown."""
-    training, clip = record["training"], record["table"][0]["clip"]
+    """Return the page as Markdown, with the parts that the record has."""
     parts = [
         "<!-- Rendered by `make bench-privacy`; do not edit. -->",
         "# What central differential privacy costs",
         "",
+        machine_line(record),
+        "",
+    ]
+    if "table" in record:
+        parts += _default(record)
+    if trunk := record.get("trunk"):
+        parts += _trunk(trunk)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _default(record: dict[str, Any]) -> list[str]:
+    """Return the section about the default adapter."""
+    training, clip = record["training"], record["table"][0]["clip"]
+    parts = [
         "## The default adapter",
         "",
         "The mean of the upstream clients' adapters, published with noise of the server's "
@@ -38,7 +51,7 @@ def privacy_page(record: dict[str, Any]) -> str:
         "longer, and are shortened. epsilon is of one published mean, for replacing one "
         "client's adapter.",
         "",
-        f"{machine_line(record)} Seed {record['seed']}.",
+        f"Seed {record['seed']}.",
         "",
     ]
     table = record["table"]
@@ -47,9 +60,7 @@ def privacy_page(record: dict[str, Any]) -> str:
         rows = [row for row in table if row["clients"] == clients]
         parts += [f"### {clients} upstream clients", "", *_lines(rows, sizes), ""]
         parts += [f"{_cost(rows, n)}\n" for n in sizes]
-    if trunk := record.get("trunk"):
-        parts += _trunk(trunk)
-    return "\n".join(parts).rstrip() + "\n"
+    return parts
 
 
 def _lines(rows: list[dict[str, Any]], sizes: list[int]) -> list[str]:

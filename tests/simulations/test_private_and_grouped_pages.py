@@ -55,6 +55,8 @@ def test_a_private_base_model_is_compared_with_the_base_model_as_it_was() -> Non
         "scenario": "digits", "clients": 512, "new": 2, "n": 64, "seeds": [0], "table": table
     }  # fmt: skip
     lines = _trunk(trunk)
+    # A part that was measured alone has a page as well.
+    assert lines[0] in privacy_page({"machine": MACHINE, "trunk": trunk})
     assert "| as it was | none | none | 0.550 | - | 0.300 |" in lines
     assert "| warmed up | none | none | 0.400 | +0.150 ± 0.050 | 0.300 |" in lines
     # The gain is of pairs: both clients gained the same here.
