@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,8 @@ from fedcert.scenarios import Scenario
 __all__ = ["NaturalScenario", "Rows", "Split", "text_items"]
 
 _MOST_NEW = 20
+# Of clients whose ids are not their names.
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,24 @@ class NaturalScenario(Scenario):
     def notes(self) -> tuple[str, ...]:
         """What rows and clients are left out, and why."""
         _ = self._parts
-        return tuple(f"{self.name}: {note}" for note in self._left_out)
+        return tuple(f"{self.name}: {note}" for note in [*self._left_out, *self._renamed()])
+
+    def _renamed(self) -> Iterator[str]:
+        """Say by which ids clients are known whose names cannot be names of files."""
+        taking_part = {*self.upstream_clients, *self.new_clients}
+        renamed = {
+            name: known
+            for name in dict.fromkeys(self._rows.clients.tolist())
+            if (known := client_id(name)) != name and known in taking_part
+        }
+        if renamed:
+            first = [f"{name!r} is {known}" for name, known in renamed.items()]
+            more = f", and {len(first) - _MOST_NAMED} more" * (len(first) > _MOST_NAMED)
+            listed = f"{', '.join(first[:_MOST_NAMED])}{more}"
+            yield (
+                f"{len(renamed)} clients have names that cannot be names of files, and are "
+                f"known by the first 16 digits of their SHA-256: {listed}"
+            )
 
     @property
     def upstream_clients(self) -> tuple[str, ...]:

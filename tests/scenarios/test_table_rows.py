@@ -11,6 +11,7 @@ import pytest
 from tiny_text import save_tiny_backbone
 
 from fedcert.errors import DataError, SettingsError
+from fedcert.messages import client_id
 from fedcert.scenarios import Scenario, load_scenario
 
 Row = dict[str, Any]
@@ -297,3 +298,16 @@ def test_a_run_says_what_is_left_out(tmp_path: Path) -> None:
     expected = "NOTE: table: the column 'client' is empty in 1 of 360 rows"
     assert sum(text.startswith(expected) for text in Listener.said) == 1
     assert expected in (tmp_path / "run" / "events.jsonl").read_text()
+
+
+def test_names_that_cannot_be_ids_are_told_with_theirs(tmp_path: Path) -> None:
+    rows = [
+        row | {"client": "Firma 3 \u00c4/\u00d6"} if row["client"] == "c3" else row
+        for row in _mixed()
+    ]
+    scenario = _scenario(tmp_path, rows)
+    known = client_id("Firma 3 \u00c4/\u00d6")
+    assert known in {*scenario.upstream_clients, *scenario.new_clients}
+    [note] = [note for note in scenario.notes if "SHA-256" in note]
+    assert f"'Firma 3 \u00c4/\u00d6' is {known}" in note
+    assert not [note for note in _scenario(tmp_path, _mixed()).notes if "SHA-256" in note]
