@@ -122,7 +122,7 @@ def test_settings_do_not_change() -> None:
             {"certificate": {"promises": "points=a"}},
             "settings of their own: certificate.points",
         ),
-        ({"certificate": {"recipe": "luck"}}, "setting 'certificate': .*'luck'"),
+        ({"certificate": {"recipe": "luck"}}, "setting 'certificate.recipe': .*'luck'"),
         ({"server": {"min_pool": 9}}, "'server.min_pool': .* greater than or equal to 10"),
         ({"server": {"timeout": 0}}, "'server.timeout': .* greater than 0"),
         ({"evaluation": {"baselines": "perhaps"}}, "'evaluation.baselines': .*boolean"),
