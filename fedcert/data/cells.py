@@ -107,9 +107,8 @@ def stack_numbers(cells: npt.NDArray[Any], *, noun: str = "image") -> npt.NDArra
         try:
             return cells.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise RowError(
-                0, f"holds something else than numbers: {_brief(error)}", noun=noun
-            ) from (error)
+            reason = f"holds something else than numbers: {_brief(error)}"
+            raise RowError(0, reason, noun=noun) from error
     grids = [_grid(cell, row, noun) for row, cell in enumerate(cells)]
     for row, grid in enumerate(grids):
         if grid.shape != grids[0].shape:
