@@ -19,7 +19,7 @@ from fedcert.certificates.monitoring import RiskWatch
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, ProtocolError, RefusalError
 from fedcert.protocol.spent import SpentLedger
-from fedcert.protocol.uses import mostly_one_use
+from fedcert.protocol.uses import Uses, mostly_one_use
 
 __all__ = ["Watched", "watch_examples"]
 
@@ -112,9 +112,10 @@ def watch_examples(
     rows = _new_rows(ledger, name, ids, len(examples))
     chosen = examples.take(rows)
     [unnamed] = ledger.known_rows(name, [_UNNAMED])
-    _refuse_the_same(ledger, chosen, purpose)
+    uses = ledger.uses(chosen)
+    _refuse_the_same(uses, chosen, purpose)
     if not rows_are_new and (ids is None or unnamed):
-        _refuse_what_occurs_again(ledger, chosen, ids_help=not unnamed)
+        _refuse_what_occurs_again(uses, chosen, ids_help=not unnamed)
     if len(rows):
         watch = watch.updated(bool(wrong) for wrong in count_wrong(chosen))
         counted = [_UNNAMED] if ids is None else [ids[row] for row in rows]
@@ -141,9 +142,8 @@ def _new_rows(
     )
 
 
-def _refuse_the_same(ledger: SpentLedger, examples: Examples, purpose: str) -> None:
+def _refuse_the_same(uses: Uses, examples: Examples, purpose: str) -> None:
     """Raise `RefusalError` for what the adapter or its certificate rests on."""
-    uses = ledger.uses(examples)
     elsewhere = [None if use is None or use[0] == purpose else use for use in uses]
     if mostly_one_use(elsewhere, examples):
         shared = sum(use is not None for use in elsewhere)
@@ -155,14 +155,11 @@ def _refuse_the_same(ledger: SpentLedger, examples: Examples, purpose: str) -> N
         )
 
 
-def _refuse_what_occurs_again(
-    ledger: SpentLedger, examples: Examples, *, ids_help: bool
-) -> None:
+def _refuse_what_occurs_again(uses: Uses, examples: Examples, *, ids_help: bool) -> None:
     """Raise `RefusalError` for what may be no new observation.
 
     Rows that were counted without ids may be given again with them, and no id tells.
     """
-    uses = ledger.uses(examples)
     again = (examples.occurrences() > 1) | np.array([use is not None for use in uses], bool)
     if not again.any():
         return
