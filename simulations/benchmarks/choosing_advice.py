@@ -7,6 +7,7 @@ from typing import Any
 
 from scipy.stats import t
 
+from fedcert.reports.formats import plural
 from fedcert.simulations.benchmarks.choosing_figures import (
     BEST_OF,
     FIRM,
@@ -213,7 +214,7 @@ def _open(
     few = [task for task in tasks if task.name not in {each.task.name for each in firm}]
     said = []
     if few:
-        counts = [f"{task.name}, {_seeds(task.seeds)}" for task in few]
+        counts = [f"{task.name}, {plural(task.seeds, 'seed')}" for task in few]
         said.append(f"Too few seeds, and so in the tables alone: {'; '.join(counts)}.")
     rows = older.get("table", [])
     known = {task.name.partition(" ")[0].strip("`") for task in tasks}
@@ -228,7 +229,3 @@ def _open(
         )
     if said:
         yield f"* **Open**: {' '.join(said)}"
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"

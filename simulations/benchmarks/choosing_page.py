@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fedcert.reports.formats import plural
 from fedcert.simulations.benchmarks.choosing_advice import advice
 from fedcert.simulations.benchmarks.choosing_figures import (
     BEST_OF,
@@ -23,7 +24,7 @@ from fedcert.simulations.benchmarks.choosing_others import (
     with_a_warm_start,
 )
 from fedcert.simulations.benchmarks.choosing_records import tasks_of
-from fedcert.simulations.benchmarks.pages import TARGETS, labels_needed
+from fedcert.simulations.benchmarks.pages import TARGETS, labels_between, labels_needed
 
 __all__ = ["CHOSEN_FROM", "choosing_page"]
 
@@ -198,9 +199,9 @@ def _needed(means: Mapping[int, Mean], target: float) -> str:
     """Say which n a target takes, as far as the figures tell, and show these."""
     if not means:
         return ""
-    spread = {n: 2 * (mean.se or 0.0) for n, mean in means.items()}
-    first = labels_needed({n: mean.value - spread[n] for n, mean in means.items()}, target)
-    last = labels_needed({n: mean.value + spread[n] for n, mean in means.items()}, target)
+    first, last = labels_between(
+        {n: (mean.value, 2 * (mean.se or 0.0)) for n, mean in means.items()}, target
+    )
     largest = max(means)
     if first is None:
         return f"> {largest} ({_shown(means, [largest])})"
@@ -238,9 +239,9 @@ def _beside_the_plan(tasks: Sequence[Task]) -> Iterator[str]:
     yield ""
     for task in tasks:
         page = _PAGES[task.record]
-        seeds = f"{task.seeds} seed{'' if task.seeds == 1 else 's'}"
         yield f"### {task.name}"
         yield ""
+        seeds = plural(task.seeds, "seed")
         yield f"{seeds}, {task.clients} new clients in all ([{page}]({page}))."
         yield ""
         yield f"| | {' | '.join(f'n = {n}' for n in task.sizes)} |"

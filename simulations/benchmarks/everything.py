@@ -170,7 +170,8 @@ def evidence_page() -> str:
         page = f"[{one.page}]({one.page})" if has_page(one.page) else f"`{one.page}`"
         words = (f"`make bench-{one.name}`", one.question, page, *cells)
         lines.append(f"| {' | '.join(words)} |")
-    coverage = task_coverage({name: record_of(name) for name in COVERED})
+    pages = {one.file: one.page for one in BENCHMARKS}
+    coverage = task_coverage({name: record_of(name) for name in COVERED}, pages)
     return "\n".join([*lines, "", *coverage])
 
 

@@ -16,6 +16,7 @@ from fedcert.simulations.benchmarks.pages import (
     labels_needed_about,
     left_out,
     machine_line,
+    standard_error,
 )
 
 __all__ = ["launched_figures", "launched_page"]
@@ -194,9 +195,9 @@ def _by_n(methods: list[list[dict[str, Any]]]) -> list[str]:
 
 def _curve(own: list[dict[str, Any]]) -> str:
     """Return a method's row: means by n, and how many labels each target takes."""
-    spread = _standard_error(own)
+    spread = standard_error(np.concatenate([row["bounds"] for row in own]))
     by_n = {
-        n: (float(np.mean(values)), _over_seeds(values) if len(values) > 1 else spread)
+        n: (float(np.mean(values)), standard_error(values) if len(values) > 1 else spread)
         for n, values in _by_size(own, "certificate").items()
     }
     cells = [decimal_up(mean) for mean, _ in by_n.values()]
@@ -212,15 +213,6 @@ def _by_size(rows: list[dict[str, Any]], key: str) -> dict[int, list[float]]:
         for each in row["by_n"]:
             found.setdefault(each["n"], []).append(each[key])
     return dict(sorted(found.items()))
-
-
-def _over_seeds(values: list[float]) -> float:
-    return float(np.std(values, ddof=1) / len(values) ** 0.5)
-
-
-def _standard_error(rows: list[dict[str, Any]]) -> float:
-    bounds = np.concatenate([row["bounds"] for row in rows])
-    return float(np.std(bounds, ddof=1) / np.sqrt(len(bounds)))
 
 
 def _trade(scenario: str, rows: list[dict[str, Any]]) -> list[str]:

@@ -15,6 +15,7 @@ from fedcert.simulations.benchmarks.pages import (
     labels_needed_about,
     left_out,
     machine_line,
+    standard_error,
 )
 
 __all__ = ["methods_figures", "methods_page"]
@@ -208,7 +209,7 @@ def _apart(found: dict[str, list[dict[str, Any]]], name: str, key: str) -> str:
     if not own:
         return "-"
     apart = np.array([row[key] - planned[row["seed"]] for row in own])
-    spread = f" ± {apart.std(ddof=1) / len(apart) ** 0.5:.3f}" if len(apart) > 1 else ""
+    spread = f" ± {standard_error(apart):.3f}" if len(apart) > 1 else ""
     return f"{apart.mean():+.3f}{spread}"
 
 
@@ -216,7 +217,7 @@ def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Average over seeds; each seed counts as many clients as it has."""
     weights = np.array([row["clients"] for row in rows], dtype=np.float64)
     bounds = np.array([row["certificate"] for row in rows])
-    spread = float(bounds.std(ddof=1) / len(bounds) ** 0.5) if len(bounds) > 1 else None
+    spread = standard_error(bounds) if len(bounds) > 1 else None
     return {
         **{
             key: float(np.average([row[key] for row in rows], weights=weights))

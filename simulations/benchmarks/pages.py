@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 __all__ = [
     "TARGETS",
     "by_scenario",
+    "labels_between",
     "labels_needed",
     "labels_needed_about",
     "left_out",
     "machine_line",
+    "standard_error",
 ]
 
 TARGETS = (0.2, 0.1)
@@ -21,6 +26,28 @@ TARGETS = (0.2, 0.1)
 def labels_needed(certificates: Mapping[int, float], target: float) -> int | None:
     """Return the first n whose mean certificate is at most the target; None without one."""
     return min((n for n, mean in certificates.items() if mean <= target), default=None)
+
+
+def labels_between(
+    certificates: Mapping[int, tuple[float, float]], target: float
+) -> tuple[int | None, int | None]:
+    """Return between which n a target is reached, by how far means may be off.
+
+    Parameters
+    ----------
+    certificates : Mapping[int, tuple[float, float]]
+        By n, the mean certificate, and how much lower or higher it may be.
+    target : float
+        The mean certificate that is asked for.
+
+    Returns
+    -------
+    tuple of int or None
+        The first n if all means are as low, and if all are as high, as they may be.
+    """
+    least = {n: mean - off for n, (mean, off) in certificates.items()}
+    most = {n: mean + off for n, (mean, off) in certificates.items()}
+    return labels_needed(least, target), labels_needed(most, target)
 
 
 def labels_needed_about(
@@ -46,14 +73,19 @@ def labels_needed_about(
     >>> labels_needed_about({32: (0.36, 0.02), 64: (0.20, 0.02), 128: (0.13, 0.01)}, 0.2)
     '64 to 128'
     """
-    least = {n: mean - (error or 0.0) for n, (mean, error) in certificates.items()}
-    most = {n: mean + (error or 0.0) for n, (mean, error) in certificates.items()}
-    first, last = labels_needed(least, target), labels_needed(most, target)
+    first, last = labels_between(
+        {n: (mean, error or 0.0) for n, (mean, error) in certificates.items()}, target
+    )
     if first is None:
         return f"> {max(certificates)}"
     if last is None:
         return f"{first} or more"
     return str(first) if first == last else f"{first} to {last}"
+
+
+def standard_error(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
+    """Return the standard error of the mean of two values or more."""
+    return float(np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def machine_line(record: dict[str, Any]) -> str:

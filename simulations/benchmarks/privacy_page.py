@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedcert.simulations.benchmarks.pages import machine_line
+from fedcert.simulations.benchmarks.pages import machine_line, standard_error
 
 __all__ = ["privacy_page"]
 
@@ -141,10 +141,13 @@ def _trunk(trunk: dict[str, Any]) -> list[str]:
         mine = [row for row in rows if _base(row) == key]
         errors = float(np.mean([error for row in mine for error in row["errors"]]))
         gains = before - certificates[key]
-        se = float(gains.std(ddof=1) / len(gains) ** 0.5)
         noise = f"{mine[0]['noise_deviation']:.4f}" if key[1] else "none"
         epsilon = f"{key[1]:g}" if key[1] else "none"
-        gain = f"{gains.mean():+.3f} ± {se:.3f}" if mine[0]["base"] != "as it was" else "-"
+        gain = (
+            f"{gains.mean():+.3f} ± {standard_error(gains):.3f}"
+            if mine[0]["base"] != "as it was"
+            else "-"
+        )
         lines.append(
             f"| {key[0]} | {epsilon} | {noise} | {certificates[key].mean():.3f} | {gain} "
             f"| {errors:.3f} |"

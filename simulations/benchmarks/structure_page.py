@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedcert.simulations.benchmarks.pages import left_out, machine_line
+from fedcert.simulations.benchmarks.pages import left_out, machine_line, standard_error
 
 __all__ = ["structure_page"]
 
@@ -103,7 +103,7 @@ def _cell(rows: list[dict[str, Any]], way: str, budget: float) -> str:
         return f"{mean:.3f}"
     plain = _by_client(_of(rows, "plain", budget))
     apart = np.array([error - plain[client] for client, error in errors.items()])
-    deviation = apart.std(ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else 0.0
+    deviation = standard_error(apart) if len(apart) > 1 else 0.0
     return f"{mean:.3f} ({apart.mean():+.3f} ± {deviation:.3f})"
 
 

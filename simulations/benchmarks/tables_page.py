@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
+from fedcert.simulations.benchmarks.pages import (
+    by_scenario,
+    left_out,
+    machine_line,
+    standard_error,
+)
 
 __all__ = ["tables_page"]
 
@@ -78,7 +83,7 @@ def _ahead(by_seed: list[npt.NDArray[np.float64]]) -> str:
     All clients of a seed are served by one prior and one plan.
     """
     gains, means = np.concatenate(by_seed), np.array([each.mean() for each in by_seed])
-    errors = [each.std(ddof=1) / len(each) ** 0.5 for each in (gains, means) if len(each) > 1]
+    errors = [standard_error(each) for each in (gains, means) if len(each) > 1]
     return f"{gains.mean():+.3f} ± {max(errors, default=0.0):.3f}"
 
 

@@ -14,17 +14,6 @@ COVERED = (
 )  # fmt: skip
 """The records that `task_coverage` reads."""
 
-_PAGES = {
-    "named": "named.md",
-    "methods": "benchmarks.md",
-    "launched": "launched.md",
-    "certificates": "certificates.md",
-    "sweeps": "sweeps.md",
-    "warm_start": "warm-start.md",
-    "domains": "domains.md",
-    "tables": "tables.md",
-}
-
 
 @dataclass
 class _Cell:
@@ -47,13 +36,22 @@ class _Cell:
 Cells = dict[str, _Cell]
 
 
-def task_coverage(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def task_coverage(
+    records: Mapping[str, Mapping[str, Any]], pages: Mapping[str, str]
+) -> list[str]:
     """Return a section that says what is measured of each task, as Markdown lines.
 
     Parameters
     ----------
     records : Mapping[str, Mapping[str, Any]]
         Those of `COVERED`, by name. What is missing is left out.
+    pages : Mapping[str, str]
+        What is rendered from each of them.
+
+    Returns
+    -------
+    list of str
+        The section; empty without a record.
     """
     found = {name: cells for name in COVERED if (cells := _cells(name, records.get(name, {})))}
     if not found:
@@ -67,7 +65,7 @@ def task_coverage(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "missing of a seed that is there. An empty cell: the benchmark does not have the task. "
         "Not every method runs on all of these clients, which the pages say.",
         "",
-        f"| task | {' | '.join(f'[{_PAGES[name]}]({_PAGES[name]})' for name in found)} |",
+        f"| task | {' | '.join(f'[{pages[name]}]({pages[name]})' for name in found)} |",
         "|---" * (1 + len(found)) + "|",
         *(
             f"| `{task}` | {' | '.join(str(cells.get(task, '')) for cells in found.values())} |"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedcert.simulations.benchmarks.pages import left_out, machine_line
+from fedcert.simulations.benchmarks.pages import left_out, machine_line, standard_error
 from fedcert.simulations.benchmarks.warm_start_tried import SEED
 
 __all__ = ["warm_start_page"]
@@ -218,7 +218,7 @@ def _with_error(gains: np.ndarray) -> str:
     """Say a mean gain with its standard error over seeds; one seed has none."""
     if len(gains) == 1:
         return f"{gains[0]:.3f} (one seed)"
-    return f"{gains.mean():.3f} ± {gains.std(ddof=1) / len(gains) ** 0.5:.3f}"
+    return f"{gains.mean():.3f} ± {standard_error(gains):.3f}"
 
 
 def _tried(rows: list[Row]) -> list[str]:

@@ -314,7 +314,10 @@ def test_what_is_measured_of_each_task() -> None:
         "seeds": {"s": [0, 1]},
         "table": [{"scenario": "s", "recipe": "union", "clients": 20}],
     }
-    lines = task_coverage({"launched": launched, "certificates": certificates})
+    lines = task_coverage(
+        {"launched": launched, "certificates": certificates},
+        {"launched": "launched.md", "certificates": "certificates.md"},
+    )
     assert "| `s` | 1 of 3 x 12* | 2 x 10 |" in lines
     assert "| `t` | 0 of 3 |  |" in lines
-    assert task_coverage({}) == []
+    assert task_coverage({}, {}) == []
