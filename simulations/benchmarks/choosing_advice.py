@@ -57,8 +57,7 @@ def advice(
     yield from _planned(tasks)
     for kind in (*BEST_OF, *(kind for kind in KINDS if kind not in BEST_OF)):
         if own := [each for each in firm if each.kind == kind]:
-            yield f"* **{_title(kind)}** {_counts(own)}:"
-            yield from (f"  * {line}" for line in _beside(own))
+            yield f"* **{_title(kind)}** {_counts(own)}."
             if kind in BEST_OF:
                 yield f"  * each by itself is worse than the plan in: {_each(tasks, kind)}"
     yield from also
@@ -107,11 +106,21 @@ def _named(found: Sequence[Difference]) -> str:
 
 
 def _counts(own: Sequence[Difference]) -> str:
-    """Say how often a kind is worse than the plan, and better."""
-    worse, better = (sum(each.gap.sign == sign for each in own) for sign in (1, -1))
-    said = f"is worse than the plan in {worse} of {len(own)} cases, and better in {better}"
+    """Say how often a kind is worse than the plan, and better, and by how much."""
+    worse, better = ([each for each in own if each.gap.sign == sign] for sign in (1, -1))
+    said = (
+        f"is worse than the plan in {len(worse)} of {len(own)} cases{_range(worse)}, and "
+        f"better in {len(better)}{_range(better)}"
+    )
     methods = list(dict.fromkeys(each.method for each in own))
     return said if own[0].kind in BEST_OF else f"(*{'*, *'.join(methods)}*) {said}"
+
+
+def _range(here: Sequence[Difference]) -> str:
+    if not here:
+        return ""
+    ends = [f"{value:.3f}" for value in sorted(abs(each.gap.value) for each in here)]
+    return f" (by {' to '.join(dict.fromkeys((ends[0], ends[-1])))})"
 
 
 def _each(tasks: Sequence[Task], kind: str) -> str:
@@ -125,43 +134,6 @@ def _each(tasks: Sequence[Task], kind: str) -> str:
     return ", ".join(
         f"{own.count(1)} of {len(own)} (*{method}*)" for method, own in signs.items()
     )
-
-
-def _beside(own: Sequence[Difference]) -> Iterator[str]:
-    """Yield where a kind is as low as the plan, where not, and where it is lower."""
-    same = [each for each in own if each.gap.is_nothing]
-    none = [each for each in own if each.gap.sign == 0 and not each.gap.is_nothing]
-    if same:
-        yield f"the very same as the plan: {_places(same, own)}"
-    if none:
-        yield f"no difference ({_range(none, 0)}): {_places(none, own)}"
-    for sign, words in ((1, "the plan is lower"), (-1, "the plan is higher")):
-        if here := [each for each in own if each.gap.sign == sign]:
-            yield f"{words} ({_range(here, sign)}): {_places(here, own)}"
-
-
-def _places(here: Sequence[Difference], own: Sequence[Difference]) -> str:
-    said = []
-    for task in _tasks(here):
-        sizes = [each.n for each in here if each.task is task]
-        every = [each.n for each in own if each.task is task]
-        clients = max(each.gap.clients for each in here if each.task is task)
-        some = f", on {clients} clients alone" if clients < task.clients else ""
-        said.append(f"{task.name} {sizes_in_words(sizes, every)}{some}")
-    return "; ".join(said)
-
-
-def _tasks(found: Iterable[Difference]) -> list[Task]:
-    return list({each.task.name: each.task for each in found}.values())
-
-
-def _range(here: Sequence[Difference], sign: int) -> str:
-    values = [each.gap.value for each in here]
-    if sign == 0:
-        words = [f"{value:+.3f}" for value in (min(values), max(values))]
-        return " to ".join(dict.fromkeys(words))
-    words = [f"{value:.3f}" for value in sorted(abs(value) for value in values)]
-    return "by " + " to ".join(dict.fromkeys((words[0], words[-1])))
 
 
 def sizes_in_words(sizes: Sequence[int], every: Sequence[int]) -> str:

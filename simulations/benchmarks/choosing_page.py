@@ -9,6 +9,7 @@ from fedcert.reports.formats import plural
 from fedcert.simulations.benchmarks.choosing_advice import advice
 from fedcert.simulations.benchmarks.choosing_figures import (
     BEST_OF,
+    FIRM,
     KINDS,
     PLAN,
     Difference,
@@ -41,6 +42,7 @@ _LIMITS = {
     "launched": "what the best method exports at the largest n, if it came for free: at a "
     "smaller n nobody has learned it yet",
 }
+_LOWER, _HIGHER, _OPEN, _SAME, _ABSENT = "▼", "▲", "~", "=", "-"
 _THEORY = "theory.md#"
 _WORDS = (
     "*certificate*: a bound on a client's error that holds but for delta = 0.05; the lower the "
@@ -102,6 +104,7 @@ def choosing_page(records: Mapping[str, dict[str, Any]]) -> str:
         "",
         *advice(tasks, records.get("certificates", {}), also),
         "",
+        *_at_a_glance(tasks),
         *_labels(tasks),
         *_beside_the_plan(tasks),
         *from_which_pool(sweeps),
@@ -124,6 +127,47 @@ def _limits(tasks: Sequence[Task], methods: Mapping[str, Any]) -> Iterator[str]:
     ]
     if said:
         yield f"* *limit*: {'; '.join(said)}."
+
+
+# --- who is ahead, and where ---
+
+
+def _at_a_glance(tasks: Sequence[Task]) -> Iterator[str]:
+    if not tasks:
+        return
+    kinds = [kind for kind in KINDS if any(compared(task, kind) for task in tasks)]
+    yield "## At a glance"
+    yield ""
+    yield (
+        f"Each choice beside the plan, a sign for each n: `{_LOWER}` the plan is lower, "
+        f"`{_HIGHER}` the plan is higher, `{_OPEN}` no difference shows, `{_SAME}` the very "
+        f"same, `{_ABSENT}` not measured. *Best* is that at each n by hindsight; \\* stands "
+        f"for some of the clients alone, and fewer than {FIRM} seeds are in brackets. "
+        "[How much](#each-choice-beside-the-plan) it is stands below."
+    )
+    yield ""
+    heads = [f"{kind}, best" if kind in BEST_OF else kind for kind in kinds]
+    yield f"| task | n | {' | '.join(heads)} |"
+    yield "|---" * (2 + len(kinds)) + "|"
+    for task in tasks:
+        cells = [_signs(task, compared(task, kind)) for kind in kinds]
+        yield _row(task.name, [", ".join(map(str, task.sizes)), *cells])
+    yield ""
+
+
+def _signs(task: Task, found: Sequence[Difference]) -> str:
+    if not found:
+        return ""
+    by_n = {each.n: each.gap for each in found}
+    said = " ".join(_sign(by_n[n]) if n in by_n else _ABSENT for n in task.sizes)
+    if max(gap.seeds for gap in by_n.values()) < FIRM:
+        said = f"({said})"
+    some = max(gap.clients for gap in by_n.values()) < task.clients
+    return f"`{said}` \\*" if some else f"`{said}`"
+
+
+def _sign(gap: Mean) -> str:
+    return _SAME if gap.is_nothing else {1: _LOWER, 0: _OPEN, -1: _HIGHER}[gap.sign]
 
 
 # --- how many labels ---

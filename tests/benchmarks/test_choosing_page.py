@@ -56,8 +56,9 @@ def test_a_difference_is_one_beyond_two_standard_errors() -> None:
     )
     assert "| default | **+0.040 ± 0.006** |" in page
     assert "| head from names of the default 0.5 | +0.040 ± 0.029 |" in page
-    assert "the plan is lower (by 0.040): `s` (mixed) at n = 16" in page
-    assert "no difference (+0.040): `s` (mixed) at n = 16" in page
+    assert "is worse than the plan in 1 of 1 cases (by 0.040), and better in 0." in page
+    assert "is worse than the plan in 0 of 1 cases, and better in 0." in page
+    assert "| `s` (mixed) | 16 | `▼` | `~` |" in page
     assert "of 2 comparisons" in page
     assert "the plan is lower in 1, higher in none, the very same in 0, and 1 show" in page
 
@@ -78,7 +79,8 @@ def test_the_advice_turns_when_the_figures_do() -> None:
     assert "**Let clients plan" in worse
     assert "**Set a recipe by hand**" in better
     assert "higher in 1 (than default on `s` (mixed) at n = 16, by 0.040)" in better
-    assert "the plan is higher (by 0.040): `s` (mixed) at n = 16" in better
+    assert "in 0 of 1 cases, and better in 1 (by 0.040)." in better
+    assert "| `s` (mixed) | 16 | `▲` |" in better
     assert "**Whether to plan makes no difference that shows**" in neither
 
 
@@ -88,6 +90,8 @@ def test_one_seed_is_in_the_tables_alone() -> None:
     assert "in the tables alone: `s` (mixed), 1 seed." in page
     assert "1 seed, 8 new clients in all" in page
     assert "**The default adapter alone**" not in page
+    # A single seed without an error over seeds, and with one of 0 over clients.
+    assert "| `s` (mixed) | 16 | `(▼)` |" in page
 
 
 def test_what_some_clients_have_says_so_and_is_no_best() -> None:
@@ -98,16 +102,23 @@ def test_what_some_clients_have_says_so_and_is_no_best() -> None:
         _named("union of 50", 16, (0.1, 0.1, 0.1), clients=2),
     )
     assert "| head from names 0.5 (6 of 24 clients) | **-0.200 ± 0.000** |" in page
-    assert "the plan is lower (by 0.100): `s` (mixed) at n = 16, on 6 clients alone" in page
     # The lowest of a few clients is mostly luck, so that `alone` is what all of them have.
-    alone = page[page.index("**Training or certifying alone") :]
-    assert alone.splitlines()[1] == "  * the plan is lower (by 0.040): `s` (mixed) at n = 16"
+    alone = page[page.index("**Training or certifying alone") :].splitlines()[0]
+    assert alone.endswith("in 1 of 1 cases (by 0.040), and better in 0.")
+    assert "| `s` (mixed) | 16 | `▼` \\* | `▼` |" in page
 
 
 def test_the_very_same_is_not_called_a_comparison_without_difference() -> None:
     page = _page(_named("planned", 16, (0, 0, 0)), _named("default", 16, (0, 0, 0)))
     assert "| default | the same |" in page
     assert "the very same in 1, and 0 show no difference" in page
+    assert "| `s` (mixed) | 16 | `=` |" in page
+
+
+def test_an_n_that_was_not_measured_has_a_sign_of_its_own() -> None:
+    planned = [_named("planned", n, (0, 0, 0)) for n in (16, 32)]
+    page = _page(*planned, _named("default", 32, (0.03, 0.04, 0.05)))
+    assert "| `s` (mixed) | 16, 32 | `- ▼` |" in page
 
 
 def test_what_was_planned() -> None:
@@ -173,7 +184,8 @@ def test_tuned_methods_are_paired_by_seed() -> None:
         "**Another federated method, the best at each n by hindsight** is worse than the "
         in (page)
     )
-    assert "the plan is higher (by 0.021): `digits` (tuned) at n = 8" in page
+    assert "in 0 of 1 cases, and better in 1 (by 0.021)." in page
+    assert "| `digits` (tuned) | 8 | `▼` | `▲` |" in page
     assert "the best of posterior mean, each learned from all n" in page
 
 
@@ -218,7 +230,8 @@ def test_launched_seeds_are_those_that_are_there() -> None:
     page = _launched_page(*rows, _launched("fedrep", 0, (0.1, 0.1)))
     assert "3 seeds, 6 new clients in all" in page
     # fedrep has a single seed, so that it is not the best of what all seeds have.
-    assert "the plan is lower (by 0.050): `s` (launched) at every n" in page
+    assert "in 2 of 2 cases (by 0.050), and better in 0." in page
+    assert "| `s` (launched) | 4, 8 | `▼ ▼` |" in page
 
 
 def test_where_labels_have_names_the_prior_is_planned() -> None:
