@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.finetune import finetune
 from fedcert.arrays import FloatArray
 from fedcert.certificates import PosteriorSplitRecipe, Recipe
@@ -31,6 +32,7 @@ from fedcert.priors import DiffusionPrior, Prior
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.search import BatchedScorer
+from fedcert.search.learning import has_linear_head
 from fedcert.search.session import SupportSession
 from fedcert.simulations.benchmarks import mutants
 from fedcert.simulations.benchmarks.certificates_page import certificates_page
@@ -44,9 +46,9 @@ from fedcert.strategies.measuring import inputs_digest
 __all__ = ["main"]
 
 # Raise it when a replay changes what it returns for the same recipe.
-_VERSION = 1
+_VERSION = 2
 # Raise it when planning clients replay in another way.
-_REPLAYS_VERSION = 2
+_REPLAYS_VERSION = 3
 SIZES = (16, 32, 64, 128, 256)
 CANDIDATES, DELTA = 1000, 0.05
 POOL = 128
@@ -107,11 +109,11 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the asked parts, keep the others of the last record, and render the page."""
     options = _options(arguments)
-    part = set(options.part) < set(_PARTS)
+    part = set(options.part) < set(_PARTS) or options.scenario
     record = kept_record("certificates") if part and options.output is None else {}
     record["command"] = "make bench-certificates"
     for name in options.part:
-        record |= _PARTS[name](options)
+        record |= _PARTS[name](options, record)
     page = {"certificates.md": certificates_page(record)}
     publish("certificates", record, page, folder=options.output)
 
@@ -119,15 +121,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench-certificates", description=__doc__)
     parser.add_argument("--part", nargs="*", choices=list(_PARTS), default=list(_PARTS))
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        choices=[case.scenario for case in CASES],
+        help="of the table, this one alone; may be repeated",
+    )
     parser.add_argument("--episodes", type=int, default=EPISODES)
     parser.add_argument("--output", type=Path, help="a folder for a part of it")
     return parser.parse_args(arguments)
 
 
-def _measured(_options: argparse.Namespace) -> dict[str, Any]:
-    """Return what clients are certified by each recipe."""
+def _measured(options: argparse.Namespace, last: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what clients are certified by each recipe; of others, what was known."""
+    asked = options.scenario or [case.scenario for case in CASES]
     missing, table = {}, []
     for case in CASES:
+        if case.scenario not in asked:
+            table += [row for row in last.get("table", []) if row["scenario"] == case.scenario]
+            continue
         try:
             table += _table(case)
         except SettingsError as error:  # data or base model are not on this machine
@@ -145,26 +157,14 @@ def _measured(_options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-_PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+_PARTS: dict[str, Callable[[argparse.Namespace, Mapping[str, Any]], dict[str, Any]]] = {
     "table": _measured,
-    "refinements": lambda _options: {"refinements": refinements()},
-    "coverage": lambda options: {"coverage": list(coverage(options.episodes))},
-    "mutants": lambda options: {
+    "refinements": lambda _options, _last: {"refinements": refinements()},
+    "coverage": lambda options, _last: {"coverage": list(coverage(options.episodes))},
+    "mutants": lambda options, _last: {
         "mutants": list(mutants.rows("certificates", options.episodes))
     },
 }
-
-
-def recipes() -> dict[str, Recipe]:
-    """Return the recipes of the table, by name."""
-    terms: dict[str, Any] = {"candidates": CANDIDATES, "delta": DELTA}
-    shares = [("split", 0.25), ("split", 0.5)]
-    splits = [Recipe.from_config({"kind": k, **terms, "choose_fraction": s}) for k, s in shares]
-    union, *others = menu(**terms)
-    named = {recipe_name(recipe): recipe for recipe in (union, *splits, *others)}
-    for kind in ("weighted_union", "gibbs", "vote", "steel"):
-        named[kind] = Recipe.from_config({"kind": kind, **terms})
-    return named
 
 
 def _table(case: Case) -> list[dict[str, Any]]:
@@ -254,25 +254,52 @@ class _Bench:
         # All clients have the same candidates, and many the same test inputs.
         self._predicted: dict[str, npt.NDArray[np.int64]] = {}
         self._true = BatchedScorer(self.federation.model, margin_tolerance=0.0)
+        self._constants = constant_adapters(
+            self.federation.model.space, len(self.scenario.labels)
+        )
 
     def plan(self) -> Plan:
         """Plan on clients that neither trained for the prior nor are certified."""
-        chosen = menu(candidates=CANDIDATES, delta=DELTA)
         replays = []
         for client in self._planners:
             examples = self._planning.training_examples(client)
             sizes = [n for n in SIZES if n <= len(examples)]
-            play = partial(self._planned, client, examples, chosen, sizes)
+            play = partial(self._planned, client, examples, sizes)
             identity = self.identity(client) | {"replays": _REPLAYS_VERSION}
             rows = remembered("plans", identity, play)
             replays.append([Replayed(*row) for row in rows])
-        return Plan.of(chosen, replays)
+        return Plan.of(self._menu, replays)
 
     def _planned(
-        self, client: str, examples: Examples, chosen: Sequence[Recipe], sizes: Sequence[int]
+        self, client: str, examples: Examples, sizes: Sequence[int]
     ) -> list[tuple[Any, ...]]:
-        rows = plan_client(self._replay(client, examples), chosen, sizes)
+        rows = plan_client(self._replay(client, examples), self._menu, sizes)
         return [astuple(row) for row in rows]
+
+    @cached_property
+    def _menu(self) -> tuple[Recipe, ...]:
+        """What a planner of this task chooses among."""
+        return menu(
+            candidates=CANDIDATES,
+            delta=DELTA,
+            constants=len(self._constants),
+            local_head=has_linear_head(self.federation.model.space),
+            training=self.federation.settings.finetune_settings(),
+        )
+
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """The recipes of the table, by name."""
+        terms: dict[str, Any] = {"candidates": CANDIDATES, "delta": DELTA}
+        shares = [("split", 0.25), ("split", 0.5)]
+        splits = [
+            Recipe.from_config({"kind": k, **terms, "choose_fraction": s}) for k, s in shares
+        ]
+        union, *others = self._menu
+        named = {recipe_name(recipe): recipe for recipe in (union, *splits, *others)}
+        for kind in ("weighted_union", "gibbs", "vote", "steel"):
+            named[kind] = Recipe.from_config({"kind": kind, **terms})
+        return named
 
     def identity(self, client: str) -> dict[str, Any]:
         """Return what a client's figures follow from."""
@@ -281,7 +308,7 @@ class _Bench:
             "prior": self.prior.digest,
             "scenario": self.federation.settings.scenario.model_dump(),
             "planning": self._planning_options,
-            "recipes": [recipe.to_config() for recipe in recipes().values()],
+            "recipes": [recipe.to_config() for recipe in self.recipes.values()],
             "sizes": list(SIZES),
             "version": _VERSION,
         }
@@ -298,7 +325,7 @@ class _Bench:
         support = self._support(client)
         replays = self._replay(client, support, tested=partial(self._wrong, client))
         for n in (n for n in SIZES if n <= len(support)):
-            for name, recipe in recipes().items():
+            for name, recipe in self.recipes.items():
                 if worth_trying(recipe, n):
                     outcome = replays.outcome(recipe, n)
                     yield Row(name, n, outcome.bound, outcome.risk)
@@ -348,6 +375,7 @@ class _Bench:
             examples,
             seed=self._candidates,
             candidates=CANDIDATES,
+            constants=self._constants,
             **kwargs,
         )
 

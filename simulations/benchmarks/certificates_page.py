@@ -41,37 +41,41 @@ def _figures(record: dict[str, Any]) -> list[str]:
         "vote; neither is issued. A number after a name is the share of the examples that "
         "chooses.",
         "",
-        *_older_menu(record),
         machine_line(record),
         "",
         *left_out(record),
     ]
     for scenario, rows in by_scenario(record):
-        lines += _scenario(scenario, rows, seeds=record["seeds"][scenario])
+        lines += [
+            f"## `{scenario}`",
+            "",
+            f"Seeds {', '.join(map(str, record['seeds'][scenario]))}.",
+            "",
+            *_older_menu(record, rows),
+            *_scenario(rows),
+        ]
     return lines
 
 
-def _older_menu(record: dict[str, Any]) -> list[str]:
-    """Say which recipes of today's menu the table does not have: its plans lack them too."""
+def _older_menu(record: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """Say which recipes of today's menu a table does not have: its plans lack them too."""
     # Everything that any scenario's menu has: with constant predictors, and with a head.
     recipes = menu(
         candidates=record["candidates"], delta=record["delta"], constants=2, local_head=True
     )
-    measured = {row["recipe"] for row in record["table"]}
+    measured = {row["recipe"] for row in rows}
     lacking = [name for name in map(recipe_name, recipes) if name not in measured]
     if not lacking:
         return []
     return [
         "**These tables compare the recipes of an older menu.** Planners choose among these as "
-        f"well by now: {', '.join(lacking)}, as far as a scenario has what they need. "
-        "*planned* could choose none of them here. [benchmarks.md](benchmarks.md) and "
-        "[named.md](named.md) have the present planner.",
+        f"well by now: {', '.join(lacking)}. *planned* could choose none of them here.",
         "",
     ]
 
 
-def _scenario(scenario: str, rows: list[dict[str, Any]], *, seeds: list[int]) -> list[str]:
-    lines = [f"## `{scenario}`", "", f"Seeds {', '.join(map(str, seeds))}.", ""]
+def _scenario(rows: list[dict[str, Any]]) -> list[str]:
+    lines = []
     for n in sorted({row["n"] for row in rows}):
         group = sorted(
             (row for row in rows if row["n"] == n), key=lambda row: row["mean_certificate"]
