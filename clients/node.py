@@ -31,7 +31,7 @@ from fedcert.messages import PROTOCOL_VERSION, HelloReply
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.privacy import PrivacyDemand, UploadPrivacy
 from fedcert.protocol.device import DeviceState
-from fedcert.protocol.uses import LEDGER_FILE
+from fedcert.protocol.ledgers import NODE_KEY, NODE_STATE, commands_state, has_ledger
 from fedcert.randomness import derive_seed
 from fedcert.records.signing import key_from_seed, read_or_create_key
 from fedcert.scenarios import Scenario, load_scenario
@@ -206,7 +206,7 @@ class Node:
         RefusalError
             If commands have begun a ledger with the node's key, which the node's does not know.
         """
-        folder = self.folder / "state"
+        folder = self.folder / NODE_STATE
         if self.key_path is not None:
             if self.state_path is None:
                 _check_no_other_ledger(self.key_path, folder)
@@ -228,8 +228,8 @@ class Node:
 
 def _check_no_other_ledger(key: Path, folder: Path) -> None:
     """Refuse to begin beside a ledger of commands: the same examples would count twice."""
-    commands = key.with_suffix(".state")
-    if commands != folder and (commands / LEDGER_FILE).is_file():
+    commands = commands_state(key)
+    if commands != folder and has_ledger(commands):
         raise RefusalError(
             "commands have used this node's key, and their ledger of spent examples is not the "
             "node's: set state-path in the node's configuration to the folder that knows what "
@@ -288,7 +288,7 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
             )
         folder = own
         # Keys that follow from the run's seed, as in a simulation, would be everybody's.
-        key_path = path_of(config, "key-path") or own / "client.key"
+        key_path = path_of(config, "key-path") or own / NODE_KEY
         state_path = path_of(config, "state-path")
     demand = demand_of(config, role)
     return Node(

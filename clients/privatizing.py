@@ -16,6 +16,7 @@ from fedcert.canonical import digest_json
 from fedcert.clients.node import Node
 from fedcert.privacy import ReleaseLedger, UploadPrivacy
 from fedcert.privacy.ledger import Release
+from fedcert.protocol.ledgers import NODE_STATE
 from fedcert.randomness import fresh_seed, keyed_generator
 
 __all__ = ["private_release"]
@@ -68,7 +69,7 @@ def private_release(
     """
     # A state folder may have several clients.
     purpose = digest_json({"client": node.client, "purpose": purpose})
-    folder = (node.state_path or node.folder / "state") / "releases"
+    folder = (node.state_path or node.folder / NODE_STATE) / "releases"
     path, ledger = folder / f"{purpose}.safetensors", ReleaseLedger(folder / "ledger.json")
     if path.is_file():
         return load_file(path)["upload"], ledger.mu

@@ -96,12 +96,12 @@ def personalize(
     labels: Sequence[str] | None = None,
     device: str = "auto",
     unlabeled: Examples | str | Path | None = None,
+    state: str | Path | None = None,
 ) -> Personalization:
     """Turn labeled examples into an adapter and an unwitnessed certificate.
 
     This is what ``fedcert personalize`` does without a server. The examples must be a random
-    sample of what the model will meet, and are spent: the state folder beside the key
-    remembers them.
+    sample of what the model will meet, and are spent: the state folder remembers them.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def personalize(
         Gets ``adapter/`` and ``certificate.json``.
     key : Ed25519PrivateKey, str or Path
         Signs the certificate, or the file that holds the key, which is made if missing. With
-        a key that lies in no file nothing is remembered as spent.
+        a key that lies in no file, and no state folder, nothing is remembered as spent.
     base_model : str, optional
         Folder or hub id of the base model; by default the one that the bundle names.
     duplicates_are_real : bool (default: False)
@@ -127,6 +127,9 @@ def personalize(
     unlabeled : Examples, str or Path, optional
         Inputs without labels, none of them in the support set, or a file with the column
         ``input``, where a method made the bundle that reads inputs.
+    state : str or Path, optional
+        The state folder, which remembers what is spent; by default the one that belongs to
+        the key's file (`fedcert.protocol.ledgers.state_of`).
 
     Returns
     -------
@@ -144,6 +147,7 @@ def personalize(
     from fedcert.devices import resolve_device
     from fedcert.personalization import personalize as run
     from fedcert.protocol.device import DeviceState
+    from fedcert.protocol.ledgers import state_of
     from fedcert.records.signing import read_or_create_key
 
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
@@ -158,9 +162,8 @@ def personalize(
     if unlabeled is not None and not isinstance(unlabeled, Examples):
         unlabeled = read_unlabeled(Path(unlabeled), spec=loaded.inputs)
     base = loaded.load_base(base_model, device=resolve_device(device))
-    state = None
     if isinstance(key, str | Path):
-        state = DeviceState(Path(key).with_suffix(".state"))
+        state = state or state_of(Path(key))
         key = read_or_create_key(Path(key))
     return run(
         loaded,
@@ -169,7 +172,7 @@ def personalize(
         client=client,
         key=key,
         folder=Path(output),
-        state=state,
+        state=None if state is None else DeviceState(Path(state)),
         duplicates_are_real=duplicates_are_real,
         unlabeled=unlabeled,
     )

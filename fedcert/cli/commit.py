@@ -10,7 +10,6 @@ import typer
 from fedcert.cli.console import say
 from fedcert.cli.inputs import (
     base_name,
-    default_state,
     key_path,
     load_bundle,
     own_labels,
@@ -31,6 +30,7 @@ from fedcert.cli.options import (
     State,
     UnlabeledPath,
 )
+from fedcert.protocol.ledgers import state_of
 
 __all__ = ["commit"]
 
@@ -83,7 +83,7 @@ def commit(
         examples,
         client=client,
         key=read_or_create_key(place),
-        state=DeviceState(state or default_state(place)),
+        state=DeviceState(state or state_of(place)),
         retry=retry,
         duplicates_are_real=duplicates_are_real,
         repeats_are_new=repeats_are_new,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedcert.cache import state_folder
 from fedcert.errors import BundleError, SettingsError
+from fedcert.protocol.ledgers import commands_state
 
 if TYPE_CHECKING:
     from fedcert.bundles import Bundle
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "base_name",
-    "default_state",
     "key_path",
     "load_bundle",
     "own_labels",
@@ -25,7 +25,6 @@ __all__ = [
 ]
 
 _KEY = "fedcert.key"
-_NODE_KEY = "client.key"
 
 
 def load_bundle(path: Path, digest: str | None) -> Bundle:
@@ -66,34 +65,8 @@ def key_path(given: Path | None) -> Path:
     raise SettingsError(
         f"there is a key ./{_KEY} from before keys were kept in {default.parent}, wherever you "
         f"are: go on with it by --key {_KEY}, or move it with its ledger once: "
-        f"mkdir -p {folder} && mv {_KEY} {default_state(old)} {folder}"
+        f"mkdir -p {folder} && mv {_KEY} {commands_state(old)} {folder}"
     )
-
-
-def default_state(key: Path) -> Path:
-    """Return the state folder that belongs to a key.
-
-    A node of a deployment keeps its ledger in ``state`` beside ``client.key``, and what it
-    trained on is spent for the commands as well.
-
-    Raises
-    ------
-    SettingsError
-        If there are two, each of which knows what the other does not.
-    """
-    from fedcert.protocol.uses import LEDGER_FILE  # needs NumPy
-
-    own, node = key.with_suffix(".state"), key.parent / "state"
-    if key.name != _NODE_KEY or not (node / LEDGER_FILE).is_file():
-        return own
-    if own.exists():
-        raise SettingsError(
-            f"the key {key} has two ledgers of spent examples: {own} knows what commands "
-            f"committed to and certified, {node} what the node trained on and certified. Name "
-            "one with --state: the node's for examples that the node may have used; the other "
-            "to go on with what was committed to there"
-        )
-    return node
 
 
 def base_name(bundle: Path, given: str | None) -> str | None:

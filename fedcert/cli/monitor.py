@@ -10,9 +10,10 @@ import typer
 
 from fedcert.cli.checks import show
 from fedcert.cli.console import say
-from fedcert.cli.inputs import base_name, default_state, key_path, read_labeled
+from fedcert.cli.inputs import base_name, key_path, read_labeled
 from fedcert.cli.options import Base, Device, InputColumn, Key, LabelColumn, State
 from fedcert.errors import CertificateError, DataError
+from fedcert.protocol.ledgers import state_of
 from fedcert.reports.formats import decimal_up
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def monitor(
     found = watch_examples(
         record,
         examples,
-        ledger=SpentLedger(state or default_state(file)),
+        ledger=SpentLedger(state or state_of(file)),
         alpha=alpha,
         count_wrong=wrong,
         ids=ids,

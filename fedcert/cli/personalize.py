@@ -10,7 +10,6 @@ import typer
 from fedcert.cli.console import say
 from fedcert.cli.inputs import (
     base_name,
-    default_state,
     key_path,
     load_bundle,
     own_labels,
@@ -34,6 +33,7 @@ from fedcert.cli.options import (
     UnlabeledPath,
 )
 from fedcert.errors import ProtocolError
+from fedcert.protocol.ledgers import state_of
 from fedcert.reports.formats import decimal_up
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def personalize(
         client=client,
         key=signer,
         folder=output,
-        state=DeviceState(state or default_state(file)),
+        state=DeviceState(state or state_of(file)),
         grant=grant,
         precision=precision,
         memory=plan,

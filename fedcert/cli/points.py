@@ -11,7 +11,6 @@ import typer
 from fedcert.cli.console import say
 from fedcert.cli.inputs import (
     base_name,
-    default_state,
     key_path,
     load_bundle,
     own_labels,
@@ -29,6 +28,7 @@ from fedcert.cli.options import (
     State,
 )
 from fedcert.errors import SettingsError
+from fedcert.protocol.ledgers import state_of
 from fedcert.reports.formats import decimal_up
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def points(
         client=client,
         key=read_or_create_key(file),
         folder=output,
-        state=DeviceState(state or default_state(file)),
+        state=DeviceState(state or state_of(file)),
         duplicates_are_real=duplicates_are_real,
         repeats_are_new=repeats_are_new,
     )

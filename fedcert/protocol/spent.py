@@ -19,9 +19,9 @@ from fedcert.canonical import sha256_hex
 from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form, recognized_form
 from fedcert.errors import ProtocolError, RefusalError
+from fedcert.protocol.ledgers import LEDGER_FILE
 from fedcert.protocol.secrets import read_or_create_secret
 from fedcert.protocol.uses import (
-    LEDGER_FILE,
     UNLABELED,
     Uses,
     mostly_one_use,

@@ -11,7 +11,6 @@ from fedcert.data.examples import Examples
 
 __all__ = [
     "CERTIFICATE",
-    "LEDGER_FILE",
     "TRAINING",
     "UNLABELED",
     "Uses",
@@ -23,8 +22,6 @@ __all__ = [
 
 CERTIFICATE = "a certificate"
 """What a commitment spends its examples on."""
-LEDGER_FILE = "spent.sqlite"
-"""In a client's state folder."""
 
 Uses = list[tuple[str, str] | None]
 """Of each example purpose and claim of its use; None if it has none."""
