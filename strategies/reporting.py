@@ -22,6 +22,10 @@ from fedcert.certificates import Certificate
 from fedcert.certificates.by_label import read_by_label
 from fedcert.data.examples import Examples
 from fedcert.errors import FedcertError
+from fedcert.evaluation.alone import alone, bounds_alone
+from fedcert.evaluation.by_size import bounds_by_size, sizes_up_to
+from fedcert.evaluation.elsewhere import errors_elsewhere
+from fedcert.evaluation.profiles import fit_baselines, risk_curves
 from fedcert.fitting import FittedPrior
 from fedcert.planning import Plan, recipe_name
 from fedcert.priors import PRIORS
@@ -34,16 +38,7 @@ from fedcert.runs.machine import PeakMemory, describe_machine, versions
 from fedcert.runs.progress import Stopwatch
 from fedcert.scenarios import Scenario
 from fedcert.settings import RunSettings
-from fedcert.strategies.elsewhere import errors_elsewhere
 from fedcert.strategies.evidence import evidence_of, prior_section
-from fedcert.strategies.local_learner import alone
-from fedcert.strategies.measuring import (
-    bounds_alone,
-    bounds_by_size,
-    fit_baselines,
-    risk_curves,
-    sizes_up_to,
-)
 from fedcert.strategies.serving import Outcome
 from fedcert.verification import verify
 
@@ -259,15 +254,24 @@ def _measured(
     cache = PrefixCache(budgets.cache_mib, disk_mib=budgets.cache_disk_mib)
     model = bundle.task(outcome.base).model(prefix_cache=cache)
     found: dict[str, Any] = {"data": _describe_data(outcome, size)}
-    sizes = sizes_up_to(size)
-    events.phase("certify without the federation", len(scenario.new_clients))
-    by_n = alone(model, scenario, sizes=sizes, delta=delta, most=most, on_step=events.advance)
+    # A client that got no certificate may have no examples either: the run has told it.
+    certified = [c for c in scenario.new_clients if c in outcome.strategy.certificates]
+    events.phase("certify without the federation", len(certified))
+    by_n = alone(
+        model,
+        scenario,
+        clients=certified,
+        sizes=sizes_up_to(size),
+        delta=delta,
+        most=most,
+        on_step=events.advance,
+    )
     found["alone"] = by_n[size]
     exported = {name: c.adapter_vector for name, c in outcome.strategy.certificates.items()}
     found["elsewhere"] = errors_elsewhere(exported, model, scenario)
     # Of the same clients at every n, as recipes are replayed.
-    found["local"] = {"by_n": bounds_alone(by_n, among=scenario.new_clients[:most])}
-    events.phase("replay the recipes", min(most, len(scenario.new_clients)))
+    found["local"] = {"by_n": bounds_alone(by_n, among=certified[:most])}
+    events.phase("replay the recipes", min(most, len(certified)))
     found["bound_by_n"] = bounds_by_size(
         bundle.prior,
         model,
@@ -276,7 +280,7 @@ def _measured(
         candidates=certificate.candidates,
         delta=delta,
         largest=size,
-        most=most,
+        clients=certified[:most],
         served=bundle.recipes,
         on_step=events.advance,
     )
@@ -288,7 +292,7 @@ def _measured(
             scenario,
             candidates=evaluation.candidates,
             seed=settings.seed,
-            most=most,
+            clients=certified[:most],
             on_step=events.advance,
         )
     return found

@@ -19,6 +19,7 @@ from fedcert.arrays import FloatArray
 from fedcert.certificates import PosteriorSplitRecipe, Recipe
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, SettingsError
+from fedcert.evaluation.profiles import inputs_digest
 from fedcert.planning import (
     ClientReplay,
     Plan,
@@ -41,7 +42,6 @@ from fedcert.simulations.benchmarks.federations import Federation, remembered
 from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.benchmarks.refinements import refinements
-from fedcert.strategies.measuring import inputs_digest
 
 __all__ = ["main"]
 

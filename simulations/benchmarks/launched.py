@@ -2,8 +2,8 @@
 
 Each run is one of `simulate`, at the settings of its scenario: nothing is tuned. What fewer
 labels would certify comes of the same run, whose recipes are replayed on parts of the support
-sets (`strategies.measuring`). Beside it, what `personal.pull` and `personal.keep` trade: own
-error, error elsewhere, and certificate over a grid, from the adapter that one run of FedAvg
+sets (`fedcert.evaluation.by_size`). Beside it, what `personal.pull` and `personal.keep` trade:
+own error, error elsewhere, and certificate over a grid, from the adapter that one run of FedAvg
 published. Rows are kept in the cache, so that a benchmark which stopped goes on, and are
 written after each run.
 """
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ import numpy as np
 from fedcert.bundles import Bundle
 from fedcert.certificates import PosteriorSplitRecipe
 from fedcert.errors import FedcertError, SettingsError
+from fedcert.evaluation.by_size import SERVED
+from fedcert.evaluation.clients import scorers
+from fedcert.evaluation.elsewhere import errors_elsewhere
 from fedcert.methods import METHODS
 from fedcert.methods.conditioned import ConditionedMethod
 from fedcert.protocol.seeds import recipe_for_attempt
@@ -44,9 +48,6 @@ from fedcert.simulations.benchmarks.options import parsed, parser_of
 from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.simulating import simulate
-from fedcert.strategies.elsewhere import errors_elsewhere
-from fedcert.strategies.local_learner import scorers
-from fedcert.strategies.measuring import SERVED
 from fedcert.threads import torch_threads
 
 __all__ = ["CASES", "Case", "main"]
@@ -323,9 +324,10 @@ def _trade(settings: RunSettings, bundle: Bundle, output: Path) -> list[dict[str
     if not isinstance(served, PosteriorSplitRecipe) or served.refinement != "finetune":
         return []  # the head alone is trained, which has its own pull
     rows = []
+    scored = partial(scorers, model, scenario, scenario.new_clients, margin_tolerance=1e-4)
     for pull in PULLS:
         tuned = {}
-        for client, scorer in scorers(model, scenario, margin_tolerance=1e-4):
+        for client, scorer in scored():
             examples = scenario.support_examples(client, size)
             choosing = examples.take(served.choosing(size).as_slice())
             tuned[client] = finetuned(
@@ -340,7 +342,7 @@ def _trade(settings: RunSettings, bundle: Bundle, output: Path) -> list[dict[str
             mixed = {name: keep * center + (1 - keep) * own for name, own in tuned.items()}
             elsewhere = errors_elsewhere(mixed, model, scenario)
             bounds, errors = [], []
-            for client, scorer in scorers(model, scenario, margin_tolerance=1e-4):
+            for client, scorer in scored():
                 examples = scenario.support_examples(client, size)
                 rest = examples.take(served.certifying(size).as_slice())
                 wrong = int(scorer.score(mixed[client][None], rest).wrong.sum())

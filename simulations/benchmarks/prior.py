@@ -13,6 +13,7 @@ import numpy as np
 from fedcert import __version__
 from fedcert.arrays import FloatArray
 from fedcert.errors import SettingsError
+from fedcert.evaluation.profiles import client_risks
 from fedcert.priors import PRIORS, Prior
 from fedcert.randomness import derive_seed, small_seed
 from fedcert.runs.machine import describe_machine, versions
@@ -25,7 +26,6 @@ from fedcert.simulations.benchmarks.prior_poisoning import poisoning_rows
 from fedcert.simulations.benchmarks.prior_privacy import privacy_rows
 from fedcert.simulations.benchmarks.prior_robustness import robustness_rows
 from fedcert.simulations.benchmarks.publishing import publish, say
-from fedcert.strategies.measuring import client_risks
 
 __all__ = ["main"]
 
@@ -139,7 +139,9 @@ def _risks(federation: Federation, prior: Prior, counts: tuple[int, ...]) -> Flo
             derive_seed("risk profile", federation.settings.seed), count=max(counts)
         )
         model, scenario = federation.model, federation.scenario
-        risks: list[list[float]] = client_risks(model, scenario, vectors, list(counts)).tolist()
+        risks: list[list[float]] = client_risks(
+            model, scenario, vectors, list(counts), clients=scenario.new_clients
+        ).tolist()
         return risks
 
     return np.array(remembered("risks", identity, measure))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedcert.evaluation.by_size import bounds_by_size
+from fedcert.evaluation.profiles import risk_curves
 from fedcert.priors import Prior
 from fedcert.simulations.benchmarks.federations import Federation
-from fedcert.strategies.measuring import bounds_by_size, risk_curves
 
 __all__ = ["CANDIDATES", "measure_prior"]
 
@@ -31,6 +32,7 @@ def measure_prior(federation: Federation, prior: Prior) -> dict[str, Any]:
         scenario,
         candidates=CANDIDATES,
         seed=settings.seed,
+        clients=scenario.new_clients,
     )
     bounds = bounds_by_size(
         prior,
@@ -40,6 +42,7 @@ def measure_prior(federation: Federation, prior: Prior) -> dict[str, Any]:
         candidates=CANDIDATES,
         delta=settings.certificate.delta,
         largest=_SUPPORT,
+        clients=scenario.new_clients,
     )
     (bound,) = [b for b in bounds if (b["recipe"], b["n"]) == (_RECIPE, _SUPPORT)]
     return {**curve["best_of"][-1], "n": _SUPPORT, "certificate": bound["bound"]}

@@ -163,6 +163,28 @@ def test_support_sets_that_nobody_has(tmp_path: Path, monkeypatch: pytest.Monkey
         )
 
 
+def test_a_support_set_that_one_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tiny_scenario
+
+    whole = tiny_scenario.Tiny.support_examples
+
+    def without_the_first(self: Any, client: str, size: int) -> Any:
+        if client == self.new_clients[0]:
+            raise ValueError(f"{client} is on leave")
+        return whole(self, client, size)
+
+    monkeypatch.setattr(tiny_scenario.Tiny, "support_examples", without_the_first)
+    simulation = simulate(tiny_settings(), output=tmp_path / "run", runner="inprocess")
+    (row,) = simulation.results["clients"]
+    assert row["client"] == tiny_scenario.Tiny().new_clients[1]
+    # The other is measured in full.
+    assert row["local_bound"] is not None
+    assert {each["n"] for each in simulation.results["bound_by_n"]}
+    assert simulation.results["local"]["by_n"]
+
+
 # The folder of a run that failed at its start
 
 

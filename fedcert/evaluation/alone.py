@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.certificates import Choice, PosteriorSplitRecipe
 from fedcert.data.examples import Examples
+from fedcert.evaluation.clients import scorers
 from fedcert.scenarios import Scenario
 from fedcert.search import BatchedScorer
 from fedcert.search.learning import has_linear_head, local_head
 
-__all__ = ["Alone", "alone", "scorers"]
+__all__ = ["Alone", "alone", "bounds_alone"]
 
 Alone = dict[str, float | None]
 """``local_bound`` and ``local_error`` of one client; the error is None without test data."""
@@ -23,6 +25,7 @@ def alone(
     model: AdaptedModel,
     scenario: Scenario,
     *,
+    clients: Sequence[str],
     sizes: Sequence[int],
     delta: float,
     most: int = 0,
@@ -39,71 +42,69 @@ def alone(
         The base model in the adapters' space.
     scenario : Scenario
         Holds the new clients' examples.
+    clients : sequence of str
+        New clients that have as many examples as the largest of the sizes.
     sizes : sequence of int
         Values of n; the largest is what each of them is certified with.
     delta : float
         Delta of the certificate.
     most : int (default: 0)
-        How many of the new clients, the first ones, for all n but the largest; 0 for all.
+        How many of them, the first ones, for all n but the largest; 0 for all.
     on_step : callable, optional
         Called with the number of clients that were done since the last call.
 
     Returns
     -------
     dict
-        By n and client; empty if the base model can have no head of a client's own. Clients
-        that have no such examples are left out.
+        By n and client; empty if the base model can have no head of a client's own.
     """
     found: dict[int, dict[str, Alone]] = {n: {} for n in sizes}
     if not has_linear_head(model.space):
         return found
     recipe = PosteriorSplitRecipe(candidates=1, delta=delta, refinement="local_head")
-    sampled = {*scenario.new_clients[: most or None]}
-    for client, scorer in scorers(model, scenario, margin_tolerance=recipe.margin_tolerance):
+    sampled = {*clients[: most or None]}
+    tolerance = recipe.margin_tolerance
+    for client, scorer in scorers(model, scenario, clients, margin_tolerance=tolerance):
         on_step(1)
         tests: Examples | None = None
         for n in sizes if client in sampled else [max(sizes)]:
-            try:
-                examples = scenario.support_examples(client, n)
-            except Exception:  # noqa: S112 - a scenario is anybody's code; the run has told it
-                continue
+            examples = scenario.support_examples(client, n)
             # One array for all n: a scorer keeps what it computed for an array.
             tests = scenario.test_examples(client) if tests is None else tests
             found[n][client] = _certified(recipe, scorer, examples, tests)
     return found
 
 
-def scorers(
-    model: AdaptedModel, scenario: Scenario, *, margin_tolerance: float, most: int = 0
-) -> Iterator[tuple[str, BatchedScorer]]:
-    """Yield new clients with their scorers: one, or one each where labels are their own.
-
-    A scorer keeps what it prepared of inputs that clients share.
+def bounds_alone(
+    found: Mapping[int, Mapping[str, Alone]], *, among: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Average what new clients would certify without a federation.
 
     Parameters
     ----------
-    model : AdaptedModel
-        The base model in the adapters' space.
-    scenario : Scenario
-        Names the clients.
-    margin_tolerance : float
-        See `Scorer`.
-    most : int (default: 0)
-        How many clients, the first ones; 0 for all.
+    found : Mapping
+        What `alone` gives, by n.
+    among : sequence of str
+        The clients to average over.
 
     Returns
     -------
-    iterator of tuple
-        Id and scorer of each.
+    list of dict
+        ``{"n", "bound", "test_error"}``, means over those clients.
     """
-    common = BatchedScorer(model, margin_tolerance=margin_tolerance)
-    for client in scenario.new_clients[: most or None]:
-        if scenario.labels:
-            yield client, common
-            continue
-        task = model.task.with_labels(scenario.labels_of(client))
-        own = task.model(prefix_cache=model.prefix_cache)
-        yield client, BatchedScorer(own, margin_tolerance=margin_tolerance)
+    rows = []
+    for n, clients in found.items():
+        own = [row for client, row in clients.items() if client in among]
+        errors = [row["local_error"] for row in own if row["local_error"] is not None]
+        if own:
+            rows.append(
+                {
+                    "n": n,
+                    "bound": float(np.mean([row["local_bound"] for row in own])),
+                    "test_error": float(np.mean(errors)) if errors else None,
+                }
+            )
+    return rows
 
 
 def _certified(

@@ -9,8 +9,8 @@ import numpy as np
 
 from fedcert.adapters.forward import AdaptedModel
 from fedcert.arrays import FloatArray
+from fedcert.evaluation.clients import scorers
 from fedcert.scenarios import Scenario
-from fedcert.strategies.local_learner import scorers
 
 __all__ = ["errors_elsewhere"]
 
@@ -21,7 +21,7 @@ _OF_EACH = 100
 def errors_elsewhere(
     adapters: Mapping[str, FloatArray], model: AdaptedModel, scenario: Scenario
 ) -> dict[str, float]:
-    """Return each client's mean error on the tests of the other new clients.
+    """Return each client's mean error on the tests of the others.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def errors_elsewhere(
     model : AdaptedModel
         The base model in the adapters' space.
     scenario : Scenario
-        Holds the new clients' test examples.
+        Holds these clients' test examples.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def errors_elsewhere(
     if not names:
         return {}
     stacked, found = np.stack([adapters[name] for name in names]), defaultdict(list)
-    for other, scorer in scorers(model, scenario, margin_tolerance=0.0):
+    for other, scorer in scorers(model, scenario, [*adapters], margin_tolerance=0.0):
         examples = scenario.test_examples(other)
         if examples is None:
             continue

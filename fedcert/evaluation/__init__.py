@@ -1,0 +1,1 @@
+"""What a simulation measures beyond the protocol, where it has its clients' examples."""
