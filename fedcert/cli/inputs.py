@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from fedcert.cache import state_folder
 from fedcert.errors import BundleError, SettingsError
-from fedcert.protocol.ledgers import commands_state
 
 if TYPE_CHECKING:
     from fedcert.bundles import Bundle
@@ -61,11 +60,12 @@ def key_path(given: Path | None) -> Path:
     old = Path(_KEY)
     if given is not None or not old.exists() or (default.exists() and old.samefile(default)):
         return given or default
-    folder = shlex.quote(str(default.parent))
+    # Moving one over the other would lose a key, and what its ledger knows.
     raise SettingsError(
         f"there is a key ./{_KEY} from before keys were kept in {default.parent}, wherever you "
-        f"are: go on with it by --key {_KEY}, or move it with its ledger once: "
-        f"mkdir -p {folder} && mv {_KEY} {commands_state(old)} {folder}"
+        f"are: go on with it by --key {_KEY}, or with the other by "
+        f"--key {shlex.quote(str(default))}, each with the ledger beside it; an example that "
+        "one of them has used is spent for both"
     )
 
 

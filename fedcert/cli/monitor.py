@@ -12,7 +12,7 @@ from fedcert.cli.checks import show
 from fedcert.cli.console import say
 from fedcert.cli.inputs import base_name, key_path, read_labeled
 from fedcert.cli.options import Base, Device, InputColumn, Key, LabelColumn, State
-from fedcert.errors import CertificateError, DataError
+from fedcert.errors import CertificateError, DataError, ProtocolError
 from fedcert.protocol.ledgers import state_of
 from fedcert.reports.formats import decimal_up
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fedcert.certificates import Certificate
     from fedcert.certificates.monitoring import RiskWatch
     from fedcert.data import Examples
+    from fedcert.protocol.spent import SpentLedger
 
 __all__ = ["monitor"]
 
@@ -110,10 +111,13 @@ def monitor(
             margin_tolerance=record.recipe.margin_tolerance,
         )
 
+    ledger = SpentLedger(state or state_of(file))
+    signed = certificate.parent / "spot-checks.json"
+    _refuse_another_watch(signed, record, ledger)
     found = watch_examples(
         record,
         examples,
-        ledger=SpentLedger(state or state_of(file)),
+        ledger=ledger,
         alpha=alpha,
         count_wrong=wrong,
         ids=ids,
@@ -121,7 +125,6 @@ def monitor(
     )
     watch = found.watch
     bound = living_bound(record, watch)
-    signed = certificate.parent / "spot-checks.json"
     if signer is not None:
         record_spot_checks(record, watch, key=signer).write(signed)
     if as_json:
@@ -159,6 +162,25 @@ def _say_what_holds(record: Certificate, watch: RiskWatch, bound: float) -> None
         f"most {record.recipe.delta:g}, beside the {record.delta:g} of the certificate)",
         wrap=True,
     )
+
+
+def _refuse_another_watch(signed: Path, record: Certificate, ledger: SpentLedger) -> None:
+    """Refuse to write over spot checks that this ledger does not know: an alarm, perhaps."""
+    from fedcert.certificates.spot_checks import SpotChecks
+    from fedcert.protocol.watching import watch_so_far
+
+    if not signed.is_file():
+        return
+    before, known = SpotChecks.read(signed), watch_so_far(record, ledger=ledger)
+    outcomes = (known and known.outcomes) or ""
+    if before.certificate == record.digest and not outcomes.startswith(
+        before.watch.outcomes or ""
+    ):
+        raise ProtocolError(
+            f"{signed} has {before.watch.trials} spot checks of this certificate, which the "
+            "state folder does not know: a watch that began anew would leave them out. Name "
+            "the state folder that counted them (--state, or its --key)"
+        )
 
 
 def _signer(file: Path, record: Certificate) -> Ed25519PrivateKey | None:

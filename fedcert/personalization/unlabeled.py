@@ -8,7 +8,7 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import Unlabeled
 from fedcert.data.examples import Examples
 from fedcert.errors import BundleError, DataError, RefusalError
-from fedcert.protocol.uses import UNLABELED, mostly_one_use
+from fedcert.protocol.uses import UNLABELED, one_use_again
 from fedcert.search.learning import reads_inputs
 
 __all__ = ["check_unlabeled", "in_common", "overlap", "takes_unlabeled", "without_server"]
@@ -40,9 +40,14 @@ def in_common(examples: Examples, unlabeled: Examples) -> int:
 
 
 def overlap(examples: Examples, unlabeled: Examples) -> tuple[int, bool]:
-    """Return `in_common`, and whether most examples must be the very same observations."""
-    uses = _uses(examples, unlabeled)
-    return sum(use is not None for use in uses), mostly_one_use(uses, examples)
+    """Return `in_common`, and whether these must be the very same observations."""
+    known = _known(unlabeled)
+    uses = [
+        UNLABELED if digest in known and readable else None
+        for digest, readable in zip(examples.input_digests(""), examples.readable, strict=True)
+    ]
+    same = one_use_again(uses, examples, {UNLABELED: len(known)})
+    return sum(use is not None for use in uses), same
 
 
 def check_unlabeled(
@@ -123,16 +128,7 @@ def _check_form(examples: Examples, unlabeled: Examples) -> None:
         raise DataError("an input without label holds NaN or an infinity; leave it out")
 
 
-def _uses(examples: Examples, unlabeled: Examples) -> list[tuple[str, str] | None]:
-    """Return of each readable example whether it is used without its label as well."""
-    known = {
-        digest
-        for digest, readable in zip(
-            unlabeled.input_digests(""), unlabeled.readable, strict=True
-        )
-        if readable
-    }
-    return [
-        UNLABELED if digest in known and readable else None
-        for digest, readable in zip(examples.input_digests(""), examples.readable, strict=True)
-    ]
+def _known(unlabeled: Examples) -> set[str]:
+    """Return digests of the inputs that can be read."""
+    digests = zip(unlabeled.input_digests(""), unlabeled.readable, strict=True)
+    return {digest for digest, readable in digests if readable}

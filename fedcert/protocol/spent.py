@@ -23,8 +23,9 @@ from fedcert.protocol.ledgers import LEDGER_FILE
 from fedcert.protocol.secrets import read_or_create_secret
 from fedcert.protocol.uses import (
     UNLABELED,
+    Use,
     Uses,
-    mostly_one_use,
+    one_use_again,
     rows_of,
     same_words,
     spent_words,
@@ -61,13 +62,24 @@ class SpentLedger:
     def __init__(self, folder: Path, *, secret: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = folder / LEDGER_FILE
-        self._secret = secret or read_or_create_secret(folder / "secret")
         if not self._path.exists():
-            self._path.touch(mode=0o600)
+            self._begin(folder / "secret")
+        self._secret = secret or read_or_create_secret(folder / "secret")
         with self._transaction() as connection:
             for table in _TABLES:
                 connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
             self._check_secret(connection)
+
+    def _begin(self, secret: Path) -> None:
+        """Make the ledger, before its secret: a secret alone had one."""
+        if secret.exists():
+            raise ProtocolError(
+                f"the ledger of spent examples {self._path} is gone, and the file `secret` "
+                "beside it says that there was one: put it back. An empty one would let "
+                "examples certify twice; for examples that nothing has used, begin another "
+                "with another key or another state folder"
+            )
+        self._path.touch(mode=0o600)
 
     def mark(self, examples: Examples, purpose: str) -> None:
         """Note that something depends on examples; those spent before keep their purpose.
@@ -125,8 +137,7 @@ class SpentLedger:
         Raises
         ------
         RefusalError
-            If an example is spent, or most of them look like one earlier use; nothing is
-            written then.
+            If an example is spent, or they look like one earlier use; nothing is written then.
         """
         with self._transaction() as connection:
             if unlabeled is not None:
@@ -136,7 +147,7 @@ class SpentLedger:
             count = sum(use is not None for use in others)
             if count and not repeats_are_new:
                 raise RefusalError(spent_words(others))
-            if mostly_one_use(others, examples):
+            if one_use_again(others, examples, self._inputs(connection)):
                 raise RefusalError(same_words(others))
             self._insert(connection, examples, purpose, claim=claim)
             name = f"{_STATED} {claim}"
@@ -216,13 +227,15 @@ class SpentLedger:
         with self._transaction() as connection:
             return self._found(connection, examples)
 
+    def inputs(self) -> dict[Use, int]:
+        """Return how many inputs each use has."""
+        with self._transaction() as connection:
+            return self._inputs(connection)
+
     def state(self, name: str) -> Any:
         """Return the JSON value that `mark_with_state` kept under a name, or None."""
         with self._transaction() as connection:
-            row = connection.execute(
-                "SELECT content FROM states WHERE name = ?", (name,)
-            ).fetchone()
-        return None if row is None else json.loads(row[0])
+            return self._kept(connection, name)
 
     def mark_with_state(
         self,
@@ -231,6 +244,7 @@ class SpentLedger:
         *,
         name: str,
         state: Mapping[str, Any],
+        after: Any = None,
         rows: Sequence[str] = (),
     ) -> None:
         """Mark new observations and keep a JSON value about them, all or nothing.
@@ -244,10 +258,22 @@ class SpentLedger:
             As in `mark`.
         name, state
             The value, and what `state` finds it by.
+        after : JSON value (default: None)
+            The one that this one follows from; None for the first.
         rows : sequence of str
             Ids of observations, which `known_rows` of the same name knows from then on.
+
+        Raises
+        ------
+        ProtocolError
+            If another process has kept one meanwhile; nothing is written then.
         """
         with self._transaction() as connection:
+            if self._kept(connection, name) != after:
+                raise ProtocolError(
+                    "somebody else counted examples for the same certificate meanwhile; "
+                    "nothing was counted here: run it again"
+                )
             self._insert(connection, examples, purpose, claim="")
             connection.executemany(
                 "INSERT OR IGNORE INTO states VALUES (?, ?)",
@@ -261,11 +287,7 @@ class SpentLedger:
         """Say of each id of an observation whether `mark_with_state` has had it."""
         with self._transaction() as connection:
             return [
-                connection.execute(
-                    "SELECT 1 FROM states WHERE name = ?", (self._row_name(name, row),)
-                ).fetchone()
-                is not None
-                for row in rows
+                self._kept(connection, self._row_name(name, row)) is not None for row in rows
             ]
 
     def keyed(self, *words: str) -> str:
@@ -279,10 +301,7 @@ class SpentLedger:
             connection.execute(
                 "INSERT OR IGNORE INTO states VALUES (?, ?)", (name, json.dumps(value))
             )
-            [known] = connection.execute(
-                "SELECT content FROM states WHERE name = ?", (name,)
-            ).fetchone()
-        return str(json.loads(known))
+            return str(self._kept(connection, name))
 
     def _row_name(self, name: str, row: str) -> str:
         return f"row {self.keyed('row', name, row)}"
@@ -298,16 +317,26 @@ class SpentLedger:
 
     def _check_secret(self, connection: sqlite3.Connection) -> None:
         """Notice a lost secret: under another one no example would look spent."""
-        check = json.dumps(self.keyed("check"))
-        connection.execute("INSERT OR IGNORE INTO states VALUES (?, ?)", (_CHECK, check))
-        [known] = connection.execute(
-            "SELECT content FROM states WHERE name = ?", (_CHECK,)
-        ).fetchone()
-        if known != check:
+        check = self.keyed("check")
+        kept = _CHECK, json.dumps(check)
+        connection.execute("INSERT OR IGNORE INTO states VALUES (?, ?)", kept)
+        if self._kept(connection, _CHECK) != check:
             raise ProtocolError(
                 f"the ledger of spent examples {self._path} was made with another secret; put "
                 "the file `secret` that belongs to it back"
             )
+
+    def _kept(self, connection: sqlite3.Connection, name: str) -> Any:
+        row = connection.execute(
+            "SELECT content FROM states WHERE name = ?", (name,)
+        ).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def _inputs(self, connection: sqlite3.Connection) -> dict[Use, int]:
+        rows = connection.execute(
+            "SELECT purpose, claim, COUNT(*) FROM spent GROUP BY purpose, claim"
+        )
+        return {(purpose, claim): count for purpose, claim, count in rows}
 
     def _found(self, connection: sqlite3.Connection, examples: Examples) -> Uses:
         found: Uses = []
@@ -348,10 +377,7 @@ class SpentLedger:
         return {digest for digests in self._digests(examples) for digest in digests}
 
     def _stated(self, connection: sqlite3.Connection, claim: str) -> int:
-        row = connection.execute(
-            "SELECT content FROM states WHERE name = ?", (f"{_STATED} {claim}",)
-        ).fetchone()
-        return 0 if row is None else int(json.loads(row[0]))
+        return int(self._kept(connection, f"{_STATED} {claim}") or 0)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

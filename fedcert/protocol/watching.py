@@ -19,13 +19,17 @@ from fedcert.certificates.monitoring import RiskWatch
 from fedcert.data.examples import Examples
 from fedcert.errors import DataError, ProtocolError, RefusalError
 from fedcert.protocol.spent import SpentLedger
-from fedcert.protocol.uses import Uses, mostly_one_use
+from fedcert.protocol.uses import Uses, found_again, one_use_again
 
-__all__ = ["Watched", "watch_examples"]
+__all__ = ["Watched", "watch_examples", "watch_so_far"]
 
 
 # Stands among the ids of observations for those that were counted without one.
 _UNNAMED = ""
+_LEAVE_OUT = (
+    "Leave out exactly the rows that were used, row by row, and no other row for its input: "
+    "the rest would be no sample of what the certificate speaks about"
+)
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,9 @@ def watch_examples(
     ids : sequence of str, optional
         What tells observations apart, one for each example: each id counts once, ever.
     rows_are_new : bool (default: False)
-        The user's statement that every example is an observation of its own. Without it, and
-        without ids, an input that occurs twice is refused: nobody can tell whether it came up
-        again, or a row was given again.
+        The user's statement that every example is an observation of its own. Without it, an
+        input that something else is spent on is refused, and without ids one that occurs twice:
+        nobody can tell whether it came up again, or a row was given again.
 
     Returns
     -------
@@ -89,21 +93,16 @@ def watch_examples(
     Raises
     ------
     ProtocolError
-        If the watch began with another alpha.
+        If the watch began with another alpha, or another call counted meanwhile.
     DataError
         If there is not one id for each example.
     RefusalError
-        If inputs occur again and nothing says what that means, or most of the examples are
-        those that the certificate rests on; nothing is counted then.
+        If inputs occur again and nothing says what that means, or the examples are those that
+        the certificate rests on, or that were counted before; nothing is counted then.
     """
-    purpose = f"monitoring {certificate.digest[:16]}"
-    name = f"{purpose}, by observation"
-    kept = ledger.state(name)
-    watch = (
-        RiskWatch(bound=certificate.bound, alpha=alpha)
-        if kept is None
-        else RiskWatch.from_object(kept)
-    )
+    purpose, name = _names(certificate)
+    before = watch_so_far(certificate, ledger=ledger)
+    watch = before or RiskWatch(bound=certificate.bound, alpha=alpha)
     if watch.alpha != alpha:
         raise ProtocolError(
             f"this watch began with alpha = {watch.alpha:g}; a level that is chosen after "
@@ -112,18 +111,40 @@ def watch_examples(
     rows = _new_rows(ledger, name, ids, len(examples))
     chosen = examples.take(rows)
     [unnamed] = ledger.known_rows(name, [_UNNAMED])
-    uses = ledger.uses(chosen)
-    _refuse_the_same(uses, chosen, purpose)
-    if not rows_are_new and (ids is None or unnamed):
-        _refuse_what_occurs_again(uses, chosen, ids_help=not unnamed)
+    uses, spent = ledger.uses(chosen), ledger.inputs()
+    elsewhere = [None if use is None or use[0] == purpose else use for use in uses]
+    if one_use_again(elsewhere, chosen, spent):
+        raise RefusalError(_the_same(elsewhere))
+    _refuse_counted_again(uses, chosen, purpose, counted=spent.get((purpose, ""), 0))
+    if not rows_are_new:
+        _refuse_what_is_spent(elsewhere)
+        if ids is None or unnamed:
+            _refuse_what_occurs_again(uses, chosen, ids_help=not unnamed)
     if len(rows):
         watch = watch.updated(bool(wrong) for wrong in count_wrong(chosen))
         counted = [_UNNAMED] if ids is None else [ids[row] for row in rows]
         ledger.mark_with_state(
-            chosen, purpose, name=name, state=watch.to_object(), rows=counted
+            chosen,
+            purpose,
+            name=name,
+            state=watch.to_object(),
+            after=None if before is None else before.to_object(),
+            rows=counted,
         )
-    restarted = kept is None and ledger.state(purpose) is not None
+    restarted = before is None and ledger.state(purpose) is not None
     return Watched(watch, len(rows), len(examples) - len(rows), restarted)
+
+
+def watch_so_far(certificate: Certificate, *, ledger: SpentLedger) -> RiskWatch | None:
+    """Return the state of a certificate's watch, or None if nothing was counted."""
+    kept = ledger.state(_names(certificate)[1])
+    return None if kept is None else RiskWatch.from_object(kept)
+
+
+def _names(certificate: Certificate) -> tuple[str, str]:
+    """Return what the examples of a watch are spent on, and the name of its state."""
+    purpose = f"monitoring {certificate.digest[:16]}"
+    return purpose, f"{purpose}, by observation"
 
 
 def _new_rows(
@@ -142,16 +163,52 @@ def _new_rows(
     )
 
 
-def _refuse_the_same(uses: Uses, examples: Examples, purpose: str) -> None:
-    """Raise `RefusalError` for what the adapter or its certificate rests on."""
-    elsewhere = [None if use is None or use[0] == purpose else use for use in uses]
-    if mostly_one_use(elsewhere, examples):
-        shared = sum(use is not None for use in elsewhere)
+def _the_same(elsewhere: Uses) -> str:
+    """Say that examples are what the adapter or its certificate rests on."""
+    return (
+        f"{_spent_on(elsewhere)}. Too many of them were there together, so these are the same "
+        "observations, not new ones, whatever is stated; what the adapter or its certificate "
+        f"rests on says nothing about drift. {_LEAVE_OUT}"
+    )
+
+
+def _spent_on(elsewhere: Uses) -> str:
+    purposes = sorted({use[0] for use in elsewhere if use is not None})
+    count = sum(use is not None for use in elsewhere)
+    return (
+        f"{count} of the {len(elsewhere)} examples have an input that is already spent on: "
+        f"{', '.join(purposes)}"
+    )
+
+
+def _refuse_counted_again(
+    uses: Uses, examples: Examples, purpose: str, *, counted: int
+) -> None:
+    """Raise `RefusalError` for rows that this watch has counted, under ids of another writing.
+
+    A watch has more inputs than the examples in time, so that many of them may be known.
+    """
+    once = examples.occurrences() == 1
+    again = sum(
+        use is not None and use[0] == purpose and bool(alone)
+        for use, alone in zip(uses, once, strict=True)
+    )
+    if found_again(again, size=counted, among=len(examples)):
         raise RefusalError(
-            f"{shared} of the {len(examples)} examples are already spent on: "
-            f"{', '.join(sorted({use[0] for use in elsewhere if use is not None}))}. These are "
-            "the same observations, not new ones; what the adapter or its certificate rests on "
-            "says nothing about drift"
+            f"{again} of the {counted} inputs that this watch has counted occur once in these "
+            f"{len(examples)} examples: they are the same rows, with other ids or with none. "
+            "Write ids as they were the first time (1 is not 1.0, nor 001), or give those rows "
+            "alone that were not given before, with --rows-are-new"
+        )
+
+
+def _refuse_what_is_spent(elsewhere: Uses) -> None:
+    """Raise `RefusalError` for inputs that the adapter or its certificate may rest on."""
+    if any(use is not None for use in elsewhere):
+        raise RefusalError(
+            f"{_spent_on(elsewhere)}. Where these are rows that were used there, they must not "
+            f"count. {_LEAVE_OUT}. Where these inputs came up again, the rows count: say "
+            "--rows-are-new"
         )
 
 

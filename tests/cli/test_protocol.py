@@ -156,8 +156,8 @@ def test_key_and_ledger_do_not_follow_the_working_directory(
     for command in ("personalize", "commit"):
         shown = parties.run(command, data, "--bundle", parties.bundle, "--client", "two",
                             *("--output", "x"))  # fmt: skip
-        _mistake(shown, f"go on with it by --key fedcert.key, or move it with its ledger once: "
-                 f"mkdir -p '{own}' && mv fedcert.key fedcert.state '{own}'")  # fmt: skip
+        _mistake(shown, "go on with it by --key fedcert.key, or with the other by "
+                 f"--key '{own}/fedcert.key', each with the ledger beside it")  # fmt: skip
     assert not (tmp_path / "two" / "x").exists()
     shown = parties.run(*words, "--client", "one", "--key", "fedcert.key")
     assert (shown.code, shown.err) == (0, "")
@@ -457,8 +457,22 @@ def test_the_watch_notices_drift_and_does_not_forget_it(watched: Any) -> None:
 def test_the_watch_refuses_what_certified(watched: Any, examples: Examples) -> None:
     _mistake(
         watched.mistake(examples, "--rows-are-new"),
-        "40 of the 40 examples are already spent on: an unwitnessed certificate",
+        "40 of the 40 examples have an input that is already spent on: an unwitnessed "
+        "certificate",
     )
+
+
+def test_a_watch_that_began_anew_does_not_write_over_an_alarm(
+    watched: Any, parties: Parties
+) -> None:
+    assert watched(_drifted(60))[0] == 1
+    signed = parties.certificate.parent / "spot-checks.json"
+    kept = signed.read_bytes()
+    calm = load_scenario("tiny_scenario:Tiny", {}).test_examples("device")
+    assert calm is not None
+    shown = watched.mistake(calm, "--state", parties.folder / "elsewhere.state")
+    _mistake(shown, "has 60 spot checks of this certificate, which the state folder does not")
+    assert signed.read_bytes() == kept
 
 
 def test_the_level_of_a_watch_is_fixed_at_its_start(

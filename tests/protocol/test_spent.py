@@ -13,6 +13,9 @@ from fedcert.data import Examples
 from fedcert.errors import ProtocolError, RefusalError
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.spent import SpentLedger
+from fedcert.protocol.uses import found_again
+from fedcert.randomness import keyed_generator
+from fedcert.simulations.benchmarks.episodes import excess
 
 from .conftest import BUNDLE, OTHER_BUNDLE, commit, draw, recipe_of, shuffled
 
@@ -69,6 +72,42 @@ def test_a_lost_secret_is_noticed(tmp_path: Path) -> None:
         SpentLedger(tmp_path)
 
 
+def test_a_lost_ledger_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    SpentLedger(tmp_path).mark(draw(6), "selection")
+    (tmp_path / "spent.sqlite").unlink()
+    with pytest.raises(ProtocolError, match=r"is gone, .* says that there was one: put it"):
+        SpentLedger(tmp_path)
+    assert not (tmp_path / "spent.sqlite").exists()
+
+
+def test_a_longer_file_that_holds_an_earlier_use_is_no_new_sample(tmp_path: Path) -> None:
+    ledger, first = SpentLedger(tmp_path), draw(40)
+    ledger.spend(first, "a certificate", claim="c")
+    more = draw(100, seed=3)
+    longer = Examples(
+        np.concatenate([more.inputs, first.inputs]), np.concatenate([more.labels, first.labels])
+    )
+    with pytest.raises(RefusalError, match="leave out exactly the rows that were used"):
+        ledger.spend(longer, "a certificate", claim="d", repeats_are_new=True)
+    # A few of them may have come up again.
+    few = longer.take(slice(0, 110))
+    assert ledger.spend(few, "a certificate", claim="d", repeats_are_new=True) == 10
+
+
+@pytest.mark.parametrize(("size", "among"), [(40, 40), (40, 200), (8, 1), (200, 30)])
+def test_inputs_that_come_up_again_are_rarely_taken_for_the_same_rows(
+    size: int, among: int
+) -> None:
+    """Inputs that are each as frequent as is worst: one in as many as there are examples."""
+    generator, found = keyed_generator("again", size, among), 0
+    for _ in range(500):
+        earlier = {*generator.integers(among, size=size)}
+        values, counts = np.unique(generator.integers(among, size=among), return_counts=True)
+        once = sum(value in earlier for value in values[counts == 1])
+        found += found_again(once, size=len(earlier), among=among)
+    assert excess(found, 500, 0.001) > 1e-3
+
+
 def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
     SpentLedger(tmp_path)
     (tmp_path / "secret").chmod(0o644)
@@ -90,8 +129,15 @@ def test_marks_and_state_are_written_together(tmp_path: Path) -> None:
     assert SpentLedger(tmp_path).state("watch") == {"trials": 2}
     with pytest.raises(TypeError):
         ledger.mark_with_state(
-            draw(1, seed=5), "monitoring", name="watch", state={"trials": {1, 2}}
+            draw(1, seed=5),
+            "monitoring",
+            name="watch",
+            state={"trials": {1, 2}},
+            after={"trials": 2},
         )
+    # Two that began from one state: the slower one would undo what the other found.
+    with pytest.raises(ProtocolError, match="nothing was counted here: run it again"):
+        ledger.mark_with_state(draw(1, seed=5), "monitoring", name="watch", state={"trials": 1})
     assert ledger.purposes(draw(1, seed=5)) == [None]
     assert ledger.state("watch") == {"trials": 2}
 
@@ -100,13 +146,14 @@ def test_training_examples_are_one_use_however_they_were_divided(tmp_path: Path)
     ledger, examples = SpentLedger(tmp_path), draw(40)
     ledger.mark(examples.take(slice(0, 20)), "training the trunk of a warm start")
     ledger.mark(examples.take(slice(20, 40)), "training an upload")
-    with pytest.raises(RefusalError, match="Most of them were there together"):
+    with pytest.raises(RefusalError, match="Too many of them were there together"):
         ledger.spend(examples, "a certificate", claim="c", repeats_are_new=True)
     # Of two earlier certificates each is a sample of its own.
-    parts = draw(40, seed=1)
-    for place in (0, 20):
+    parts = draw(60, seed=1)
+    for place in (0, 30):
         ledger.spend(parts.take(slice(place, place + 20)), "a certificate", claim=f"c-{place}")
-    assert ledger.spend(parts, "a certificate", claim="d", repeats_are_new=True) == 40
+    mixed = parts.take(slice(10, 40))
+    assert ledger.spend(mixed, "a certificate", claim="d", repeats_are_new=True) == 20
 
 
 def test_unwitnessed_certificates_spend_too(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fedcert.certificates.spot_checks import (
     record_spot_checks,
 )
 from fedcert.data import Examples
-from fedcert.errors import DataError, RefusalError
+from fedcert.errors import DataError, ProtocolError, RefusalError
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.spent import SpentLedger
@@ -142,7 +142,7 @@ def test_inputs_of_the_support_set_count_but_the_support_set_does_not(
 ) -> None:
     support, new = draw(40), draw(60, seed=3)
     for said in ({}, {"rows_are_new": True}, {"ids": [str(row) for row in range(40)]}):
-        with pytest.raises(RefusalError, match="These are the same observations, not new ones"):
+        with pytest.raises(RefusalError, match="these are the same observations, not new ones"):
             _watch(certificate, support, device.spent, **said)
     mixed = Examples(
         np.concatenate([new.inputs, support.inputs[:5]]),
@@ -155,6 +155,63 @@ def test_inputs_of_the_support_set_count_but_the_support_set_does_not(
     commit(device, support, retry=True)
     with pytest.raises(RefusalError, match="are already spent on: monitoring"):
         commit(device, new)
+
+
+def test_a_growing_log_whose_first_rows_certified(
+    certificate: Certificate, device: DeviceState
+) -> None:
+    """The certifying rows have ids that the watch has not seen; they counted as spot checks."""
+    support, new = draw(40), draw(60, seed=3)
+    log = Examples(
+        np.concatenate([support.inputs, new.inputs]),
+        np.concatenate([support.labels, new.labels]),
+    )
+    ids = [str(row) for row in range(100)]
+    for said in ({"ids": ids}, {"ids": ids, "rows_are_new": True}, {"rows_are_new": True}):
+        with pytest.raises(RefusalError, match="Leave out exactly the rows that were used"):
+            _watch(certificate, log, device.spent, **said)
+    # Of a part of them the user knows.
+    part, names = log.take(slice(35, 100)), ids[35:]
+    with pytest.raises(RefusalError, match=r"5 of the 65 .* spent on: a certificate.*must not"):
+        _watch(certificate, part, device.spent, ids=names)
+    stated = _watch(certificate, part, device.spent, ids=names, rows_are_new=True)
+    assert stated.counted == 65
+    # What this watch has counted needs no word: the ids tell.
+    assert _watch(certificate, part, device.spent, ids=names).counted == 0
+
+
+def test_ids_that_are_written_otherwise_count_no_row_again(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    ledger, stream = SpentLedger(tmp_path), _stream(0.0, 0.0, seed=1, count=50)
+    ids = [str(row) for row in range(50)]
+    assert _watch(certificate, stream, ledger, ids=ids).counted == 50
+    for said in (
+        {"ids": [f"{row}.0" for row in range(50)]},
+        {"ids": [f"{row:03}" for row in range(50)]},
+        {"rows_are_new": True},
+    ):
+        with pytest.raises(RefusalError, match=r"they are the same rows, with other ids or"):
+            _watch(certificate, stream, ledger, **said)
+    assert _watch(certificate, stream, ledger, ids=ids).watch.trials == 50
+
+
+def test_two_that_count_at_once_do_not_undo_each_other(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    wrong, right = (_stream(risk, 0.0, seed=1, count=30) for risk in (1.0, 0.0))
+    other = Examples(np.array([f"other {i}" for i in range(30)], dtype=object), right.labels)
+    ledger = SpentLedger(tmp_path)
+
+    def meanwhile(examples: Examples) -> npt.NDArray[np.bool_]:
+        assert _watch(certificate, wrong, SpentLedger(tmp_path)).watch.alarmed
+        return _wrong(examples)
+
+    with pytest.raises(ProtocolError, match="nothing was counted here: run it again"):
+        watch_examples(certificate, other, ledger=ledger, alpha=ALPHA, count_wrong=meanwhile)
+    found = _watch(certificate, other, ledger)
+    assert found.watch.alarmed
+    assert (found.counted, found.watch.trials) == (30, 60)
 
 
 def test_a_watch_of_distinct_inputs_is_left_behind(
