@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save
 from fedcert.atomic import write_atomically
 from fedcert.canonical import digest_json
 from fedcert.clients.node import Node
+from fedcert.errors import AdapterError
 from fedcert.privacy import ReleaseLedger, UploadPrivacy
 from fedcert.privacy.ledger import Release
 from fedcert.protocol.ledgers import NODE_STATE
@@ -88,7 +89,11 @@ def _made_or_zeros(
 ) -> npt.NDArray[np.float64]:
     """Return the adapter, or zeros; why there is none stays in the node's own log."""
     try:
-        return np.asarray(make(), dtype=np.float64)
+        vector = np.asarray(make(), dtype=np.float64)
+        # A server that chooses the learning rate chooses where training diverges, too.
+        if vector.shape != (dimension,) or not np.isfinite(vector).all():
+            raise AdapterError("training gave an adapter with NaN or an infinity")
+        return vector
     except Exception:
         traceback.print_exc()
         print(_INSTEAD, file=sys.stderr, flush=True)

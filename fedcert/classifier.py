@@ -120,7 +120,7 @@ class Classifier:
         if self._early is None:
             return np.ones(len(inputs), dtype=np.bool_)
         early, above = self._early
-        return _unsure(early._logits(inputs), above)
+        return _unsure(early._own_logits(_array(inputs)), above)
 
     def predict_proba(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the probability of each label, ``(n, K)``, in the order of ``labels``.
@@ -191,23 +191,21 @@ class Classifier:
         return 1000 * float(np.median(times))
 
     @torch.inference_mode()
-    @exact_float32()  # as a certificate's errors are counted
     def _logits(self, inputs: Sequence[Any] | npt.NDArray[Any]) -> torch.Tensor:
-        raw = inputs
-        if isinstance(raw, str):
-            raise DataError("a single text was given: give a list of texts, [text]")
-        if not isinstance(raw, np.ndarray):
-            raw = np.array(raw, dtype=object if any(isinstance(i, str) for i in raw) else None)
-        known = self.inputs.normalize(raw)
-        if self._early is not None:
-            early, above = self._early
-            logits = early._logits(known)
-            rows = np.flatnonzero(_unsure(logits, above))
-            logits[rows] = self._own_logits(known[rows])
-            return logits
-        return self._own_logits(known)
+        raw = _array(inputs)
+        if self._early is None:
+            return self._own_logits(raw)
+        # What was certified to go on is the early adapter itself, without an exit of its own.
+        early, above = self._early
+        logits = early._own_logits(raw)
+        rows = np.flatnonzero(_unsure(logits, above))
+        logits[rows] = self._own_logits(raw[rows])
+        return logits
 
-    def _own_logits(self, known: npt.NDArray[Any]) -> torch.Tensor:
+    @torch.inference_mode()
+    @exact_float32()  # as a certificate's errors are counted
+    def _own_logits(self, raw: npt.NDArray[Any]) -> torch.Tensor:
+        known = self.inputs.normalize(raw)
         device = next(self._model.parameters()).device
         logits = torch.empty(len(known), len(self.labels))
         for start in range(0, len(known), _BATCH):
@@ -215,6 +213,14 @@ class Classifier:
             encoded = moved(self.inputs.encode(known[rows]), device)
             logits[rows] = self._model(**encoded).logits.cpu()
         return logits
+
+
+def _array(inputs: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if isinstance(inputs, str):
+        raise DataError("a single text was given: give a list of texts, [text]")
+    if isinstance(inputs, np.ndarray):
+        return inputs
+    return np.array(inputs, dtype=object if any(isinstance(i, str) for i in inputs) else None)
 
 
 def _probabilities(logits: torch.Tensor) -> npt.NDArray[Any]:

@@ -175,9 +175,18 @@ class PrivateRounds(TrunkRounds):
         return published is not None
 
     def publish(self) -> None:
-        """Note in the account how many rounds others are about to see."""
+        """Note in the account how many rounds others are about to see.
+
+        Raises
+        ------
+        RunError
+            If the account and the trunk are not of the same time.
+        """
         if self._progress.release and self._progress.rounds:
-            self._ledger().note_rounds(self._progress.release, len(self._progress.rounds))
+            ledger = self._ledger()
+            # An account that was lost meanwhile would promise less than was published.
+            self._is_known(ledger)
+            ledger.note_rounds(self._progress.release, len(self._progress.rounds))
 
     def drawn(self, trainers: Sequence[str], present: Collection[str]) -> list[str]:
         """Return the next round's clients among those who were there in the beginning.

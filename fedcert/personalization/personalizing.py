@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.forward import AdaptedModel
-from fedcert.adapters.peft_format import exported_digest, write_peft_adapter
+from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.arrays import FloatArray
 from fedcert.atomic import replaced_folder
 from fedcert.bundles import Bundle
@@ -40,7 +40,6 @@ from fedcert.data.examples import Examples
 from fedcert.data.orders import in_drawn_order
 from fedcert.errors import (
     CertificateError,
-    FedcertError,
     ProtocolError,
     SettingsError,
 )
@@ -222,8 +221,6 @@ def personalize(
         repeats = state.spent.stated_new(opening.commitment.claim)
         recipe, seed = grant.recipe, grant.seed
         check_size(names, recipe, len(examples))
-        if (made := _made_before(folder, grant)) is not None:
-            return _handed_out(made, folder, started)
     support = examples.multiset_digest(seed)
     order = order_seed(
         recipe,
@@ -343,24 +340,6 @@ def _export(bundle: Bundle, model: AdaptedModel, vector: FloatArray, folder: Pat
         labels=bundle.labels or model.task.labels,
         inputs=bundle.inputs.to_config(),
     )
-
-
-def _made_before(folder: Path, grant: SeedGrant) -> Certificate | None:
-    """Return the certificate that a seed has given already, if it is whole.
-
-    One seed gives one certificate: a search with other settings, or on another machine, may
-    rank candidates otherwise, and somebody could choose between two.
-    """
-    try:
-        made = Certificate.read(folder / "certificate.json")
-        same = made.protocol == grant.receipt and verify_record(made).passed
-        return (
-            made
-            if same and exported_digest(folder / "adapter") == made.digests.adapter
-            else None
-        )
-    except FedcertError:
-        return None
 
 
 def _check_place(adapter: Path) -> None:

@@ -88,13 +88,15 @@ class MeanPrivacy(GaussianPrivacy):
             "clients": clients,
             "releases": [*before, self.mu],
             **({"warm_start": trunk} if trunk else {}),
-            "unit": "replacing one client's adapter in every published version"
+            "unit": "replacing one client's adapter, by one that the server accepts as well, "
+            "in every published version"
             + (", and its part in the base model" if trunk else ""),
             "words": (
                 "The bundle holds the mean of the clients' adapters, with noise, and nothing "
                 f"else that depends on them. Whoever sees all its versions{also} learns next "
-                "to nothing about any one client's adapter: whichever it was, no outcome is "
-                f"more than e^{together:.3g} times as probable, but for a probability of "
-                f"{self.delta:g}. The server itself saw the adapters."
+                "to nothing about any one client's adapter: whichever of those that the "
+                f"server accepts it was, no outcome is more than e^{together:.3g} times as "
+                f"probable, but for a probability of {self.delta:g}. How many it accepted "
+                "stands here. The server itself saw the adapters."
             ),
         }

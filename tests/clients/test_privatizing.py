@@ -67,12 +67,15 @@ def test_without_budget_nothing_looks_at_the_examples(tmp_path: Path) -> None:
             ask()  # what was released is kept
 
 
+@pytest.mark.parametrize("diverged", [None, np.nan, np.inf])
 def test_a_failure_says_nothing_about_the_examples(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], diverged: float | None
 ) -> None:
     node = _node(tmp_path)
 
     def failing() -> np.ndarray:
+        if diverged is not None:
+            return np.append(np.ones(19), diverged)
         raise DataError("all 91 training examples have the same label")
 
     released, mu = _release(failing, node=node, privacy=_terms(node), purpose="a" * 64)
@@ -81,7 +84,8 @@ def test_a_failure_says_nothing_about_the_examples(
     assert 0.3 * noise < np.abs(released).mean() < 2 * noise
     assert mu == _terms(node).mu
     said = capsys.readouterr().err
-    assert "all 91 training examples" in said  # on the node alone
+    cause = "all 91 training examples" if diverged is None else "with NaN or an infinity"
+    assert cause in said  # on the node alone
     assert "noise around zeros was uploaded" in said
 
 

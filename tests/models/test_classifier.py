@@ -7,6 +7,8 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from transformers import AutoModel, AutoTokenizer
 import fedcert
 from fedcert.adapters import AdapterSpace, Task, write_peft_adapter
 from fedcert.classifier import Classifier
-from fedcert.data import InputSpec, PromptInputs, TextInputs
+from fedcert.data import ImageInputs, InputSpec, PromptInputs, TextInputs
 from fedcert.errors import AdapterError, DataError, ModelError
 from fedcert.models import (
     BaseModel,
@@ -218,6 +220,29 @@ def test_importing_the_package_does_not_wait_for_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = fedcert.nothing
+
+
+class _Same(torch.nn.Module):
+    """Gives every input the same logits."""
+
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor(logits))
+
+    def forward(self, pixel_values: torch.Tensor) -> Any:
+        return SimpleNamespace(logits=self.logits.expand(len(pixel_values), -1))
+
+
+def test_an_early_exit_has_no_exit_of_its_own() -> None:
+    """The late adapter was certified behind the middle one alone."""
+    spec, names = ImageInputs(3, 2, 4, 0.0, 255.0, layout="HWC"), ("no", "yes")
+    first = Classifier(_Same(3.0, 0.0), spec, names)
+    middle = Classifier(_Same(0.0, 3.0), spec, names, early=(first, 1.0))
+    late = Classifier(_Same(0.0, 1.0), spec, names, early=(middle, 1.0))
+    images = np.zeros((2, 2, 4, 3))
+    assert first.predict(images) == middle.predict(images) == ["no", "no"]
+    assert late.predict(images) == ["yes", "yes"]
+    assert not late.goes_on(images).any()
 
 
 def test_a_single_text_is_no_list_of_texts(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from fedcert.certificates import (
     verify_record,
 )
 from fedcert.classifier import NO_ANSWER, load_classifier
-from fedcert.personalization import personalize
+from fedcert.personalization import commit_to, personalize
+from fedcert.protocol.authority import SeedAuthority
+from fedcert.protocol.device import DeviceState
 from fedcert.strategies.reporting import promised_rows
 from fedcert.verification import verify
 from tests.personalization.conftest import KEY, Served, make_bundle, solvable_examples
@@ -105,6 +107,30 @@ def test_an_adapter_that_abstains_says_so_below_its_threshold(
     answers = classifier.predict(client.examples.inputs)
     known = classifier.answered(client.examples.inputs)
     assert [answer != NO_ANSWER for answer in answers] == known.tolist()
+
+
+def test_a_folder_that_fell_behind_its_certificate_is_made_again(
+    vit: Family, promising: Bundle, client: Served, tmp_path: Path
+) -> None:
+    """After a power cut the folder may be that of an attempt before, with the same tensors."""
+    state, authority = DeviceState(tmp_path / "state"), SeedAuthority(tmp_path / "server")
+    authority.publish(promising.digest, promising.recipes)
+    common = {"client": "c-1", "key": KEY, "state": state}
+    grant = authority.issue(commit_to(promising, client.examples, **common))
+
+    def threshold() -> tuple[float | None, float | None]:
+        made = personalize(
+            promising, client.model, client.examples, folder=tmp_path, grant=grant, **common
+        )
+        kept = read_classifier(made.adapter)
+        assert kept is not None
+        return made.certificate.promises[0].answers_above(), kept.threshold
+
+    promised, first = threshold()
+    path = tmp_path / "adapter" / "classifier.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"threshold": 0.001}))
+    assert (promised, first) == threshold()
+    assert promised == first
 
 
 def test_the_threshold_of_the_folder_is_the_promised_one(
