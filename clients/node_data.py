@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,7 +12,7 @@ from pathlib import Path
 from fedcert.data import read_examples, read_unlabeled
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
-from fedcert.errors import DataError, SettingsError
+from fedcert.errors import DataError, FedcertError, SettingsError
 from fedcert.label_set import read_labels
 from fedcert.messages import NEW, UPSTREAM
 from fedcert.scenarios import Scenario
@@ -161,6 +162,8 @@ def _reasons_stay(key: str, wanted: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if not isinstance(error, FedcertError | OSError):
+            traceback.print_exc()  # a fault of the program, which nobody finds by its words
         print(f"{key}: {error}", file=sys.stderr, flush=True)
         raise DataError(
             f"the file that the node's {key} names does not hold {wanted} of this task; the "

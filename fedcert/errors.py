@@ -15,6 +15,7 @@ __all__ = [
     "CertificateError",
     "DataError",
     "FedcertError",
+    "MethodRefusedError",
     "ModelError",
     "PoolError",
     "PriorError",
@@ -37,6 +38,10 @@ class FedcertError(Exception):
 
 class SettingsError(FedcertError):
     """A setting is missing, unknown, or out of its range."""
+
+
+class MethodRefusedError(SettingsError):
+    """A method cannot be used with a base model."""
 
 
 class DataError(FedcertError):

@@ -164,3 +164,17 @@ def test_the_architecture_draws_every_package_above_what_it_imports() -> None:
         for other in others & imported.keys()
         if row[name] >= row[other]
     } == set()
+
+
+def test_every_source_of_a_prior_stands_in_the_drawing_of_the_server() -> None:
+    folder = ROOT.parent / "strategies"
+    sources = {
+        node.name
+        for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(base, ast.Name) and base.id == "PriorSource" for base in node.bases)
+    }
+    page = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert sources
+    assert not {name for name in sources if f"`{name}`" not in page}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from fedcert.adapters.space import AdapterSpace
 from fedcert.certificates import Recipe
-from fedcert.errors import SettingsError
+from fedcert.errors import MethodRefusedError
 from fedcert.methods.base import Method
 from fedcert.methods.learning import default_recipe, finetune_recipe
 
@@ -41,9 +41,9 @@ class ZeroShot(Method):
     learns: ClassVar[str] = "nothing: the base model is certified on all examples"
 
     def check(self, space: AdapterSpace) -> None:
-        """Raise `SettingsError` if the base model has a head that nobody would have trained."""
+        """Raise `MethodRefusedError` if the base model has a head that would stay untrained."""
         if space.head and not space.names_head:
-            raise SettingsError(
+            raise MethodRefusedError(
                 "setting 'method': zero-shot takes a base model whose logits come from the "
                 "labels' names or phrases; this one has a head that would stay untrained"
             )

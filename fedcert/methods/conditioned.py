@@ -23,7 +23,7 @@ from fedcert.adapters.statistics import count_linears, layer_statistics
 from fedcert.arrays import FloatArray
 from fedcert.certificates import Recipe
 from fedcert.data.examples import Examples
-from fedcert.errors import AdapterError, SettingsError
+from fedcert.errors import AdapterError, MethodRefusedError, SettingsError
 from fedcert.methods.adapters import AdapterMethod
 from fedcert.methods.base import State, Update
 from fedcert.methods.learning import learned_recipe
@@ -76,7 +76,7 @@ class ConditionedMethod(AdapterMethod):
         try:
             return replace(self, linears=count_linears(base))
         except AdapterError as error:
-            raise SettingsError(
+            raise MethodRefusedError(
                 f"setting 'method': {self.kind} does not fit: {error}"
             ) from None
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from fedcert.adapters.space import AdapterSpace
 from fedcert.certificates import Recipe
-from fedcert.errors import SettingsError
+from fedcert.errors import MethodRefusedError
 from fedcert.methods.adapters import AdapterMethod
 from fedcert.methods.learning import split_recipe
 
@@ -32,9 +32,9 @@ class FedRep(AdapterMethod):
     own_heads: ClassVar[bool] = True
 
     def check(self, space: AdapterSpace) -> None:
-        """Raise `SettingsError` if there is no head that could be personal."""
+        """Raise `MethodRefusedError` if there is no head that could be personal."""
         if not space.head:
-            raise SettingsError(
+            raise MethodRefusedError(
                 "setting 'method': fedrep trains heads, and this base model has none; choose "
                 "another method"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,8 +66,8 @@ def verify(
         The bundle's base model; with `data` it is loaded as the bundle says by default.
         With bundle and adapter it counts the errors on the bundle's reference sample.
     early : CertifiedPoint, optional
-        The operating point of an early exit that the certificate promises; with `data` it is
-        verified as well, and the exit counted again.
+        The operating point of an early exit that the certificate promises, which is verified
+        as well, and the exit counted again; needs `data`.
     opening : Opening, optional
         The client's salts; needs `data`.
     public_key, server_key : str, optional
@@ -91,12 +91,9 @@ def verify(
         If something was given without what it needs.
     """
     certificate = _read(certificate)
-    if (adapter is not None and bundle is None) or (
-        data is not None and (bundle is None or adapter is None)
-    ):
-        raise SettingsError("an adapter needs the bundle, and data need the bundle and adapter")
-    if unlabeled is not None and data is None:
-        raise SettingsError("inputs without labels show nothing without the data")
+    _refuse_incomplete(
+        adapter, bundle, data, {"unlabeled": unlabeled, "opening": opening, "early": early}
+    )
     if unlabeled is not None and not _reads_inputs(certificate, early):
         raise SettingsError(
             "the certificate names no inputs without labels: none had a part in the adapter"
@@ -145,6 +142,22 @@ def verify(
         *_about_the_server(certificate, opening if data is not None else None, witness, log),
     )
     return VerificationReport(report.checks, (*report.unchecked, *unchecked))
+
+
+def _refuse_incomplete(
+    adapter: Path | None,
+    bundle: Bundle | None,
+    data: Examples | None,
+    beside: Mapping[str, object],
+) -> None:
+    """Raise `SettingsError` for what shows nothing without something else."""
+    if (adapter is not None and bundle is None) or (
+        data is not None and (bundle is None or adapter is None)
+    ):
+        raise SettingsError("an adapter needs the bundle, and data need the bundle and adapter")
+    alone = [name for name, given in beside.items() if given is not None and data is None]
+    if alone:
+        raise SettingsError(f"{' and '.join(alone)} show nothing without the data")
 
 
 def _read(certificate: Certificate | str | Path) -> Certificate:

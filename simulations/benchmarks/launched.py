@@ -25,7 +25,7 @@ import numpy as np
 
 from fedcert.bundles import Bundle
 from fedcert.certificates import PosteriorSplitRecipe
-from fedcert.errors import FedcertError, SettingsError
+from fedcert.errors import FedcertError, MethodRefusedError, SettingsError
 from fedcert.evaluation.by_size import SERVED
 from fedcert.evaluation.clients import scorers
 from fedcert.evaluation.elsewhere import errors_elsewhere
@@ -259,10 +259,7 @@ def _launched(case: Case, method: str, seed: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 done = simulate(settings, output=Path(folder) / "run", runner="inprocess")
-            except SettingsError as error:
-                if "'method'" not in str(error):
-                    raise
-                # The method is none for this base model.
+            except MethodRefusedError as error:
                 return {"rows": [], "trade": [], "refused": str(error)}
             bundle = Bundle.load(done.output / "bundle")
             wanted = case.trade and method == "fedavg-local"

@@ -270,7 +270,9 @@ def test_nor_when_reading_the_file_fails_in_a_way_that_nobody_foresaw(
         _node(settings, config).scenario.training_examples("hospital-3")
     assert "disease" not in str(caught.value)
     assert caught.value.__suppress_context__
-    assert "'a-rare-disease'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "'a-rare-disease'" in said
+    assert "Traceback" in said  # on the node alone: it is a fault of the program
 
 
 def test_nor_what_an_unforeseen_error_says_later(

@@ -12,7 +12,7 @@ from tiny_models import Family
 from fedcert.adapters import AdaptedModel
 from fedcert.bundles import Bundle
 from fedcert.certificates import VerificationReport
-from fedcert.errors import BundleError, ProtocolError
+from fedcert.errors import BundleError, ProtocolError, SettingsError
 from fedcert.personalization import Personalization, commit_to, personalize
 from fedcert.protocol.authority import SeedAuthority
 from fedcert.protocol.device import DeviceState
@@ -126,6 +126,9 @@ def test_examples_that_were_taken_after_the_seed(
     opening = world.state.opening(receipt.commitment)
     report = verify(done.certificate, **given, opening=opening)
     assert _failed(report) == ["opening"]
+    del given["data"]
+    with pytest.raises(SettingsError, match="opening show nothing without the data"):
+        verify(done.certificate, **given, opening=opening)
     assert "opening" not in {item.name for item in report.unchecked}
 
 
