@@ -48,19 +48,18 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
     if settings.mean_privacy() is not None:
         return None  # the report of such a run shows no adapter either
     strategy = outcome.strategy
-    assert strategy.bundle is not None  # serve() raises otherwise
     source = strategy.source
     if settings.method != "prior":
         return None  # nothing is drawn that could be audited
     if not isinstance(source, FederatedSource):
-        return _of_an_earlier_run(outcome, strategy.bundle.prior, settings, output)
+        return _of_an_earlier_run(outcome, outcome.bundle.prior, settings, output)
     adapters = _kept_adapters(outcome, output)
     judges = sorted(adapters.keys() & source.judges)
     members = sorted(adapters.keys() - source.judges)
     if not judges or not members:
         return None
     return audit_prior(
-        strategy.bundle.prior,
+        outcome.bundle.prior,
         fitted_on=np.array([adapters[client] for client in members]),
         held_out=np.array([adapters[client] for client in judges]),
         settings=settings.prior,
@@ -79,8 +78,7 @@ def _of_an_earlier_run(
 
 def describe_prior(outcome: Outcome, evidence: FittedPrior | None) -> str:
     """Say in a sentence or two how the prior came about."""
-    bundle = outcome.strategy.bundle
-    assert bundle is not None  # serve() raises otherwise
+    bundle = outcome.bundle
     choice = str(bundle.notes["choice"])
     if isinstance(outcome.strategy.source, FederatedSource):
         if evidence is None:
@@ -118,8 +116,7 @@ def prior_section(
     dict
         A JSON object.
     """
-    assert outcome.strategy.bundle is not None  # serve() raises otherwise
-    prior = outcome.strategy.bundle.prior
+    prior = outcome.bundle.prior
     found: dict[str, Any] = {
         "kind": prior.kind,
         "adapter_dimension": prior.dimension,

@@ -16,7 +16,6 @@ import numpy as np
 
 from fedcert.adapters import PrefixCache
 from fedcert.atomic import write_json
-from fedcert.bundles import Bundle
 from fedcert.canonical import sha256_hex
 from fedcert.certificates import Certificate
 from fedcert.certificates.by_label import read_by_label
@@ -68,7 +67,7 @@ def results_of(
     dict
         In the format ``fedcert.results/1``.
     """
-    strategy, scenario, bundle = outcome.strategy, outcome.scenario, _bundle_of(outcome)
+    strategy, scenario, bundle = outcome.strategy, outcome.scenario, outcome.bundle
     events.phase("copy the base model")
     shutil.copytree(outcome.base.name, output / "base-model", dirs_exist_ok=True)
     evidence = evidence_of(outcome, settings, output)
@@ -169,12 +168,6 @@ def _failures(outcome: Outcome) -> list[Failure]:
     return [*before, *outcome.strategy.failures]
 
 
-def _bundle_of(outcome: Outcome) -> Bundle:
-    bundle = outcome.strategy.bundle
-    assert bundle is not None  # serve() raises otherwise
-    return bundle
-
-
 def _client_row(outcome: Outcome, client: str, output: Path) -> dict[str, Any]:
     certificate = outcome.strategy.certificates[client]
     measured = outcome.strategy.measurements.get(client, {})
@@ -185,7 +178,7 @@ def _client_row(outcome: Outcome, client: str, output: Path) -> dict[str, Any]:
         record = output / "certificates" / f"{client}.json"
     adapter = kept / "adapter"
     report = verify(
-        certificate, bundle=_bundle_of(outcome), adapter=adapter if adapter.is_dir() else None
+        certificate, bundle=outcome.bundle, adapter=adapter if adapter.is_dir() else None
     )
     page = record.with_suffix(".html")
     write_certificate_page(certificate, page)
@@ -244,7 +237,7 @@ def _measured_on_data(
 def _measured(
     outcome: Outcome, evidence: FittedPrior | None, settings: RunSettings, events: Events
 ) -> dict[str, Any]:
-    scenario, bundle = outcome.scenario, _bundle_of(outcome)
+    scenario, bundle = outcome.scenario, outcome.bundle
     certificate, evaluation = settings.certificate, settings.evaluation
     size, most = certificate.support_size, evaluation.clients
     # That of the certificates' bounds, without the parts of promises and of other clients:

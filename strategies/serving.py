@@ -8,6 +8,8 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fedcert.adapters.space import AdapterSpace
+from fedcert.bundles import Bundle
+from fedcert.errors import RunError
 from fedcert.fitting import FittedPrior
 from fedcert.models.base import BaseModel
 from fedcert.runs.events import Events
@@ -38,7 +40,9 @@ class Outcome:
         The prior and the evidence about it; None for a federated prior, of which the server
         has no evidence, and if the bundle of an earlier run served.
     strategy : PriorStrategy
-        Bundle, certificates, failures and traffic.
+        Certificates, failures and traffic.
+    bundle : Bundle
+        The bundle that served.
     warmed : Warmed or None
         What came of the warm start, if there was one.
     """
@@ -48,6 +52,7 @@ class Outcome:
     space: AdapterSpace
     fitted: FittedPrior | None
     strategy: PriorStrategy
+    bundle: Bundle
     warmed: Warmed | None = None
 
 
@@ -102,4 +107,8 @@ def serve(
     else:
         serving = run.unpooled()
     serving.start(grid)
-    return Outcome(run.scenario, run.base, run.space, run.fitted, serving, warmed)
+    if serving.bundle is None:
+        raise RunError(f"the strategy {strategy.__name__} ended without a bundle")
+    return Outcome(
+        run.scenario, run.base, run.space, run.fitted, serving, serving.bundle, warmed
+    )
