@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.adapters.constants import constant_adapters
@@ -24,9 +25,10 @@ from fedcert.atomic import replaced_folder
 from fedcert.bundles import Bundle
 from fedcert.certificates import (
     Certificate,
+    Chosen,
     Digests,
+    Recipe,
     Sample,
-    check_issuable,
     issue,
     verify_record,
 )
@@ -38,12 +40,8 @@ from fedcert.certificates.by_label import (
 )
 from fedcert.data.examples import Examples
 from fedcert.data.orders import in_drawn_order
-from fedcert.errors import (
-    CertificateError,
-    ProtocolError,
-    SettingsError,
-)
-from fedcert.personalization.committing import candidate_seed, order_seed
+from fedcert.errors import CertificateError, FedcertError, SettingsError
+from fedcert.personalization.authorizing import Authorized, Statements, authorize
 from fedcert.personalization.keeping import (
     EarlyPoints,
     ExportedEvidence,
@@ -51,23 +49,13 @@ from fedcert.personalization.keeping import (
     mark_threshold,
 )
 from fedcert.personalization.memory import MemoryPlan
-from fedcert.personalization.requirements import (
-    check_duplicates,
-    check_model,
-    check_size,
-    names_of,
-    recipe_for,
-)
-from fedcert.personalization.unlabeled import check_unlabeled, without_server
+from fedcert.personalization.requirements import check_model
 from fedcert.protocol.device import DeviceState
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.search import BatchedScorer, choose, exported_wrong
 from fedcert.search.batched import check_precision
 
-__all__ = [
-    "Personalization",
-    "personalize",
-]
+__all__ = ["Personalization", "personalize"]
 
 
 @dataclass(frozen=True)
@@ -182,145 +170,52 @@ def personalize(
     _check_place(folder / "adapter")
     check_model(bundle, model)
     labels = model.task.label_set if bundle.takes_labels else None
-    names = names_of(bundle, labels)
-    recipe = recipe_for(bundle, examples, names)
-    check_issuable(client, names, recipe)
-    duplicates = check_duplicates(examples, duplicates_are_real)
-    # Where a commitment was made, the statement was made with it.
-    repeats = check_unlabeled(
-        bundle, examples, unlabeled, repeats_are_new=repeats_are_new or grant is not None
-    )
-    if grant is None:
-        recipe = recipe.unwitnessed()
-        check_size(names, recipe, len(examples))
-        read = without_server(unlabeled, bundle.digest)
-        seed = candidate_seed(bundle.digest, client, len(examples), labels, read)
-        if state is not None:
-            repeats = state.spend_unwitnessed(
-                examples,
-                client=client,
-                bundle=bundle.digest,
-                recipe=recipe,
-                repeats_are_new=repeats_are_new,
-                labels=labels,
-                unlabeled=unlabeled,
-            )
-    else:
-        if state is None:
-            raise ProtocolError("a seed can be used only with the state that committed")
-        opening = state.accept(
-            grant,
-            examples,
-            bundle=bundle.digest,
-            client=client,
-            server=bundle.server,
-            labels=labels,
-            unlabeled=unlabeled,
-        )
-        read = opening.unlabeled
-        repeats = state.spent.stated_new(opening.commitment.claim)
-        recipe, seed = grant.recipe, grant.seed
-        check_size(names, recipe, len(examples))
-    support = examples.multiset_digest(seed)
-    order = order_seed(
-        recipe,
-        seed,
+    allowed = authorize(
+        bundle,
+        examples,
         client=client,
-        support_size=len(examples),
         labels=labels,
-        witnessed=grant is not None,
-    )
-    ordered = in_drawn_order(examples, order)
-    if state is not None and (kept := state.certificate(support)) is not None:
-        _hand_out_again(kept, bundle, model, folder, ordered)
-        return _handed_out(kept, folder, started)
-    tolerance = recipe.margin_tolerance
-    scorer = BatchedScorer(
-        model,
-        margin_tolerance=tolerance,
-        memory_mib=memory.activations_mib,
-        # What is not paid for a verifier chooses again, and ranks in float32.
-        precision=precision if recipe.pays_for_choosing(len(examples)) else "float32",
-        compile_stacked=compile_stacked,
-    )
-    chosen = choose(
-        recipe,
-        bundle.prior,
-        scorer,
-        ordered,
-        seed=seed,
-        constants=constant_adapters(bundle.space, len(names)),
-        chunk=memory.chunk,
+        stated=Statements(duplicates_are_real, repeats_are_new),
+        state=state,
+        grant=grant,
         unlabeled=unlabeled,
-        on_scored=on_scored,
     )
-    # Adapter and certificate take their places together: on a full disk the old pair stays.
-    with replaced_folder(folder / "adapter") as staging:
-        adapter_digest = _export(bundle, model, chosen.vector, staging)
-        span = recipe.certifies_on(chosen.choice, len(examples))
-        certifying = ordered.take(span.as_slice())
-        # Counted anew with the adapter that is handed out, not with the search's arithmetic.
-        wrong = exported_wrong(
-            model.task,
-            staging,
-            certifying,
-            margin_tolerance=tolerance,
+    own = _Certifying(
+        bundle,
+        model,
+        allowed,
+        in_drawn_order(examples, allowed.order),
+        client=client,
+        support=examples.multiset_digest(allowed.seed),
+        folder=folder,
+    )
+    certificate = None if state is None else state.certificate(own.support)
+    # A state folder of before kept no certificates.
+    certificate = certificate or own.made_before()
+    if certificate is not None:
+        own.hand_out_again(certificate)
+    else:
+        recipe = allowed.recipe
+        scorer = BatchedScorer(
+            model,
+            margin_tolerance=recipe.margin_tolerance,
+            memory_mib=memory.activations_mib,
+            # What is not paid for a verifier chooses again, and ranks in float32.
+            precision=precision if recipe.pays_for_choosing(len(examples)) else "float32",
+            compile_stacked=compile_stacked,
         )
-        promises = kept_promises(
+        chosen = choose(
             recipe,
-            chosen.choice,
-            ExportedEvidence(
-                model.task,
-                bundle.prior,
-                staging,
-                ordered,
-                span=span,
-                recipe=recipe,
-                reference=bundle.reference,
-                early=early,
-            ),
+            bundle.prior,
+            scorer,
+            own.ordered,
+            seed=allowed.seed,
+            constants=constant_adapters(bundle.space, len(allowed.names)),
+            chunk=memory.chunk,
+            unlabeled=unlabeled,
+            on_scored=on_scored,
         )
-        mark_threshold(staging, promises)
-        certificate = issue(
-            client=client,
-            recipe=recipe,
-            errors=int(np.sum(wrong)),
-            certified_on=len(wrong),
-            support_size=len(examples),
-            labels=names,
-            index=chosen.index,
-            seed=seed,
-            vector=chosen.vector,
-            digests=Digests(
-                bundle=bundle.digest,
-                base_model=bundle.base_digest,
-                space=bundle.space.digest,
-                prior=bundle.prior.digest,
-                adapter=adapter_digest,
-                support=support,
-            ),
-            key=key,
-            first_stage=chosen.choice.first_stage,
-            protocol=None if grant is None else grant.receipt,
-            sample=Sample(
-                unreadable=certifying.always_wrong,
-                duplicates=duplicates,
-                repeats=repeats,
-            ),
-            label_texts=None if labels is None else labels.texts,
-            promises=promises,
-            unlabeled=read,
-        )
-        if state is not None:
-            state.keep(certificate)
-        # Before the record: a note that fits no record is not read.
-        counts = count_by_label(certifying.labels, wrong, names)
-        write_by_label(folder, certificate, counts)
-        certificate.write(folder / "certificate.json")
-    return _handed_out(certificate, folder, started)
-
-
-def _handed_out(certificate: Certificate, folder: Path, started: float) -> Personalization:
+        certificate = own.certify(chosen, key=key, state=state, early=early)
     return Personalization(
         certificate,
         folder / "adapter",
@@ -329,17 +224,143 @@ def _handed_out(certificate: Certificate, folder: Path, started: float) -> Perso
     )
 
 
-def _export(bundle: Bundle, model: AdaptedModel, vector: FloatArray, folder: Path) -> str:
-    """Write an adapter folder; return the digest of its tensors."""
-    return write_peft_adapter(
-        bundle.space,
-        vector,
-        folder,
-        base_name=model.base.name,
-        base=model.base,
-        labels=bundle.labels or model.task.labels,
-        inputs=bundle.inputs.to_config(),
-    )
+@dataclass(frozen=True)
+class _Certifying:
+    """A client's support set in the order that its seed drew, and where its files go."""
+
+    bundle: Bundle
+    model: AdaptedModel
+    allowed: Authorized
+    ordered: Examples
+    _: KW_ONLY
+    client: str
+    support: str
+    folder: Path
+
+    def certify(
+        self,
+        chosen: Chosen,
+        *,
+        key: Ed25519PrivateKey,
+        state: DeviceState | None,
+        early: EarlyPoints | None,
+    ) -> Certificate:
+        """Count the errors of what was chosen, and write adapter and certificate."""
+        bundle, allowed, ordered = self.bundle, self.allowed, self.ordered
+        # Adapter and certificate take their places together: on a full disk the old pair stays.
+        with replaced_folder(self.folder / "adapter") as staging:
+            adapter_digest = self._export(chosen.vector, staging)
+            span = allowed.recipe.certifies_on(chosen.choice, len(ordered))
+            certifying = ordered.take(span.as_slice())
+            # Counted anew with the adapter that is handed out, not with the search's
+            # arithmetic.
+            wrong = self._wrong(allowed.recipe, staging, certifying)
+            evidence = ExportedEvidence(
+                self.model.task,
+                bundle.prior,
+                staging,
+                ordered,
+                span=span,
+                recipe=allowed.recipe,
+                reference=bundle.reference,
+                early=early,
+            )
+            promises = kept_promises(allowed.recipe, chosen.choice, evidence)
+            certificate = issue(
+                client=self.client,
+                recipe=allowed.recipe,
+                errors=int(np.sum(wrong)),
+                certified_on=len(wrong),
+                support_size=len(ordered),
+                labels=allowed.names,
+                index=chosen.index,
+                seed=allowed.seed,
+                vector=chosen.vector,
+                digests=Digests(
+                    bundle=bundle.digest,
+                    base_model=bundle.base_digest,
+                    space=bundle.space.digest,
+                    prior=bundle.prior.digest,
+                    adapter=adapter_digest,
+                    support=self.support,
+                ),
+                key=key,
+                first_stage=chosen.choice.first_stage,
+                protocol=allowed.receipt,
+                sample=Sample(
+                    unreadable=certifying.always_wrong,
+                    duplicates=allowed.duplicates,
+                    repeats=allowed.repeats,
+                ),
+                label_texts=allowed.label_texts,
+                promises=promises,
+                unlabeled=allowed.unlabeled,
+            )
+            if state is not None:
+                state.keep(certificate)
+            self._write(certificate, staging, certifying, wrong)
+        return certificate
+
+    def made_before(self) -> Certificate | None:
+        """Return the certificate in the folder that a server's seed has given already, if any.
+
+        One seed gives one certificate: a search with other settings, or on another machine,
+        may rank candidates otherwise, and somebody could choose between two.
+        """
+        try:
+            made = Certificate.read(self.folder / "certificate.json")
+        except FedcertError:
+            return None
+        same = self.allowed.receipt is not None and made.protocol == self.allowed.receipt
+        return made if same and verify_record(made).passed else None
+
+    def hand_out_again(self, certificate: Certificate) -> None:
+        """Write what the seed has given before, adapter and certificate."""
+        verify_record(certificate).require()
+        with replaced_folder(self.folder / "adapter") as staging:
+            if self._export(certificate.adapter_vector, staging) != certificate.digests.adapter:
+                raise CertificateError(
+                    "the certificate that was kept for this seed is damaged: its adapter is "
+                    "another one; put the state folder back as it was"
+                )
+            # The state keeps no counts by label. Where they do not add up, none are shown.
+            span = certificate.recipe.certifies_on(certificate.choice, len(self.ordered))
+            certifying = self.ordered.take(span.as_slice())
+            wrong = self._wrong(certificate.recipe, staging, certifying)
+            self._write(certificate, staging, certifying, wrong)
+
+    def _export(self, vector: FloatArray, staging: Path) -> str:
+        """Write an adapter folder; return the digest of its tensors."""
+        return write_peft_adapter(
+            self.bundle.space,
+            vector,
+            staging,
+            base_name=self.model.base.name,
+            base=self.model.base,
+            labels=self.bundle.labels or self.model.task.labels,
+            inputs=self.bundle.inputs.to_config(),
+        )
+
+    def _wrong(
+        self, recipe: Recipe, staging: Path, certifying: Examples
+    ) -> npt.NDArray[np.bool_]:
+        return exported_wrong(
+            self.model.task, staging, certifying, margin_tolerance=recipe.margin_tolerance
+        )
+
+    def _write(
+        self,
+        certificate: Certificate,
+        staging: Path,
+        certifying: Examples,
+        wrong: npt.NDArray[np.bool_],
+    ) -> None:
+        """Complete the adapter folder, and write the record beside it."""
+        mark_threshold(staging, certificate.promises or ())
+        # Before the record: a note that fits no record is not read.
+        counts = count_by_label(certifying.labels, wrong, certificate.labels)
+        write_by_label(self.folder, certificate, counts)
+        certificate.write(self.folder / "certificate.json")
 
 
 def _check_place(adapter: Path) -> None:
@@ -349,34 +370,3 @@ def _check_place(adapter: Path) -> None:
             f"{adapter} is there and is no adapter folder; choose another output folder, or "
             "move it away"
         )
-
-
-def _hand_out_again(
-    certificate: Certificate,
-    bundle: Bundle,
-    model: AdaptedModel,
-    folder: Path,
-    ordered: Examples,
-) -> None:
-    """Write what a seed has given before, adapter and certificate, into a folder."""
-    verify_record(certificate).require()
-    with replaced_folder(folder / "adapter") as staging:
-        digest = _export(bundle, model, certificate.adapter_vector, staging)
-        if digest != certificate.digests.adapter:
-            raise CertificateError(
-                "the certificate that the state folder keeps for this seed is damaged: its "
-                "adapter is another one; put the state folder back as it was"
-            )
-        # The state keeps no counts by label. Where they do not add up, none are shown.
-        span = certificate.recipe.certifies_on(certificate.choice, len(ordered))
-        certifying = ordered.take(span.as_slice())
-        wrong = exported_wrong(
-            model.task,
-            staging,
-            certifying,
-            margin_tolerance=certificate.recipe.margin_tolerance,
-        )
-        counts = count_by_label(certifying.labels, wrong, certificate.labels)
-        mark_threshold(staging, certificate.promises or ())
-        write_by_label(folder, certificate, counts)
-        certificate.write(folder / "certificate.json")

@@ -115,7 +115,8 @@ def watch_examples(
     elsewhere = [None if use is None or use[0] == purpose else use for use in uses]
     if one_use_again(elsewhere, chosen, spent):
         raise RefusalError(_the_same(elsewhere))
-    _refuse_counted_again(uses, chosen, purpose, counted=spent.get((purpose, ""), 0))
+    if before is not None:
+        _refuse_counted_again(uses, chosen, purpose, counted=spent.get((purpose, ""), 0))
     if not rows_are_new:
         _refuse_what_is_spent(elsewhere)
         if ids is None or unnamed:
