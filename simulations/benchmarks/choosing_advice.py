@@ -191,7 +191,8 @@ def _open(
     rows = older.get("table", [])
     known = {task.name.partition(" ")[0].strip("`") for task in tasks}
     if left := sorted({row["scenario"] for row in rows} - known):
-        there = {row["recipe"].partition(" ")[0] for row in rows}
+        older_rows = (row for row in rows if row["scenario"] in left)
+        there = {row["recipe"].partition(" ")[0] for row in older_rows}
         missing = [kind for kind in _MENU if kind not in there]
         names = ", ".join(f"`{name}`" for name in left)
         lacks = f", without {', '.join(missing)}" if missing else ""
