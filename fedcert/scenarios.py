@@ -11,6 +11,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
@@ -29,6 +30,13 @@ __all__ = [
 ]
 
 _PACKAGE = "fedcert.simulations.scenarios"
+
+
+_KINDS: Mapping[str, tuple[type, str]] = {
+    "bool": (bool, "true or false"),
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+}
 
 
 class Scenario(ABC):
@@ -164,6 +172,7 @@ def load_scenario(name: str, options: Mapping[str, Any]) -> Scenario:
                 f"but {', '.join(sorted(known)) or 'none at all'}"
                 f"{did_you_mean(option, known)}"
             )
+    _check_kinds(name, option_kinds(scenario), options)
     groups: dict[str, Any] = {p.name: p.default for p in parameters if is_dataclass(p.default)}
     alone = dict(options)
     try:
@@ -180,11 +189,36 @@ def load_scenario(name: str, options: Mapping[str, Any]) -> Scenario:
 
 def option_names(scenario: type[Scenario]) -> list[str]:
     """Return the names of a scenario's options."""
-    found = []
+    return [*option_kinds(scenario)]
+
+
+def option_kinds(scenario: type[Scenario]) -> dict[str, str]:
+    """Return what a scenario's options are annotated with, as written, by their names."""
+    found: dict[str, str] = {}
     for name, parameter in inspect.signature(scenario).parameters.items():
         group = parameter.default
-        found += [field.name for field in fields(group)] if is_dataclass(group) else [name]
+        annotated = (
+            {field.name: field.type for field in fields(group)}
+            if is_dataclass(group)
+            else {name: parameter.annotation}
+        )
+        found |= {
+            option: getattr(kind, "__name__", str(kind)) for option, kind in annotated.items()
+        }
     return found
+
+
+def _check_kinds(name: str, kinds: Mapping[str, str], options: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` for a number that is none, or no whole one."""
+    for option, value in options.items():
+        kind = kinds.get(option, "")
+        if kind not in _KINDS:
+            continue
+        wanted, words = _KINDS[kind]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
+            raise SettingsError(
+                f"scenario {name!r}: the option {option!r} must be {words}, not {value!r}"
+            )
 
 
 def absolute_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +37,7 @@ from fedcert.strategies.warmed import Warmed
 
 __all__ = ["Simulation", "simulate", "simulate_warm_start"]
 
+_MOST_TOLD = 3
 _Outcome = TypeVar("_Outcome")
 
 
@@ -185,8 +186,9 @@ def _claim_folder(output: Path, settings: RunSettings) -> None:
     if path.is_file() and not _are_in(path, settings):
         if holds_work(output):
             raise RunError(
-                f"{output} holds a run with other settings (see {path}); "
-                "choose another folder, or remove this one to start anew"
+                f"{output} holds a run with other settings (see {path}"
+                f"{_differences(path, settings)}); choose another folder, or remove this one "
+                "to start anew"
             )
         # An empty pool is of an adapter space, and an empty log of a seed.
         for name in ("pool", "protocol"):
@@ -204,6 +206,34 @@ def _are_in(path: Path, settings: RunSettings) -> bool:
         return before.model_copy(update=own) == settings
     except SettingsError:
         return False
+
+
+def _differences(path: Path, settings: RunSettings) -> str:
+    """Say which settings differ from those in a file, the first few of them."""
+    try:
+        before = _flat(RunSettings.read(path).model_dump())
+    except SettingsError:
+        return ""
+    now = _flat(settings.model_dump())
+    differ = [
+        key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
+    ]
+    said = [
+        f"{key} is {before.get(key)!r} there and {now.get(key)!r} here"
+        for key in differ[:_MOST_TOLD]
+    ]
+    if len(differ) > len(said):
+        said.append(f"{len(differ) - len(said)} more")
+    return f": {', '.join(said)}" if said else ""
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{above}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
 
 
 def _check_clients(scenario: Scenario, settings: RunSettings) -> None:

@@ -25,7 +25,7 @@ from fedcert.certificates.recipes import RecipeTable
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.data.kinds import input_spec_from_config
-from fedcert.errors import BundleError, FedcertError, UnknownKindError
+from fedcert.errors import BundleError, FedcertError, ModelError, UnknownKindError
 from fedcert.label_set import LabelSet
 from fedcert.models.base import BaseModel, load_base_model
 from fedcert.named_arrays import under
@@ -192,10 +192,12 @@ class Bundle:
             If a file is missing or damaged, or something does not fit; the message names
             the file.
         """
+        if not path.exists():
+            raise BundleError(f"{path}: there is no such folder or file")
         files = read_archive(path) if path.is_file() else _read_folder(path)
         for name in (_MANIFEST, _TENSORS, _SUMS):
             if name not in files:
-                raise BundleError(f"{path}: no {name}; this is not a bundle, or a part of one")
+                raise BundleError(f"{path}: no {name}; {_why_none(path)}")
         _check_sums(path, files)
         try:
             tensors = load(files[_TENSORS])
@@ -272,7 +274,14 @@ class Bundle:
         BaseModel
             The model, known by its digest.
         """
-        revision = None if name or self.base_revision == "local" else self.base_revision
+        local = self.base_revision == "local"
+        if not name and local and not Path(self.base_name).exists():
+            raise ModelError(
+                f"the bundle needs the base model {self.base_name!r} (digest "
+                f"{self.base_digest[:12]}), which is in no hub: name its folder with "
+                "--base-model"
+            )
+        revision = None if name or local else self.base_revision
         return load_base_model(
             name or self.base_name,
             num_labels=len(self.labels),
@@ -345,6 +354,13 @@ class Bundle:
         labels = () if self.reference is None else self.reference.labels
         if len(labels) and not -1 <= min(labels) <= max(labels) < len(self.labels):
             raise BundleError("the bundle is damaged: its reference sample has other labels")
+
+
+def _why_none(path: Path) -> str:
+    """Say what else a path leads to than a bundle."""
+    if (path / "bundle" / _MANIFEST).is_file():
+        return f"this is a run folder, and its bundle is {path / 'bundle'}"
+    return "this is not a bundle, or a part of one"
 
 
 def _read_folder(folder: Path) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedcert.cli.console import say
+from fedcert.cli.outputs import check_output
 from fedcert.errors import SettingsError
 
 __all__ = ["bundle"]
@@ -35,6 +36,7 @@ def pack(
     from fedcert.bundles import Bundle
 
     loaded = Bundle.load(folder)
+    check_output(output, folder, kind="an archive of a bundle", reads=Bundle.load)
     digest = loaded.pack(output)
     say(f"archive: {output} ({output.stat().st_size:,} bytes, sha256 {digest})")
     say(f"bundle:  {loaded.digest}")

@@ -30,6 +30,7 @@ from fedcert.cli.options import (
     State,
     UnlabeledPath,
 )
+from fedcert.cli.outputs import check_output
 from fedcert.protocol.ledgers import state_of
 
 __all__ = ["commit"]
@@ -65,10 +66,12 @@ def commit(
     """
     from fedcert.certificates import check_client
     from fedcert.personalization import commit_to
+    from fedcert.protocol.commitment import Commitment
     from fedcert.protocol.device import DeviceState
     from fedcert.records.signing import read_or_create_key
 
     check_client(client)
+    check_output(output, data, unlabeled, labels, kind="a commitment", reads=Commitment.read)
     place = key_path(key)
     loaded = load_bundle(bundle, bundle_digest)
     names, descriptions = own_labels(loaded, labels)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from fedcert.errors import SettingsError
 
 __all__ = [
     "Base",
@@ -22,7 +25,19 @@ __all__ = [
     "ServerKey",
     "State",
     "UnlabeledPath",
+    "hex64",
 ]
+
+
+def hex64(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Refuse what is no digest and no key: a part of one would fit nothing, and blame it."""
+    if value is None or re.fullmatch("[0-9a-fA-F]{64}", value):
+        return value and value.lower()
+    raise SettingsError(
+        f"{parameter.human_readable_name.lower().replace('_', '-')} must be 64 hexadecimal "
+        f"digits, and {value!r} is not"
+    )
+
 
 Base = Annotated[
     str | None,
@@ -75,11 +90,11 @@ BundlePath = Annotated[
 ]
 BundleDigest = Annotated[
     str | None,
-    typer.Option(help="The bundle that you expect, 64 hexadecimal digits."),
+    typer.Option(help="The bundle that you expect, 64 hexadecimal digits.", callback=hex64),
 ]
 ServerKey = Annotated[
     str | None,
-    typer.Option(help="The server that you expect, 64 hexadecimal digits."),
+    typer.Option(help="The server that you expect, 64 hexadecimal digits.", callback=hex64),
 ]
 InputColumn = Annotated[str, typer.Option(help="Column or key of the inputs.")]
 LabelColumn = Annotated[str, typer.Option(help="Column or key of the labels.")]

@@ -32,6 +32,7 @@ from fedcert.cli.options import (
     State,
     UnlabeledPath,
 )
+from fedcert.cli.outputs import check_certificate_folder
 from fedcert.errors import ProtocolError
 from fedcert.protocol.ledgers import state_of
 from fedcert.reports.formats import decimal_up
@@ -116,6 +117,7 @@ def personalize(
     plan = MemoryPlan() if memory is None else _divided(memory, loaded)
     file = key_path(key)
     signer = read_or_create_key(file)
+    check_certificate_folder(output, client=client, key=signer)
     result = run(
         loaded,
         model,

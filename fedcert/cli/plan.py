@@ -58,7 +58,9 @@ def plan(
     if row.tail is not None:
         tail = decimal_up(row.tail)
         say(f"tail:        {tail} on average over the worst quarter, which chose")
-    say(f"range:       {decimal_up(row.low)} to {decimal_up(row.high)} (10% and 90% quantiles)")
+    # Of one certificate each, where the mean takes several parts of each client's examples.
+    span = f"{decimal_up(row.low)} to {decimal_up(row.high)}"
+    say(f"range:       {span} (of single certificates: 10% and 90% quantiles)")
     for name, value in (row.promised or {}).items():
         say(f"promised:    {name.replace('_', ' ').replace('.', ', ')} {value:g} on average")
     if n is not None and n > row.n:

@@ -13,6 +13,7 @@ import typer
 
 from fedcert.cli.console import say
 from fedcert.cli.options import Device, InputColumn, LabelColumn, Labels
+from fedcert.cli.outputs import check_output
 from fedcert.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def predict(
     kind = ".csv" if output is None else output.suffix.lower()
     if kind not in {*_DELIMITERS, _LINES}:
         raise SettingsError(f"--output must end in .csv, .tsv, or .jsonl, not {output}")
+    if output is not None:
+        check_output(output, data, labels)
     names, descriptions = (None, {}) if labels is None else read_labels(labels)
     first = None
     for folder, base in ((early, early_base_model), (adapter, base_model)):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fedcert.cli.console import say
+from fedcert.cli.outputs import check_output
 from fedcert.errors import FedcertError
 
 __all__ = ["report"]
@@ -66,5 +67,6 @@ def _certificate(source: Path, output: Path | None) -> None:
     from fedcert.reports.certificate_page import write_certificate_page
 
     path = output or source.with_suffix(".html")
+    check_output(path, source)
     write_certificate_page(Certificate.read(source), path, record=source)
     say(str(path))

@@ -28,7 +28,10 @@ __all__ = [
 
 ScenarioArgument = Annotated[
     str | None,
-    typer.Argument(help="A built-in scenario such as `digits`, or `module:Class`."),
+    typer.Argument(
+        help="A built-in scenario such as `digits`, or `module:Class`; by default that of the "
+        "settings, or else `digits`."
+    ),
 ]
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="Run folder; an unfinished run goes on.")

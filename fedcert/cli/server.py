@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedcert.cli.console import say
+from fedcert.cli.options import hex64
+from fedcert.cli.outputs import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,11 +73,13 @@ def publish(bundle: _BundleFolder, state: _State) -> None:
 @server.command()
 def enroll(
     client: Annotated[str, typer.Argument(help="The client's id.")],
-    public_key: Annotated[str, typer.Argument(help="Its key, from `fedcert keys show`.")],
+    public_key: Annotated[
+        str, typer.Argument(help="Its key, from `fedcert keys show`.", callback=hex64)
+    ],
     state: _State,
 ) -> None:
     """Let a client take part under a key; attempts count per enrolled client."""
-    _authority(state, new=True).enroll(client, public_key.lower())
+    _authority(state, new=True).enroll(client, public_key)
     say(f"enrolled: {client}")
 
 
@@ -93,8 +97,10 @@ def issue_seed(
 ) -> None:
     """Issue the seed of a commitment; the same commitment gets the same seed."""
     from fedcert.protocol.commitment import Commitment
+    from fedcert.protocol.seeds import SeedGrant
 
     made = Commitment.read(commitment)
+    check_output(output, commitment, kind="a seed", reads=SeedGrant.read)
     grant = _authority(state, enroll_new=enroll_new).issue(made)
     grant.write(output)
     say(
@@ -115,9 +121,11 @@ def countersign(
     """Check a certificate against its bundle, log it, and sign for it."""
     from fedcert.bundles import Bundle
     from fedcert.certificates import Certificate
+    from fedcert.protocol.witness import Countersignature
     from fedcert.verification import verify
 
     record = Certificate.read(certificate)
+    check_output(output, certificate, kind="a countersignature", reads=Countersignature.read)
     verify(record, bundle=Bundle.load(bundle)).require()
     witness = _authority(state).countersign(record)
     witness.write(output)
@@ -223,14 +231,14 @@ def close(bundle: _BundleFolder, state: _State) -> None:
 @server.command()
 def audit(
     log: Annotated[Path, typer.Argument(help="A server's log.jsonl.")],
-    server_key: Annotated[str, typer.Option(help="The server's public key.")],
+    server_key: Annotated[str, typer.Option(help="The server's public key.", callback=hex64)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the attempts.")] = False,
 ) -> None:
     """Check a log: chain, signatures, and rules. Lists every attempt and how it ended."""
     from fedcert.protocol.history import History
     from fedcert.protocol.log import read_log
 
-    entries = read_log(log, server_key.lower())
+    entries = read_log(log, server_key)
     history = History.of(entries)
     attempts = [
         {

@@ -137,7 +137,7 @@ def _phase(progress: Progress) -> str:
 def _bundle(found: RunStatus) -> str:
     if found.bundle is None:
         return "none yet"
-    version, digest = found.bundle["version"], str(found.bundle["digest"])[:16]
+    version, digest = found.bundle["version"], str(found.bundle["digest"])
     return digest if version is None else f"version {version}, {digest}"
 
 

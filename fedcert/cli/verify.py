@@ -10,7 +10,7 @@ import typer
 from fedcert.cli.checks import show
 from fedcert.cli.console import say
 from fedcert.cli.inputs import base_name, read_labeled, read_unlabeled
-from fedcert.cli.options import Base, Device, InputColumn, LabelColumn, ServerKey
+from fedcert.cli.options import Base, Device, InputColumn, LabelColumn, ServerKey, hex64
 from fedcert.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def verify(
         str | None, typer.Option(help="Its base model; by default beside its bundle.")
     ] = None,
     public_key: Annotated[
-        str | None, typer.Option(help="The signer you expect, 64 hexadecimal digits.")
+        str | None,
+        typer.Option(help="The signer you expect, 64 hexadecimal digits.", callback=hex64),
     ] = None,
     server_key: ServerKey = None,
     witness: Annotated[

@@ -368,5 +368,8 @@ def _toml_value(text: str) -> Any:
 def _reason(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return "there is no such setting"
+    if error["type"] == "model_type":
+        section = error["loc"][-1]
+        return f"this is a section, [{section}] with keys below it (got {error['input']!r})"
     reason = error["msg"].removeprefix("Value error, ")
     return f"{reason[:1].lower()}{reason[1:]} (got {error['input']!r})"

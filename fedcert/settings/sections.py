@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from fedcert.errors import did_you_mean
 from fedcert.models.layout import ATTENTION_PROJECTIONS
@@ -49,6 +49,14 @@ class Section(BaseModel):
     """A table of settings: unknown keys are errors, and values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and wanted in (int, float):
+            raise ValueError("a number is wanted here")
+        return value
 
 
 class ScenarioSettings(Section):

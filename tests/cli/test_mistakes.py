@@ -211,7 +211,57 @@ def test_a_damaged_bundle(
 
 
 def test_a_bundle_that_is_not_there(personalize: Any, tmp_path: Path) -> None:
-    personalize(r"no bundle\.json; this is not a bundle", bundle=tmp_path / "none")
+    personalize("none: there is no such folder or file", bundle=tmp_path / "none")
+
+
+def test_a_run_folder_is_no_bundle(personalize: Any, finished: Simulation) -> None:
+    inside = finished.output / "bundle"
+    personalize(f"this is a run folder, and its bundle is {inside}", bundle=finished.output)
+
+
+@pytest.mark.parametrize("option", ["bundle_digest", "server_key"])
+@pytest.mark.parametrize("text", ["abc", "0" * 63, "g" * 64])
+def test_a_part_of_a_digest(personalize: Any, option: str, text: str) -> None:
+    name = option.replace("_", "-")
+    personalize(f"{name} must be 64 hexadecimal digits, and '{text}' is not", **{option: text})
+
+
+def test_the_certificate_of_another_client_stays(
+    run: Run, data: Path, bundle: Path, tmp_path: Path
+) -> None:
+    def made(client: str, key: str) -> Outcome:
+        words = ("--bundle", bundle, "--key", tmp_path / key, "-o", tmp_path / "mine")
+        return run("personalize", data, "--client", client, *words)
+
+    assert made("first", "own.key").code == 0
+    kept = tree(tmp_path / "mine")
+    for client, key in (("second", "own.key"), ("first", "other.key")):
+        expected = r"mine has a certificate of the client 'first' under the key .*; choose anot"
+        _check(made(client, key), expected)
+    assert tree(tmp_path / "mine") == kept
+    assert made("first", "own.key").code == 0
+
+
+def test_nothing_is_written_over_what_is_read(
+    run: Run, data: Path, bundle: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copy(data, tmp_path / f"own{data.suffix}"))
+    words = ("--bundle", bundle, "--key", tmp_path / "own.key", "--client", "device")
+    content = own.read_bytes()
+    _check(run("commit", own, *words, "-o", own), "own.* is what is read here; choose another")
+    note = tmp_path / "note.txt"
+    note.write_text("mine")
+    shown = run("commit", own, *words, "-o", note)
+    _check(shown, "note.txt is there already, and is not a commitment; choose another name")
+    shown = run("bundle", "pack", bundle, "-o", note)
+    _check(shown, "note.txt is there already, and is not an archive of a bundle")
+    assert (own.read_bytes(), note.read_text()) == (content, "mine")
+    # Nothing was spent: the same examples are committed to, twice over the same file.
+    made = tmp_path / "commitment.json"
+    for _ in range(2):
+        assert run("commit", own, *words, "-o", made).code == 0
+    shown = run("server", "issue-seed", made, "--state", tmp_path / "server", "-o", made)
+    _check(shown, "commitment.json is what is read here")
 
 
 def test_the_wrong_base_model(personalize: Any, tmp_path: Path) -> None:
@@ -223,7 +273,7 @@ def test_a_base_model_that_is_not_there(personalize: Any, bundle: Path, tmp_path
     (tmp_path / "empty").mkdir()
     personalize("cannot load a base model from the folder", base_model=tmp_path / "empty")
     alone = shutil.copytree(bundle, tmp_path / "alone" / "bundle")
-    personalize("cannot load a base model from the folder or hub id", bundle=alone)
+    personalize(r"needs the base model .*, which is in no hub: name its folder", bundle=alone)
 
 
 def test_a_key_that_others_can_read(personalize: Any, key: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_it_says_how_many_labels_a_target_takes(run: Run, planned: Path) -> None
         "labels:      64",
         "recipe:      posterior_split 0.5",
         "certificate: 0.200 on average over 6 planning clients",
-        "range:       0.124 to 0.300 (10% and 90% quantiles)",
+        "range:       0.124 to 0.300 (of single certificates: 10% and 90% quantiles)",
     ]
 
 

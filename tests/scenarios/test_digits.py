@@ -135,7 +135,12 @@ def test_an_unknown_client_is_refused(digits: Digits) -> None:
         ({"training_size": 1}, "training_size must be 2 to 400"),
         ({"training_size": 401}, "training_size must be 2 to 400"),
         ({"color": "red"}, "'digits' does not take these options: .*'color'"),
-        ({"upstream": "many"}, "'digits' does not take these options"),
+        (
+            {"upstream": "many"},
+            "'digits': the option 'upstream' must be a whole number",
+        ),
+        ({"upstream": 12.5}, "'upstream' must be a whole number, not 12.5"),
+        ({"upstream": True}, "'upstream' must be a whole number, not True"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], text: str) -> None:

@@ -113,7 +113,7 @@ def test_rows_without_a_label_are_left_out_unless_they_are_wanted(tmp_path: Path
     assert all_labeled.unlabeled_inputs("c0") is None
     with pytest.raises(SettingsError, match="a row without one is nobody's"):
         _scenario(tmp_path, few, unlabeled=True, partition="dirichlet")
-    with pytest.raises(SettingsError, match="unlabeled must be true or false, not 'yes'"):
+    with pytest.raises(SettingsError, match="'unlabeled' must be true or false, not 'yes'"):
         _scenario(tmp_path, few, unlabeled="yes")
 
 

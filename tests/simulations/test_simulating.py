@@ -290,7 +290,10 @@ def _tree(folder: Path) -> dict[str, bytes]:
 
 def test_a_folder_with_other_settings_is_refused(finished: Simulation) -> None:
     before = _tree(finished.output)
-    expected = r"holds a run with other settings \(see .*settings\.toml\); choose another"
+    expected = (
+        r"holds a run with other settings \(see .*settings\.toml: .* there and .* here.*\); "
+        "choose another"
+    )
     with pytest.raises(RunError, match=expected):
         simulate(tiny_settings(), output=finished.output, runner="inprocess")
     assert _tree(finished.output) == before
