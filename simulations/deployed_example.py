@@ -99,6 +99,8 @@ def digits_on_nodes(
             f"the digits are dealt out to at most {2 * _NODES} nodes and {_SIMULATED} "
             f"simulated clients, not {nodes} and {simulated}"
         )
+    # A setting that is none is told before anything is made.
+    RunSettings.from_flat({"scenario.name": "own-data", **(overrides or {})})
     digits = Digits(upstream=_NODES + _SIMULATED, new=_NODES)
     others = digits.upstream_clients[_NODES:][:simulated]
     say("prepare the base model")

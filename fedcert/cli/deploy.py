@@ -126,9 +126,11 @@ def _tell(output: Path, example: Example) -> None:
     say(f"{len(there)} of {len(new)} new clients have a certificate")
     for client, path in there.items():
         certificate = Certificate.read(path)
+        useless = certificate.bound >= certificate.chance
         say(
             f"  {client}: n = {certificate.support_size}, error at most "
             f"{decimal_up(certificate.bound)} with probability {confidence(certificate.delta)}"
+            f"{', no better than guessing' if useless else ''}"
         )
     say(f"run:          {run} (fedcert status tells how it went)")
     say(f"report:       {run / 'report.html'}")

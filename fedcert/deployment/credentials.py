@@ -9,6 +9,7 @@ The same as with OpenSSL and ``ssh-keygen``, without either of them::
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,8 @@ from fedcert.errors import SettingsError
 __all__ = ["TlsFiles", "make_node_key", "make_tls"]
 
 _PRIVATE = 0o600
+_LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+_HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _VALID = timedelta(days=365)
 # A clock that is a little behind must not find a certificate from the future.
 _SKEW = timedelta(hours=1)
@@ -59,7 +62,15 @@ def make_tls(folder: Path, hosts: Sequence[str] = ("localhost", "127.0.0.1")) ->
         Gets ``ca.crt``, ``ca.key``, ``server.crt`` and ``server.key``.
     hosts : sequence of str
         Names and IP addresses under which the server is reached.
+
+    Raises
+    ------
+    SettingsError
+        If one of them is neither, or what is there is incomplete or for others.
     """
+    for host in hosts:
+        if not _is_host(host):
+            raise SettingsError(f"{host!r} is neither a host's name nor an IP address")
     files = TlsFiles(folder / "ca.crt", folder / "server.crt", folder / "server.key")
     if files.key.is_file():
         _check_complete(files, hosts)
@@ -197,6 +208,14 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return len(text) < 254 and bool(_HOST.fullmatch(text))
+    return True
 
 
 def _alternative(host: str) -> x509.GeneralName:

@@ -102,6 +102,13 @@ def test_a_key_that_is_there_is_kept_whatever_became_of_its_public_half(tmp_path
         make_node_key(path)
 
 
+@pytest.mark.parametrize("host", ["bad host!", "", "-a.example", "a..example", "1.2.3.4/8"])
+def test_what_is_no_host_gets_no_certificate(tmp_path: Path, host: str) -> None:
+    with pytest.raises(SettingsError, match="neither a host's name nor an IP address"):
+        make_tls(tmp_path / "tls", ["fl.example.org", host])
+    assert not (tmp_path / "tls").exists()
+
+
 def test_files_of_tls_are_all_there_and_for_the_hosts_or_refused(tmp_path: Path) -> None:
     files = make_tls(tmp_path, ["fl.example.org"])
     with pytest.raises(SettingsError, match=r"for other hosts, and not for other\.example"):
