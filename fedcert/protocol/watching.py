@@ -101,7 +101,8 @@ def watch_examples(
         the certificate rests on, or that were counted before; nothing is counted then.
     """
     purpose, name = _names(certificate)
-    before = watch_so_far(certificate, ledger=ledger)
+    kept = ledger.state(name)
+    before = None if kept is None else RiskWatch.from_object(kept)
     watch = before or RiskWatch(bound=certificate.bound, alpha=alpha)
     if watch.alpha != alpha:
         raise ProtocolError(
@@ -129,7 +130,7 @@ def watch_examples(
             purpose,
             name=name,
             state=watch.to_object(),
-            after=None if before is None else before.to_object(),
+            after=kept,
             rows=counted,
         )
     restarted = before is None and ledger.state(purpose) is not None
