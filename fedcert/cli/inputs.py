@@ -64,8 +64,8 @@ def key_path(given: Path | None) -> Path:
     raise SettingsError(
         f"there is a key ./{_KEY} from before keys were kept in {default.parent}, wherever you "
         f"are: go on with it by --key {_KEY}, or with the other by "
-        f"--key {shlex.quote(str(default))}, each with the ledger beside it; an example that "
-        "one of them has used is spent for both"
+        f"--key {shlex.quote(str(default))}, each with the ledger beside it; what one of them "
+        "has used must not certify with the other"
     )
 
 
