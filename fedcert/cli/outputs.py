@@ -58,6 +58,15 @@ def check_output(
 def check_certificate_folder(folder: Path, *, client: str, key: Ed25519PrivateKey) -> None:
     """Refuse to write over the certificate of another client, or of another signer.
 
+    Parameters
+    ----------
+    folder : Path
+        Where a certificate is about to be written.
+    client : str
+        Whose it will be.
+    key : Ed25519PrivateKey
+        Who will sign it.
+
     Raises
     ------
     SettingsError

@@ -82,7 +82,22 @@ def one_use_again(uses: Uses, examples: Examples, spent: Mapping[Use, int]) -> b
 
 
 def found_again(count: int, *, size: int, among: int) -> bool:
-    """Return whether a use of so many inputs has too many of them once among the examples."""
+    """Say whether a use has more of its inputs once among examples than chance brings.
+
+    Parameters
+    ----------
+    count : int
+        How many of its inputs occur exactly once among the examples.
+    size : int
+        How many inputs the use has.
+    among : int
+        m, how many examples there are.
+
+    Returns
+    -------
+    bool
+        Whether that many have probability below 0.001 for independent examples.
+    """
     if not count:
         return False
     alone = (1 - 1 / among) ** (among - 1)
