@@ -27,6 +27,7 @@ from fedcert.cli.options import (
     RepeatsAreNew,
     State,
 )
+from fedcert.cli.outputs import check_certificate_folder
 from fedcert.errors import SettingsError
 from fedcert.protocol.ledgers import state_of
 from fedcert.reports.formats import decimal_up
@@ -105,11 +106,14 @@ def points(
         for one, path, given in zip(loaded, bundle, named, strict=True)
     ]
     file = key_path(key)
+    signer = read_or_create_key(file)
+    for there in output.glob("*/certificate.json"):
+        check_certificate_folder(there.parent, client=client, key=signer)
     made = personalize_points(
         list(zip(loaded, models, strict=True)),
         examples,
         client=client,
-        key=read_or_create_key(file),
+        key=signer,
         folder=output,
         state=DeviceState(state or state_of(file)),
         duplicates_are_real=duplicates_are_real,

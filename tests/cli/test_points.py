@@ -64,6 +64,9 @@ def test_from_bundles_to_a_policy_that_is_verified_and_runs(files: Files, run: R
     assert "deep: with early exits at most" in shown.out
     deep = Certificate.read(out / "deep" / "certificate.json")
     assert f"{deep.bound:.2f}"[:3] in lines[2]
+    shown = run("points", *files.points, "--client", "another", "-o", out)
+    assert shown.code == 1
+    assert "has a certificate of the client 'me' under the key" in shown.err
     shown = run("points", *files.points, "-o", out, "--json")
     rows = json.loads(shown.out)
     assert [row["point"] for row in rows] == ["shallow", "deep"]
