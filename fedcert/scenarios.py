@@ -30,8 +30,7 @@ __all__ = [
 ]
 
 _PACKAGE = "fedcert.simulations.scenarios"
-
-
+# By the annotation of an option, as written: others are not checked.
 _KINDS: Mapping[str, tuple[type, str]] = {
     "bool": (bool, "true or false"),
     "int": (Integral, "a whole number"),

@@ -257,11 +257,12 @@ def kept_of(
 def mark_threshold(adapter: Path, promises: Iterable[Outcome]) -> None:
     """Write into an adapter folder when it gives no answer, or another answers first."""
     about = read_classifier(adapter)
-    marks: dict[str, Any] = {}
+    # Both, also where there is none: the folder may be that of another attempt.
+    marks: dict[str, Any] = {"threshold": None, "early_exit": None}
     for outcome in promises:
         if (threshold := outcome.answers_above()) is not None:
             marks["threshold"] = threshold
         if (early := outcome.early_exit()) is not None:
             marks["early_exit"] = early
-    if about is not None and marks:
+    if about is not None:
         replace(about, **marks).write(adapter)

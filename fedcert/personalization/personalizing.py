@@ -8,6 +8,7 @@ the examples; only then is anything scored.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.adapters.constants import constant_adapters
 from fedcert.adapters.forward import AdaptedModel
-from fedcert.adapters.peft_format import write_peft_adapter
+from fedcert.adapters.peft_format import exported_digest, write_peft_adapter
 from fedcert.arrays import FloatArray
 from fedcert.atomic import replaced_folder
 from fedcert.bundles import Bundle
@@ -307,18 +308,25 @@ class _Certifying:
         One seed gives one certificate: a search with other settings, or on another machine,
         may rank candidates otherwise, and somebody could choose between two.
         """
+        if self.allowed.receipt is None:
+            return None
         try:
             made = Certificate.read(self.folder / "certificate.json")
         except FedcertError:
             return None
-        same = self.allowed.receipt is not None and made.protocol == self.allowed.receipt
+        same = made.protocol == self.allowed.receipt
         return made if same and verify_record(made).passed else None
 
     def hand_out_again(self, certificate: Certificate) -> None:
         """Write what the seed has given before, adapter and certificate."""
         verify_record(certificate).require()
         with replaced_folder(self.folder / "adapter") as staging:
-            if self._export(certificate.adapter_vector, staging) != certificate.digests.adapter:
+            # What is whole stays: another machine may expand the same vector to other last bits.
+            if self._holds(certificate):
+                shutil.copytree(self.folder / "adapter", staging, dirs_exist_ok=True)
+            elif (
+                self._export(certificate.adapter_vector, staging) != certificate.digests.adapter
+            ):
                 raise CertificateError(
                     "the certificate that was kept for this seed is damaged: its adapter is "
                     "another one; put the state folder back as it was"
@@ -328,6 +336,13 @@ class _Certifying:
             certifying = self.ordered.take(span.as_slice())
             wrong = self._wrong(certificate.recipe, staging, certifying)
             self._write(certificate, staging, certifying, wrong)
+
+    def _holds(self, certificate: Certificate) -> bool:
+        """Return whether the folder's adapter is the certified one."""
+        try:
+            return exported_digest(self.folder / "adapter") == certificate.digests.adapter
+        except FedcertError:
+            return False
 
     def _export(self, vector: FloatArray, staging: Path) -> str:
         """Write an adapter folder; return the digest of its tensors."""

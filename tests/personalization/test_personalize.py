@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_models import Family
 
-from fedcert.adapters import AdaptedModel, exported_digest
+from fedcert.adapters import AdaptedModel, exported_digest, write_peft_adapter
 from fedcert.bundles import Bundle
 from fedcert.certificates import (
     Certificate,
@@ -202,6 +203,35 @@ def test_one_seed_gives_one_certificate_on_the_device_as_well(
     again = personalize(bundle, model, examples, folder=folders[1], **options)
     assert again.certificate == made
     assert exported_digest(again.adapter) == made.digests.adapter
+
+
+def test_a_machine_with_other_last_bits_leaves_a_whole_folder_as_it_is(
+    serve: Serve,
+    bundle: Bundle,
+    model: AdaptedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = {"client": "c-1", "key": KEY, "state": DeviceState(tmp_path / "state")}
+    examples = serve(UNION).examples
+
+    def made(folder: str) -> Certificate:
+        to = tmp_path / folder
+        done = personalize(bundle, model, examples, folder=to, **options)
+        assert exported_digest(done.adapter) == done.certificate.digests.adapter
+        return done.certificate
+
+    first = made("one")
+    whole = "fedcert.personalization.personalizing.write_peft_adapter"
+
+    def other_bits(space: Any, vector: Any, *args: Any, **words: Any) -> str:
+        return write_peft_adapter(space, vector * (1 + 1e-6), *args, **words)
+
+    monkeypatch.setattr(whole, other_bits)
+    assert made("one") == first
+    with pytest.raises(CertificateError, match="its adapter is another one"):
+        made("two")
+    assert not (tmp_path / "two" / "adapter").exists()
 
 
 def test_a_kept_certificate_that_was_changed_is_not_handed_out(
