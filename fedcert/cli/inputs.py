@@ -37,7 +37,7 @@ def load_bundle(path: Path, digest: str | None) -> Bundle:
     from fedcert.bundles import Bundle
 
     loaded = Bundle.load(path)
-    if digest is not None and loaded.digest != digest.lower():
+    if digest is not None and loaded.digest != digest:
         raise BundleError(
             f"{path} is the bundle {loaded.digest}, not the expected {digest}; get it again "
             "from your federation"

@@ -106,7 +106,7 @@ def personalize(
     names, descriptions = own_labels(loaded, labels)
     examples = read_labeled(data, loaded, input_column, label_column, labels=names)
     grant = None if seed is None else SeedGrant.read(seed)
-    if server_key is not None and (grant is None or grant.receipt.server != server_key.lower()):
+    if server_key is not None and (grant is None or grant.receipt.server != server_key):
         issuer = "nobody: give --seed" if grant is None else grant.receipt.server
         raise ProtocolError(f"the seed is from {issuer}; you expect the server {server_key}")
     place = resolve_device(device)

@@ -321,7 +321,7 @@ class _Certifying:
         """Write what the seed has given before, adapter and certificate."""
         verify_record(certificate).require()
         with replaced_folder(self.folder / "adapter") as staging:
-            # What is whole stays: another machine may expand the same vector to other last bits.
+            # What is whole stays: other machines may expand a vector to other last bits.
             if self._holds(certificate):
                 shutil.copytree(self.folder / "adapter", staging, dirs_exist_ok=True)
             elif (
