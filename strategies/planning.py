@@ -188,7 +188,7 @@ def planning_of(
     local_head : bool
         Whether the base model has a head that could be trained alone.
     posterior_means : bool
-        Whether posterior means are tried.
+        Whether posterior means suit the adapters; the settings may do without them.
     training : FinetuneSettings
         How clients train here.
     barred : collection of str
@@ -212,7 +212,7 @@ def planning_of(
             **certificate.shares(),
             constants=len(constants),
             local_head=local_head,
-            posterior_means=posterior_means,
+            posterior_means=posterior_means and settings.planning.posterior_means,
             training=training,
             randomized=certificate.randomized,
             first_share=certificate.first_share,

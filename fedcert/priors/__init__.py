@@ -15,7 +15,6 @@ from fedcert.priors.registry import (
     register_prior,
 )
 from fedcert.priors.resampling import JitterPrior, ResamplingPrior
-from fedcert.priors.storage import load_prior, save_prior
 
 __all__ = [
     "PRIORS",
@@ -31,12 +30,10 @@ __all__ = [
     "ResamplingPrior",
     "audit_nearest_pool",
     "best_of",
-    "load_prior",
     "prior_from_parts",
     "register_derived",
     "register_prior",
     "risk_profile",
-    "save_prior",
 ]
 
 for _fitted in (DiffusionPrior, GaussianPrior, JitterPrior, ResamplingPrior):

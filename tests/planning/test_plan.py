@@ -23,7 +23,10 @@ from fedcert.planning import (
     tail_values,
     worth_trying,
 )
+from fedcert.search.drawing import NO_CONSTANTS
+from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.recipes import GibbsRecipe
+from fedcert.strategies.planning import planning_of
 
 RANDOMIZED = menu(candidates=50, delta=0.05, constants=2, randomized=True)
 RECIPES = menu(candidates=50, delta=0.05, constants=2)
@@ -312,6 +315,27 @@ def test_a_menu_without_posterior_means_keeps_all_else() -> None:
     assert all("posterior_mean" in recipe.refinement_config()["refinement"].split("+")
                for recipe in left_out)  # fmt: skip
     assert {"default", "tuned_head 0.5", "finetune 0.5"} <= set(map(recipe_name, without))
+
+
+def test_a_plan_does_without_posterior_means_where_the_settings_do() -> None:
+    planned = {"scenario.name": "digits", "certificate.recipe": "planned"}
+
+    def refinements(*, wanted: bool, suited: bool) -> set[str]:
+        chosen = planning_of(
+            RunSettings.from_flat(planned | {"planning.posterior_means": wanted}),
+            NO_CONSTANTS,
+            local_head=True,
+            posterior_means=suited,
+            training=FinetuneSettings(),
+            barred=(),
+        )
+        assert chosen is not None
+        return {str(getattr(recipe, "refinement", "")) for recipe in chosen._recipes}
+
+    assert "posterior_mean" in refinements(wanted=True, suited=True)
+    for wanted, suited in ((True, False), (False, True)):
+        assert not any("mean" in name for name in refinements(wanted=wanted, suited=suited))
+        assert "finetune" in refinements(wanted=wanted, suited=suited)
 
 
 def test_a_menu_has_what_needs_no_candidate_and_what_needs_few() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,19 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
-from fedcert.priors import DiffusionPrior, DiffusionTraining, save_prior
+from fedcert.priors import DiffusionPrior, DiffusionTraining
 
 from .pools import cube_pool
 from .prior_suite import SEED
 
 PROGRAM = """
+import json
 import sys
-from pathlib import Path
 import numpy as np
 import torch
-from fedcert.priors import load_prior
+from fedcert.priors import prior_from_parts
 
-np.save(sys.argv[2], load_prior(Path(sys.argv[1])).sample(sys.argv[3], count=100))
+with np.load(sys.argv[1]) as tensors:
+    prior = prior_from_parts("diffusion", json.loads(sys.argv[4]), dict(tensors))
+np.save(sys.argv[2], prior.sample(sys.argv[3], count=100))
 print(torch.backends.cpu.get_cpu_capability())
 """
 OLDER = {
@@ -36,14 +39,16 @@ def test_candidates_agree_between_instruction_sets(tmp_path: Path) -> None:
     training = DiffusionTraining(max_steps=100, batch_size=64, check_every=50)
     prior = DiffusionPrior.fit(cube_pool(96), seed=0, training=training)
     assert prior.report.best_step > 0
-    save_prior(prior, tmp_path)
+    saved, out = tmp_path / "prior.npz", tmp_path / "out.npy"
+    np.savez(saved, **prior.tensors())
+    config = json.dumps(prior.config())
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path), str(tmp_path / "out.npy"), SEED],
+        [sys.executable, "-c", PROGRAM, str(saved), str(out), SEED, config],
         env=os.environ | OLDER,
         capture_output=True,
         text=True,
         check=True,
     )
     assert done.stdout.strip() == "DEFAULT"
-    here, there = prior.sample(SEED, count=100), np.load(tmp_path / "out.npy")
+    here, there = prior.sample(SEED, count=100), np.load(out)
     np.testing.assert_allclose(there, here, rtol=0, atol=1e-12)
