@@ -31,7 +31,7 @@ from fedcert.simulations.runners.gpu_shares import gpu_share, weights_mib
 from fedcert.simulations.tuning import tuned
 from fedcert.strategies.publishing import reference_of
 from fedcert.strategies.reporting import results_of, write_results
-from fedcert.strategies.serving import Outcome, serve
+from fedcert.strategies.serving import ServedRun, serve
 from fedcert.strategies.warm_up import warm_up
 from fedcert.strategies.warmed import Warmed
 
@@ -296,7 +296,7 @@ def _federate(
     output: Path,
     runner: str,
     events: Events,
-) -> Outcome:
+) -> ServedRun:
     events.phase("prepare the base model")
     scenario.base_model(on_step=events.note)
     _check_support(scenario, settings, events)

@@ -16,12 +16,12 @@ from fedcert.priors import LatentSpace, Prior
 from fedcert.randomness import derive_seed
 from fedcert.settings import RunSettings
 from fedcert.strategies.federated_prior import FederatedSource
-from fedcert.strategies.serving import Outcome
+from fedcert.strategies.serving import ServedRun
 
 __all__ = ["describe_prior", "evidence_of", "prior_section"]
 
 
-def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> FittedPrior | None:
+def evidence_of(outcome: ServedRun, settings: RunSettings, output: Path) -> FittedPrior | None:
     """Return the prior with the adapters behind it, and audits.
 
     If the bundle of an earlier run served, the pool is audited again as it was then. After a
@@ -31,7 +31,7 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
 
     Parameters
     ----------
-    outcome : Outcome
+    outcome : ServedRun
         What the server's side of the run returned.
     settings : RunSettings
         Settings of the run.
@@ -68,7 +68,7 @@ def evidence_of(outcome: Outcome, settings: RunSettings, output: Path) -> Fitted
 
 
 def _of_an_earlier_run(
-    outcome: Outcome, prior: Prior, settings: RunSettings, output: Path
+    outcome: ServedRun, prior: Prior, settings: RunSettings, output: Path
 ) -> FittedPrior:
     latest = BundleVersions(output).latest()
     assert latest is not None  # it served
@@ -76,7 +76,7 @@ def _of_an_earlier_run(
     return audit_again(prior, pool, settings=settings.prior, seed=settings.seed)
 
 
-def describe_prior(outcome: Outcome, evidence: FittedPrior | None) -> str:
+def describe_prior(outcome: ServedRun, evidence: FittedPrior | None) -> str:
     """Say in a sentence or two how the prior came about."""
     bundle = outcome.bundle
     choice = str(bundle.notes["choice"])
@@ -98,13 +98,13 @@ def describe_prior(outcome: Outcome, evidence: FittedPrior | None) -> str:
 
 
 def prior_section(
-    outcome: Outcome, fitted: FittedPrior | None, settings: RunSettings
+    outcome: ServedRun, fitted: FittedPrior | None, settings: RunSettings
 ) -> dict[str, Any]:
     """Return what a report shows of the prior.
 
     Parameters
     ----------
-    outcome : Outcome
+    outcome : ServedRun
         What the server's side of the run returned.
     fitted : FittedPrior or None
         The prior with its audits, if there is evidence of it.
@@ -145,7 +145,7 @@ def prior_section(
     }
 
 
-def _kept_adapters(outcome: Outcome, output: Path) -> dict[str, FloatArray]:
+def _kept_adapters(outcome: ServedRun, output: Path) -> dict[str, FloatArray]:
     failed = {failure.client for failure in outcome.strategy.failures}
     kept = {}
     for client in outcome.scenario.upstream_clients:

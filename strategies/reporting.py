@@ -38,20 +38,20 @@ from fedcert.runs.progress import Stopwatch
 from fedcert.scenarios import Scenario
 from fedcert.settings import RunSettings
 from fedcert.strategies.evidence import evidence_of, prior_section
-from fedcert.strategies.serving import Outcome
+from fedcert.strategies.serving import ServedRun
 from fedcert.verification import verify
 
 __all__ = ["promised_rows", "results_of", "write_results"]
 
 
 def results_of(
-    outcome: Outcome, settings: RunSettings, *, output: Path, events: Events, command: str
+    outcome: ServedRun, settings: RunSettings, *, output: Path, events: Events, command: str
 ) -> dict[str, Any]:
     """Gather everything that a run's report shows, and copy the base model into its folder.
 
     Parameters
     ----------
-    outcome : Outcome
+    outcome : ServedRun
         What `serve` returned.
     settings : RunSettings
         What was asked for.
@@ -163,12 +163,12 @@ def write_results(
     return summary
 
 
-def _failures(outcome: Outcome) -> list[Failure]:
+def _failures(outcome: ServedRun) -> list[Failure]:
     before = [] if outcome.warmed is None else outcome.warmed.failures
     return [*before, *outcome.strategy.failures]
 
 
-def _client_row(outcome: Outcome, client: str, output: Path) -> dict[str, Any]:
+def _client_row(outcome: ServedRun, client: str, output: Path) -> dict[str, Any]:
     certificate = outcome.strategy.certificates[client]
     measured = outcome.strategy.measurements.get(client, {})
     # A simulated client's own folder; a node's is on another machine.
@@ -220,7 +220,7 @@ def promised_rows(certificate: Certificate) -> list[dict[str, Any]]:
 
 
 def _measured_on_data(
-    outcome: Outcome, evidence: FittedPrior | None, settings: RunSettings, events: Events
+    outcome: ServedRun, evidence: FittedPrior | None, settings: RunSettings, events: Events
 ) -> dict[str, Any]:
     """Measure on the clients' own examples, where this process has them."""
     served = set(outcome.strategy.certificates)
@@ -235,7 +235,7 @@ def _measured_on_data(
 
 
 def _measured(
-    outcome: Outcome, evidence: FittedPrior | None, settings: RunSettings, events: Events
+    outcome: ServedRun, evidence: FittedPrior | None, settings: RunSettings, events: Events
 ) -> dict[str, Any]:
     scenario, bundle = outcome.scenario, outcome.bundle
     certificate, evaluation = settings.certificate, settings.evaluation
@@ -291,7 +291,7 @@ def _measured(
     return found
 
 
-def _describe_data(outcome: Outcome, size: int) -> dict[str, Any]:
+def _describe_data(outcome: ServedRun, size: int) -> dict[str, Any]:
     """Return a digest of the clients' examples, and how often each label occurs."""
     scenario, failed = outcome.scenario, {f.client for f in outcome.strategy.failures}
     upstream = [client for client in scenario.upstream_clients if client not in failed]
@@ -338,7 +338,7 @@ def _plan_rows(plan: Plan | None) -> list[dict[str, Any]]:
     ]
 
 
-def _communication(outcome: Outcome) -> dict[str, Any]:
+def _communication(outcome: ServedRun) -> dict[str, Any]:
     traffic = outcome.strategy.traffic
     new = tuple(outcome.strategy.certificates)
     upstream = tuple(traffic.up.keys() - {*new})

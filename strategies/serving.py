@@ -21,11 +21,11 @@ from fedcert.strategies.run import Run
 from fedcert.strategies.warm_up import warm_up
 from fedcert.strategies.warmed import Warmed
 
-__all__ = ["Outcome", "serve"]
+__all__ = ["ServedRun", "serve"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ServedRun:
     """What a run leaves behind.
 
     Attributes
@@ -63,7 +63,7 @@ def serve(
     output: Path,
     events: Events | None = None,
     strategy: type[PooledPrior] = PooledPrior,
-) -> Outcome:
+) -> ServedRun:
     """Pool adapters, fit the prior, and collect certificates.
 
     Parameters
@@ -83,7 +83,7 @@ def serve(
 
     Returns
     -------
-    Outcome
+    ServedRun
         The strategy with its results, and what it worked on.
 
     Raises
@@ -109,6 +109,6 @@ def serve(
     serving.start(grid)
     if serving.bundle is None:
         raise RunError(f"the strategy {strategy.__name__} ended without a bundle")
-    return Outcome(
+    return ServedRun(
         run.scenario, run.base, run.space, run.fitted, serving, serving.bundle, warmed
     )

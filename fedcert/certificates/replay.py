@@ -19,8 +19,8 @@ from fedcert.errors import CertificateError
 
 __all__ = [
     "ErrorTable",
-    "Outcome",
     "Refined",
+    "ReplayedBound",
     "disjoint_parts",
     "mean_bound",
     "mean_of",
@@ -29,7 +29,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class ReplayedBound:
     """What a recipe would have certified.
 
     Attributes
@@ -61,7 +61,7 @@ def replay(
     refined: Refined | None = None,
     *,
     number: float = 1.0,
-) -> Outcome:
+) -> ReplayedBound:
     """Play a recipe on the first n examples of a table.
 
     Parameters
@@ -80,7 +80,7 @@ def replay(
 
     Returns
     -------
-    Outcome
+    ReplayedBound
         Bound, risk, and counts of what the recipe would have certified.
 
     Raises
@@ -101,7 +101,7 @@ def replay(
     trials = counts.certified_on
     if index is not None:
         trials = recipe.certifies_on(Choice(index=index), n).size
-    return Outcome(
+    return ReplayedBound(
         bound=float(selection.bounds[0]),
         risk=recipe.risk_of(selection, table, risks),
         errors=float(selection.errors[0]),
@@ -110,14 +110,14 @@ def replay(
     )
 
 
-def _replay_choice(recipe: Recipe, table: ErrorTable, n: int, number: float) -> Outcome:
+def _replay_choice(recipe: Recipe, table: ErrorTable, n: int, number: float) -> ReplayedBound:
     """Let the recipe choose by itself, on the table."""
     session = TableSession(table, candidates=recipe.candidates, n=n, number=number)
     chosen = recipe.choose(session)
     row = session.rows_of(chosen.vector[None])
     span = recipe.certifies_on(chosen.choice, n)
     errors = int(table.wrong[row, span.as_slice()].sum())
-    return Outcome(
+    return ReplayedBound(
         bound=recipe.bound(errors, span.size, replace(chosen.choice, number=number)),
         risk=float(table.test_risk[row][0]),
         errors=errors,

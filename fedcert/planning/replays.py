@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.arrays import FloatArray
-from fedcert.certificates import Choice, Recipe
-from fedcert.certificates import Outcome as Promised
+from fedcert.certificates import Choice, Outcome, Recipe
 from fedcert.certificates.replay import (
     ErrorTable,
-    Outcome,
     Refined,
+    ReplayedBound,
     disjoint_parts,
     mean_bound,
     mean_of,
@@ -31,7 +30,7 @@ from fedcert.search.session import SupportSession
 
 __all__ = ["ClientReplay", "plan_client"]
 
-Keep = Callable[[Recipe, Choice, FloatArray, Examples], tuple[Promised, ...]]
+Keep = Callable[[Recipe, Choice, FloatArray, Examples], tuple[Outcome, ...]]
 
 
 class ClientReplay:
@@ -81,7 +80,7 @@ class ClientReplay:
         self._known_scores: dict[bytes, Scores] = {}  # of candidates that are no draws
         self._refined: dict[str, tuple[FloatArray, Scores]] = {}  # risks and scores
 
-    def outcome(self, recipe: Recipe, n: int) -> Outcome:
+    def outcome(self, recipe: Recipe, n: int) -> ReplayedBound:
         """Replay a recipe on the first n examples."""
         if not recipe.selects_from_counts():
             return self._chosen(recipe, n)
@@ -228,12 +227,12 @@ class ClientReplay:
             coarse_losses=lambda: self._coarse_losses[:, part],
         )
 
-    def _chosen(self, recipe: Recipe, n: int, *, start: int = 0) -> Outcome:
+    def _chosen(self, recipe: Recipe, n: int, *, start: int = 0) -> ReplayedBound:
         session = self._session(recipe, n, start=start)
         chosen = recipe.choose(session)
         span = recipe.certifies_on(chosen.choice, n)
         errors = int(session.score(chosen.vector[None], span)[0].sum())
-        return Outcome(
+        return ReplayedBound(
             bound=recipe.bound(
                 errors, span.size, replace(chosen.choice, number=session.number)
             ),

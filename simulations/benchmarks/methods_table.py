@@ -23,7 +23,7 @@ __all__ = ["SeedResult", "measured_seed", "table_of"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ClientResult:
     """One new client's outcome with one method at one n."""
 
     method: str
@@ -42,7 +42,7 @@ class SeedResult:
 
     Attributes
     ----------
-    outcomes : list of Outcome
+    outcomes : list of ClientResult
         Results of every method, client and n.
     chosen : list of dict
         The configuration that tuning chose, by method and n.
@@ -56,7 +56,7 @@ class SeedResult:
         Methods that are not in the cache where nothing may be measured.
     """
 
-    outcomes: list[Outcome]
+    outcomes: list[ClientResult]
     chosen: list[dict[str, Any]]
     risks: list[dict[str, Any]]
     memory: dict[str, float]
@@ -148,9 +148,9 @@ def _dot() -> None:
     say(".", end="")
 
 
-def _outcome(name: str, row: dict[str, Any], variant: Method) -> Outcome:
+def _outcome(name: str, row: dict[str, Any], variant: Method) -> ClientResult:
     traffic = variant.traffic()
-    return Outcome(
+    return ClientResult(
         method=name,
         n=row["n"],
         certificate=row["certificate"],
@@ -162,8 +162,8 @@ def _outcome(name: str, row: dict[str, Any], variant: Method) -> Outcome:
     )
 
 
-def _grouped(outcomes: Sequence[Outcome]) -> dict[tuple[str, int], list[Outcome]]:
-    groups: dict[tuple[str, int], list[Outcome]] = defaultdict(list)
+def _grouped(outcomes: Sequence[ClientResult]) -> dict[tuple[str, int], list[ClientResult]]:
+    groups: dict[tuple[str, int], list[ClientResult]] = defaultdict(list)
     for outcome in outcomes:
         groups[outcome.method, outcome.n].append(outcome)
     return groups
@@ -177,7 +177,7 @@ def _limit(n: int, risks: dict[tuple[int, str], list[float]]) -> tuple[float, st
 
 
 def _row(
-    outcomes: Sequence[Outcome], limited: tuple[float, str], chance: float
+    outcomes: Sequence[ClientResult], limited: tuple[float, str], chance: float
 ) -> dict[str, Any]:
     """Average over the clients of one seed."""
     errors = np.sort([outcome.error for outcome in outcomes])

@@ -18,8 +18,8 @@ from fedcert.certificates import (
 from fedcert.certificates.bounds import binomial_upper_bounds
 from fedcert.certificates.replay import (
     ErrorTable,
-    Outcome,
     Refined,
+    ReplayedBound,
     disjoint_parts,
     mean_bound,
     replay,
@@ -41,7 +41,7 @@ TABLE = table_of([".x..xxxx", "x...xx..", "xx......"], [0.5, 0.4, 0.1])
 
 
 def test_a_union_counts_on_all_first_n() -> None:
-    expected = Outcome(
+    expected = ReplayedBound(
         bound=UnionRecipe(**TERMS).bound(1, 4), risk=0.5, errors=1.0, trials=4, index=0
     )
     assert replay(UnionRecipe(**TERMS), TABLE, 4) == expected

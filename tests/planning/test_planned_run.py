@@ -36,7 +36,7 @@ from fedcert.settings import RunSettings
 from fedcert.simulations.simulating import simulate
 from fedcert.strategies import planning
 from fedcert.strategies.planning import Planning
-from fedcert.strategies.serving import Outcome, serve
+from fedcert.strategies.serving import ServedRun, serve
 from fedcert.verification import check_adapter, check_bundle, check_data
 
 Rows = list[dict[str, Any]]
@@ -103,7 +103,7 @@ class _Told(Viewer):
         self.said.append(text)
 
 
-def _serve(federation: Federation, told: _Told | None = None) -> Outcome:
+def _serve(federation: Federation, told: _Told | None = None) -> ServedRun:
     events = Events(told or _Told())
     return serve(federation.grid, federation.settings, output=federation.output, events=events)
 

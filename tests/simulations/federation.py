@@ -29,7 +29,7 @@ from fedcert.settings import RunSettings
 from fedcert.simulations.runners.flower_internals import LocalGrid
 from fedcert.simulations.simulating import Simulation, simulate
 from fedcert.strategies.pooled_prior import PooledPrior
-from fedcert.strategies.serving import Outcome, serve
+from fedcert.strategies.serving import ServedRun, serve
 
 SCENARIO = "tiny_scenario:Tiny"
 UPSTREAM, NEW = 14, 2
@@ -199,7 +199,7 @@ class Federation:
         start(self.grid, ArrayRecord(), num_rounds=rounds, timeout=timeout)
         return strategy
 
-    def serve(self) -> Outcome:
+    def serve(self) -> ServedRun:
         """Run as fedcert's ServerApp does."""
         return serve(self.grid, self.settings, output=self.output)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from fedcert.arrays import FloatArray
 from fedcert.certificates import Choice, Recipe
-from fedcert.certificates.replay import ErrorTable, Outcome, replay
+from fedcert.certificates.replay import ErrorTable, ReplayedBound, replay
 from fedcert.data.examples import Examples
 from fedcert.methods.traffic import Traffic
 from fedcert.planning import ClientReplay, menu, recipe_name, worth_trying
@@ -264,7 +264,7 @@ class Steel(Searching):
 
 
 def _handed_out(
-    recipe: Recipe, outcome: Outcome, adapters: FloatArray, seconds: float
+    recipe: Recipe, outcome: ReplayedBound, adapters: FloatArray, seconds: float
 ) -> Personalized:
     assert outcome.index is not None  # these recipes choose one adapter
     candidate = recipe.candidate_of(Choice(index=outcome.index))
