@@ -24,6 +24,7 @@ from fedcert.methods import AveragingMethod, State, Update
 from fedcert.methods.federated import drawn_clients
 from fedcert.named_arrays import largest_message, prefixed
 from fedcert.priors import Prior
+from fedcert.strategies.claims import claimed_examples
 from fedcert.strategies.correspondence import Request
 from fedcert.strategies.phases import Phase
 from fedcert.strategies.roster import Roster
@@ -31,9 +32,7 @@ from fedcert.strategies.sources import NoPriorError, PriorSource
 
 __all__ = ["AveragingSource"]
 
-# Nobody's examples count more than this, whatever a client says.
-_MOST_EXAMPLES = 10**6
-# Nor does a client move the mean without bound.
+# No client moves the mean without bound.
 _LARGEST_NORM = 1e3
 
 
@@ -131,10 +130,7 @@ class AveragingSource(PriorSource):
         most = largest_message(expected.values())
         tensors = arrays_of(reply.content, most=most)
         _check_tensors(tensors, expected)
-        weight = measured.get("num-examples", 0.0)
-        if not 1 <= weight <= _MOST_EXAMPLES:
-            raise FedcertError(f"num-examples must be 1 to {_MOST_EXAMPLES:,}")
-        self._updates[client] = Update(tensors=tensors, weight=int(weight))
+        self._updates[client] = Update(tensors=tensors, weight=claimed_examples(measured))
 
     def metrics(self) -> dict[str, int]:
         """Count the updates of a round."""

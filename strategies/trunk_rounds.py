@@ -16,6 +16,7 @@ from fedcert.messages.flower import arrays_of
 from fedcert.methods.federated import drawn_clients
 from fedcert.named_arrays import largest_message
 from fedcert.settings.sections import WarmStartSettings
+from fedcert.strategies.claims import claimed_examples
 from fedcert.warm_start import Trunk, TrunkTensors
 from fedcert.warm_start.outer import RoundMean, norm_of, round_weights, shortened, tail_weights
 from fedcert.warm_start.progress import WarmProgress
@@ -27,8 +28,6 @@ Moves = dict[str, npt.NDArray[np.float64]]
 Figures = dict[str, int | float]
 """What is kept, and told, about a round."""
 
-# Nobody's examples count more than this, whatever a client says.
-_MOST_EXAMPLES = 10**6
 # Of the ascent where the tail counts: a client at one nat doubles its weight in two rounds.
 _TAIL_RATE = 0.5
 
@@ -65,12 +64,10 @@ class Answer:
         FedcertError
             If it is no answer that could be averaged.
         """
-        examples, loss = said.get("num-examples", 0.0), said.get("loss", float("nan"))
-        if not 1 <= examples <= _MOST_EXAMPLES or not loss >= 0:
-            raise FedcertError(
-                f"its metrics must hold num-examples from 1 to {_MOST_EXAMPLES:,} and a loss"
-            )
-        answer = cls(reply, int(examples), loss, 0.0)
+        examples, loss = claimed_examples(said), said.get("loss", float("nan"))
+        if not loss >= 0:
+            raise FedcertError("its metrics must hold a loss of 0 or more")
+        answer = cls(reply, examples, loss, 0.0)
         answer.norm = norm_of(answer.delta(trunk))
         return answer
 

@@ -120,7 +120,7 @@ def _silent(message: Message) -> Message:
 BAD: list[tuple[Callable[[Message], Message], str]] = [
     (_times(np.nan), "no array of finite float32"),
     (_times(1e6), "above the limit"),
-    (_boasting, "num-examples must be 1 to"),
+    (_boasting, "must hold num-examples from 1 to 1,000,000"),
     (_other_shape, "names and shapes"),
     (_double, "no array of finite float32"),
     (_silent, "no 'reply' record"),
