@@ -64,8 +64,12 @@ def check_choice(again: Recount, *, unlabeled: Examples | None, early: EarlyPoin
     try:
         recipe.check_choice(choice, len(again.ordered))
         if not recipe.refines:
-            recipe.check_repeated(choice, _session(again, unlabeled))
-            return Check("choice", True, "the recipe makes this choice from these examples")
+            other = recipe.check_repeated(choice, _session(again, unlabeled))
+            found = "the recipe makes this choice from these examples"
+            if other is None:
+                return Check("choice", True, found)
+            found += f", or, as arithmetic rounds here, candidate {other.index}"
+            return _earned_by(other.vector, again, early, found)
         made = _made_again(again, unlabeled)
     except CertificateError as error:
         return Check("choice", False, str(error))
@@ -73,13 +77,19 @@ def check_choice(again: Recount, *, unlabeled: Examples | None, early: EarlyPoin
     found = f"the recipe made the same adapter again (difference {distance:.1e})"
     if distance <= MEMBERSHIP_TOLERANCE:
         return Check("choice", True, found)
+    return _earned_by(made, again, early, found)
+
+
+def _earned_by(made: FloatArray, again: Recount, early: EarlyPoints, found: str) -> Check:
+    """Check that what is chosen here earns what the certified adapter does."""
     with _exported(again.task, made) as folder:
         if less := _earns_less(again, folder, early):
             return Check(
                 "choice",
                 False,
-                f"{found}, but {less}: the certified one may have been tuned on the certifying "
-                "examples, or its machine rounds otherwise; then try that kind of machine",
+                f"{found}, but {less}: the certified one may have been picked or tuned on the "
+                "certifying examples, or its machine rounds otherwise; then try that kind of "
+                "machine",
             )
     return Check("choice", True, f"{found}, and that one earns the bound as well")
 

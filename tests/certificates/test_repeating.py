@@ -89,6 +89,14 @@ def test_a_candidate_may_win_where_rounding_allows_it(
     assert _may_choose(SPLIT, SPLIT.choose(session).choice, session)
 
 
+def test_a_near_equal_candidate_is_named_beside_the_one_that_wins_here() -> None:
+    session = _session(*((1, example, 1 - 2e-4) for example in range(5)))
+    here = SPLIT.check_repeated(Choice(index=1), session)
+    assert here is not None
+    assert here.index == 0
+    assert SPLIT.check_repeated(Choice(index=0), session) is None
+
+
 def test_who_pays_for_all_candidates_may_choose_any() -> None:
     for recipe in (UnionRecipe(**TERMS), WeightedUnionRecipe(**TERMS)):
         assert all(_may_choose(recipe, Choice(index=index), _session()) for index in range(3))

@@ -138,7 +138,7 @@ class Recipe(Terms):
         """Return the hypotheses' risks from the candidates', by default the same."""
         return risks
 
-    def check_repeated(self, choice: Choice, session: Session) -> None:
+    def check_repeated(self, choice: Choice, session: Session) -> Chosen | None:
         """Check a choice of candidates against the examples that it was made on.
 
         A candidate that was chosen on the very examples that certify it was paid for with
@@ -151,6 +151,12 @@ class Recipe(Terms):
         session : Session
             The client's examples and the candidates.
 
+        Returns
+        -------
+        Chosen or None
+            A near-equal candidate that is chosen here, where no candidate but one is paid
+            for: it has to earn the bound as well.
+
         Raises
         ------
         CertificateError
@@ -158,15 +164,16 @@ class Recipe(Terms):
         """
         n = session.n
         if self.pays_for_choosing(n):
-            return
+            return None
         if self.selects_from_counts() and self._chooses_the_lowest():
-            check_lowest(session, self.choosing(n), choice.index, self.margin_tolerance)
-            return
+            span, tolerance = self.choosing(n), self.margin_tolerance
+            return check_lowest(session, span, choice.index, tolerance)
         again = self.choose(session).choice
         if again != choice:
             raise CertificateError(
                 f"the recipe chooses {again.index} from these examples, not {choice.index}"
             )
+        return None
 
     def selects_from_counts(self) -> bool:
         """Return whether counts are all that it chooses by: `choose` is not its own."""

@@ -15,6 +15,7 @@ from fedcert.certificates.bounds import WEIGHT_DENOMINATOR, binomial_upper_bound
 from fedcert.certificates.counts import Counts, Selection
 from fedcert.certificates.recipes.base import (
     Choice,
+    Chosen,
     FirstStage,
     LedgerEntry,
     Session,
@@ -108,10 +109,11 @@ class HybridRecipe(SplitRecipe):
         """True: the weights follow from it."""
         return True
 
-    def check_repeated(self, choice: Choice, session: Session) -> None:
+    def check_repeated(self, choice: Choice, session: Session) -> Chosen | None:
         """Check the first stage, up to rounding: all candidates are paid for by it."""
         span = self.choosing(session.n)
         check_first_stage(session, span, choice.index, _stage_of(choice), self.margin_tolerance)
+        return None
 
     def weight(self, choice: Choice | None = None) -> int:
         """Return the weight that the chosen candidate got from the first stage."""

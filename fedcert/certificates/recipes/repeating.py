@@ -15,14 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcert.certificates.recipes.parts import FirstStage, Span
-from fedcert.certificates.recipes.session import Session
+from fedcert.certificates.recipes.session import Chosen, Session
 from fedcert.errors import CertificateError
 
 __all__ = ["check_first_stage", "check_lowest"]
 
 
-def check_lowest(session: Session, span: Span, index: int, tolerance: float) -> None:
+def check_lowest(session: Session, span: Span, index: int, tolerance: float) -> Chosen | None:
     """Check that a candidate has the lowest (errors, loss) on some examples, up to rounding.
+
+    Near-equal candidates can be many where losses are small. Whoever may take any of them could
+    look for the one that does best on the certifying examples, a search that nobody pays for.
+    So the one that has the lowest here has to earn the bound as well.
 
     Parameters
     ----------
@@ -35,21 +39,29 @@ def check_lowest(session: Session, span: Span, index: int, tolerance: float) -> 
     tolerance : float
         The recipe's margin tolerance.
 
+    Returns
+    -------
+    Chosen or None
+        The one that has the lowest here, if it is another one.
+
     Raises
     ------
     CertificateError
         If another candidate has fewer errors, or as many and a lower loss.
     """
+    here = session.at(tolerance).best(span)
+    if here.index == index:
+        return None
     loose, tight = session.at(2 * tolerance), session.at(0.0)
     rival, own = loose.best(span), session.candidate(index)
     if rival.index == index:
-        return
+        return here
     most, rival_loss = _total(loose, rival.vector, span)
     fewest, own_loss = _total(tight, own.vector, span)
     if fewest < most:
-        return
+        return here
     if fewest == most and own_loss <= rival_loss + 2 * tolerance * span.size:
-        return
+        return here
     raise CertificateError(
         f"candidate {index} has {fewest} errors or more on the {span.size} choosing examples, "
         f"at a loss of {own_loss / span.size:.4f}; candidate {rival.index} has {most} or "

@@ -12,6 +12,7 @@ from fedcert.certificates.bounds import WEIGHT_DENOMINATOR, binomial_upper_bound
 from fedcert.certificates.counts import Counts, Selection, lowest
 from fedcert.certificates.recipes.base import (
     Choice,
+    Chosen,
     LedgerEntry,
     Session,
     Span,
@@ -93,11 +94,11 @@ class SwapRecipe(SplitRecipe):
             index=np.where(part == 0, first, self.candidates + second),
         )
 
-    def check_repeated(self, choice: Choice, session: Session) -> None:
+    def check_repeated(self, choice: Choice, session: Session) -> Chosen | None:
         """Check that the part chose this candidate; which part's it is was paid for."""
         first = self._by_first(choice)
         span = self.choosing(session.n) if first else self.certifying(session.n)
-        check_lowest(session, span, self.candidate_of(choice), self.margin_tolerance)
+        return check_lowest(session, span, self.candidate_of(choice), self.margin_tolerance)
 
     def ledger(self, n: int) -> tuple[LedgerEntry, ...]:
         """Return three entries: choosing is free, each part's certificate takes a half."""
