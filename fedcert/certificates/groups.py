@@ -34,7 +34,9 @@ class GroupStatement:
     group : str
         Its name.
     clients : tuple of str
-        Its clients that have a certificate.
+        Its clients whose certificates were given.
+    named : int
+        How many clients are named in it, these and others.
     mean_at_most : float
         Upper bound of the mean of their errors, each client counted alike.
     worst_at_most : float
@@ -43,6 +45,7 @@ class GroupStatement:
 
     group: str
     clients: tuple[str, ...]
+    named: int
     mean_at_most: float
     worst_at_most: float
 
@@ -50,15 +53,16 @@ class GroupStatement:
     def words(self) -> str:
         """The statement in a sentence."""
         count = len(self.clients)
+        among = f", of {self.named} that are named in it," if self.named > count else ""
         if count == 1:
             return (
-                f"The one certified client of {self.group!r} has a probability of a wrong "
-                f"label of at most {self.worst_at_most:.6f}."
+                f"The one client of {self.group!r} whose certificate was given{among} has a "
+                f"probability of a wrong label of at most {self.worst_at_most:.6f}."
             )
         return (
-            f"The {count} certified clients of {self.group!r} have a probability of a wrong "
-            f"label of at most {self.mean_at_most:.6f} on average, and none of them has one "
-            f"above {self.worst_at_most:.6f}."
+            f"The {count} clients of {self.group!r} whose certificates were given{among} have "
+            f"a probability of a wrong label of at most {self.mean_at_most:.6f} on average, "
+            f"and none of them has one above {self.worst_at_most:.6f}."
         )
 
 
@@ -105,14 +109,15 @@ def group_statements(
         One a client, of one bundle whose certificates hold together
         (``certificate.simultaneous``).
     groups : Mapping
-        By client, the name of its group. It may name clients without a certificate.
+        By client, the name of its group, of all clients that are known to be in one, be they
+        certified or not.
     server : str, optional
         Public key of the server that is expected to have issued the seeds.
 
     Returns
     -------
     Together
-        A statement for each group that has a certified client.
+        A statement for each group of which a certificate was given.
 
     Raises
     ------
@@ -134,8 +139,11 @@ def group_statements(
     bounds: dict[str, dict[str, float]] = defaultdict(dict)
     for certificate in certificates:
         bounds[groups[certificate.client]][certificate.client] = certificate.bound
+    named = Counter(groups.values())
     statements = tuple(
-        GroupStatement(name, tuple(sorted(found)), _mean(found), max(found.values()))
+        GroupStatement(
+            name, tuple(sorted(found)), named[name], _mean(found), max(found.values())
+        )
         for name, found in sorted(bounds.items())
     )
     return Together(statements, promise.delta, promise.clients, issuer)

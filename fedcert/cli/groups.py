@@ -19,6 +19,9 @@ _SERVER = "whether this is a server you trust (--server-key)"
 _UNCHECKED = (
     "whether recipe and seeds are the federation's (fedcert verify --bundle, of each)",
     "whether the errors were counted right (fedcert verify --data, of each)",
+    "whether each is the one certificate of its attempt (fedcert verify --witness, of each)",
+    "whether other clients of these groups have certificates, which may be worse (the server's "
+    "log)",
 )
 
 
@@ -78,4 +81,4 @@ def _groups(source: str, client_column: str, group_column: str) -> dict[str, str
                 f"one into {found[client]!r}; name one group for each client"
             )
     # Certificates name a client whose name is no file's by its digest.
-    return {client_id(client): group for client, group in found.items()} | found
+    return {client_id(client): group for client, group in found.items()}

@@ -89,9 +89,9 @@ def test_a_group_has_the_mean_and_the_worst_of_its_bounds(three: list[Certificat
     assert 0 <= north.mean_at_most - (a + b) / 2 < 1e-6 + 1e-12
     assert north.worst_at_most == b
     assert south.mean_at_most == south.worst_at_most == c
-    assert "The 2 certified clients of 'north'" in north.words
+    assert "The 2 clients of 'north' whose certificates were given have" in north.words
     assert f"at most {north.mean_at_most:.6f} on average" in north.words
-    assert "The one certified client of 'south'" in south.words
+    assert "The one client of 'south' whose certificate was given has" in south.words
     assert (found.delta, found.most) == (0.05, 3)
     assert (
         "With probability at least 0.95 all of these statements are true at once" in found.words
@@ -171,7 +171,16 @@ def test_a_name_that_is_no_files_goes_by_its_digest(make: Issuer, tmp_path: Path
     app = typer.Typer()
     app.command()(groups)
     shown = CliRunner().invoke(app, [str(file), "--table", str(table)])
-    assert "The one certified client of 'north'" in shown.output
+    assert "The one client of 'north' whose certificate was given has" in shown.output
+
+
+def test_who_is_left_out_is_counted(three: list[Certificate]) -> None:
+    # Whoever leaves out the worst would otherwise speak of all of them.
+    north = group_statements([three[0]], REGION, server=public_hex(SERVER)).statements[0]
+    assert (north.clients, north.named) == (("a",), 2)
+    assert "whose certificate was given, of 2 that are named in it, has" in north.words
+    south = group_statements([three[2]], REGION, server=public_hex(SERVER)).statements[0]
+    assert "named in it" not in south.words
 
 
 def test_the_command_reads_groups_from_a_column(
@@ -189,13 +198,14 @@ def test_the_command_reads_groups_from_a_column(
     asked += ["--client-column", "id"]
     shown = CliRunner().invoke(app, asked)
     assert shown.exit_code == 0
-    assert "certified clients of 'north'" in shown.output
+    assert "clients of 'north' whose certificates were given have" in shown.output
     assert "not checked: whether this is a server you trust" in shown.output
     known = [*asked, "--server-key", public_hex(SERVER), "--json"]
     said = json.loads(CliRunner().invoke(app, known).output)
     assert [each["group"] for each in said["statements"]] == ["north", "south"]
     assert not any("--server-key" in each for each in said["unchecked"])
-    assert any("errors were counted right" in each for each in said["unchecked"])
+    for left_open in ("errors were counted right", "other clients of these groups"):
+        assert any(left_open in each for each in said["unchecked"])
     table.write_text("id,region\na,north\nb,north\nc, \n", encoding="utf-8")
     lost = CliRunner().invoke(app, asked)
     assert "'c': in no group" in str(lost.exception)
