@@ -116,9 +116,11 @@ def encode_labels(
     classes = [_class_of(cell, row, index, labels) for row, cell in enumerate(found)]
     unknown = [row for row, place in enumerate(classes) if place == ALWAYS_WRONG]
     if unknown:
-        many = len(unknown) > _MOST_UNKNOWN * len(classes)
-        if many or all(_is_number(word(cell)) for cell in found):
-            raise _unknown(word(found[unknown[0]]), unknown[0], labels)
+        name, numbers = word(found[unknown[0]]), all(_is_number(word(cell)) for cell in found)
+        if numbers:
+            raise _unknown(name, unknown[0], labels)
+        if len(unknown) > _MOST_UNKNOWN * len(classes):
+            raise _unknown(name, unknown[0], labels, of=f"{len(unknown)} of {len(classes)}")
     return np.array(classes, dtype=np.int64)
 
 
@@ -135,11 +137,18 @@ def _class_of(cell: Any, row: int, index: dict[str, int], labels: Sequence[str])
     return ALWAYS_WRONG
 
 
-def _unknown(name: str, row: int, labels: Sequence[str]) -> RowError:
+def _unknown(name: str, row: int, labels: Sequence[str], *, of: str = "") -> RowError:
     alike = [label for label in labels if _key(label) == _key(name)]
     hint = f"; did you mean {alike[0]!r}?" if alike else did_you_mean(name, labels)
     if alike and _composed(alike[0]) == _composed(name):
         hint += " (it looks the same, and is in another Unicode form)"
+    if of:
+        # Who takes them out to get a certificate gets one that does not hold.
+        hint += (
+            f"; {of} rows have such labels: spell them as the task does, but leave in what is "
+            "truly outside the task, since without it the others are no sample of what the "
+            "model will meet"
+        )
     return RowError(
         row,
         f"has the unknown label {name!r}; the labels of this task are {_listed(labels)}{hint}",
