@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,9 @@ class Rows:
         Whose example it is: objects of ``str``.
     items : numpy.ndarray
         What it is an example of: objects of ``str``. Rows of one item stay on one side.
+    repeats : bool
+        Whether rows of a client that are of one item are observations of their own, which all
+        count; of new clients each is for support or test by itself.
     where : callable
         Says where a row stands in the data, for messages.
     """
@@ -46,6 +50,7 @@ class Rows:
     labels: npt.NDArray[np.int64]
     clients: npt.NDArray[Any]
     items: npt.NDArray[Any]
+    repeats: bool = False
     where: Callable[[int], str] = lambda row: f"row {row + 1}"
 
 
@@ -104,13 +109,15 @@ class NaturalScenario(Scenario):
 
     Items are the unit. An item that a new client has is on the new clients' side, and no
     upstream client trains on it; there, a keyed digest puts it either into all support sets
-    or into all test sets. A client has an item once.
+    or into all test sets. A client has an item once, unless repeated rows are observations.
 
     Parameters
     ----------
     split : Split
         Of rows and clients.
     """
+
+    _of_repeats = ""  # what a scenario adds where rows that repeat an item are left out
 
     def __init__(self, split: Split) -> None:
         self._split = split
@@ -218,11 +225,20 @@ class NaturalScenario(Scenario):
     def _for_support(self) -> npt.NDArray[np.bool_]:
         """Say of each row whether its item is for support, should a new client have it."""
         limit = self._split.support_share * 2.0**63
-        drawn = {
-            item: small_seed(self.name, "support", self._split.seed, item) < limit
-            for item in set(self._rows.items)
-        }
-        return np.array([drawn[item] for item in self._rows.items])
+
+        def drawn(*key: str | int) -> bool:
+            return small_seed(self.name, "support", self._split.seed, *key) < limit
+
+        sides = {item: drawn(item) for item in set(self._rows.items)}
+        found = np.array([sides[item] for item in self._rows.items])
+        if self._rows.repeats:
+            # All copies on one side would be no sample of what the client meets.
+            seen: Counter[tuple[str, str]] = Counter()
+            for row, key in enumerate(zip(self._rows.clients, self._rows.items, strict=True)):
+                if seen[key]:
+                    found[row] = drawn(*key, seen[key])
+                seen[key] += 1
+        return found
 
     @cached_property
     def _parts(self) -> tuple[dict[str, npt.NDArray[np.int64]], ...]:
@@ -269,8 +285,8 @@ class NaturalScenario(Scenario):
         return bool(self._split.upstream) and len(upstream) >= self._split.upstream
 
     def _by_client(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Return each large client's rows, an item once; clients and rows are shuffled."""
-        found: dict[str, dict[str, int]] = {}
+        """Return each large client's rows; clients and rows are shuffled."""
+        found: dict[str, dict[tuple[str, int], int]] = {}
         labels, repeated, conflicting = self._rows.labels, 0, 0
         reserved = set(self._rows.items[self._reserved])
         for row, (client, item) in enumerate(
@@ -278,13 +294,15 @@ class NaturalScenario(Scenario):
         ):
             if item in reserved:
                 continue
-            first = found.setdefault(client, {}).setdefault(item, row)
+            key = (item, row if self._rows.repeats else 0)
+            first = found.setdefault(client, {}).setdefault(key, row)
             repeated += first != row
             conflicting += labels[first] != labels[row]
         self._note(
             repeated,
             f"of {len(labels)} rows repeat an item of the same client and are left out; the "
-            f"first one counts, also for the {conflicting} that have another label than it",
+            f"first one counts, also for the {conflicting} that have another label than it"
+            + self._of_repeats,
         )
         small = sum(len(rows) < self._split.smallest for rows in found.values())
         self._note(

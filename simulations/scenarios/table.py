@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,88 +22,13 @@ from fedcert.models.encoder_folder import stated_reading
 from fedcert.simulations.natural import NaturalScenario, Rows, Split, text_items
 from fedcert.simulations.partitions import Partition
 from fedcert.simulations.sources import BaseOptions, ImageOptions, TextBase
+from fedcert.simulations.table_options import Labels, Source
 from fedcert.simulations.table_rows import KeptRows, image_items, kept_rows
 
-__all__ = ["Labels", "Source", "Table"]
+__all__ = ["Table"]
 
-_LABELS = ("auto", "common", "own")
 # Labels are taken as the clients' own where these have a smaller share of them on average.
 _OWN = 0.5
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is read, and which columns mean what.
-
-    Parameters
-    ----------
-    source : str
-        What `fedcert.data.tables.read_columns` reads.
-    split : str (default: "train")
-        Which part of a `datasets` data set.
-    input, label, client : str (default: "input", "label", "client")
-        Columns of the inputs, of the labels, and of whose example it is.
-    item : str (default: "")
-        Column of what it is an example of: rows of one item stay on one side. By default
-        equal inputs are one item.
-    held_out : str (default: "")
-        ``column=value``: clients with such a row are the new ones. By default the seed
-        draws them.
-    unlabeled : bool (default: False)
-        Whether rows without a label are inputs without labels of their client, unless another
-        row says which label their item has. By default they are left out.
-    """
-
-    source: str = ""
-    split: str = "train"
-    input: str = "input"
-    label: str = "label"
-    client: str = "client"
-    item: str = ""
-    held_out: str = ""
-    unlabeled: bool = False
-
-    def __post_init__(self) -> None:
-        if self.held_out and not all(self.held_out.partition("=")):
-            raise SettingsError(
-                f"table: held_out must be of the form column=value, not {self.held_out!r}"
-            )
-        if not isinstance(self.unlabeled, bool):
-            raise SettingsError(
-                f"table: unlabeled must be true or false, not {self.unlabeled!r}"
-            )
-
-    @property
-    def held_cell(self) -> tuple[str, str]:
-        """The column and the value that mark new clients; empty if none does."""
-        column, _, value = self.held_out.partition("=")
-        return column, value
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Whose the labels are, and how they are known.
-
-    Parameters
-    ----------
-    labels : str (default: "auto")
-        ``"common"``: all clients tell the same classes apart. ``"own"``: each has those that
-        occur in its rows, and texts are classified by their names. ``"auto"``: own where the
-        names say so, since a client has less than half of all labels on average.
-    label_template : str (default: "{label}")
-        The text that stands for a label of a client's own: "a request about {label}".
-    """
-
-    labels: str = "auto"
-    label_template: str = "{label}"
-
-    def __post_init__(self) -> None:
-        if self.labels not in _LABELS:
-            raise SettingsError(
-                f"table: labels must be one of {', '.join(_LABELS)}, not {self.labels!r}"
-            )
-
-
 _SOURCE, _LABELING, _SPLIT, _PARTITION = Source(), Labels(), Split(), Partition()
 _BASE, _IMAGES = BaseOptions(), ImageOptions()
 
@@ -173,7 +97,12 @@ class Table(NaturalScenario):
         self._source, self._labeling, self._partition = source, labels, partition
         self._base, self._image_options = base, images
         # Rows of different items are different observations, even if they read the same.
-        self.duplicates_are_real = bool(source.item)
+        self.duplicates_are_real = bool(source.item) or source.repeats
+        if not source.item:
+            self._of_repeats = (
+                "; so certificates are for the client's different inputs, not for how often "
+                "each comes: if these are no copies, repeats = true lets all count"
+            )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -196,7 +125,8 @@ class Table(NaturalScenario):
             )
         if self._labeling.labels != "auto" or not self._has_texts or self._base.template:
             return self._labeling.labels == "own"
-        shares = [len(own) / len(self._all_labels) for own in self._own_labels.values()]
+        everything = self._labels_in(np.ones(len(self._rows.labels), dtype=np.bool_))
+        shares = [len(own) / len(self._all_labels) for own in everything.values()]
         base = self._base.base
         # Names of labels are embedded as texts are: a model has to say how that is done.
         embeds = not base or stated_reading(base, None) is not None
@@ -204,9 +134,25 @@ class Table(NaturalScenario):
 
     @cached_property
     def _own_labels(self) -> dict[str, tuple[str, ...]]:
-        """Return the labels of each client, in order."""
+        """Return the labels of each client, in order.
+
+        A new client's are those of its rows for tests: named by rows that certify, there could
+        be no example whose label is not among them, and certificates would not count those.
+        """
+        new = np.isin([client_id(name) for name in self._rows.clients], list(self._parts[1]))
+        found = self._labels_in(~(new & self._for_support))
+        if lost := [client for client in self._parts[1] if client not in found]:
+            raise DataError(
+                f"table: {lost[0]} has no row for tests, by which its labels could be named; "
+                "lower the option `support_share`"
+            )
+        return found
+
+    def _labels_in(self, some: npt.NDArray[np.bool_]) -> dict[str, tuple[str, ...]]:
+        """Return the labels of each client in some of the rows, in order."""
         found: dict[str, set[int]] = {}
-        for client, label in zip(self._rows.clients, self._rows.labels, strict=True):
+        rows = self._rows
+        for client, label in zip(rows.clients[some], rows.labels[some], strict=True):
             found.setdefault(client_id(client), set()).add(int(label))
         return {
             client: tuple(self._all_labels[label] for label in sorted(own))
@@ -218,7 +164,8 @@ class Table(NaturalScenario):
         if not self._labels_are_own:
             return examples
         own = self._own_labels[client_id(self._rows.clients[rows[0]])]
-        index = [own.index(self._all_labels[label]) for label in examples.labels]
+        places = {label: place for place, label in enumerate(own)}
+        index = [places.get(self._all_labels[each], ALWAYS_WRONG) for each in examples.labels]
         return Examples(examples.inputs, np.array(index, dtype=np.int64))
 
     def unlabeled_inputs(self, client: str) -> Examples | None:
@@ -396,6 +343,7 @@ class Table(NaturalScenario):
             labels,
             clients,
             items,
+            self._source.repeats,
             lambda row: f"{self._source.source}: {columns.where(row)}",
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from models.tiny_encoders import save_encoder, save_sentence_encoder
 
+from fedcert.data.examples import ALWAYS_WRONG
 from fedcert.errors import DataError, SettingsError
 from fedcert.models import with_label_names
 from fedcert.scenarios import Scenario, load_scenario
@@ -64,6 +65,27 @@ def test_labels_of_ones_own_are_noticed(tmp_path: Path, encoder: Path) -> None:
     assert np.array_equal(firsts, examples.labels)
     with pytest.raises(DataError, match="table has no client 'c9'"):
         table.labels_of("c9")
+
+
+def test_rows_that_certify_name_no_label(tmp_path: Path, encoder: Path) -> None:
+    path = _write(tmp_path / "t.jsonl", own=True)
+    table = _table(path, encoder, labels="own")
+    client = table.new_clients[0]
+    own, size = table.labels_of(client), 10
+    certifying = list(table.support_examples(client, size).inputs)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        if row["input"] in certifying[:3]:
+            row["label"] = "good7"  # which no other row of the client has
+    path.write_text("\n".join(map(json.dumps, rows)))
+    again = _table(path, encoder, labels="own")
+    assert again.labels_of(client) == own
+    examples = again.support_examples(client, size)
+    assert list(examples.inputs) == certifying
+    assert (examples.labels == ALWAYS_WRONG).tolist() == [True] * 3 + [False] * 7
+    tests = again.test_examples(client)
+    assert tests is not None
+    assert (tests.labels != ALWAYS_WRONG).all()
 
 
 def test_labels_that_all_share_are_common(tmp_path: Path, encoder: Path) -> None:

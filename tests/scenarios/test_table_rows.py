@@ -184,7 +184,9 @@ def test_repeated_rows_are_counted_and_so_are_their_labels(tmp_path: Path) -> No
     rows += rows[:10] + [row | {"label": "ugly"} for row in rows[:5]]
     assert _scenario(tmp_path, rows).notes == (
         "table: 15 of 95 rows repeat an item of the same client and are left out; the first "
-        "one counts, also for the 5 that have another label than it",
+        "one counts, also for the 5 that have another label than it; so certificates are for "
+        "the client's different inputs, not for how often each comes: if these are no copies, "
+        "repeats = true lets all count",
     )
 
 
@@ -311,3 +313,21 @@ def test_names_that_cannot_be_ids_are_told_with_theirs(tmp_path: Path) -> None:
     [note] = [note for note in scenario.notes if "SHA-256" in note]
     assert f"'Firma 3 \u00c4/\u00d6' is {known}" in note
     assert not [note for note in _scenario(tmp_path, _mixed()).notes if "SHA-256" in note]
+
+
+def test_repeated_rows_count_where_they_are_observations(tmp_path: Path) -> None:
+    rows = _mixed()
+    often = [rows[0] | {"input": "again"} for _ in range(40)]
+    once = _scenario(tmp_path, rows + often, held_out="input=again")
+    assert any("repeats = true lets all count" in note for note in once.notes)
+    every = _scenario(tmp_path, rows + often, held_out="input=again", repeats=True)
+    assert not any("repeat" in note for note in every.notes)
+    assert (once.duplicates_are_real, every.duplicates_are_real) == (False, True)
+    [client] = every.new_clients
+    tests = every.test_examples(client)
+    assert tests is not None
+    sides = [list(every.support_examples(client, 20).inputs), list(tests.inputs)]
+    # As draws of what the client meets they are on both sides.
+    assert all(side.count("again") >= 5 for side in sides)
+    with pytest.raises(SettingsError, match="leave out item or repeats"):
+        _scenario(tmp_path, rows, item="input", repeats=True)
