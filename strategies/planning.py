@@ -188,7 +188,7 @@ def planning_of(
     local_head : bool
         Whether the base model has a head that could be trained alone.
     posterior_means : bool
-        Whether posterior means suit the adapters; the settings may do without them.
+        Whether posterior means suit the adapters; the settings may ask for modes instead.
     training : FinetuneSettings
         How clients train here.
     barred : collection of str
@@ -201,7 +201,7 @@ def planning_of(
     """
     if not settings.planned:
         return None
-    certificate = settings.certificate
+    certificate, posterior = settings.certificate, settings.planning.posterior
     return Planning(
         share=settings.planning.clients,
         most=settings.planning.most,
@@ -212,7 +212,7 @@ def planning_of(
             **certificate.shares(),
             constants=len(constants),
             local_head=local_head,
-            posterior_means=posterior_means and settings.planning.posterior_means,
+            posterior=posterior if posterior == "mode" or posterior_means else None,
             training=training,
             randomized=certificate.randomized,
             first_share=certificate.first_share,

@@ -103,6 +103,11 @@ class Run:
         self.method = settings.method_of(self._finetune_settings()).fitted_to(self.base)
         self.method.check(self.space)
         _check_head(settings, method_recipes(settings, self.method), self.space)
+        if self._plans_for_long:
+            events.note(
+                "NOTE: without a GPU each planning client takes minutes for posterior means on "
+                "texts; planning.posterior=mode tries modes instead, which take seconds"
+            )
 
     @staticmethod
     def of(
@@ -135,6 +140,12 @@ class Run:
         for note in scenario.notes:
             events.note(f"NOTE: {note}")
         return Run(settings, output, scenario, events, warmed)
+
+    @property
+    def _plans_for_long(self) -> bool:
+        settings, texts = self._settings, self.scenario.inputs.kind == "text"
+        means = settings.planned and settings.planning.posterior == "mean" and self.pools
+        return means and texts and self._device.type == "cpu" and not self.space.names_head
 
     @property
     def pools(self) -> bool:

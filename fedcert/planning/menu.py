@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.certificates import (
@@ -17,7 +17,9 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.attempts import FIRST_SHARE
 
-__all__ = ["menu", "recipe_name", "worth_trying"]
+__all__ = ["MODE_STEPS", "Posterior", "menu", "recipe_name", "worth_trying"]
+
+Posterior = Literal["mean", "mode"]
 
 # Shares of the support set that choose, or give weights.
 _HYBRIDS = (0.25, 0.5)
@@ -32,7 +34,9 @@ _SMALL_UNIONS = (10, 100)
 _MIXED = (0.5, 0.9)
 # With fewer examples than these, two chances at half of delta are worth less than one.
 _FEWEST_SWAPPED = 64
-# More examples than these teach a posterior little, and cost much.
+MODE_STEPS = 100
+"""Steps of Adam to a posterior's mode; fewer leave what many examples say half learned."""
+# More examples than these teach a posterior mean little, and cost much.
 _MOST_REFINED_ON = 64
 
 
@@ -42,7 +46,7 @@ def menu(
     delta: float,
     constants: int = 0,
     local_head: bool = False,
-    posterior_means: bool = True,
+    posterior: Posterior | None = "mean",
     training: FinetuneSettings = FinetuneSettings(),  # noqa: B008
     randomized: bool = False,
     first_share: float = FIRST_SHARE,
@@ -64,8 +68,9 @@ def menu(
     local_head : bool (default: False)
         Whether a head can be trained alone, on the center or on the base model
         (`fedcert.search.learning.has_linear_head`).
-    posterior_means : bool (default: True)
-        Whether posterior means are tried; each takes thousands of candidates.
+    posterior : {"mean", "mode"} or None (default: "mean")
+        What of posteriors is tried: means, each of which takes thousands of candidates, or
+        modes, which a few dozen gradients find; None for neither.
     training : FinetuneSettings
         How upstream clients train. What suits the base model there suits it here, so what is
         fine-tuned from the center has the same steps, learning rate, and weight decay.
@@ -98,12 +103,8 @@ def menu(
             for count in _SMALL_UNIONS
             if count < candidates
         ),
-        *_trained(terms, training, local_head=local_head, posterior_means=posterior_means),
-        *(
-            PosteriorSplitRecipe(**terms, choose_fraction=fraction)
-            for fraction in _POSTERIOR_SPLITS
-            if posterior_means
-        ),
+        *_trained(terms, training, local_head=local_head, posterior=posterior),
+        *_posteriors(terms, posterior),
         *(
             MixedUnionRecipe(**terms, constants=constants, share=share)
             for share in _MIXED
@@ -117,7 +118,7 @@ def _trained(
     training: FinetuneSettings,
     *,
     local_head: bool,
-    posterior_means: bool,
+    posterior: Posterior | None,
 ) -> list[Recipe]:
     """Return splits whose finalists are trained: alone, where no candidate has to be drawn."""
     alone: dict[str, Any] = {**terms, "candidates": 1}
@@ -140,13 +141,30 @@ def _trained(
         recipes.append(PosteriorSplitRecipe(**alone, refinement="local_head"))
     if terms["candidates"] > 1 and not training.head_only:
         pair: dict[str, Any] = {**terms, **tuning, "finalists": 2}
-        if posterior_means:
+        if posterior == "mean":
             recipes.append(PosteriorSplitRecipe(**pair, refinement="posterior_mean+finetune"))
+        # None of these needs a candidate to be drawn, but finalists are not to outnumber them.
+        pair["candidates"] = 2
+        if posterior == "mode":
+            recipes.append(PosteriorSplitRecipe(**pair, refinement="posterior_mode+finetune"))
         if local_head:
-            # Neither needs a candidate to be drawn, but finalists are not to outnumber them.
-            pair["candidates"] = 2
             recipes.append(PosteriorSplitRecipe(**pair, refinement="finetune+tuned_head"))
     return recipes
+
+
+def _posteriors(terms: dict[str, Any], posterior: Posterior | None) -> list[Recipe]:
+    """Return splits whose one finalist is the posterior's mean, or its mode."""
+    if posterior is None:
+        return []
+    if posterior == "mode":
+        # No candidate has to be drawn.
+        terms = {**terms, "candidates": 1, "tuning_steps": MODE_STEPS}
+    return [
+        PosteriorSplitRecipe(
+            **terms, refinement=f"posterior_{posterior}", choose_fraction=fraction
+        )
+        for fraction in _POSTERIOR_SPLITS
+    ]
 
 
 def worth_trying(recipe: Recipe, n: int) -> bool:

@@ -101,6 +101,19 @@ class Prior(ABC):
         draws = self.sample(derive_seed("center of a prior"), count=_CENTRAL_DRAWS)
         return np.asarray(draws.mean(axis=0), dtype=np.float64)
 
+    def axes(self) -> FloatArray:
+        """Return how the prior's adapters vary around the center, one axis a row, ``(k, d)``.
+
+        Each is as long as adapters typically go along it, one standard deviation. By default
+        the axes are those of the coordinates, as far as many draws of one seed differ there; a
+        prior that knows the pool's directions says those, and one that draws one adapter has
+        none.
+        """
+        draws = self.sample(derive_seed("axes of a prior"), count=_CENTRAL_DRAWS)
+        # The deviation of equal numbers need not be exactly zero.
+        varies = np.ptp(draws, axis=0) > 0
+        return np.asarray(np.diag(draws.std(axis=0))[varies], dtype=np.float64)
+
     def coarse(self) -> Prior:
         """Return a prior with a coarse sampler: nearby candidates from the same noise, cheaply.
 

@@ -193,6 +193,10 @@ class DiffusionPrior(Prior):
         """Return the pool's mean: where zero noise leads depends on the networks' last bits."""
         return self._latent.center()
 
+    def axes(self) -> FloatArray:
+        """Return the pool's directions, whose deviations are those of the samples' too."""
+        return self._latent.axes()
+
     def coarse(self) -> DiffusionPrior:
         """Return the same diffusion with a coarse sampler."""
         steps = min(_COARSE_STEPS, self._sampling_steps)

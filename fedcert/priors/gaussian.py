@@ -51,6 +51,10 @@ class GaussianPrior(Prior):
         """Return the pool's mean."""
         return self._latent.center()
 
+    def axes(self) -> FloatArray:
+        """Return the pool's directions."""
+        return self._latent.axes()
+
     def config(self) -> dict[str, Any]:
         """Return no settings: the tensors say all."""
         return {}

@@ -83,6 +83,10 @@ class InterpolatedPrior(Prior):
         """Mix the other prior's center with the global adapter."""
         return self._keep * self._center + (1 - self._keep) * self._rest.center()
 
+    def axes(self) -> FloatArray:
+        """Shorten the other prior's axes: a share of every candidate is the same."""
+        return (1 - self._keep) * self._rest.axes()
+
     def coarse(self) -> Prior:
         """Mix with the other prior's coarse sampler."""
         return type(self)(self._rest.coarse(), center=self._center, keep=self._keep)

@@ -79,6 +79,10 @@ class LatentSpace:
         """Return the adapter of latents zero, the pool's mean, shape ``(d,)``."""
         return np.asarray(self.mean, dtype=np.float64).copy()
 
+    def axes(self) -> FloatArray:
+        """Return how far one standard deviation goes along each direction, shape ``(q, d)``."""
+        return np.asarray(self.std[:, None] * self.directions * self.scale, dtype=np.float64)
+
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays under the names that `from_tensors` reads."""
         return {

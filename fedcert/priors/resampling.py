@@ -120,6 +120,10 @@ class JitterPrior(Prior):
         """Return the pool's mean."""
         return self._latent.center()
 
+    def axes(self) -> FloatArray:
+        """Return the pool's directions."""
+        return self._latent.axes()
+
     def config(self) -> dict[str, Any]:
         """Return the bandwidth."""
         return {"bandwidth": self.bandwidth}

@@ -28,12 +28,15 @@ __all__ = [
     "has_linear_head",
     "learned",
     "local_head",
+    "posterior_mode",
     "reads_inputs",
     "tuned_head",
 ]
 
 # Part of what "local_head" and "tuned_head" mean: certificates are repeated by it.
 _FOLDS = 4
+# Of "posterior_mode", in standard deviations of the prior.
+_MODE_RATE = 0.3
 
 
 def finetuned(
@@ -92,6 +95,64 @@ def finetuned(
             ),
         )
     moved = shift.detach()[0].cpu().double().numpy()
+    return np.asarray(center + moved, dtype=np.float64)
+
+
+def posterior_mode(
+    scorer: Scorer, examples: Examples, prior: Prior, *, steps: int
+) -> FloatArray:
+    """Return the likeliest adapter given examples, under a Gaussian like the prior.
+
+    An adapter is the center and a standard normal number of steps along each of the prior's
+    axes, which gradients search for the least of loss and half the squared number of steps:
+    the Laplace approximation's mode (MacKay, Neural Computation 4, 1992). It takes a few dozen
+    passes over the examples, where a posterior mean takes thousands. From one label alone
+    nothing is learned.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        Its model is trained on.
+    examples : Examples
+        The choosing examples; none that certifies may be among them.
+    prior : Prior
+        Says the center, and the axes around it.
+    steps : int
+        Steps of Adam, on all examples each.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64, shape ``(d,)``.
+
+    Raises
+    ------
+    CertificateError
+        If the scorer has no model that could be trained.
+    """
+    batched, usable = _trainable(scorer), examples.usable
+    center, axes = prior.center(), prior.axes()
+    if len(axes) == 0 or len(np.unique(usable.labels)) < 2:
+        return center
+    device = batched.model.device
+    start, along = (torch.from_numpy(each).float().to(device) for each in (center, axes))
+    moves = torch.zeros((1, len(axes)), device=device, requires_grad=True)
+    with torch_threads(1):
+        descend(
+            batched.model,
+            usable,
+            [moves],
+            lambda: start + moves @ along,
+            seed=0,
+            settings=FinetuneSettings(
+                steps=steps,
+                batch_size=len(usable),
+                learning_rate=_MODE_RATE,
+                # The loss is a mean over examples, and the prior counts as one of them.
+                weight_decay=1 / len(usable),
+            ),
+        )
+    moved = moves.detach()[0].cpu().double().numpy() @ axes
     return np.asarray(center + moved, dtype=np.float64)
 
 

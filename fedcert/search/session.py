@@ -13,7 +13,13 @@ from fedcert.certificates import Chosen, Recipe, Session, Span
 from fedcert.data.examples import Examples
 from fedcert.priors.base import Prior
 from fedcert.search.drawing import NO_CONSTANTS, fixed_candidates, led_by
-from fedcert.search.learning import finetuned, learned, local_head, tuned_head
+from fedcert.search.learning import (
+    finetuned,
+    learned,
+    local_head,
+    posterior_mode,
+    tuned_head,
+)
 from fedcert.search.refinement import posterior_means
 from fedcert.search.scores import Scorer
 from fedcert.search.search import search
@@ -123,6 +129,10 @@ class SupportSession(Session):
             losses=None if known is None else known()[:candidates],
             on_scored=self._on_scored,
         )
+
+    def posterior_mode(self, *, steps: int) -> FloatArray:
+        """Train along the prior's axes on all examples of this session."""
+        return posterior_mode(self._scorer, self._ordered, self._prior, steps=steps)
 
     def finetuned(self, *, steps: int, learning_rate: float, pull: float) -> FloatArray:
         """Train an adapter from the prior's center on all examples of this session."""

@@ -271,10 +271,10 @@ class PlanningSettings(Section):
     than training, and a mean over few says enough."""
     sizes: str = "16,32,64,128,256"
     """Sizes of support sets to plan for, separated by commas."""
-    posterior_means: bool = True
-    """Whether recipes that refine by a posterior mean are tried. Each scores thousands of
-    candidates, which takes hours where adapters act on texts and there is no GPU; adapters
-    whose head comes of names never try them."""
+    posterior: Literal["mean", "mode"] = "mean"
+    """What of posteriors is tried: means, each of which scores thousands of candidates, or
+    (``"mode"``) modes, which gradients find, where adapters act on texts and there is no GPU.
+    For adapters whose head comes of names there are modes or nothing."""
     objective: Literal["mean", "tail"] = "mean"
     """What recipes are chosen by: the planning clients' mean certificate, or (``"tail"``) that
     of the worst quarter of them."""

@@ -104,15 +104,16 @@ def _emphasized(name: str) -> str:
 
 def _refinements(record: dict[str, Any]) -> list[str]:
     lines = [
-        "## Gated and rated refinements",
+        "## Refinements, and some that are no recipes",
         "",
         "All learn from the same choosing examples of the same clients, and the others "
-        "certify. *finetune* and *tuned head* start at the prior's center, as the recipes of "
-        "these names do. The other ways are no recipes: *rated* fine-tunes with the rate and "
-        "the pull in units of how far the adapters of the pool are apart in each coordinate, "
-        "*gated* along the pool's directions alone, and *from the mean* starts at the "
-        "posterior mean, and is pulled to it. Differences are those of a client's figures from "
-        "its posterior mean's, with the standard error over clients.",
+        "certify. *posterior mode*, *finetune*, and *tuned head* start at the prior's center, "
+        "as the recipes of these names do. The other ways are no recipes: *rated* fine-tunes "
+        "with the rate and the pull in units of how far the adapters of the pool are apart in "
+        "each coordinate, *gated* along the pool's directions alone, as a posterior mode does, "
+        "and *from the mean* starts at the posterior mean, and is pulled to it. Differences "
+        "are those of a client's figures from its posterior mean's, with the standard error "
+        "over clients.",
         "",
         *left_out(record),
     ]

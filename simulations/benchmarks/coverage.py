@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from fedcert.certificates import (
@@ -43,7 +43,11 @@ _ALONE = _TERMS | {"candidates": 1}
 
 def _planned() -> Iterator[Recipe]:
     """Yield what a planner tries, with few candidates."""
-    for recipe in menu(**_TERMS, constants=10, local_head=True):
+    menus = [
+        menu(**_TERMS, constants=10, local_head=True, posterior=posterior)
+        for posterior in ("mean", "mode")
+    ]
+    for recipe in dict.fromkeys(chain(*menus)):
         # Whatever makes finalists is played as the best fit of all candidates, however few of
         # them it draws itself.
         yield replace(recipe, candidates=20) if recipe.refines else recipe

@@ -64,9 +64,7 @@ def planned_rows(ground: Ground) -> list[dict[str, Any]]:
     """Return a row for each objective and n: what the plan's recipe gives new clients."""
     scenario = ground.federation.scenario
     prior = DiffusionPrior.fit(ground.pool[:_FITTED], seed=small_seed("prior", ground.seed))
-    recipes = menu(
-        candidates=_CANDIDATES, delta=_DELTA, posterior_means=False, training=TRAINING
-    )
+    recipes = menu(candidates=_CANDIDATES, delta=_DELTA, posterior=None, training=TRAINING)
     scorer = _HeadScorer(ground)
 
     def replayed(client: str, examples: Examples) -> list[Replayed]:

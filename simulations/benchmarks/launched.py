@@ -136,7 +136,7 @@ _ON_LONG_TEXT = _ON_TEXT | {
     "certificate.support_size": 64,
 }
 # A posterior mean scores about as many candidates for one client as all else takes for twelve.
-_PLANNED_ON_LONG_TEXT = {"planning.posterior_means": False}
+_PLANNED_ON_LONG_TEXT = {"planning.posterior": "mode"}
 CASES = (
     Case("digits", {"upstream": 32, "new": 12}, _ROUNDS),
     Case("named-intents", {"upstream": 32, "new": 12}, _ON_TEXT, trade=False, named=True),

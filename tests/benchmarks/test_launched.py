@@ -177,9 +177,9 @@ def test_a_part_of_a_case_that_is_empty_says_nothing_of_older_runs():
 
 
 def test_only_the_run_that_plans_has_the_settings_of_plans() -> None:
-    case = launched.Case("digits", {}, planned={"planning.posterior_means": False})
+    case = launched.Case("digits", {}, planned={"planning.posterior": "mode"})
     runs = {name: case.run(name, 0) for name in ("prior", launched.PLANNED)}
-    assert [run.planning.posterior_means for run in runs.values()] == [True, False]
+    assert [run.planning.posterior for run in runs.values()] == ["mean", "mode"]
 
 
 def _run(scenario, method, seed, limit):

@@ -25,6 +25,7 @@ from fedcert.certificates import (
 from fedcert.certificates.counts import Selection
 from fedcert.certificates.recipes.base import RECIPES as KINDS
 from fedcert.planning import menu, recipe_name
+from fedcert.planning.menu import Posterior
 from fedcert.simulations.benchmarks import coverage
 from fedcert.simulations.benchmarks import episodes as harness
 from fedcert.simulations.benchmarks.conditioning import INPUTS
@@ -81,13 +82,14 @@ def test_the_hardest_case_is_hard(recipe: Recipe) -> None:
 
 def test_every_recipe_of_the_menu_and_every_kind_is_played() -> None:
     played = {recipe_name(recipe) for recipe in RECIPES}
-    for local_head, means, randomized in product((False, True), repeat=3):
+    posteriors: tuple[Posterior | None, ...] = ("mean", "mode", None)
+    for local_head, randomized, posterior in product((False, True), (False, True), posteriors):
         asked = menu(
             candidates=1000,
             delta=coverage.DELTA,
             constants=10,
             local_head=local_head,
-            posterior_means=means,
+            posterior=posterior,
             randomized=randomized,
         )
         assert {recipe_name(recipe) for recipe in asked} <= played

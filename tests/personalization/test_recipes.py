@@ -43,14 +43,15 @@ RECIPES = {
     "default": {"candidates": 1},
     "posterior_split": {"chains": 8, "steps": 10},
     "tuned": {"kind": "posterior_split", "refinement": "finetune"},
+    "mode": {"kind": "posterior_split", "refinement": "posterior_mode"},
     "local head": {"kind": "posterior_split", "refinement": "local_head"},
     "tuned head": {"kind": "posterior_split", "refinement": "tuned_head"},
     "all kinds": {
         "kind": "posterior_split",
         "chains": 8,
         "steps": 10,
-        "finalists": 4,
-        "refinement": "posterior_mean+finetune+local_head+tuned_head",
+        "finalists": 5,
+        "refinement": "posterior_mean+posterior_mode+finetune+local_head+tuned_head",
     },
     "two finalists": {"kind": "posterior_split", "chains": 8, "steps": 10, "finalists": 2},
 }

@@ -308,7 +308,7 @@ def test_every_recipe_of_the_menu_may_stand_in_a_bundle_and_has_its_own_name() -
 
 def test_a_menu_without_posterior_means_keeps_all_else() -> None:
     terms: dict[str, Any] = {"candidates": 50, "delta": 0.05, "local_head": True}
-    with_means, without = menu(**terms), menu(**terms, posterior_means=False)
+    with_means, without = menu(**terms), menu(**terms, posterior=None)
     left_out = [recipe for recipe in with_means if recipe not in without]
     assert [r for r in with_means if r in without] == list(without)
     assert {recipe.kind for recipe in left_out} == {"posterior_split"}
@@ -317,25 +317,45 @@ def test_a_menu_without_posterior_means_keeps_all_else() -> None:
     assert {"default", "tuned_head 0.5", "finetune 0.5"} <= set(map(recipe_name, without))
 
 
-def test_a_plan_does_without_posterior_means_where_the_settings_do() -> None:
-    planned = {"scenario.name": "digits", "certificate.recipe": "planned"}
+@pytest.mark.parametrize(
+    ("posterior", "suited", "tried"),
+    [
+        ("mean", True, {"posterior_mean", "posterior_mean+finetune"}),
+        ("mean", False, set()),
+        ("mode", True, {"posterior_mode", "posterior_mode+finetune"}),
+        ("mode", False, {"posterior_mode", "posterior_mode+finetune"}),
+    ],
+)
+def test_settings_say_what_of_posteriors_is_tried(
+    posterior: str, suited: bool, tried: set[str]
+) -> None:
+    flat = {
+        "scenario.name": "digits",
+        "certificate.recipe": "planned",
+        "planning.posterior": posterior,
+    }
+    chosen = planning_of(
+        RunSettings.from_flat(flat),
+        NO_CONSTANTS,
+        local_head=True,
+        posterior_means=suited,
+        training=FinetuneSettings(),
+        barred=(),
+    )
+    assert chosen is not None
+    refinements = {str(getattr(recipe, "refinement", "")) for recipe in chosen._recipes}
+    assert {name for name in refinements if "posterior" in name} == tried
+    assert {"finetune", "tuned_head"} <= refinements
 
-    def refinements(*, wanted: bool, suited: bool) -> set[str]:
-        chosen = planning_of(
-            RunSettings.from_flat(planned | {"planning.posterior_means": wanted}),
-            NO_CONSTANTS,
-            local_head=True,
-            posterior_means=suited,
-            training=FinetuneSettings(),
-            barred=(),
-        )
-        assert chosen is not None
-        return {str(getattr(recipe, "refinement", "")) for recipe in chosen._recipes}
 
-    assert "posterior_mean" in refinements(wanted=True, suited=True)
-    for wanted, suited in ((True, False), (False, True)):
-        assert not any("mean" in name for name in refinements(wanted=wanted, suited=suited))
-        assert "finetune" in refinements(wanted=wanted, suited=suited)
+def test_a_mode_needs_no_candidate() -> None:
+    modes = [
+        recipe
+        for recipe in menu(candidates=1000, delta=0.05, posterior="mode")
+        if "posterior_mode" in str(getattr(recipe, "refinement", ""))
+    ]
+    assert [recipe.candidates for recipe in modes] == [2, 1, 1, 1]
+    assert all(worth_trying(recipe, 10**6) for recipe in modes)
 
 
 def test_a_menu_has_what_needs_no_candidate_and_what_needs_few() -> None:

@@ -24,6 +24,7 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import Certificate, PosteriorSplitRecipe, Recipe, verify_record
 from fedcert.clients.client_app import make_client_app
 from fedcert.clients.node import node_of
+from fedcert.data.inputs import ImageInputs
 from fedcert.errors import BundleError, SettingsError
 from fedcert.messages import MANIFEST, PLAN, REPLY, TRAIN
 from fedcert.messages.flower import arrays_of, content, payload_of
@@ -36,6 +37,7 @@ from fedcert.settings import RunSettings
 from fedcert.simulations.simulating import simulate
 from fedcert.strategies import planning
 from fedcert.strategies.planning import Planning
+from fedcert.strategies.run import Run
 from fedcert.strategies.serving import ServedRun, serve
 from fedcert.verification import check_adapter, check_bundle, check_data
 
@@ -212,6 +214,21 @@ def test_a_run_that_goes_on_has_the_same_planners_and_plan(
     assert again.bundle is not None
     assert whole.bundle is not None
     assert again.bundle.digest == whole.bundle.digest
+
+
+@pytest.mark.parametrize(
+    ("kind", "posterior", "warned"),
+    [("text", "mean", True), ("text", "mode", False), ("image", "mean", False)],
+)
+def test_who_will_wait_long_for_a_plan_is_told_what_helps(
+    kind: str, posterior: str, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No tiny scenario has texts without names; what is read is not looked at here.
+    monkeypatch.setattr(ImageInputs, "kind", kind)
+    told = _Told()
+    settings = _settings(device="cpu", planning__posterior=posterior)
+    Run.of(settings, output=tmp_path / "run", events=Events(told))
+    assert any("planning.posterior=mode" in text for text in told.said) == warned
 
 
 def test_an_explicit_recipe_wins(tmp_path: Path) -> None:

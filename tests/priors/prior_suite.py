@@ -79,6 +79,12 @@ class PriorContract(ABC):
         assert (center.shape, center.dtype) == ((DIMENSION,), np.float64)
         np.testing.assert_allclose(center, gaussian_pool(32).mean(axis=0), atol=1e-9)
 
+    def test_its_axes_are_as_long_as_candidates_vary(self, prior: Prior) -> None:
+        axes, samples = prior.axes(), prior.sample(SEED, count=1500)
+        assert (axes.dtype, axes.shape[1]) == (np.float64, DIMENSION)
+        ratio = np.sqrt(np.square(axes).sum(axis=0)) / samples.std(axis=0)
+        assert 0.65 < ratio.min() < ratio.max() < 1.25
+
     def test_whoever_changes_a_center_changes_nobody_else_s(self, prior: Prior) -> None:
         before = prior.digest
         prior.center()[:] = 7.0

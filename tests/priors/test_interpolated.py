@@ -36,6 +36,11 @@ def test_candidates_are_mixed_with_the_global_adapter(keep: float) -> None:
     assert mixed.digest != _prior(0.5)[1].digest
 
 
+def test_its_axes_are_as_much_shorter_as_it_keeps() -> None:
+    rest, mixed = _prior(0.25)
+    np.testing.assert_array_equal(mixed.axes(), 0.75 * rest.axes())
+
+
 def test_its_parts_are_all_of_it() -> None:
     _, mixed = _prior(0.25)
     loaded = rebuilt(mixed)

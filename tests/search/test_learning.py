@@ -11,12 +11,14 @@ from fedcert.adapters import AdapterSpace
 from fedcert.data import Examples
 from fedcert.data.examples import ALWAYS_WRONG
 from fedcert.errors import CertificateError
+from fedcert.priors import GaussianPrior, PointPrior
 from fedcert.search import BatchedScorer, ReferenceScorer
 from fedcert.search.learning import (
     _regression,
     finetuned,
     has_linear_head,
     local_head,
+    posterior_mode,
     tuned_head,
 )
 from fedcert.search.linear_head import LinearHead
@@ -77,6 +79,43 @@ def test_nothing_is_learned_from_one_label(
     for labels in (1, ALWAYS_WRONG):
         same = Examples(examples.inputs, np.full(len(examples), labels))
         np.testing.assert_array_equal(finetuned(scorer, same, center, **TRAINING), center)
+
+
+def _prior(center: np.ndarray) -> GaussianPrior:
+    noise = np.random.default_rng(1).normal(size=(12, len(center)))
+    return GaussianPrior.fit(center + 0.2 * noise, seed=0)
+
+
+def test_a_mode_weighs_the_loss_against_the_prior(
+    scorer: BatchedScorer, examples: Examples, center: np.ndarray
+) -> None:
+    prior = _prior(center)
+    axes, middle, count = prior.axes(), prior.center(), len(examples)
+    mode = posterior_mode(scorer, examples, prior, steps=300)
+    assert (mode.shape, mode.dtype) == (center.shape, np.float64)
+    moves = np.linalg.lstsq(axes.T, mode - middle, rcond=None)[0]
+    np.testing.assert_allclose(middle + moves @ axes, mode, atol=1e-9)
+
+    def joint(moves: np.ndarray) -> float:
+        adapter = middle + moves @ axes
+        return count * _loss(scorer, adapter, examples) + 0.5 * float(moves @ moves)
+
+    reached = joint(moves)
+    assert reached < joint(np.zeros(len(axes)))
+    for axis in np.eye(len(axes)):
+        assert reached < min(joint(moves + 0.3 * axis), joint(moves - 0.3 * axis))
+
+
+def test_where_a_prior_draws_one_adapter_that_is_the_mode(
+    scorer: BatchedScorer, examples: Examples, center: np.ndarray
+) -> None:
+    alone = PointPrior(center)
+    np.testing.assert_array_equal(
+        posterior_mode(scorer, examples, alone, steps=5), alone.center()
+    )
+    same = Examples(examples.inputs, np.full(len(examples), 1))
+    prior = _prior(center)
+    np.testing.assert_array_equal(posterior_mode(scorer, same, prior, steps=5), prior.center())
 
 
 def test_a_local_head_learns_on_the_frozen_model_alone(

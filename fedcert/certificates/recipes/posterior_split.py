@@ -25,11 +25,14 @@ from fedcert.errors import CertificateError
 
 __all__ = ["REFINEMENTS", "PosteriorSplitRecipe"]
 
-REFINEMENTS = ("posterior_mean", "finetune", "local_head", "tuned_head", "learned")
+REFINEMENTS = (
+    "posterior_mean", "posterior_mode", "finetune", "local_head", "tuned_head", "learned",
+)  # fmt: skip
 """Names of the algorithms that may make finalists from the choosing examples."""
 
 _WORDS = {
     "posterior_mean": "the mean of the posterior given {candidates} candidates",
+    "posterior_mode": "the mode of the posterior under a Gaussian like the prior",
     "finetune": "the center of the prior, fine-tuned",
     "local_head": "a head of its own on the frozen base model",
     "tuned_head": "the center of the prior, with its head alone trained",
@@ -53,19 +56,20 @@ class PosteriorSplitRecipe(SplitRecipe):
         M', from 1 to M (default: 1).
     refinement : str
         The algorithms that make the finalists: names of `REFINEMENTS` in that order, joined
-        by "+" (default: ``"posterior_mean"``). ``"finetune"`` trains an adapter from the
-        prior's center. ``"tuned_head"`` trains the center's head alone, pulled to what it is
-        there, and ``"local_head"`` a head on the frozen base model in the same way; how strong
-        the pull is they choose on the same examples. ``"learned"`` is the rule of the method
-        that the bundle names. These make one finalist each. All others are means of the
-        posterior, each over its own share of the chains; without these the method's rule makes
-        all others.
+        by "+" (default: ``"posterior_mean"``). ``"posterior_mode"`` trains from the prior's
+        center along the prior's axes, pulled to the center as the prior's density falls.
+        ``"finetune"`` trains all coordinates from there. ``"tuned_head"`` trains the center's
+        head alone, pulled to what it is there, and ``"local_head"`` a head on the frozen base
+        model in the same way; how strong the pull is they choose on the same examples.
+        ``"learned"`` is the rule of the method that the bundle names. These make one finalist
+        each. All others are means of the posterior, each over its own share of the chains;
+        without these the method's rule makes all others.
     chains : int
         How many chains run side by side, at least as many as there are means (default: 32).
     steps : int
         Steps of each chain, 2 or more (default: 60).
     tuning_steps : int
-        Steps of fine-tuning (default: 60).
+        Steps of fine-tuning, and to the mode (default: 60).
     learning_rate : float
         Of fine-tuning, falling to zero (default: 0.03).
     pull : float
@@ -197,6 +201,8 @@ class PosteriorSplitRecipe(SplitRecipe):
                     f"{wanted} of them"
                 )
             return made
+        if name == "posterior_mode":
+            return session.posterior_mode(steps=self.tuning_steps)[None]
         if name == "finetune":
             tuned = session.finetuned(
                 steps=self.tuning_steps, learning_rate=self.learning_rate, pull=self.pull
@@ -222,6 +228,8 @@ class PosteriorSplitRecipe(SplitRecipe):
         """Return all of the recipe that the finalists depend on, besides the examples."""
         if self.refinement in {"local_head", "tuned_head", "learned"}:
             return {"refinement": self.refinement}
+        if self.refinement == "posterior_mode":
+            return {"refinement": self.refinement, "tuning_steps": self.tuning_steps}
         tuned = {
             "tuning_steps": self.tuning_steps,
             "learning_rate": self.learning_rate,

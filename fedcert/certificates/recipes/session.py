@@ -96,6 +96,13 @@ class Session(ABC):
             Float64, shape ``(count, d)``.
         """
 
+    def posterior_mode(self, *, steps: int) -> FloatArray:
+        """Return the posterior's mode given all examples of this session, shape ``(d,)``.
+
+        Under a Gaussian with the prior's center and axes, after so many steps.
+        """
+        raise _no_model()
+
     def finetuned(self, *, steps: int, learning_rate: float, pull: float) -> FloatArray:
         """Return an adapter that was trained from the center on all examples of this session.
 
