@@ -14,6 +14,7 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
 from fedcert.messages import PLAN, PlanReply, PlanRequest
 from fedcert.planning import Objective, Plan, Replayed, menu, replays_from_config
+from fedcert.planning.menu import Posterior
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed
 from fedcert.settings import RunSettings
@@ -173,7 +174,7 @@ def planning_of(
     constants: FloatArray,
     *,
     local_head: bool,
-    posterior_means: bool,
+    posterior: Posterior | None,
     training: FinetuneSettings,
     barred: Collection[str],
 ) -> Planning | None:
@@ -187,8 +188,8 @@ def planning_of(
         Adapters that always say one label, shape ``(K, d)``.
     local_head : bool
         Whether the base model has a head that could be trained alone.
-    posterior_means : bool
-        Whether posterior means suit the adapters; the settings may ask for modes instead.
+    posterior : {"mean", "mode"} or None
+        What of posteriors is tried if the settings leave it open.
     training : FinetuneSettings
         How clients train here.
     barred : collection of str
@@ -201,7 +202,7 @@ def planning_of(
     """
     if not settings.planned:
         return None
-    certificate, posterior = settings.certificate, settings.planning.posterior
+    certificate, asked = settings.certificate, settings.planning.posterior
     return Planning(
         share=settings.planning.clients,
         most=settings.planning.most,
@@ -212,7 +213,7 @@ def planning_of(
             **certificate.shares(),
             constants=len(constants),
             local_head=local_head,
-            posterior=posterior if posterior == "mode" or posterior_means else None,
+            posterior=posterior if asked == "auto" else asked,
             training=training,
             randomized=certificate.randomized,
             first_share=certificate.first_share,

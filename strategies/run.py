@@ -14,11 +14,14 @@ from fedcert.adapters.space import AdapterSpace
 from fedcert.arrays import FloatArray
 from fedcert.bundles import Bundle
 from fedcert.certificates import RecipeTable
+from fedcert.data.prompts import PromptInputs
+from fedcert.data.text import TextInputs
 from fedcert.devices import describe_device, resolve_device
 from fedcert.errors import PoolError, SettingsError
 from fedcert.fitting import FittedPrior, fit_prior
 from fedcert.methods import AveragingMethod, DefaultAdapter
 from fedcert.models.base import BaseModel, load_base_model
+from fedcert.planning.menu import Posterior
 from fedcert.pool import Pool
 from fedcert.priors import Prior
 from fedcert.protocol.authority import SeedAuthority
@@ -103,11 +106,6 @@ class Run:
         self.method = settings.method_of(self._finetune_settings()).fitted_to(self.base)
         self.method.check(self.space)
         _check_head(settings, method_recipes(settings, self.method), self.space)
-        if self._plans_for_long:
-            events.note(
-                "NOTE: without a GPU each planning client takes minutes for posterior means on "
-                "texts; planning.posterior=mode tries modes instead, which take seconds"
-            )
 
     @staticmethod
     def of(
@@ -142,10 +140,13 @@ class Run:
         return Run(settings, output, scenario, events, warmed)
 
     @property
-    def _plans_for_long(self) -> bool:
-        settings, texts = self._settings, self.scenario.inputs.kind == "text"
-        means = settings.planned and settings.planning.posterior == "mean" and self.pools
-        return means and texts and self._device.type == "cpu" and not self.space.names_head
+    def _posterior(self) -> Posterior | None:
+        """What of posteriors is worth its time, if the settings leave it open."""
+        if self.space.names_head:
+            # Names say most, and the head from names that the menu has says the rest.
+            return None
+        texts = {TextInputs.kind, PromptInputs.kind}
+        return "mode" if self.scenario.inputs.kind in texts else "mean"
 
     @property
     def pools(self) -> bool:
@@ -206,9 +207,7 @@ class Run:
                 self._settings,
                 constants,
                 local_head=has_linear_head(self.space),
-                # Where names say most, few coordinates are left to search: a posterior over
-                # them takes many times as long as the head from names that the menu has.
-                posterior_means=not self.space.names_head,
+                posterior=self._posterior,
                 training=self._finetune_settings(),
                 barred=self._barred,
             ),

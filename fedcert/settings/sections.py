@@ -271,10 +271,10 @@ class PlanningSettings(Section):
     than training, and a mean over few says enough."""
     sizes: str = "16,32,64,128,256"
     """Sizes of support sets to plan for, separated by commas."""
-    posterior: Literal["mean", "mode"] = "mean"
+    posterior: Literal["auto", "mean", "mode"] = "auto"
     """What of posteriors is tried: means, each of which scores thousands of candidates, or
-    (``"mode"``) modes, which gradients find, where adapters act on texts and there is no GPU.
-    For adapters whose head comes of names there are modes or nothing."""
+    modes, which gradients find. ``"auto"``: modes on texts, where candidates take long, means
+    on other inputs, and neither for adapters whose head comes of names."""
     objective: Literal["mean", "tail"] = "mean"
     """What recipes are chosen by: the planning clients' mean certificate, or (``"tail"``) that
     of the worst quarter of them."""

@@ -74,7 +74,6 @@ class Case:
 
     With `trade`, the grid of pulls and keeps as well: on text it takes longer than all methods.
     With `named`, labels have names, and a tuned head competes with what a method learns.
-    `planned` are settings of the run that plans.
     """
 
     scenario: str
@@ -83,7 +82,6 @@ class Case:
     nets: dict[str, Any] = field(default_factory=lambda: {"net_rounds": 20})
     trade: bool = True
     named: bool = False
-    planned: dict[str, Any] = field(default_factory=dict)
 
     def run(self, name: str, seed: int) -> RunSettings:
         """Return the settings of one of `RUNS`."""
@@ -98,7 +96,6 @@ class Case:
             **{f"scenario.options.{name}": value for name, value in self.options.items()},
             **self.settings,
             **RUNS[name],
-            **(self.planned if name == PLANNED else {}),
         }
         if issubclass(METHODS[flat["method"]], ConditionedMethod):
             flat |= {f"averaging.options.{name}": value for name, value in self.nets.items()}
@@ -135,8 +132,6 @@ _ON_LONG_TEXT = _ON_TEXT | {
     "certificate.candidates": 50,
     "certificate.support_size": 64,
 }
-# A posterior mean scores about as many candidates for one client as all else takes for twelve.
-_PLANNED_ON_LONG_TEXT = {"planning.posterior": "mode"}
 CASES = (
     Case("digits", {"upstream": 32, "new": 12}, _ROUNDS),
     Case("named-intents", {"upstream": 32, "new": 12}, _ON_TEXT, trade=False, named=True),
@@ -146,7 +141,6 @@ CASES = (
         _ON_LONG_TEXT,
         {"net_rounds": 8},
         trade=False,
-        planned=_PLANNED_ON_LONG_TEXT,
     ),
     Case(
         "politeness",
@@ -154,7 +148,6 @@ CASES = (
         _ON_LONG_TEXT,
         {"net_rounds": 8},
         trade=False,
-        planned=_PLANNED_ON_LONG_TEXT,
     ),
     Case(
         "topics",
@@ -168,7 +161,6 @@ CASES = (
         _ON_LONG_TEXT | {"certificate.support_size": 32},
         {"net_rounds": 8},
         trade=False,
-        planned=_PLANNED_ON_LONG_TEXT,
     ),
 )
 

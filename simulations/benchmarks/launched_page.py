@@ -138,12 +138,8 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any])
         seeds.setdefault(row["method"], set()).add(row["seed"])
     every, shared = set.union(*seeds.values()), set.intersection(*seeds.values())
     lines = [f"## `{scenario}`", ""]
-    cases = {case["scenario"]: case for case in record.get("cases", [])}
-    case = cases.get(scenario, {})
-    upstream = case.get("options", {}).get("upstream")
-    if case.get("planned") and "prior, planned" in seeds:
-        said = ", ".join(f"`{name}={value}`" for name, value in case["planned"].items())
-        lines += [f"*prior, planned* has {said} as well.", ""]
+    options = {case["scenario"]: case["options"] for case in record.get("cases", [])}
+    upstream = options.get(scenario, {}).get("upstream")
     if shared:
         lines += _tables([row for row in rows if row["seed"] in shared], upstream)
     if shared != every:

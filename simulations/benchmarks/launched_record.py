@@ -34,7 +34,7 @@ def launched_record(
         return {**found, "table": _with_limits(found["table"])}
     cases = {case["scenario"]: case for case in json.loads(json.dumps(found["cases"]))}
     old = {case["scenario"]: case for case in kept["cases"]}
-    same = {name for name, case in old.items() if _said(cases.get(name, case)) == _said(case)}
+    same = {name for name, case in old.items() if cases.get(name, case) == case}
 
     def beside(part: str, *names: str) -> list[dict[str, Any]]:
         """Return rows of both, of which new ones take the place of old ones."""
@@ -66,11 +66,6 @@ def launched_record(
         "table": _with_limits(table),
         "trade": beside("trade", "scenario", "seed", "pull", "keep"),
     }
-
-
-def _said(case: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what is empty: a part that came later says nothing of older runs."""
-    return {name: said for name, said in case.items() if said != {}}
 
 
 def _with_limits(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

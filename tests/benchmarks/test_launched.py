@@ -165,23 +165,6 @@ def test_runs_of_other_settings_are_not_kept():
     assert record["cases"] == [{"scenario": "digits", "rounds": 2}]
 
 
-def test_a_part_of_a_case_that_is_empty_says_nothing_of_older_runs():
-    kept = _record({"digits": 1}, [_run("digits", "prior", 0, 0.3)])
-    found = _record({"digits": 1}, [_run("digits", "local", 0, 0.2)])
-    found["cases"] = [case | {"planned": {}} for case in found["cases"]]
-    record = launched_record(found, kept, order=["digits"])
-    assert [row["method"] for row in record["table"]] == ["prior", "local"]
-    found["cases"] = [case | {"planned": {"planning.most": 2}} for case in found["cases"]]
-    record = launched_record(found, kept, order=["digits"])
-    assert [row["method"] for row in record["table"]] == ["local"]
-
-
-def test_only_the_run_that_plans_has_the_settings_of_plans() -> None:
-    case = launched.Case("digits", {}, planned={"planning.posterior": "mode"})
-    runs = {name: case.run(name, 0) for name in ("prior", launched.PLANNED)}
-    assert [run.planning.posterior for run in runs.values()] == ["mean", "mode"]
-
-
 def _run(scenario, method, seed, limit):
     by_n = [{"n": 64, "certificate": 0.5, "own_limit": limit}]
     return {"scenario": scenario, "method": method, "seed": seed, "by_n": by_n}

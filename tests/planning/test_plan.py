@@ -23,6 +23,7 @@ from fedcert.planning import (
     tail_values,
     worth_trying,
 )
+from fedcert.planning.menu import Posterior
 from fedcert.search.drawing import NO_CONSTANTS
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.recipes import GibbsRecipe
@@ -320,14 +321,15 @@ def test_a_menu_without_posterior_means_keeps_all_else() -> None:
 @pytest.mark.parametrize(
     ("posterior", "suited", "tried"),
     [
-        ("mean", True, {"posterior_mean", "posterior_mean+finetune"}),
-        ("mean", False, set()),
-        ("mode", True, {"posterior_mode", "posterior_mode+finetune"}),
-        ("mode", False, {"posterior_mode", "posterior_mode+finetune"}),
+        ("auto", "mean", {"posterior_mean", "posterior_mean+finetune"}),
+        ("auto", "mode", {"posterior_mode", "posterior_mode+finetune"}),
+        ("auto", None, set()),
+        ("mean", None, {"posterior_mean", "posterior_mean+finetune"}),
+        ("mode", "mean", {"posterior_mode", "posterior_mode+finetune"}),
     ],
 )
 def test_settings_say_what_of_posteriors_is_tried(
-    posterior: str, suited: bool, tried: set[str]
+    posterior: str, suited: Posterior | None, tried: set[str]
 ) -> None:
     flat = {
         "scenario.name": "digits",
@@ -338,7 +340,7 @@ def test_settings_say_what_of_posteriors_is_tried(
         RunSettings.from_flat(flat),
         NO_CONSTANTS,
         local_head=True,
-        posterior_means=suited,
+        posterior=suited,
         training=FinetuneSettings(),
         barred=(),
     )

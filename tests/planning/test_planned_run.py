@@ -36,7 +36,7 @@ from fedcert.search.drawing import NO_CONSTANTS
 from fedcert.settings import RunSettings
 from fedcert.simulations.simulating import simulate
 from fedcert.strategies import planning
-from fedcert.strategies.planning import Planning
+from fedcert.strategies.planning import Planning, planning_of
 from fedcert.strategies.run import Run
 from fedcert.strategies.serving import ServedRun, serve
 from fedcert.verification import check_adapter, check_bundle, check_data
@@ -82,7 +82,7 @@ def planners() -> list[str]:
         _settings(),
         NO_CONSTANTS,
         local_head=True,
-        posterior_means=True,
+        posterior="mean",
         training=_settings().finetune_settings(),
         barred=(),
     )
@@ -216,19 +216,22 @@ def test_a_run_that_goes_on_has_the_same_planners_and_plan(
     assert again.bundle.digest == whole.bundle.digest
 
 
-@pytest.mark.parametrize(
-    ("kind", "posterior", "warned"),
-    [("text", "mean", True), ("text", "mode", False), ("image", "mean", False)],
-)
-def test_who_will_wait_long_for_a_plan_is_told_what_helps(
-    kind: str, posterior: str, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kind", "tried"), [("text", "mode"), ("image", "mean")])
+def test_where_candidates_take_long_modes_are_tried(
+    kind: str, tried: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No tiny scenario has texts without names; what is read is not looked at here.
     monkeypatch.setattr(ImageInputs, "kind", kind)
-    told = _Told()
-    settings = _settings(device="cpu", planning__posterior=posterior)
-    Run.of(settings, output=tmp_path / "run", events=Events(told))
-    assert any("planning.posterior=mode" in text for text in told.said) == warned
+    asked: list[object] = []
+
+    def asking(*args: Any, posterior: object, **terms: Any) -> Planning | None:
+        asked.append(posterior)
+        return planning_of(*args, posterior=posterior, **terms)
+
+    monkeypatch.setattr("fedcert.strategies.run.planning_of", asking)
+    run = Run.of(_settings(), output=tmp_path / "run")
+    run.pooling("PooledPrior")
+    assert asked == [tried]
 
 
 def test_an_explicit_recipe_wins(tmp_path: Path) -> None:
