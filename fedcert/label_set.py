@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from unicodedata import normalize
 
 from fedcert.canonical import digest_json
 from fedcert.errors import DataError
@@ -46,7 +47,7 @@ class LabelSet:
                 raise DataError(f"label {place} has no name; give every label a name")
         known: dict[str, str] = {}
         for name in self.names:
-            key = " ".join(name.split()).casefold()
+            key = normalize("NFC", " ".join(name.split())).casefold()
             if key in known:
                 raise DataError(
                     f"the labels {known[key]!r} and {name!r} have the same name; give every "

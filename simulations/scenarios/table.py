@@ -113,9 +113,15 @@ class Table(NaturalScenario):
         """Return the labels that occur in a client's rows, if they are its own."""
         if not self._labels_are_own:
             return self.labels
-        if client not in self._own_labels:
+        own = self._own_labels.get(client, ())
+        if client in self._parts[1] and len(own) < 2:
+            raise DataError(
+                f"table: the rows of {client} for tests name {len(own)} labels, and a task has "
+                "two or more; lower the option `support_share`"
+            )
+        if not own:
             raise DataError(f"table has no client {client!r}")
-        return self._own_labels[client]
+        return own
 
     @cached_property
     def _labels_are_own(self) -> bool:
@@ -140,13 +146,7 @@ class Table(NaturalScenario):
         be no example whose label is not among them, and certificates would not count those.
         """
         new = np.isin([client_id(name) for name in self._rows.clients], list(self._parts[1]))
-        found = self._labels_in(~(new & self._for_support))
-        if lost := [client for client in self._parts[1] if client not in found]:
-            raise DataError(
-                f"table: {lost[0]} has no row for tests, by which its labels could be named; "
-                "lower the option `support_share`"
-            )
-        return found
+        return self._labels_in(~(new & self._for_support))
 
     def _labels_in(self, some: npt.NDArray[np.bool_]) -> dict[str, tuple[str, ...]]:
         """Return the labels of each client in some of the rows, in order."""
@@ -163,7 +163,7 @@ class Table(NaturalScenario):
         examples = super()._examples(rows)
         if not self._labels_are_own:
             return examples
-        own = self._own_labels[client_id(self._rows.clients[rows[0]])]
+        own = self.labels_of(client_id(self._rows.clients[rows[0]]))
         places = {label: place for place, label in enumerate(own)}
         index = [places.get(self._all_labels[each], ALWAYS_WRONG) for each in examples.labels]
         return Examples(examples.inputs, np.array(index, dtype=np.int64))

@@ -202,6 +202,7 @@ def test_templates_are_averaged_and_descriptions_stand_alone(tmp_path: Path) -> 
         (("a", "  "), {}, "label 2 has no name"),
         (("a",), {}, "at least two labels"),
         (("Lost card", "lost  card"), {}, "have the same name"),
+        (("caf\u00e9", "cafe\u0301"), {}, "have the same name"),
         (("a", "b"), {"template": "about it"}, "must hold {label} once"),
         (("a", "b"), {"template": ()}, "must hold {label} once"),
         (("a", "b"), {"descriptions": {"c": "x"}}, "a description of 'c', which is none"),

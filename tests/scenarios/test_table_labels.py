@@ -88,6 +88,13 @@ def test_rows_that_certify_name_no_label(tmp_path: Path, encoder: Path) -> None:
     assert (tests.labels != ALWAYS_WRONG).all()
 
 
+def test_who_has_no_rows_for_tests_gets_no_certificate(tmp_path: Path, encoder: Path) -> None:
+    path = _write(tmp_path / "t.jsonl", own=True)
+    table = _table(path, encoder, labels="own", support_share=0.999999)
+    with pytest.raises(DataError, match="for tests name 0 labels, and a task has two"):
+        table.support_examples(table.new_clients[0], 10)
+
+
 def test_labels_that_all_share_are_common(tmp_path: Path, encoder: Path) -> None:
     path = _write(tmp_path / "t.jsonl", own=False)
     assert _table(path, encoder).labels == ("bad0", "bad1")
