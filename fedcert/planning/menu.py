@@ -70,7 +70,7 @@ def menu(
         (`fedcert.search.learning.has_linear_head`).
     posterior : {"mean", "mode"} or None (default: "mean")
         What of posteriors is tried: means, each of which takes thousands of candidates, or
-        modes, which a few dozen gradients find; None for neither.
+        modes, which gradients find; None for neither.
     training : FinetuneSettings
         How upstream clients train. What suits the base model there suits it here, so what is
         fine-tuned from the center has the same steps, learning rate, and weight decay.
