@@ -76,7 +76,8 @@ class Labels:
     ----------
     labels : str (default: "auto")
         ``"common"``: all clients tell the same classes apart. ``"own"``: each has those that
-        occur in its rows, and texts are classified by their names. ``"auto"``: own where the
+        occur in its rows, a new one those of its rows for tests, and texts are classified by
+        their names. ``"auto"``: own where the
         names say so, since a client has less than half of all labels on average.
     label_template : str (default: "{label}")
         The text that stands for a label of a client's own: "a request about {label}".
