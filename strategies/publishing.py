@@ -339,6 +339,7 @@ _LATER = {
     ("certificate", "simultaneous"),
     ("planning", "most"),
     ("planning", "objective"),
+    ("planning", "posterior"),
     ("privacy", "central_epsilon"),
 }
 

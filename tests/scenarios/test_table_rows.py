@@ -320,7 +320,9 @@ def test_repeated_rows_count_where_they_are_observations(tmp_path: Path) -> None
     often = [rows[0] | {"input": "again"} for _ in range(40)]
     once = _scenario(tmp_path, rows + often, held_out="input=again")
     assert any("repeats = true lets all count" in note for note in once.notes)
-    every = _scenario(tmp_path, rows + often, held_out="input=again", repeats=True)
+    base = str(save_tiny_backbone(tmp_path / "base", "bert"))
+    marked = {"held_out": "input=again", "base": base}
+    every = _scenario(tmp_path, rows + often, repeats=True, **marked)
     assert not any("repeat" in note for note in every.notes)
     assert (once.duplicates_are_real, every.duplicates_are_real) == (False, True)
     [client] = every.new_clients
