@@ -223,7 +223,10 @@ class NaturalScenario(Scenario):
 
     @cached_property
     def _for_support(self) -> npt.NDArray[np.bool_]:
-        """Say of each row whether its item is for support, should a new client have it."""
+        """Say of each row whether it is for support, should a new client have it.
+
+        Rows of an item share its side; where repeats count, further ones have their own.
+        """
         limit = self._split.support_share * 2.0**63
 
         def drawn(*key: str | int) -> bool:

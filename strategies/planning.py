@@ -13,8 +13,7 @@ from fedcert.arrays import FloatArray
 from fedcert.bundles import Bundle
 from fedcert.certificates import Recipe
 from fedcert.messages import PLAN, PlanReply, PlanRequest
-from fedcert.planning import Objective, Plan, Replayed, menu, replays_from_config
-from fedcert.planning.menu import Posterior
+from fedcert.planning import Objective, Plan, Posterior, Replayed, menu, replays_from_config
 from fedcert.protocol.seeds import recipe_for_attempt
 from fedcert.randomness import derive_seed
 from fedcert.settings import RunSettings

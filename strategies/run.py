@@ -21,7 +21,7 @@ from fedcert.errors import PoolError, SettingsError
 from fedcert.fitting import FittedPrior, fit_prior
 from fedcert.methods import AveragingMethod, DefaultAdapter
 from fedcert.models.base import BaseModel, load_base_model
-from fedcert.planning.menu import Posterior
+from fedcert.planning import Posterior
 from fedcert.pool import Pool
 from fedcert.priors import Prior
 from fedcert.protocol.authority import SeedAuthority

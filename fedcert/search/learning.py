@@ -25,6 +25,7 @@ from fedcert.threads import torch_threads
 
 __all__ = [
     "finetuned",
+    "finetuned_along",
     "has_linear_head",
     "learned",
     "local_head",
@@ -75,17 +76,58 @@ def finetuned(
     CertificateError
         If the scorer has no model that could be trained.
     """
+    return finetuned_along(
+        scorer, examples, center, None, steps=steps, learning_rate=learning_rate, pull=pull
+    )
+
+
+def finetuned_along(
+    scorer: Scorer,
+    examples: Examples,
+    start: FloatArray,
+    axes: FloatArray | None,
+    *,
+    steps: int,
+    learning_rate: float,
+    pull: float,
+) -> FloatArray:
+    """Train how far to go from an adapter along each axis, as `finetuned` along coordinates.
+
+    Parameters
+    ----------
+    scorer, examples
+        As in `finetuned`.
+    start : numpy.ndarray
+        Where training begins, shape ``(d,)``.
+    axes : numpy.ndarray or None
+        What one step along each axis adds, shape ``(k, d)``; None for those of the coordinates.
+    steps, learning_rate, pull
+        As in `finetuned`, of the steps along the axes.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64, shape ``(d,)``.
+
+    Raises
+    ------
+    CertificateError
+        If the scorer has no model that could be trained.
+    """
     batched, usable = _trainable(scorer), examples.usable
-    if len(np.unique(usable.labels)) < 2:
-        return center
-    start = torch.from_numpy(center).float()[None].to(batched.model.device)
-    shift = torch.zeros_like(start, requires_grad=True)
+    if (axes is not None and len(axes) == 0) or len(np.unique(usable.labels)) < 2:
+        return start
+    device = batched.model.device
+    first = torch.from_numpy(start).float().to(device)
+    along = None if axes is None else torch.from_numpy(axes).float().to(device)
+    count = len(start) if axes is None else len(axes)
+    moves = torch.zeros((1, count), device=device, requires_grad=True)
     with torch_threads(1):
         descend(
             batched.model,
             usable,
-            [shift],
-            lambda: start + shift,
+            [moves],
+            lambda: first + (moves if along is None else moves @ along),
             seed=0,
             settings=FinetuneSettings(
                 steps=steps,
@@ -94,8 +136,8 @@ def finetuned(
                 weight_decay=pull,
             ),
         )
-    moved = shift.detach()[0].cpu().double().numpy()
-    return np.asarray(center + moved, dtype=np.float64)
+    moved = moves.detach()[0].cpu().double().numpy()
+    return np.asarray(start + (moved if axes is None else moved @ axes), dtype=np.float64)
 
 
 def posterior_mode(
@@ -130,30 +172,16 @@ def posterior_mode(
     CertificateError
         If the scorer has no model that could be trained.
     """
-    batched, usable = _trainable(scorer), examples.usable
-    center, axes = prior.center(), prior.axes()
-    if len(axes) == 0 or len(np.unique(usable.labels)) < 2:
-        return center
-    device = batched.model.device
-    start, along = (torch.from_numpy(each).float().to(device) for each in (center, axes))
-    moves = torch.zeros((1, len(axes)), device=device, requires_grad=True)
-    with torch_threads(1):
-        descend(
-            batched.model,
-            usable,
-            [moves],
-            lambda: start + moves @ along,
-            seed=0,
-            settings=FinetuneSettings(
-                steps=steps,
-                batch_size=len(usable),
-                learning_rate=_MODE_RATE,
-                # The loss is a mean over examples, and the prior counts as one of them.
-                weight_decay=1 / len(usable),
-            ),
-        )
-    moved = moves.detach()[0].cpu().double().numpy() @ axes
-    return np.asarray(center + moved, dtype=np.float64)
+    return finetuned_along(
+        scorer,
+        examples,
+        prior.center(),
+        prior.axes(),
+        steps=steps,
+        learning_rate=_MODE_RATE,
+        # The loss is a mean over examples, and the prior counts as one of them.
+        pull=1 / max(1, len(examples.usable)),
+    )
 
 
 def reads_inputs(prior: Prior) -> bool:

@@ -15,16 +15,14 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
 
-from fedcert.adapters.finetune import descend
 from fedcert.arrays import FloatArray
 from fedcert.certificates import PosteriorSplitRecipe
 from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
-from fedcert.planning.menu import MODE_STEPS
+from fedcert.planning import MODE_STEPS
 from fedcert.priors.latent import LatentSpace
-from fedcert.search.learning import finetuned, posterior_mode, tuned_head
+from fedcert.search.learning import finetuned, finetuned_along, posterior_mode, tuned_head
 from fedcert.search.session import SupportSession
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.named import CELLS
@@ -176,7 +174,18 @@ def _adapters(client: Client, choosing: Examples) -> Iterator[tuple[str, FloatAr
     yield "tuned head", tuned_head(scorer, choosing, center)
     for name, way in _WAYS.items():
         start = mean if way.from_mean else center
-        yield name, _descended(client, choosing, start, axes(latent, way.along), way)
+        yield (
+            name,
+            finetuned_along(
+                scorer,
+                choosing,
+                start,
+                axes(latent, way.along),
+                steps=settings.steps,
+                learning_rate=way.rate,
+                pull=way.pull,
+            ),
+        )
 
 
 def _mean(client: Client, choosing: Examples) -> FloatArray:
@@ -204,27 +213,6 @@ def axes(latent: LatentSpace, along: str) -> FloatArray:
         return latent.axes()
     # What no upstream client moved stays where it is.
     return np.diag(latent.scale * latent.directions.any(axis=0))
-
-
-def _descended(
-    client: Client, choosing: Examples, start: FloatArray, axes: FloatArray, way: _Way
-) -> FloatArray:
-    """Train how far to go along each axis."""
-    usable = choosing.usable
-    if len(np.unique(usable.labels)) < 2:
-        return start
-    first, along = (torch.from_numpy(each).float() for each in (start, axes))
-    moves = torch.zeros((1, len(axes)), requires_grad=True)
-    settings = replace(
-        client.site.settings.finetune_settings(),
-        batch_size=len(usable),
-        learning_rate=way.rate,
-        weight_decay=way.pull,
-    )
-    descend(
-        client.model, usable, [moves], lambda: first + moves @ along, seed=0, settings=settings
-    )
-    return np.asarray(start + moves.detach()[0].double().numpy() @ axes)
 
 
 def _recipe(cell: Cell, share: float) -> PosteriorSplitRecipe:

@@ -145,15 +145,20 @@ class Table(NaturalScenario):
         A new client's are those of its rows for tests: named by rows that certify, there could
         be no example whose label is not among them, and certificates would not count those.
         """
-        new = np.isin([client_id(name) for name in self._rows.clients], list(self._parts[1]))
+        new = np.isin(self._client_ids, list(self._parts[1]))
         return self._labels_in(~(new & self._for_support))
+
+    @cached_property
+    def _client_ids(self) -> npt.NDArray[np.str_]:
+        """The id of each row's client."""
+        return np.array([client_id(name) for name in self._rows.clients])
 
     def _labels_in(self, some: npt.NDArray[np.bool_]) -> dict[str, tuple[str, ...]]:
         """Return the labels of each client in some of the rows, in order."""
         found: dict[str, set[int]] = {}
         rows = self._rows
-        for client, label in zip(rows.clients[some], rows.labels[some], strict=True):
-            found.setdefault(client_id(client), set()).add(int(label))
+        for client, label in zip(self._client_ids[some], rows.labels[some], strict=True):
+            found.setdefault(str(client), set()).add(int(label))
         return {
             client: tuple(self._all_labels[label] for label in sorted(own))
             for client, own in found.items()

@@ -24,8 +24,7 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.counts import Selection
 from fedcert.certificates.recipes.base import RECIPES as KINDS
-from fedcert.planning import menu, recipe_name
-from fedcert.planning.menu import Posterior
+from fedcert.planning import Posterior, menu, recipe_name
 from fedcert.simulations.benchmarks import coverage
 from fedcert.simulations.benchmarks import episodes as harness
 from fedcert.simulations.benchmarks.conditioning import INPUTS

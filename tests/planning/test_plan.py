@@ -16,6 +16,7 @@ from fedcert.errors import BundleError, CertificateError, RefusalError
 from fedcert.planning import (
     Plan,
     PlanRow,
+    Posterior,
     Replayed,
     cautious_mean,
     menu,
@@ -23,7 +24,6 @@ from fedcert.planning import (
     tail_values,
     worth_trying,
 )
-from fedcert.planning.menu import Posterior
 from fedcert.search.drawing import NO_CONSTANTS
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.recipes import GibbsRecipe

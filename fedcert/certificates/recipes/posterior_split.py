@@ -239,7 +239,7 @@ class PosteriorSplitRecipe(SplitRecipe):
         if self.refinement == "finetune":
             return {"refinement": self.refinement, **tuned}
         return {
-            **(tuned if "finetune" in self.refinements else {}),
+            **(tuned if {"finetune", "posterior_mode"} & set(self.refinements) else {}),
             "refinement": self.refinement,
             "candidates": self.candidates,
             "finalists": self.finalists,
