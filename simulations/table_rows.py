@@ -14,7 +14,7 @@ from fedcert.data.cells import missing_cells
 from fedcert.data.tables import Columns
 from fedcert.errors import DataError
 
-__all__ = ["KeptRows", "image_items", "kept_rows"]
+__all__ = ["KeptRows", "alike_rows", "image_items", "kept_rows"]
 
 
 @dataclass(frozen=True)
@@ -92,3 +92,22 @@ def image_items(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
     items = np.empty(len(images), dtype=object)
     items[:] = [digest_tensors({"image": image}) for image in images]
     return items
+
+
+def alike_rows(items: npt.NDArray[Any], read: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Say of each row whether one of another item reads the same.
+
+    Parameters
+    ----------
+    items, read : numpy.ndarray
+        Of each row what it is an example of, and what equal inputs share.
+
+    Returns
+    -------
+    numpy.ndarray
+        A boolean for each row.
+    """
+    found: dict[Any, set[Any]] = {}
+    for item, text in zip(items, read, strict=True):
+        found.setdefault(text, set()).add(item)
+    return np.array([len(found[text]) > 1 for text in read])

@@ -23,7 +23,7 @@ from fedcert.simulations.natural import NaturalScenario, Rows, Split, text_items
 from fedcert.simulations.partitions import Partition
 from fedcert.simulations.sources import BaseOptions, ImageOptions, TextBase
 from fedcert.simulations.table_options import Labels, Source
-from fedcert.simulations.table_rows import KeptRows, image_items, kept_rows
+from fedcert.simulations.table_rows import KeptRows, alike_rows, image_items, kept_rows
 
 __all__ = ["Table"]
 
@@ -205,7 +205,25 @@ class Table(NaturalScenario):
         """Return what rows are examples of."""
         if self._source.item:
             return words(rows[self._source.item])
+        return self._read(inputs)
+
+    def _read(self, inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return what makes inputs the same."""
         return text_items(inputs) if self._has_texts else image_items(inputs)
+
+    @cached_property
+    def _of_items(self) -> list[str]:
+        """How many rows are copies, should the column of items not tell."""
+        rows, column = self._rows, self._source.item
+        alike = alike_rows(rows.items, self._read(rows.inputs)) if column else np.zeros(0)
+        if not alike.any():
+            return []
+        return [
+            f"table: {np.sum(alike)} of {len(alike)} rows read like a row with another "
+            f"{column!r} ({rows.where(int(np.argmax(alike)))}, for instance), and count as "
+            "other observations, which may train as well as certify; if they are copies, "
+            "leave out item"
+        ]
 
     @cached_property
     def _all_labels(self) -> tuple[str, ...]:
@@ -236,6 +254,7 @@ class Table(NaturalScenario):
             )
         remarks = [] if self._has_texts else self._image_remarks()
         found = [*(f"table: {note}" for note in self._kept.notes), *alike]
+        found += self._of_items
         return (*found, *(f"table: {remark}" for remark in remarks), *super().notes)
 
     @property

@@ -190,6 +190,17 @@ def test_repeated_rows_are_counted_and_so_are_their_labels(tmp_path: Path) -> No
     )
 
 
+def test_copies_under_items_of_their_own_are_counted(tmp_path: Path) -> None:
+    rows = _mixed()
+    assert _scenario(tmp_path, rows, item="item").notes == ()
+    rows += [row | {"item": f"copy {i}"} for i, row in enumerate(rows[3:5])]
+    assert _scenario(tmp_path, rows, item="item").notes == (
+        f"table: 4 of 82 rows read like a row with another 'item' ({tmp_path / 't.jsonl'}: "
+        "line 4, for instance), and count as other observations, which may train as well as "
+        "certify; if they are copies, leave out item",
+    )
+
+
 def test_clients_that_take_no_part_are_counted(tmp_path: Path) -> None:
     rows = _mixed() + [
         {"input": f"s {i}", "label": "bad", "client": f"small {i}"} for i in range(3)
