@@ -43,7 +43,7 @@ from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.benchmarks.refinements import refinements
 
-__all__ = ["main"]
+__all__ = ["documents", "main"]
 
 # Raise it when a replay changes what it returns for the same recipe.
 _VERSION = 2
@@ -114,8 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record["command"] = "make bench-certificates"
     for name in options.part:
         record |= _PARTS[name](options, record)
-    page = {"certificates.md": certificates_page(record)}
-    publish("certificates", record, page, folder=options.output)
+    publish("certificates", record, documents(record), folder=options.output)
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"certificates.md": certificates_page(record)}
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

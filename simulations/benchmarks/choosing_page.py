@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fedcert.reports.formats import plural
+from fedcert.reports.formats import decimal_up, plural
 from fedcert.simulations.benchmarks.choosing_advice import advice
 from fedcert.simulations.benchmarks.choosing_figures import (
     BEST_OF,
@@ -75,7 +75,7 @@ _WORDS = (
     "*federated*: other methods, whose upstream clients send something "
     "([baselines.md](baselines.md), [methods.md](methods.md)). *tuned*: "
     "[benchmarks.md](benchmarks.md) tunes each method on clients of its own; *launched*: "
-    "[launched.md](launched.md) runs it as it is by default.",
+    "[launched.md](launched.md) runs it untuned, with fewer rounds than by default.",
 )
 
 
@@ -260,8 +260,10 @@ def _shown(means: Mapping[int, Mean], sizes: Sequence[int]) -> str:
     return "; ".join(f"{n}: {_figure(means[n])}" for n in sizes)
 
 
-def _figure(mean: Mean, form: str = ".3f") -> str:
-    return f"{mean.value:{form}}" + ("" if mean.se is None else f" ± {mean.se:.3f}")
+def _figure(mean: Mean, form: str = "") -> str:
+    """Show a mean certificate, rounded up as bounds are, or a difference in a format."""
+    said = f"{mean.value:{form}}" if form else decimal_up(mean.value)
+    return said + ("" if mean.se is None else f" ± {mean.se:.3f}")
 
 
 # --- everything beside the plan ---

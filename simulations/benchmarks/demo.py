@@ -14,9 +14,9 @@ from fedcert.runs.progress import ProgressBars
 from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.options import without_options
 from fedcert.simulations.benchmarks.publishing import publish
-from fedcert.simulations.simulating import Simulation, simulate
+from fedcert.simulations.simulating import simulate
 
-__all__ = ["main"]
+__all__ = ["documents", "main"]
 
 
 def main() -> None:
@@ -33,19 +33,25 @@ def main() -> None:
         "seed": results["seed"],
         "machine": results["machine"],
         "versions": results["versions"],
+        "description": results["description"],
+        "chance": results["chance"],
         **run.summary,
         "clients": [
             {key: row[key] for key in ("client", "n", "recipe", "bound", "test_error")}
             for row in results["clients"]
         ],
     }
-    documents = {"demo.md": _page(run, record), "figures/demo.svg": _figure(results)}
-    publish("demo", record, documents)
+    publish("demo", record, documents(record))
 
 
-def _page(run: Simulation, record: dict[str, Any]) -> str:
-    summary, machine = run.summary, record["machine"]
-    priors = [f"| {kind} | {risk:.3f} |" for kind, risk in summary["best_of_1000"].items()]
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"demo.md": _page(record), "figures/demo.svg": _figure(record)}
+
+
+def _page(record: dict[str, Any]) -> str:
+    machine = record["machine"]
+    priors = [f"| {kind} | {risk:.3f} |" for kind, risk in record["best_of_1000"].items()]
     clients = [
         f"| {row['client']} | {row['n']} | {row['recipe']} | {row['test_error']:.3f} "
         f"| {decimal_up(row['bound'])} |"
@@ -57,20 +63,20 @@ def _page(run: Simulation, record: dict[str, Any]) -> str:
             "<!-- Rendered by `make bench-demo`; do not edit. -->",
             "# The demo's figures",
             "",
-            f"Scenario `digits`, seed {record['seed']}: {run.results['description']}",
+            f"Scenario `digits`, seed {record['seed']}: {record['description']}",
             "",
-            f"* new clients: {summary['new_clients']}, each with "
+            f"* new clients: {record['new_clients']}, each with "
             f"{record['clients'][0]['n']} labeled examples",
-            f"* mean certificate: {decimal_up(summary['mean_certificate'])} "
+            f"* mean certificate: {decimal_up(record['mean_certificate'])} "
             f"(largest {decimal_up(worst)})",
-            f"* mean test error: {summary['mean_test_error']:.3f}",
+            f"* mean test error: {record['mean_test_error']:.3f}",
             "* without the federation, by a head that half of the same labels train and the "
-            f"other half certify: {decimal_up(summary['local_certificate'])} "
-            f"(test error {summary['local_test_error']:.3f})",
+            f"other half certify: {decimal_up(record['local_certificate'])} "
+            f"(test error {record['local_test_error']:.3f})",
             "* error of one client's adapter on the other new clients' tests, whose tasks are "
-            f"others: {summary['mean_error_elsewhere']:.3f}",
-            f"* time: {summary['seconds']:g} s on {machine['cores']} cores ({machine['cpu']}); "
-            f"peak memory {summary['peak_rss_mib']} MiB, all processes together",
+            f"others: {record['mean_error_elsewhere']:.3f}",
+            f"* time: {record['seconds']:g} s on {machine['cores']} cores ({machine['cpu']}); "
+            f"peak memory {record['peak_rss_mib']} MiB, all processes together",
             "",
             "Risk of the best of 1,000 candidates on the new clients' tasks, at equal M:",
             "",
@@ -88,12 +94,12 @@ def _page(run: Simulation, record: dict[str, Any]) -> str:
     )
 
 
-def _figure(results: dict[str, Any]) -> str:
+def _figure(record: dict[str, Any]) -> str:
     rows = [
         ClientBar(client=row["client"], bound=row["bound"], test_error=row["test_error"])
-        for row in results["clients"]
+        for row in record["clients"]
     ]
-    return certificates_by_client(rows, chance=results["chance"])
+    return certificates_by_client(rows, chance=record["chance"])
 
 
 if __name__ == "__main__":

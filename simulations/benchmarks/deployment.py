@@ -24,7 +24,7 @@ from fedcert.simulations.benchmarks.deployment_page import reliability_page
 from fedcert.simulations.benchmarks.deployment_scale import in_own_process
 from fedcert.simulations.benchmarks.publishing import kept_record, page_of, publish, say
 
-__all__ = ["FAULTS", "PARTS", "fault_rows", "main", "overhead_of"]
+__all__ = ["FAULTS", "PARTS", "documents", "fault_rows", "main", "overhead_of"]
 
 FAULTS = ("tests/faults", "tests/deployment/test_node_faults.py")
 """The tests that bring faults about; their JUnit report is what the table is made from."""
@@ -51,10 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "machine": describe_machine(),
         "versions": versions(),
     }
-    page = reliability_page(page_of(_PAGE), record)
-    publish("deployment", record, {_PAGE: page}, folder=options.output)
+    publish("deployment", record, documents(record), folder=options.output)
     if unexpected := [r["fault"] for r in record.get("faults", []) if not r["as_expected"]]:
         sys.exit(f"error: not what was expected came of: {'; '.join(unexpected)}")
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {_PAGE: reliability_page(page_of(_PAGE), record)}
 
 
 def fault_rows(report: Path) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ from fedcert.simulations.benchmarks.options import parsed, parser_of
 from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.threads import torch_threads
 
-__all__ = ["main", "measure"]
+__all__ = ["documents", "main", "measure"]
 
 GROUPS = (10, 20, 30)
 SEEDS = (0,)
@@ -57,7 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if kept:
         about = {name: record[name] for name in ("machine", "versions")}
         record = kept | {"planning": record["planning"], "parts": {"planning": about}}
-    publish("domains", record, {"domains.md": domains_page(record)}, folder=options.output)
+    publish("domains", record, documents(record), folder=options.output)
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"domains.md": domains_page(record)}
 
 
 def measure(seeds: Sequence[int], *, priors: bool = True) -> dict[str, Any]:

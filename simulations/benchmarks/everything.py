@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from fedcert.simulations.benchmarks.choosing_page import CHOSEN_FROM, choosing_page
@@ -25,7 +26,7 @@ from fedcert.simulations.benchmarks.publishing import (
 )
 from fedcert.simulations.benchmarks.task_coverage import COVERED, task_coverage
 
-__all__ = ["BENCHMARKS", "Benchmark", "evidence_page", "main"]
+__all__ = ["BENCHMARKS", "Benchmark", "documents_of_all", "evidence_page", "main"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ class Benchmark:
     def file(self) -> str:
         """Name of its record."""
         return self.record or self.name
+
+    @property
+    def documents(self) -> dict[str, str]:
+        """What is rendered from its record, by path below ``docs/``; empty without one."""
+        record = record_of(self.file)
+        if not record:
+            return {}
+        module = self.module or self.name.replace("-", "_")
+        found: dict[str, str] = import_module(f"{__package__}.{module}").documents(record)
+        return found
 
     @property
     def measured(self) -> dict[str, Any]:
@@ -108,15 +119,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="bench-all", description=__doc__)
     parser.add_argument("--resume", action="store_true", help="skip what is up to date")
     parser.add_argument("--only", nargs="+", choices=[one.name for one in BENCHMARKS])
-    parser.add_argument("--page", action="store_true", help="render the pages, measure nothing")
+    parser.add_argument("--page", action="store_true", help="render all pages, measure nothing")
     options = parser.parse_args(arguments)
     failed = [] if options.page else list(_run(options.only, resume=options.resume))
-    records = {name: record_of(name) for name in CHOSEN_FROM}
-    pages = {"evidence.md": evidence_page(), "which-recipe.md": choosing_page(records)}
-    for path, text in pages.items():
+    for one in BENCHMARKS if options.page else ():
+        for path, text in one.documents.items():
+            say(f"wrote {write_page(path, text)}")
+    for path, text in documents_of_all().items():
         say(f"wrote {write_page(path, text)}")
     if failed:
         sys.exit(f"error: these failed: {', '.join(failed)}; --resume goes on with them")
+
+
+def documents_of_all() -> dict[str, str]:
+    """Return what is rendered from several records, by path below ``docs/``."""
+    records = {name: record_of(name) for name in CHOSEN_FROM}
+    return {"evidence.md": evidence_page(), "which-recipe.md": choosing_page(records)}
 
 
 def _run(only: Sequence[str] | None, *, resume: bool) -> list[str]:

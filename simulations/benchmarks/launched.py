@@ -50,7 +50,7 @@ from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.simulations.simulating import simulate
 from fedcert.threads import torch_threads
 
-__all__ = ["CASES", "Case", "main"]
+__all__ = ["CASES", "Case", "documents", "main"]
 
 # Raise it when a run gives something else for the same settings, or another refusal.
 _VERSION = 3
@@ -190,14 +190,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
             for found in _growing(cases, options.method or list(RUNS), options.seeds):
                 launched = launched_record(found, kept, order=[case.scenario for case in CASES])
-                documents = {
-                    "launched.md": launched_page(launched),
-                    **launched_figures(launched),
-                }
+                rendered = documents(launched)
                 took = sum(row["seconds"] for row in launched["table"])
-                publish("launched", launched, documents, folder=options.output, seconds=took)
+                publish("launched", launched, rendered, folder=options.output, seconds=took)
     except FedcertError as error:
         sys.exit(f"error: {error}")
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"launched.md": launched_page(record), **launched_figures(record)}
 
 
 def _growing(

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fedcert.certificates import binomial_upper_bound
 from fedcert.reports.curves import Curve, draw_curves
-from fedcert.reports.formats import decimal_up
+from fedcert.reports.formats import decimal_up, plural
 from fedcert.reports.svg import PALETTE, WIDE
 from fedcert.simulations.benchmarks.launched_costs_page import costs
 from fedcert.simulations.benchmarks.pages import (
@@ -33,21 +34,27 @@ def launched_page(record: dict[str, Any]) -> str:
         "# Methods, launched",
         "",
         "Each row is a run of `fedcert simulate SCENARIO --set method=METHOD`, with its "
-        "protocol, its traffic, and its signed certificates, at settings "
-        "([methods.md](methods.md)) that nobody tuned, with one exception: *prior, planned*, "
-        "and on `named-intents` *prior*, whose settings plan by default. A quarter of their "
-        "upstream clients trains no adapter, and chooses a recipe for each n instead, with "
-        "the share of the examples that it learns from. All others keep the defaults, "
-        "whatever n is: those that fine-tune learn from half of the examples "
-        "(`personal.choose = 0.5`). [benchmarks.md](benchmarks.md) tunes each method alike, "
-        "without messages. On `named-intents`, where an adapter has no head, methods that "
-        "learn have `personal.tuned_head=true`. Means over new clients, and over seeds.",
+        "protocol, its traffic, and its signed certificates. All methods of a scenario have "
+        "the settings ([methods.md](methods.md)) that its section names, which cut rounds and "
+        "steps so that all of this takes hours: methods that average an adapter, or train "
+        "nets, have fewer rounds than by default, and may lose more by that than those that "
+        "train one adapter a client. Nobody tuned these settings to the measured clients, and "
+        "they are the same whatever n is: methods that fine-tune learn from half of the "
+        "examples (`personal.choose = 0.5`). The exception is *prior, planned*, and on "
+        "`named-intents` *prior*, whose settings plan by default: a quarter of their upstream "
+        "clients trains no adapter, and chooses a recipe for each n instead, with the share of "
+        "the examples that it learns from. [benchmarks.md](benchmarks.md) tunes each method "
+        "alike, without messages. On `named-intents`, where an adapter has no head, methods "
+        "that fine-tune have `personal.tuned_head=true`: two finalists share delta, which "
+        f"costs {_halved(8)} where 8 examples certify and none is wrong, and {_halved(64)} "
+        "where 64 do. Means over new clients, and over seeds.",
         "",
         "* *n = ...*: the mean bound, rounded up. At the largest n those are the signed "
-        "certificates, ± their standard error over clients; at the others, what the same "
-        "recipes give on that many of the same clients' labels. *20%*, *10%*: the first n "
-        "whose mean is no more; from one n to another where means are within a standard error "
-        "of it (over seeds; with one seed, that over clients at the largest n).",
+        "certificates, ± the larger of their standard errors over clients and over seeds; at "
+        "the others, what the same recipes give on that many of the same clients' labels. "
+        "*20%*, *10%*: the first n whose mean is no more; from one n to another where two "
+        "standard errors leave it open (over seeds; with one seed, that over clients at the "
+        "largest n).",
         "* *limit of n = ...'s adapters*: what a certificate would be if the adapters of the "
         "best method came for free. They are those that it exports at the largest n, in every "
         "column: none of the labels that they learned from is counted, so at a smaller n no "
@@ -71,6 +78,12 @@ def launched_page(record: dict[str, Any]) -> str:
     for scenario, rows in by_scenario(record):
         parts += _scenario(scenario, rows, record)
     return "\n".join([*parts, *_not_run(record)]).rstrip() + "\n"
+
+
+def _halved(n: int, delta: float = 0.05) -> str:
+    """Return how much higher the lowest bound is if two finalists share delta."""
+    both, one = (binomial_upper_bound(0, n, share) for share in (delta / 2, delta))
+    return f"{both - one:.3f}"
 
 
 def _not_run(record: dict[str, Any]) -> list[str]:
@@ -137,9 +150,10 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any])
     for row in rows:
         seeds.setdefault(row["method"], set()).add(row["seed"])
     every, shared = set.union(*seeds.values()), set.intersection(*seeds.values())
-    lines = [f"## `{scenario}`", ""]
-    options = {case["scenario"]: case["options"] for case in record.get("cases", [])}
-    upstream = options.get(scenario, {}).get("upstream")
+    cases = {case["scenario"]: case for case in record.get("cases", [])}
+    case = cases.get(scenario, {})
+    lines = [f"## `{scenario}`", "", *_settings(case)]
+    upstream = case.get("options", {}).get("upstream")
     if shared:
         lines += _tables([row for row in rows if row["seed"] in shared], upstream)
     if shared != every:
@@ -154,6 +168,21 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any])
     if trade:
         lines += _trade(scenario, trade)
     return lines
+
+
+def _settings(case: dict[str, Any]) -> list[str]:
+    """Say what differs from the defaults, as one would set it: a paragraph."""
+    if not case:
+        return []
+    options = {f"scenario.options.{key}": each for key, each in case["options"].items()}
+    nets = {f"averaging.options.{key}": each for key, each in case["nets"].items()}
+    common = ", ".join(f"`{key}={each}`" for key, each in (options | case["settings"]).items())
+    said = ", ".join(f"`{key}={each}`" for key, each in nets.items())
+    return [
+        f"Settings that are not the defaults: {common}; seeds also in `scenario.options.seed`. "
+        f"Methods with a net: {said}.",
+        "",
+    ]
 
 
 def _tables(rows: list[dict[str, Any]], upstream: int | None) -> list[str]:
@@ -200,6 +229,7 @@ def _curve(own: list[dict[str, Any]]) -> str:
         n: (float(np.mean(values)), standard_error(values) if len(values) > 1 else spread)
         for n, values in _by_size(own, "certificate").items()
     }
+    spread = max(spread, by_n[max(by_n)][1])
     cells = [decimal_up(mean) for mean, _ in by_n.values()]
     cells[-1] += f" ± {spread:.3f}"
     needed = [labels_needed_about(by_n, target) for target in TARGETS]
@@ -217,14 +247,16 @@ def _by_size(rows: list[dict[str, Any]], key: str) -> dict[int, list[float]]:
 
 def _trade(scenario: str, rows: list[dict[str, Any]]) -> list[str]:
     """Say what pull and keep trade, from the adapter of FedAvg."""
-    keeps = sorted({row["keep"] for row in rows})
+    keeps, seeds = sorted({row["keep"] for row in rows}), len({row["seed"] for row in rows})
     lines = [
         f"### Personal against general on `{scenario}`",
         "",
         f"![own error and error elsewhere by pull and keep]({_figure(scenario)})",
         "",
-        f"n = {rows[0]['n']}: certificate / own error / error elsewhere, fine-tuned from what "
-        "FedAvg published.",
+        f"n = {rows[0]['n']}, means over {plural(seeds, 'seed')}: certificate / own error / "
+        "error elsewhere, fine-tuned from what FedAvg published. *pull* is the weight of half "
+        "the squared distance from that in the loss, *keep* its share in what is exported "
+        "([methods.md](methods.md#settings)).",
         "",
         f"| pull | {' | '.join(f'keep {keep:g}' for keep in keeps)} |",
         f"|---{'|---' * len(keeps)}|",

@@ -37,7 +37,7 @@ from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.workers import side_by_side
 from fedcert.threads import torch_threads
 
-__all__ = ["main", "measure"]
+__all__ = ["documents", "main", "measure"]
 
 SIZES = (16, 32, 64, 128, 256)
 SEEDS = (0, 1, 2)
@@ -58,11 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             record = measure(cases, methods, seeds=options.seeds, sizes=options.sizes)
     except FedcertError as error:
         sys.exit(f"error: {error}")
-    documents = {
-        "benchmarks.md": methods_page(record),
-        **methods_figures(record),
-    }
-    publish("methods", record, documents, folder=options.output)
+    publish("methods", record, documents(record), folder=options.output)
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"benchmarks.md": methods_page(record), **methods_figures(record)}
 
 
 def measure(

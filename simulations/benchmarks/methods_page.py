@@ -249,7 +249,7 @@ def _needed(rows: list[dict[str, Any]]) -> list[str]:
     heads = " | ".join(f"{target:.0%}" for target in TARGETS)
     lines = [
         "Labels needed for a mean certificate: the first n whose mean is no more; from one n "
-        "to another where means are within a standard error of it.",
+        "to another where two standard errors leave it open.",
         "",
         f"| method | {heads} |",
         f"|---{'|---' * len(TARGETS)}|",

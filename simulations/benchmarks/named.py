@@ -32,9 +32,10 @@ from fedcert.simulations.benchmarks.publishing import kept_record, page_of, publ
 from fedcert.simulations.benchmarks.recipes import limit
 from fedcert.threads import torch_threads
 
-__all__ = ["CELLS", "SEEDS", "main", "measure"]
+__all__ = ["CELLS", "SEEDS", "documents", "main", "measure"]
 
 SEEDS = (0, 1, 2)
+_README = "../README.md"
 # Of `intents`, whose own settings take long on an encoder that is read at all tokens.
 _TRAINING = {"steps": 24, "batch_size": 64, "learning_rate": 0.1}
 CELLS = (
@@ -72,7 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with torch_threads(1), only_remembered() if options.finished else nullcontext():
             for found in _growing(cells, options.seeds):
                 record = _beside(kept, found)
-                publish("named", record, _documents(record, options), folder=options.output)
+                rendered = documents(record)
+                if options.output is not None:
+                    del rendered[_README]  # its numbers are of the whole benchmark
+                publish("named", record, rendered, folder=options.output)
     except FedcertError as error:
         sys.exit(f"error: {error}")
 
@@ -100,11 +104,9 @@ def _place(row: Mapping[str, Any]) -> int:
     return places.index(own) if own in places else len(places)
 
 
-def _documents(record: dict[str, Any], options: argparse.Namespace) -> dict[str, str]:
-    """Return what is rendered, by path below ``docs/``."""
-    readme = "../README.md"
-    # The numbers there are of the whole benchmark.
-    front = {readme: gain_section(page_of(readme), record)} if options.output is None else {}
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    front = {_README: gain_section(page_of(_README), record)}
     return {"named.md": named_page(record)} | gain_figure(record) | front
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fedcert.reports.curves import Curve, draw_curves
@@ -16,7 +17,7 @@ FIGURE = "figures/gain.svg"
 """Its path below ``docs/``."""
 _SETTING = ("named-intents", "domain")
 _ALONE = "embeddings + logistic regression"
-_HEAD = "head from names 0.5"
+_HEAD = "head from names"  # of those of all shares the best at each n, with hindsight
 _SHOWN = {
     "planned": "fedcert",
     _HEAD: "head from names",
@@ -76,53 +77,84 @@ def gain_section(readme: str, record: dict[str, Any]) -> str:
         As it shall be; the same until the figure's setting is measured.
     """
     means = _measured(record)
-    return between_markers(readme, "gain", _said(means)) if means else readme
+    if not means:
+        return readme
+    planned = [
+        plan["recipe"]
+        for plan in record["plans"]
+        if (plan["scenario"], plan["setting"], plan["n"]) == (*_SETTING, _AT)
+    ]
+    return between_markers(readme, "gain", _said(means, list(dict.fromkeys(planned))))
 
 
-def _said(means: dict[tuple[str, int], Row]) -> str:
+def _said(means: dict[tuple[str, int], Row], planned: Sequence[str]) -> str:
     ours, head, alone, names = (means[method, _AT] for method in _SHOWN)
 
     def reached(row: Row) -> str:
-        return f"{percent_up(row['certificate'])} ({percent(row['error'])})"
+        return f"{percent_up(row['certificate'])} ± {100 * row['se']:.1f}"
 
+    recipes = " or ".join(f"`{recipe}`" for recipe in planned)
     return (
         f"*With {_AT} labels a new client certifies an error of at most "
-        f"**{percent_up(ours['certificate'])}** (true: {percent(ours['error'])}). Without "
-        "the federation, half of the labels train a head on the same encoder's embeddings and "
-        f"the other half certify it: one that starts at the names reaches {reached(head)}, "
-        f"logistic regression {reached(alone)}, and labels' names alone {reached(names)}. "
-        f"Means over {ours['clients']} clients with {ours['ways']} labels of "
-        "one domain each, which nobody upstream has; requests to an assistant (CLINC150) on "
-        f"MiniLM.{_elsewhere(means)}*"
+        f"**{percent_up(ours['certificate'])}** ± {100 * ours['se']:.1f} (true: "
+        f"{percent(ours['error'])}), by recipes that other clients planned ({recipes}: "
+        "[words](docs/which-recipe.md#words)). Without the federation, some of the labels "
+        "train a head on the same encoder's embeddings and the others certify it: one that "
+        f"starts at the names, at the best of three shares, reaches {reached(head)}, logistic "
+        f"regression on half of them {reached(alone)}, and labels' names alone "
+        f"{reached(names)}. Means over {ours['clients']} clients of {ours['seeds']} seeds, ± "
+        f"one standard error, with {ours['ways']} labels of one domain each, which nobody "
+        "upstream has; requests to an assistant (CLINC150) on "
+        f"MiniLM. {_elsewhere(means)}*"
     )
 
 
 def _elsewhere(means: dict[tuple[str, int], Row]) -> str:
-    """Say at how many labels the best of the others is ahead on average."""
-    sizes = sorted({n for method, n in means if method == "planned"})
-    said = []
-    for n in sizes:
-        others = {
-            label: means[method, n]["certificate"]
-            for method, label in _SHOWN.items()
+    """Say at how many labels the best of the others is ahead, or no difference shows."""
+    level: list[int] = []
+    ahead: list[str] = []
+    for n in sorted({n for method, n in means if method == "planned"}):
+        others = [
+            means[method, n]
+            for method in _SHOWN
             if method != "planned" and (method, n) in means
-        }
-        ours, best = means["planned", n]["certificate"], min(others, key=lambda o: others[o])
-        if others[best] < ours:
-            said.append(
-                f"with {n} labels the {best} is ahead ({percent_up(others[best])}, and fedcert "
-                f"{percent_up(ours)})"
-            )
-    text = "; ".join(said)
-    return f" {text[0].upper()}{text[1:]}." if said else ""
+        ]
+        best = min(others, key=lambda row: float(row["above_planned"]))
+        error = 2 * best["above_planned_se"]
+        if best["above_planned"] < -error:
+            ahead.append(f"{n} ({percent_up(best['certificate'])})")
+        elif best["above_planned"] <= error:
+            level.append(n)
+    said = []
+    if level:
+        said.append(
+            f"With {_listed(level)} labels it makes no difference beyond two standard errors "
+            "from the best of these."
+        )
+    if ahead:
+        said.append(f"With {_listed(ahead)} labels the best of these is ahead.")
+    return " ".join(said or ["It is ahead at every n that was measured."])
+
+
+def _listed(items: Sequence[object]) -> str:
+    *first, last = map(str, items)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _measured(record: dict[str, Any]) -> dict[tuple[str, int], Row]:
     """Return means over the seeds of the figure's setting; empty if something is missing."""
     rows = [row for row in record["table"] if (row["scenario"], row["setting"]) == _SETTING]
-    means = {
-        key: row | {"ways": rows[0]["ways"]}
-        for key, row in means_of(rows).items()
-        if key[0] in _SHOWN
-    }
-    return means if all((name, _AT) in means for name in _SHOWN) else {}
+    if not rows:
+        return {}
+    more = {"ways": rows[0]["ways"], "seeds": len({row["seed"] for row in rows})}
+    means = {key: row | more for key, row in means_of(rows).items()}
+    for n in {n for _, n in means}:
+        heads = [
+            row
+            for (method, size), row in means.items()
+            if size == n and method.startswith(f"{_HEAD} 0.")
+        ]
+        if heads:
+            means[_HEAD, n] = min(heads, key=lambda row: float(row["certificate"]))
+    shown = {key: row for key, row in means.items() if key[0] in _SHOWN}
+    return shown if all((name, _AT) in shown for name in _SHOWN) else {}

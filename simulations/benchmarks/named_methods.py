@@ -7,7 +7,7 @@ code that serves clients, but for the logistic regression on embeddings.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -49,6 +49,7 @@ _POSTERIOR: dict[str, Any] = {"chains": 8, "steps": 30, "choose_fraction": 0.5}
 _POSTERIOR_SIZES = (32,)
 _PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _FOLDS = 4
+_SHARES = (0.25, 0.375, 0.5)
 
 LIMIT = ("default", REGRESSION, "head from names of the default")
 """Whose errors after learning from all n the limit is the best of."""
@@ -88,9 +89,10 @@ def _recipes(site: Site, n: int, *, some: bool) -> Iterator[tuple[str, Recipe]]:
     """Yield the recipes that are measured by themselves, with their names here."""
     named = {recipe_name(recipe): recipe for recipe in site.menu}
     yield "default", named["default"]
-    for called in ("tuned_head 0.25", "tuned_head 0.5", "local_head 0.5"):
-        if called in named and (some or called in _everywhere(site)):
-            yield _spoken(called, site), named[called]
+    for recipe in _heads(site, named):
+        called = recipe_name(recipe)
+        if some or site.base.takes_labels or called in _learners(site):
+            yield _spoken(called, site), recipe
     if not some:
         return
     yield f"union of {site.cell.candidates}", named["union"]
@@ -100,8 +102,21 @@ def _recipes(site: Site, n: int, *, some: bool) -> Iterator[tuple[str, Recipe]]:
         yield "posterior mean", PosteriorSplitRecipe(**terms, **_POSTERIOR)
 
 
-def _everywhere(site: Site) -> set[str]:
-    """Return which heads are measured on all clients: the learner, and those without it."""
+def _heads(site: Site, named: Mapping[str, Recipe]) -> Iterator[Recipe]:
+    """Yield recipes that train a head: with names both sorts at every share.
+
+    A plan chooses its share, and is to be held against training alone at any.
+    """
+    shares = _SHARES if site.base.takes_labels else (0.25, 0.5)
+    yield from (named[f"tuned_head {share}"] for share in shares)
+    alone = named["local_head 0.5"]
+    if site.base.takes_labels:
+        yield from (replace(alone, choose_fraction=share) for share in shares[:-1])
+    yield alone
+
+
+def _learners(site: Site) -> set[str]:
+    """Return one head of each sort that learns on this encoder, whatever its share."""
     return {"local_head 0.5"} | ({"tuned_head 0.5"} if site.base.takes_labels else set())
 
 
@@ -233,7 +248,7 @@ def _learned_on_all(client: Client, n: int) -> dict[str, float]:
         errors[REGRESSION] = _test_error(client, weights)
     for recipe in site.menu:
         name = recipe_name(recipe)
-        if name not in _everywhere(site):
+        if name not in _learners(site):
             continue
         session = SupportSession(
             recipe, site.prior, client.scorer, examples, seed=site.candidate_seed

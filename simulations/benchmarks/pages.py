@@ -66,20 +66,21 @@ def labels_needed_about(
     -------
     str
         The first n whose mean is at most the target; from one n to another where means are
-        within one standard error of it.
+        within two standard errors of it.
 
     Examples
     --------
-    >>> labels_needed_about({32: (0.36, 0.02), 64: (0.20, 0.02), 128: (0.13, 0.01)}, 0.2)
+    >>> labels_needed_about({32: (0.36, 0.02), 64: (0.21, 0.01), 128: (0.13, 0.01)}, 0.2)
     '64 to 128'
     """
     first, last = labels_between(
-        {n: (mean, error or 0.0) for n, (mean, error) in certificates.items()}, target
+        {n: (mean, 2 * (error or 0.0)) for n, (mean, error) in certificates.items()}, target
     )
+    largest = f"> {max(certificates)}"
     if first is None:
-        return f"> {max(certificates)}"
+        return largest
     if last is None:
-        return f"{first} or more"
+        return f"{first} to {largest}"
     return str(first) if first == last else f"{first} to {last}"
 
 

@@ -44,7 +44,7 @@ from fedcert.simulations.benchmarks.promises_kept import Alone, Chosen
 from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.threads import torch_threads
 
-__all__ = ["CELL", "POINTS", "main", "measure"]
+__all__ = ["CELL", "POINTS", "documents", "main", "measure"]
 
 POINTS: dict[str, dict[str, Any]] = {
     "depth-2": {"depth": 2},
@@ -82,10 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with torch_threads(1):
             record = measure(replace(CELL, new=options.clients), options.seed)
-        page = {"points.md": points_page(record)}
-        publish("points", record, page, folder=options.output)
+        publish("points", record, documents(record), folder=options.output)
     except FedcertError as error:
         sys.exit(f"error: {error}")
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"points.md": points_page(record)}
 
 
 def measure(cell: Cell, seed: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from fedcert.simulations.benchmarks.prior_privacy import privacy_rows
 from fedcert.simulations.benchmarks.prior_robustness import robustness_rows
 from fedcert.simulations.benchmarks.publishing import publish, say
 
-__all__ = ["main"]
+__all__ = ["documents", "main"]
 
 POOLS = (32, 128, 512)
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **{name: _extra(name, rows) for name, rows in _EXTRAS.items()},
         "poisoning": _extra("poisoning", lambda _federation: poisoning_rows()),
     }
-    publish("prior", record, {"prior.md": prior_page(record)} | prior_figures(record))
+    publish("prior", record, documents(record))
 
 
 # What robustness, privacy and mixed ranks cost is measured on a federation of its own seed:
@@ -91,6 +91,11 @@ _EXTRAS: dict[str, Callable[[Federation], list[dict[str, Any]]]] = {
     "robustness": robustness_rows,
     "mixed": mixed_rows,
 }
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"prior.md": prior_page(record)} | prior_figures(record)
 
 
 def _extra(

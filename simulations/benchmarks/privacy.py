@@ -33,7 +33,7 @@ from fedcert.simulations.benchmarks.privacy_trunk import measured_trunks
 from fedcert.simulations.benchmarks.publishing import kept_record, publish, say
 from fedcert.threads import torch_threads
 
-__all__ = ["main", "measure"]
+__all__ = ["documents", "main", "measure"]
 
 PARTS = ("default", "trunk")
 TRUNK_NEW = 36
@@ -71,8 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FedcertError as error:
         sys.exit(f"error: {error}")
     record |= {"machine": describe_machine(), "versions": versions()}
-    page = {"private-default.md": privacy_page(record)}
-    publish("privacy", record, page, folder=options.output)
+    publish("privacy", record, documents(record), folder=options.output)
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"private-default.md": privacy_page(record)}
 
 
 def measure(counts: Sequence[int], *, seed: int, new: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from fedcert.simulations.benchmarks.promises_page import promises_page
 from fedcert.simulations.benchmarks.publishing import kept_record, publish
 from fedcert.threads import torch_threads
 
-__all__ = ["main"]
+__all__ = ["documents", "main"]
 
 SEEDS = (0,)
 EPISODES = 10_000
@@ -49,10 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for part in options.part:
                 for table in _PARTS[part](options):
                     record |= table
-                    page = {"promises.md": promises_page(record)}
-                    publish("promises", record, page, folder=options.output)
+                    publish("promises", record, documents(record), folder=options.output)
     except FedcertError as error:
         sys.exit(f"error: {error}")
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"promises.md": promises_page(record)}
 
 
 def _played(options: argparse.Namespace) -> Any:

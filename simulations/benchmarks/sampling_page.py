@@ -16,7 +16,7 @@ from fedcert.simulations.benchmarks.sampling import (
     false_certificates,
 )
 
-__all__ = ["main", "measured", "table"]
+__all__ = ["documents", "main", "measured", "table"]
 
 EPISODES = 10_000
 DELTA = 0.05
@@ -32,8 +32,12 @@ def main() -> None:
         "delta": DELTA,
         "table": list(measured(EPISODES)),
     }
-    page = between_markers(page_of(_PAGE), "sampling", table(record))
-    publish("sampling", record, {_PAGE: page})
+    publish("sampling", record, documents(record))
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {_PAGE: between_markers(page_of(_PAGE), "sampling", table(record))}
 
 
 def measured(episodes: int) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ from fedcert.simulations.benchmarks.scale_sharing import shared_by_two
 from fedcert.simulations.clinc import FILE
 from fedcert.simulations.sources import data_file, minilm
 
-__all__ = ["main"]
+__all__ = ["documents", "main"]
 
 REPEATS = 3
 _PACKAGE = "fedcert.simulations.benchmarks"
@@ -70,7 +70,12 @@ def main(arguments: list[str] | None = None) -> None:
     }
     # What a GPU takes is no figure of the processor.
     name = "scale" if device.type == "cpu" else f"scale-{device.type}"
-    publish(name, record, {f"{name}.md": scale_page(record)})
+    publish(name, record, documents(record, name))
+
+
+def documents(record: dict[str, Any], name: str = "scale") -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {f"{name}.md": scale_page(record)}
 
 
 def _cases(device: str) -> list[ScaleCase]:

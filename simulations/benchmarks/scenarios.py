@@ -26,9 +26,10 @@ from fedcert.simulations.benchmarks.publishing import (
 )
 from fedcert.simulations.simulating import simulate
 
-__all__ = ["main"]
+__all__ = ["documents", "main"]
 
 NAMES = ("digits", "intents", "named-intents", "politeness", "topics")
+_PAGE = "scenarios.md"
 PRIORS = ("diffusion", "gaussian", "jitter", "pool")
 
 
@@ -52,7 +53,9 @@ def main(names: list[str] | None = None) -> None:
             continue
         known[name] = row
         # After each one: a run that is cut short keeps what it measured.
-        _publish([known[name] for name in NAMES if name in known])
+        table = [known[name] for name in NAMES if name in known]
+        record = {"command": "make bench-scenarios", "table": table}
+        publish("scenarios", record, documents(record))
 
 
 def _row(name: str) -> dict[str, Any] | None:
@@ -90,11 +93,10 @@ def _row(name: str) -> dict[str, Any] | None:
     }
 
 
-def _publish(rows: list[dict[str, Any]]) -> None:
-    record = {"command": "make bench-scenarios", "table": rows}
-    text = page_of("scenarios.md")
-    documents = {"scenarios.md": between_markers(text, "bench-scenarios", _section(rows))}
-    publish("scenarios", record, documents)
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    section = _section(record["table"])
+    return {_PAGE: between_markers(page_of(_PAGE), "bench-scenarios", section)}
 
 
 def _section(rows: list[dict[str, Any]]) -> str:

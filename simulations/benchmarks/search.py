@@ -28,7 +28,7 @@ from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.search_cases import Case, cases
 from fedcert.simulations.benchmarks.search_page import search_page
 
-__all__ = ["main"]
+__all__ = ["documents", "main"]
 
 REPEATS = 5
 TOLERANCE = 1e-4
@@ -53,7 +53,12 @@ def main() -> None:
     }
     for name, measure in parts.items():
         record[name] = measure()
-        publish("search", record, {"searching.md": search_page(record)})
+        publish("search", record, documents(record))
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"searching.md": search_page(record)}
 
 
 def _measure(case: Case) -> dict[str, Any]:

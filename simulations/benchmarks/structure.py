@@ -37,7 +37,7 @@ from fedcert.simulations.benchmarks.publishing import publish, say
 from fedcert.simulations.benchmarks.structure_page import structure_page
 from fedcert.threads import torch_threads
 
-__all__ = ["main"]
+__all__ = ["documents", "main"]
 
 # Raise it when something else is measured for the same settings.
 _VERSION = 2
@@ -92,7 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "table": [row for part in parts for row in part["rows"]],
         "nets": [part["net"] for part in parts],
     }
-    publish("structure", record, {"structure.md": structure_page(record)})
+    publish("structure", record, documents(record))
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"structure.md": structure_page(record)}
 
 
 def _case(name: str, seed: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from fedcert.simulations.benchmarks.sweep_cases import CASES, Site
 from fedcert.simulations.benchmarks.sweeps_page import sweeps_page
 from fedcert.threads import torch_threads
 
-__all__ = ["main"]
+__all__ = ["documents", "main"]
 
 # Raise it when a setting changes what it gives.
 _VERSION = 3
@@ -349,7 +349,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     if kept:
         record = _beside(kept, record)
-    publish("sweeps", record, {"sweeps.md": sweeps_page(record)}, folder=options.output)
+    publish("sweeps", record, documents(record), folder=options.output)
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"sweeps.md": sweeps_page(record)}
 
 
 def _beside(kept: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from fedcert.simulations.benchmarks.ticket_tables import (
 )
 from fedcert.simulations.simulating import simulate
 
-__all__ = ["main"]
+__all__ = ["documents", "main"]
 
 SEEDS, SIZES = (0, 1, 2), (64,)
 METHODS = {"planned": ("bound", "test_error"), "local": ("local_bound", "local_error")}
@@ -142,7 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ),
             "table": sorted(rows, key=lambda row: (row["scenario"], row["n"], row["seed"])),
         }
-        publish("tables", record, {"tables.md": tables_page(record)}, folder=options.output)
+        publish("tables", record, documents(record), folder=options.output)
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"tables.md": tables_page(record)}
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from fedcert.simulations.benchmarks.warm_start_site import CELLS, METHODS, WarmC
 from fedcert.simulations.benchmarks.warm_start_tried import tried_rows, untried
 from fedcert.threads import torch_threads
 
-__all__ = ["main", "measure"]
+__all__ = ["documents", "main", "measure"]
 
 SEEDS = (0, 1, 2)
 QUICK: dict[str, Any] = {
@@ -61,10 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with _measuring(not options.finished and not options.tried):
                 for record in _growing(cells, options.seeds, methods):
                     record |= {"tried": tried, "untried": untried(cells, tried)}
-                    pages = {"warm-start.md": warm_start_page(record)}
-                    publish("warm_start", record, pages, folder=options.output)
+                    publish("warm_start", record, documents(record), folder=options.output)
     except FedcertError as error:
         sys.exit(f"error: {error}")
+
+
+def documents(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is rendered from a record, by path below ``docs/``."""
+    return {"warm-start.md": warm_start_page(record)}
 
 
 def _measuring(allowed: bool) -> AbstractContextManager[None]:

@@ -104,7 +104,7 @@ def test_what_some_clients_have_says_so_and_is_no_best() -> None:
     assert "| head from names 0.5 (6 of 24 clients) | **-0.200 ± 0.000** |" in page
     # The lowest of a few clients is mostly luck, so that `alone` is what all of them have.
     alone = page[page.index("**Training or certifying alone") :].splitlines()[0]
-    assert alone.endswith("in 1 of 1 cases (by 0.040), and better in 0.")
+    assert alone.endswith("in 1 of 1 cases (`s` (mixed); by 0.040), and better in 0.")
     assert "| `s` (mixed) | 16 | `▼` \\* | `▼` |" in page
 
 
@@ -184,7 +184,7 @@ def test_tuned_methods_are_paired_by_seed() -> None:
         "**Another federated method, the best at each n by hindsight** is worse than the "
         in (page)
     )
-    assert "in 0 of 1 cases, and better in 1 (by 0.021)." in page
+    assert "in 0 of 1 cases, and better in 1 (`digits` (tuned); by 0.021)." in page
     assert "| `digits` (tuned) | 8 | `▼` | `▲` |" in page
     assert "the best of posterior mean, each learned from all n" in page
 
@@ -230,7 +230,7 @@ def test_launched_seeds_are_those_that_are_there() -> None:
     page = _launched_page(*rows, _launched("fedrep", 0, (0.1, 0.1)))
     assert "3 seeds, 6 new clients in all" in page
     # fedrep has a single seed, so that it is not the best of what all seeds have.
-    assert "in 2 of 2 cases (by 0.050), and better in 0." in page
+    assert "in 2 of 2 cases (`s` (launched); by 0.050), and better in 0." in page
     assert "| `s` (launched) | 4, 8 | `▼ ▼` |" in page
 
 
@@ -240,11 +240,18 @@ def test_where_labels_have_names_the_prior_is_planned() -> None:
     assert "### `s` (launched)" not in _launched_page(*rows)
 
 
-def test_a_task_of_an_older_menu_alone() -> None:
-    rows = [{"scenario": "politeness", "recipe": name} for name in ("union", "hybrid 0.25")]
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [(0.45, "in 0 of 1 cases, and above that of the best by up to 0.050 (`union`"),
+     (0.55, "in 1 of 1 cases.")],
+)  # fmt: skip
+def test_tables_without_differences_by_client_are_told(other: float, said: str) -> None:
+    rows = [
+        {"scenario": "politeness", "n": 16, "recipe": name, "mean_certificate": mean}
+        for name, mean in (("planned", 0.5), ("union", other))
+    ]
     page = choosing_page({"certificates": {"table": rows}})
-    assert "Of `politeness` there are only the figures of" in page
-    assert "without default, swap, posterior_split, finetune, tuned_head, local_head" in page
+    assert f"are not counted: there the plan's mean is the lowest {said}" in page
 
 
 def _sweep(pool: int, recipe: str, certificate: float) -> dict[str, Any]:

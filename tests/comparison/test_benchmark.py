@@ -235,10 +235,11 @@ def test_labels_needed_are_a_range_where_a_standard_error_leaves_it_open() -> No
     knife = {32: (0.36, 0.02), 64: (0.1999, 0.02), 128: (0.13, 0.01)}
     assert labels_needed_about(knife, 0.2) == "64 to 128"
     assert labels_needed_about(knife | {64: (0.2001, 0.02)}, 0.2) == "64 to 128"
-    assert labels_needed_about(knife | {64: (0.17, 0.02)}, 0.2) == "64"
+    assert labels_needed_about(knife | {64: (0.17, 0.02)}, 0.2) == "64 to 128"
+    assert labels_needed_about(knife | {64: (0.15, 0.02)}, 0.2) == "64"
     assert labels_needed_about(knife | {64: (0.1999, None)}, 0.2) == "64"
     assert labels_needed_about(knife, 0.1) == "> 128"
-    assert labels_needed_about(knife | {128: (0.105, 0.01)}, 0.1) == "128 or more"
+    assert labels_needed_about(knife | {128: (0.105, 0.01)}, 0.1) == "128 to > 128"
 
 
 def test_labels_from_one_seed_show_no_spread() -> None:
