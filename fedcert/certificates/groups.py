@@ -165,10 +165,8 @@ def _common(
                 f"{who} stands for itself: one of several such is false more often than each "
                 "says; a run with certificate.simultaneous issues some that hold all at once"
             )
-        if certificate.protocol is None:
-            raise CertificateError(
-                f"{who} has no server's seed, so nobody has limited how many clients there are"
-            )
+        # A certificate that verifies has a server's seed where it promises to hold with others.
+        assert certificate.protocol is not None
         found[certificate.client] = (
             certificate.digests.bundle,
             made[0],

@@ -142,8 +142,9 @@ def start_of(certificate: Certificate) -> Start:
     recipe, choice = certificate.recipe, certificate.choice
     weight = recipe.weight(choice)
     # Only what the recipe says beforehand of every choice may decide this.
+    alone = recipe.hypotheses == 1
     paid = (
-        recipe.pays_for_choosing(certificate.support_size)
+        (recipe.pays_for_choosing(certificate.support_size) and not alone)
         or recipe.has_first_stage
         or weight < WEIGHT_DENOMINATOR
     )

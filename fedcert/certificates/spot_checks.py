@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,20 +17,12 @@ from fedcert.records import Digest, SignatureText, Signed
 from fedcert.records.signing import public_hex
 
 __all__ = [
-    "OWN_WORD",
     "SpotChecks",
     "check_spot_checks",
+    "left_open",
     "living_bound",
     "record_spot_checks",
 ]
-
-OWN_WORD = Unchecked(
-    "spot checks",
-    "whether these were all spot checks since the certificate, drawn independently, labeled "
-    "regardless of the prediction, and counted right: their outcomes are the signer's word",
-    None,
-)
-"""What no check of a record of spot checks can show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +133,36 @@ def check_spot_checks(certificate: Certificate, record: SpotChecks) -> tuple[Che
         _counted_again(certificate, record.watch),
         _bound_again(certificate, record),
     )
+
+
+def left_open(record: SpotChecks) -> Iterator[Unchecked]:
+    """Yield what no check of a record of spot checks can show.
+
+    Parameters
+    ----------
+    record : SpotChecks
+        As read.
+
+    Yields
+    ------
+    Unchecked
+        That outcomes are the signer's word; that an alarm may have been left out, where the
+        order of the first ones was not kept.
+    """
+    yield Unchecked(
+        "spot checks",
+        "whether these were all spot checks since the certificate, drawn independently, "
+        "labeled regardless of the prediction, and counted right: their outcomes are the "
+        "signer's word",
+        None,
+    )
+    if before := record.watch.trials - len(record.watch.outcomes or ""):
+        yield Unchecked(
+            "order of spot checks",
+            f"whether there was an alarm among the first {before} spot checks, whose order the "
+            "record does not have",
+            None,
+        )
 
 
 def _counted_again(certificate: Certificate, watch: RiskWatch) -> Check:

@@ -216,17 +216,25 @@ def _delta_of_all_attempts(certificate: Certificate) -> float:
 def _witness(certificate: Certificate) -> _Outcome:
     receipt = certificate.protocol
     if receipt is None:
-        if certificate.witness is not None:
-            return False, "it names a witness, but carries no server's receipt of the seed"
-        if certificate.recipe.randomized:
-            return False, "its bound is randomized by a seed that no server issued"
-        return True, "unwitnessed: no server issued the seed"
+        amiss = _amiss_alone(certificate)
+        return amiss is None, amiss or "unwitnessed: no server issued the seed"
     if certificate.witness != receipt.witness(certificate.recipe):
         return False, "the witness is not the one that issued the seed"
     problem = certificate.grant.problem()
     if problem is not None:
         return False, problem
     return True, f"the server {receipt.server} issued the seed of attempt {receipt.attempt}"
+
+
+def _amiss_alone(certificate: Certificate) -> str | None:
+    """Say what of a certificate takes a server's seed, and it has none."""
+    if certificate.witness is not None:
+        return "it names a witness, but carries no server's receipt of the seed"
+    if certificate.recipe.randomized:
+        return "its bound is randomized by a seed that no server issued"
+    if any(promise.takes_server for promise in certificate.recipe.promises):
+        return "it promises to hold with others, and no server counts these"
+    return None
 
 
 def _statement(certificate: Certificate) -> _Outcome:

@@ -113,6 +113,7 @@ def read_labeled(
     *,
     labels: Sequence[str] | None = None,
     beside: str | None = None,
+    strict: bool = True,
 ) -> Examples:
     """Read a user's examples as the bundle's task has them; say what counts as an error.
 
@@ -130,6 +131,8 @@ def read_labeled(
         The client's own, if the bundle leaves them to clients.
     beside : str, optional
         A column of the table that is no part of an input.
+    strict : bool (default: True)
+        As in `fedcert.data.read_examples`.
 
     Returns
     -------
@@ -145,6 +148,7 @@ def read_labeled(
         input_column=input_column,
         label_column=label_column,
         without=() if beside is None else (beside,),
+        strict=strict,
         warn=_warn,
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,7 +37,7 @@ _RESTARTED = (
 
 
 def monitor(
-    data: Annotated[Path, typer.Argument(help="Newly labeled examples, in their order.")],
+    data: Annotated[Path, typer.Argument(help="Newly labeled examples.")],
     certificate: Annotated[Path, typer.Option(help="The certificate to watch.")],
     bundle: Annotated[Path, typer.Option("--bundle", "-b", help="The bundle it is for.")],
     adapter: Annotated[
@@ -57,6 +59,22 @@ def monitor(
         typer.Option(
             "--rows-are-new",
             help="Every row is a new observation, also where an input came up before.",
+        ),
+    ] = False,
+    outside_counts: Annotated[
+        bool,
+        typer.Option(
+            "--outside-counts",
+            help="Rows with no label of the task, or an input that cannot be read, count as "
+            "errors, however many there are: they are no mistake of the file.",
+        ),
+    ] = False,
+    in_order: Annotated[
+        bool,
+        typer.Option(
+            "--in-order",
+            help="The rows came one after the other as they stand. Without it they are counted "
+            "in a drawn order, as it does not matter then how a file is sorted.",
         ),
     ] = False,
     key: Key = None,
@@ -93,8 +111,18 @@ def monitor(
         raise CertificateError(
             f"this certificate does not hold to begin with: {report.reasons}"
         )
-    examples = read_labeled(
-        data, loaded, input_column, label_column, labels=record.labels, beside=id_column
+    examples = _read(
+        data,
+        partial(
+            read_labeled,
+            data,
+            loaded,
+            input_column,
+            label_column,
+            labels=record.labels,
+            beside=id_column,
+        ),
+        outside_counts=outside_counts,
     )
     ids = None if id_column is None else _ids(data, id_column)
     file = key_path(key)
@@ -122,6 +150,7 @@ def monitor(
         count_wrong=wrong,
         ids=ids,
         rows_are_new=rows_are_new,
+        in_order=in_order,
     )
     watch = found.watch
     bound = living_bound(record, watch)
@@ -144,6 +173,25 @@ def monitor(
     else:
         say(f"signed record: {signed}")
     raise typer.Exit(1 if watch.alarmed else 0)
+
+
+def _read(data: Path, read: Callable[..., Examples], *, outside_counts: bool) -> Examples:
+    """Read spot checks; what looks like a mistake of the file is refused with a way in.
+
+    Files that are left out for the errors in them would leave a sample of the others.
+    """
+    try:
+        return read(strict=not outside_counts)
+    except DataError as error:
+        try:
+            read(strict=False)
+        except DataError:
+            raise error from None  # it is a mistake whatever is stated
+        raise DataError(
+            f"{error}. Mend the file if this is a mistake. If it is none, give it again with "
+            "--outside-counts, by which each of these rows counts as an error: without them "
+            "the others are no sample of what the model meets"
+        ) from error
 
 
 def _say_what_holds(record: Certificate, watch: RiskWatch, bound: float) -> None:

@@ -140,10 +140,15 @@ def verify(
         **_from_the_server(record, loaded, server_key, witness, log),
     )
     if spot_checks is not None:
-        from fedcert.certificates.spot_checks import OWN_WORD, SpotChecks, check_spot_checks
+        from fedcert.certificates.spot_checks import (
+            SpotChecks,
+            check_spot_checks,
+            left_open,
+        )
 
-        report = report.extended(check_spot_checks(record, SpotChecks.read(spot_checks)))
-        report = report.left_open(OWN_WORD)
+        watched = SpotChecks.read(spot_checks)
+        report = report.extended(check_spot_checks(record, watched))
+        report = report.left_open(*left_open(watched))
     if place is not None and not as_json:
         from fedcert.devices import describe_device
 

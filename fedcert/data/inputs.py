@@ -59,16 +59,40 @@ class InputSpec(ABC):
         """
         return ()
 
+    def stand_in(self) -> npt.NDArray[Any] | None:
+        """Return what stands for an input that cannot be read, shape ``(1, ...)``, or None.
+
+        By default, None, that is the first input that can be read.
+        """
+        return None
+
     def examples(
-        self, raw: npt.NDArray[Any], labels: Sequence[int] | npt.NDArray[np.int64]
+        self,
+        raw: npt.NDArray[Any],
+        labels: Sequence[int] | npt.NDArray[np.int64],
+        *,
+        strict: bool = True,
     ) -> Examples:
         """Normalize raw inputs; those that cannot be read stay, and count as errors.
+
+        Parameters
+        ----------
+        raw : numpy.ndarray
+            The inputs.
+        labels : sequence of int
+            Class indices, one for each.
+        strict : bool (default: True)
+            Whether to take it for a mistake of format if half of them or more cannot be read.
+
+        Returns
+        -------
+        fedcert.data.Examples
+            As many as there are inputs, in their order.
 
         Raises
         ------
         DataError
-            If half of them or more cannot be read: then the format is the mistake. The
-            message says what `normalize` says.
+            If it is a mistake of format. The message says what `normalize` says.
         """
         classes = np.array(labels, dtype=np.int64)
         try:
@@ -76,11 +100,16 @@ class InputSpec(ABC):
         except DataError as error:
             rows = range(len(raw) if np.ndim(raw) and len(raw) == len(classes) else 0)
             good = np.array([self._can_read(raw[row : row + 1]) for row in rows], dtype=bool)
-            if 2 * good.sum() <= len(good):
+            nothing = not len(good) or (self.stand_in() is None and not good.any())
+            if nothing or (strict and 2 * good.sum() <= len(good)):
                 raise _of_format(error, int(len(good) - good.sum()), len(good)) from error
         # One by one: what can be read alone may not look like the others.
         alone = [self.normalize(raw[row : row + 1]) for row in np.flatnonzero(good)]
-        inputs = np.concatenate(alone)[np.where(good, np.cumsum(good) - 1, 0)]
+        # None of the examples, if it can be had: whether a threshold is chosen by this one is
+        # then no matter of which example certifies, or of their order in a file.
+        fill = self.stand_in()
+        known = [alone[0] if fill is None else fill, *alone]
+        inputs = np.concatenate(known)[np.where(good, np.cumsum(good), 0)]
         forms = np.empty(len(raw), dtype=object)
         forms[~good] = [raw_form(value) for value in raw[~good]]
         return Examples(inputs, np.where(good, classes, ALWAYS_WRONG), forms)
@@ -212,6 +241,10 @@ class ImageInputs(InputSpec):
         values = self._arranged(stack_numbers(np.asarray(raw)))
         self._check_values(values.reshape(len(values), prod(self._shape)))
         return values.astype(np.float32)
+
+    def stand_in(self) -> npt.NDArray[np.float32]:
+        """Return an image that is `low` everywhere."""
+        return np.full((1, *self._shape), self.low, dtype=np.float32)
 
     def remarks(self, raw: npt.NDArray[Any], inputs: npt.NDArray[Any]) -> tuple[str, ...]:
         """Say if channels stood last, or if values fill a small part of their range."""

@@ -77,7 +77,7 @@ def alike_labels(labels: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def encode_labels(
-    cells: Sequence[Any] | npt.NDArray[Any], labels: Sequence[str]
+    cells: Sequence[Any] | npt.NDArray[Any], labels: Sequence[str], *, strict: bool = True
 ) -> npt.NDArray[np.int64]:
     """Turn label cells into class indices.
 
@@ -92,13 +92,20 @@ def encode_labels(
         Words, numbers, or one-hot rows.
     labels : Sequence[str]
         The task's class names.
+    strict : bool (default: True)
+        Whether to take it for a mistake of the file if labels are unknown that are many, or
+        among numbers, and not for examples out of the ordinary.
+
+    Returns
+    -------
+    numpy.ndarray
+        Int, one for each cell.
 
     Raises
     ------
     RowError
-        If a label is missing, spelled otherwise than the task's, or among many that are
-        unknown, or among numbers: that is a mistake in the file, not an example out of the
-        ordinary.
+        If a label is missing, or spelled otherwise than the task's, or it is a mistake of the
+        file.
 
     Examples
     --------
@@ -115,7 +122,7 @@ def encode_labels(
     found = cells if places is None else places
     classes = [_class_of(cell, row, index, labels) for row, cell in enumerate(found)]
     unknown = [row for row, place in enumerate(classes) if place == ALWAYS_WRONG]
-    if unknown:
+    if unknown and strict:
         name, numbers = word(found[unknown[0]]), all(_is_number(word(cell)) for cell in found)
         if numbers:
             raise _unknown(name, unknown[0], labels)

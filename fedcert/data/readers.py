@@ -31,6 +31,7 @@ def read_examples(
     input_column: str = "input",
     label_column: str = "label",
     without: Sequence[str] = (),
+    strict: bool = True,
     warn: Callable[[str], object] = warnings.warn,
 ) -> Examples:
     """Read labeled examples and check them against a task.
@@ -52,6 +53,9 @@ def read_examples(
         Names of the columns.
     without : Sequence[str], optional
         Columns that are none of an image's numbers, if the file has them.
+    strict : bool (default: True)
+        Whether many examples that cannot be read, or have another label than the task's, are
+        taken for a mistake of the file. Otherwise all of them count as errors.
     warn : callable (default: warnings.warn)
         Called with which examples count as errors, and what is accepted and yet looks wrong.
 
@@ -63,14 +67,15 @@ def read_examples(
     Raises
     ------
     DataError
-        If the file is missing, empty, malformed, half of it cannot be read, a label is
-        missing, or too many are unknown. The message names the line.
+        If the file is missing, empty, malformed, a label is missing, or, if `strict`, half of
+        it cannot be read, or too many labels are unknown. The message names the line.
     """
     _check_file(path)
     table = read_columns(str(path), [label_column], rest=input_column, without=without)
     inputs = numbers_if_all(table[input_column])
     with table.located():
-        examples = spec.examples(inputs, encode_labels(table[label_column], labels))
+        classes = encode_labels(table[label_column], labels, strict=strict)
+        examples = spec.examples(inputs, classes, strict=strict)
     for remark in (*_errors(table, examples), *spec.remarks(inputs, examples.inputs)):
         warn(f"{path}: {remark}")
     return examples

@@ -129,6 +129,12 @@ class TextInputs(InputSpec):
                 raise RowError(row, "is an empty text")
         return texts
 
+    def stand_in(self) -> npt.NDArray[Any]:
+        """Return a text of one character."""
+        text = np.empty(1, dtype=object)
+        text[:] = ["?"]
+        return text
+
     def encode(self, inputs: npt.NDArray[Any]) -> dict[str, torch.Tensor]:
         """Tokenize texts and pad them to the longest of them."""
         encoded = self._bound_tokenizer()(

@@ -20,6 +20,7 @@ from fedcert.data.examples import Examples
 from fedcert.errors import DataError, ProtocolError, RefusalError
 from fedcert.protocol.spent import SpentLedger
 from fedcert.protocol.uses import Uses, found_again, one_use_again
+from fedcert.randomness import keyed_generator
 
 __all__ = ["Watched", "watch_examples", "watch_so_far"]
 
@@ -63,15 +64,21 @@ def watch_examples(
     count_wrong: Callable[[Examples], npt.NDArray[np.bool_]],
     ids: Sequence[str] | None = None,
     rows_are_new: bool = False,
+    in_order: bool = False,
 ) -> Watched:
-    """Count new observations, in order, against a certificate's claim.
+    """Count new observations against a certificate's claim.
+
+    Every count is a look, and the lowest bound of all looks is taken: of a file that is sorted
+    by label, or by anything else that says how hard a row is, the first rows would be no sample
+    of what the certificate speaks about. So the new rows of a call are counted in an order that
+    is drawn.
 
     Parameters
     ----------
     certificate : Certificate
         The certificate, whose bound is the claim.
     examples : Examples
-        In the order in which they came, labeled regardless of the prediction.
+        Labeled regardless of the prediction.
     ledger : SpentLedger
         Keeps the state. What is counted here is spent: no certificate may rest on it.
     alpha : float
@@ -84,6 +91,9 @@ def watch_examples(
         The user's statement that every example is an observation of its own. Without it, an
         input that something else is spent on is refused, and without ids one that occurs twice:
         nobody can tell whether it came up again, or a row was given again.
+    in_order : bool (default: False)
+        The user's statement that the examples came one after the other as they stand: they are
+        counted so, by which drift is noticed sooner.
 
     Returns
     -------
@@ -110,6 +120,10 @@ def watch_examples(
             f"looking means nothing: go on with --alpha {watch.alpha:g}"
         )
     rows = _new_rows(ledger, name, ids, len(examples))
+    if not in_order:
+        # Under the ledger's secret: who sorts a file cannot know it.
+        drawn = ledger.keyed("order of spot checks", certificate.digest, str(watch.trials))
+        rows = keyed_generator("watch", drawn).permutation(rows)
     chosen = examples.take(rows)
     [unnamed] = ledger.known_rows(name, [_UNNAMED])
     uses, spent = ledger.uses(chosen), ledger.inputs()

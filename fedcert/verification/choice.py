@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +18,12 @@ from fedcert.certificates import (
     Answers,
     Certificate,
     Check,
+    Chosen,
     Early,
     ExitPromise,
     Recipe,
     Span,
+    Unchecked,
 )
 from fedcert.data.examples import Examples
 from fedcert.errors import CertificateError
@@ -37,13 +39,16 @@ REFINEMENT_TOLERANCE = 1e-3
 """How far a refined adapter may lie from the one that is made again.
 
 A posterior mean repeats itself to rounding unless a rounding tips one proposal. An adapter that
-was tuned on the certifying examples could lie within this distance too, so beyond
+was tuned on the certifying examples could lie within this distance too. Beyond
 `MEMBERSHIP_TOLERANCE` the one that is made again has to earn the same bound, and every promise
-from the same examples.
+from the same examples; and since a tuned one can have another risk and as many errors, whether
+it was tuned is left open.
 """
 
 
-def check_choice(again: Recount, *, unlabeled: Examples | None, early: EarlyPoints) -> Check:
+def check_choice(
+    again: Recount, *, unlabeled: Examples | None, early: EarlyPoints
+) -> tuple[Check, Unchecked | None]:
     """Choose again: what was chosen, weighted, or refined on the choosing examples alone.
 
     Parameters
@@ -57,41 +62,57 @@ def check_choice(again: Recount, *, unlabeled: Examples | None, early: EarlyPoin
 
     Returns
     -------
-    Check
-        Named "choice".
+    tuple
+        A check named "choice", and what it leaves open.
     """
     recipe, choice = again.certificate.recipe, again.certificate.choice
     try:
         recipe.check_choice(choice, len(again.ordered))
         if not recipe.refines:
-            other = recipe.check_repeated(choice, _session(again, unlabeled))
+            others = recipe.check_repeated(choice, _session(again, unlabeled))
             found = "the recipe makes this choice from these examples"
-            if other is None:
-                return Check("choice", True, found)
-            found += f", or, as arithmetic rounds here, candidate {other.index}"
-            return _earned_by(other.vector, again, early, found)
+            if others:
+                found += f", or, where arithmetic rounds otherwise, {_numbered(others)}"
+            return _earned_by([other.vector for other in others], again, early, found), None
         made = _made_again(again, unlabeled)
     except CertificateError as error:
-        return Check("choice", False, str(error))
+        return Check("choice", False, str(error)), None
     distance = _distance(again, made)
     found = f"the recipe made the same adapter again (difference {distance:.1e})"
     if distance <= MEMBERSHIP_TOLERANCE:
-        return Check("choice", True, found)
-    return _earned_by(made, again, early, found)
+        return Check("choice", True, found), None
+    left = Unchecked(
+        "refinement",
+        f"whether the certified adapter was tuned on the certifying examples, within "
+        f"{distance:.0e} of the one that is made again here: machines round otherwise, and a "
+        "verifier on another kind of machine cannot tell the two apart",
+        "the kind of machine that made it",
+    )
+    return _earned_by([made], again, early, found), left
 
 
-def _earned_by(made: FloatArray, again: Recount, early: EarlyPoints, found: str) -> Check:
-    """Check that what is chosen here earns what the certified adapter does."""
-    with _exported(again.task, made) as folder:
-        if less := _earns_less(again, folder, early):
-            return Check(
-                "choice",
-                False,
-                f"{found}, but {less}: the certified one may have been picked or tuned on the "
-                "certifying examples, or its machine rounds otherwise; then try that kind of "
-                "machine",
-            )
-    return Check("choice", True, f"{found}, and that one earns the bound as well")
+def _numbered(others: Sequence[Chosen]) -> str:
+    first = ", ".join(str(other.index) for other in others[:_MOST_NAMED])
+    more = f", and {len(others) - _MOST_NAMED} more" * (len(others) > _MOST_NAMED)
+    return f"candidate {first}{more}"
+
+
+def _earned_by(
+    made: Sequence[FloatArray], again: Recount, early: EarlyPoints, found: str
+) -> Check:
+    """Check that all that another rounding chooses earns what the certified adapter does."""
+    for vector in made:
+        with _exported(again.task, vector) as folder:
+            if less := _earns_less(again, folder, early):
+                return Check(
+                    "choice",
+                    False,
+                    f"{found}, but {less}: the certified one may have been picked or tuned on "
+                    "the certifying examples, or its machine rounds otherwise; then try that "
+                    "kind of machine",
+                )
+    earned = f", and {'that one earns' if len(made) == 1 else 'all of them earn'} the bound as"
+    return Check("choice", True, f"{found}{earned} well" if made else found)
 
 
 @contextmanager
@@ -100,8 +121,8 @@ def early_again(
     early: CertifiedPoint | None,
     examples: Examples,
     unlabeled: Examples | None,
-) -> Iterator[EarlyPoints]:
-    """Offer the early operating point with its adapter as the recipe makes it again.
+) -> Iterator[list[EarlyPoints]]:
+    """Offer the early operating point with each adapter that its recipe may have made.
 
     Parameters
     ----------
@@ -116,18 +137,24 @@ def early_again(
 
     Yields
     ------
-    EarlyPoints
-        None, or the one: as it was handed in, where its adapter is made again to rounding or
-        cannot be.
+    list of EarlyPoints
+        One at least. The first is as it was handed in, or, of a refined adapter that is another
+        one here, with that. Others have a near-equal candidate each; every one of `MadeAgain`
+        has to earn the exit.
     """
     points = CertifiedPoints([] if early is None else [early], client=certificate.client)
     exits = any(isinstance(each, ExitPromise) for each in certificate.recipe.promises)
-    made = _early_vector(early, examples, unlabeled) if early and exits else None
-    if early is None or made is None:
-        yield points
+    if early is None or not exits:
+        yield [points]
         return
-    with _exported(early.task, made) as folder:
-        yield MadeAgain(points, early.task, folder)
+    made = _early_vectors(early, examples, unlabeled)
+    with ExitStack() as stack:
+        folders = [stack.enter_context(_exported(early.task, vector)) for vector in made]
+        again: list[EarlyPoints] = [MadeAgain(points, early.task, each) for each in folders]
+        yield again if made and early.certificate.recipe.refines else [points, *again]
+
+
+_MOST_NAMED = 5
 
 
 class MadeAgain(EarlyPoints):
@@ -154,23 +181,29 @@ class MadeAgain(EarlyPoints):
         return answers_of(self._task, self._adapter, examples)
 
 
-def _early_vector(
+def _early_vectors(
     early: CertifiedPoint, examples: Examples, unlabeled: Examples | None
-) -> FloatArray | None:
-    """Make an early point's adapter again; None if it is the same, or another check fails."""
+) -> list[FloatArray]:
+    """Make an early point's adapter again: where it is another one, or may be, all that it is.
+
+    None of them where its own verification says why it cannot be made again.
+    """
     own = early.certificate
     given = None if own.unlabeled is None else unlabeled
     known = own.unlabeled is None or unlabeled is not None
     ours = own.digests.bundle == early.bundle.digest and own.support_size == len(examples)
-    if not (own.recipe.refines and known and ours):
-        return None
+    if not (known and ours):
+        return []
     again = Recount.of(own, early.bundle, early.task, examples)
     try:
         own.recipe.check_choice(own.choice, len(examples))
+        if not own.recipe.refines:
+            others = own.recipe.check_repeated(own.choice, _session(again, given))
+            return [other.vector for other in others]
         made = _made_again(again, given)
     except CertificateError:
-        return None  # its own verification says why
-    return None if _distance(again, made) <= MEMBERSHIP_TOLERANCE else made
+        return []
+    return [] if _distance(again, made) <= MEMBERSHIP_TOLERANCE else [made]
 
 
 def _session(again: Recount, unlabeled: Examples | None) -> SupportSession:

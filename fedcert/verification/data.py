@@ -6,7 +6,13 @@ from pathlib import Path
 
 from fedcert.adapters.classifier_file import CLASSIFIER_FILE, read_classifier
 from fedcert.bundles import Bundle
-from fedcert.certificates import Certificate, Check, ExitPromise, Sample
+from fedcert.certificates import (
+    Certificate,
+    Check,
+    ExitPromise,
+    Sample,
+    VerificationReport,
+)
 from fedcert.data.examples import Examples
 from fedcert.data.identity import collapsed_form
 from fedcert.errors import AdapterError, CertificateError
@@ -28,7 +34,7 @@ def check_data(
     early: CertifiedPoint | None = None,
     *,
     unlabeled: Examples | None = None,
-) -> list[Check]:
+) -> VerificationReport:
     """Check the support set's digest, count the errors again, and choose again.
 
     Where the same examples choose and certify, every candidate is paid for, and any of them
@@ -55,16 +61,16 @@ def check_data(
 
     Returns
     -------
-    list of Check
-        One check for each thing that the examples can show.
+    VerificationReport
+        A check for each thing that the examples can show, and what they left open.
     """
     checks = [_support(certificate, examples)]
     if not checks[0].passed:
-        return checks
+        return VerificationReport(tuple(checks))
     if certificate.unlabeled is not None and unlabeled is not None:
         checks.append(_unlabeled(certificate, examples, unlabeled))
         if not checks[-1].passed:
-            return checks
+            return VerificationReport(tuple(checks))
     if note := base.note_on(bundle.base_digest):
         checks.append(Check("base model", True, f"its weights are the bundle's; {note}"))
     about = read_classifier(adapter)
@@ -73,14 +79,14 @@ def check_data(
         checks.append(Check("adapter's base model", False, detail))
     if bundle.takes_labels != (certificate.label_texts is not None):
         detail = "certificate and bundle do not agree whose the labels are"
-        return [*checks, Check("error count", False, detail)]
+        return VerificationReport((*checks, Check("error count", False, detail)))
     task = bundle.task(base, labels=certificate.label_set)
     recount = Recount.of(certificate, bundle, task, examples)
     try:
         errors, trials = recount.errors(adapter)
     except AdapterError as error:
         # The folder's head is for other labels than the certificate's.
-        return [*checks, Check("error count", False, str(error))]
+        return VerificationReport((*checks, Check("error count", False, str(error))))
     right = (errors, trials) == (certificate.errors, certificate.certified_on)
     detail = f"counted {errors} errors on {trials} examples"
     if not right:
@@ -92,14 +98,18 @@ def check_data(
     named = None if certificate.unlabeled is None else unlabeled
     repeats = certificate.unlabeled is None or unlabeled is not None
     repeats &= not certificate.recipe.pays_for_choosing(len(examples))
+    left = None
     with early_again(certificate, early, examples, unlabeled) as again:
         if repeats:
-            checks.append(check_choice(recount, unlabeled=named, early=again))
-        if isinstance(again, MadeAgain):
-            less = promises_less(recount, adapter, again, exits_alone=True)
+            check, left = check_choice(recount, unlabeled=named, early=again[0])
+            checks.append(check)
+        made = [point for point in again if isinstance(point, MadeAgain)]
+        found = (promises_less(recount, adapter, each, exits_alone=True) for each in made)
+        less = next(filter(None, found), None)
+        if made:
             detail = less or "with its adapter made again the exit earns its bounds as well"
             checks.append(Check("early exit", less is None, detail))
-    return checks
+    return VerificationReport(tuple(checks), () if left is None else (left,))
 
 
 def _unlabeled(certificate: Certificate, examples: Examples, unlabeled: Examples) -> Check:

@@ -116,10 +116,10 @@ def verify(
             report = report.extended(check_public(certificate, bundle, adapter, base))
         if data is not None and adapter is not None and fits:
             model = base or bundle.load_base()
-            found = check_data(
+            again = check_data(
                 certificate, bundle, model, adapter, data, early, unlabeled=unlabeled
             )
-            report = report.extended(found)
+            report = report.extended(again.checks).left_open(*again.unchecked)
             if early is not None:
                 beside = _early(early, data, unlabeled)
                 report = report.extended(beside.checks).left_open(*beside.unchecked)
@@ -186,9 +186,9 @@ def _early(
     detail = f"the certificate at the operating point {early.name!r} verifies as well"
     check = Check("early point", found.passed, found.reasons or detail)
     left = (
-        replace(item, name="early unlabeled", detail=f"at {early.name!r}, {item.detail}")
+        replace(item, name=f"early {item.name}", detail=f"at {early.name!r}, {item.detail}")
         for item in found.unchecked
-        if item.name == "unlabeled"
+        if item.name in {"unlabeled", "refinement"}
     )
     return VerificationReport((check,), tuple(left))
 

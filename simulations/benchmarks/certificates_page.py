@@ -39,7 +39,10 @@ def _figures(record: dict[str, Any]) -> list[str]:
         "certificate over it. *below chance*: the share of clients whose certificate says "
         "more than guessing does. Gibbs certifies a randomized predictor and vote a majority "
         "vote; neither is issued. A number after a name is the share of the examples that "
-        "chooses.",
+        "chooses; *a+b* has a finalist of each, which share delta. *mixed_union* adds "
+        "predictors of one label each, which have the share of delta that its last number "
+        "names; *weighted_union* gives candidates that are drawn first more of delta; *steel* "
+        "is a union with Hoeffding's inequality.",
         "",
         machine_line(record),
         "",

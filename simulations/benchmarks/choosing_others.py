@@ -7,6 +7,7 @@ from typing import Any
 
 from fedcert.simulations.benchmarks.choosing_advice import sizes_in_words
 from fedcert.simulations.benchmarks.choosing_figures import Mean, mean_of
+from fedcert.simulations.benchmarks.sweeps_page import local_as_before
 
 __all__ = ["from_which_pool", "pool_in_words", "warm_start_in_words", "with_a_warm_start"]
 
@@ -34,9 +35,9 @@ def from_which_pool(record: Mapping[str, Any]) -> Iterator[str]:
         f"Mean certificates at n = {record['n']}, on {clients} new clients of "
         f"{max(len(row['seeds']) for row in rows)} seeds ([sweeps.md](sweeps.md)). Nobody "
         "planned here: each recipe stands for itself, and none is the best by hindsight. "
-        f"*{_ALONE}* learns alone, from half of the labels. ± is the standard error over "
-        "clients. The record has no differences by client: a difference is held against the "
-        "standard errors of two separate means, which misses small ones."
+        f"*{_ALONE}* learns alone, from half of the labels.{local_as_before(record)} ± is the "
+        "standard error over clients. The record has no differences by client: a difference is "
+        "held against the standard errors of two separate means, which misses small ones."
     )
     yield ""
     recipes = list(dict.fromkeys(row["recipe"] for row in rows))

@@ -33,7 +33,9 @@ def domains_page(record: dict[str, Any]) -> str:
         "groups (its option `domains`); each client calls half of them its own, so tasks "
         "differ in as many yes-or-no attributes. Clients train the head alone, on frozen "
         f"embeddings of MiniLM, in {training['steps']} steps of {training['batch_size']}. "
-        f"{record['new']} new clients; no upstream client has their set.",
+        f"{record['new']} new clients; no upstream client has their set. The best of M is "
+        "picked on one half of a client's test examples and scored on the other: it says what "
+        "candidates there are, and is no certificate.",
         "",
         f"{machine_line(record)} Seeds {', '.join(map(str, record['seeds']))}. ± is the "
         "standard error over new clients. *Directions*: latent directions of the Gaussian and "

@@ -170,8 +170,8 @@ def evidence_page() -> str:
         "*Measured by* names the commits. A plus stands for files that differed from the "
         "commit, *landed with* for a record from before records named commits, and *unknown* "
         "for figures that were kept from then, of which no time is known either. *Hours* are "
-        "those from scratch of all others, on the machine that the page names and beside "
-        "whatever else ran there.",
+        "what the figures of known time took from scratch, on the machine that the page names "
+        "and beside whatever else ran there.",
         "",
         "| command | what it answers | page | date | measured by | hours |",
         "|---|---|---|---|---|---|",

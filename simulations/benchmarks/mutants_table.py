@@ -30,9 +30,9 @@ def mutants_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         "thing, and is played like the honest ones, "
         f"{rows[0]['episodes']:,} episodes each, where that thing matters. *false*: how often "
         "it is false, with an exact 95% interval; *honest*: how often what it was made from is "
-        f"false in the same world. Both should be at most delta = {rows[0]['delta']:g}. A "
-        "mutant is caught if so many false ones would occur with probability 1e-4 at most "
-        f"were each false with delta: {caught}.",
+        f"false in the same world, which may be delta = {rows[0]['delta']:g} and what chance "
+        "adds. A mutant is caught if so many false ones would occur with probability 1e-4 at "
+        f"most were each false with delta: {caught}.",
         "",
         "| of | what is broken | false | interval | honest |",
         "|---|---|---|---|---|",

@@ -110,7 +110,7 @@ def _heads(site: Site, named: Mapping[str, Recipe]) -> Iterator[Recipe]:
     shares = _SHARES if site.base.takes_labels else (0.25, 0.5)
     yield from (named[f"tuned_head {share}"] for share in shares)
     alone = named["local_head 0.5"]
-    if site.base.takes_labels:
+    if site.base.takes_labels and isinstance(alone, PosteriorSplitRecipe):
         yield from (replace(alone, choose_fraction=share) for share in shares[:-1])
     yield alone
 

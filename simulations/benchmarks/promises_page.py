@@ -72,8 +72,9 @@ def _abstention(rows: list[dict[str, Any]], delta: float) -> str:
         "answered, and at least so many answered. *reached*: clients that are promised the "
         "wanted error; *and half*: those that are promised an answer to at least half as well. "
         "Clients with fewer than 16 answers are promised nothing of them (*silent*). *takes*: "
-        "so many answers, none of them wrong, are the fewest that promise the wanted error. "
-        "Where no threshold is expected to promise it, the one that comes nearest is taken.",
+        "so many answers, none of them wrong, are the fewest that promise the wanted error; "
+        "where fewer examples certify, nobody can be promised it. Where no threshold is "
+        "expected to promise it, the one that comes nearest is taken.",
         "",
         "| scenario | n | recipe | threshold | wanted | takes | wrong | true | answered | true "
         "| reached | and half | silent | bound of all | clients |",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fedcert.simulations.benchmarks.pages import left_out, machine_line
+from fedcert.simulations.benchmarks.provenance import UNKNOWN
 
-__all__ = ["sweeps_page"]
+__all__ = ["local_as_before", "sweeps_page"]
 
 _TITLES = {
     "candidates": ("M, the candidates drawn", "Every prior draws from the same noise."),
@@ -47,7 +49,8 @@ def sweeps_page(record: dict[str, Any]) -> str:
         f"diffusion prior, M = {defaults['candidates']:,}, rank {defaults['rank']}, and a pool "
         f"of {defaults['pool']}. Each cell is the mean certificate ± its standard error over "
         "clients, with the mean true error in brackets. *local LoRA* trains an adapter on half "
-        "of the examples, with no federation, and certifies on the other half.",
+        "of the examples, with no federation, and certifies on the other half."
+        f"{local_as_before(record)}",
         "",
         f"{machine_line(record)}{_elsewhere(record)}",
         "",
@@ -71,6 +74,16 @@ def sweeps_page(record: dict[str, Any]) -> str:
             *(_where_tying_pays(rows) if sweep == "tied" else []),
         ]
     return "\n".join(parts)
+
+
+def local_as_before(record: Mapping[str, Any]) -> str:
+    """Say of a record with rows of before 2026-11-30 how its *local LoRA* was trained."""
+    if UNKNOWN not in record.get("measured", {}).get("code", ()):
+        return ""
+    return (
+        " But for the modules that share numbers it took steps on batches, as it did until "
+        "2026-11-30, and was not measured again since."
+    )
 
 
 def _seeds(seeds: list[int]) -> str:

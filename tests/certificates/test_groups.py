@@ -106,9 +106,9 @@ def test_certificates_that_stand_for_themselves_are_refused(make: Issuer) -> Non
 def test_without_a_server_nobody_limits_the_clients(make: Issuer) -> None:
     promise = SimultaneousPromise(clients=3, delta=0.05)
     recipe = UnionRecipe(candidates=20_000, delta=0.016, promises=(promise,))
-    alone = make(recipe, client="a", promises=(SimultaneousOutcome(),))
-    with pytest.raises(CertificateError, match="nobody has limited how many clients"):
-        group_statements([alone], REGION)
+    with pytest.raises(CertificateError, match="with others, and no server counts these"):
+        make(recipe, client="a", promises=(SimultaneousOutcome(),))
+    assert recipe.unwitnessed().promises == ()
 
 
 def test_retries_are_divided_for_as_well(make: Issuer) -> None:

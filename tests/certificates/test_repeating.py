@@ -89,12 +89,31 @@ def test_a_candidate_may_win_where_rounding_allows_it(
     assert _may_choose(SPLIT, SPLIT.choose(session).choice, session)
 
 
-def test_a_near_equal_candidate_is_named_beside_the_one_that_wins_here() -> None:
+def test_all_near_equal_candidates_are_named_beside_one_that_does_not_win_here() -> None:
     session = _session(*((1, example, 1 - 2e-4) for example in range(5)))
-    here = SPLIT.check_repeated(Choice(index=1), session)
-    assert here is not None
+    [here] = SPLIT.check_repeated(Choice(index=1), session)
     assert here.index == 0
-    assert SPLIT.check_repeated(Choice(index=0), session) is None
+    assert SPLIT.check_repeated(Choice(index=0), session) == ()
+    level = [(candidate, example, 1 - 2e-4) for candidate in (1, 2) for example in range(5)]
+    others = SPLIT.check_repeated(Choice(index=2), _session(*level))
+    assert [other.index for other in others] == [0, 1]
+
+
+def test_who_picks_among_near_equal_candidates_gains_nothing() -> None:
+    """The bound that all of them have to earn is false as often as one that is not picked."""
+    rng = np.random.default_rng(0)
+    candidates, m, false = 20, 32, {"picked": 0, "earned by all": 0}
+    episodes = 4000
+    for _ in range(episodes):
+        risks = rng.uniform(0.02, 0.25, candidates)
+        errors = rng.binomial(m, risks)
+        # The attacker wants a false bound, and knows all risks.
+        bounds = np.array([SPLIT.bound(int(each), m) for each in errors])
+        false["picked"] += bool((bounds < risks).any())
+        allowed = errors == errors.max()
+        false["earned by all"] += bool((bounds < risks)[allowed].any())
+    assert false["picked"] > 2 * SPLIT.delta * episodes
+    assert false["earned by all"] < SPLIT.delta * episodes
 
 
 def test_who_pays_for_all_candidates_may_choose_any() -> None:

@@ -426,6 +426,36 @@ def test_a_column_of_ids_lets_a_file_grow(watched: Any) -> None:
     _mistake(shown, "'row' is empty in 1 of 6 rows (row 6, for instance)")
 
 
+def test_errors_that_look_like_mistakes_count_where_one_says_so(
+    watched: Any, parties: Parties
+) -> None:
+    """A file that is left out because of the errors in it leaves a sample of the others."""
+    calm = load_scenario("tiny_scenario:Tiny", {}).test_examples("device")
+    assert calm is not None
+    path = parties.folder / "outside.npz"
+    images = np.array(calm.inputs[:2])
+    images[1] = np.nan
+    asked = ("monitor", path, "--certificate", parties.certificate, "--json")
+    for labels, inputs in (
+        (["of no class", "nor this"], calm.inputs[:2]),
+        (["17", "18"], calm.inputs[2:4]),
+        ([0, 0], np.concatenate([images[1:], images[1:] + 1])),
+    ):
+        np.savez(path, input=inputs, label=np.array(labels))
+        refused = parties.device(*asked)
+        assert (refused.code, refused.out) == (1, "")
+        assert "--outside-counts" in refused.err
+        shown = parties.device(*asked, "--outside-counts", "--rows-are-new")
+        assert json.loads(shown.out)["counted"] == 2
+    assert json.loads(shown.out)["errors"] == 6
+    # What nobody observed is no error: that is a mistake whatever is stated.
+    np.savez(path, input=calm.inputs[4:6], label=np.array(["", ""]))
+    shown = parties.device(*asked)
+    assert shown.code == 1
+    assert "has no label" in shown.err
+    assert "--outside-counts" not in shown.err
+
+
 def test_a_column_of_ids_is_no_pixel(watched: Any, parties: Parties) -> None:
     calm = load_scenario("tiny_scenario:Tiny", {}).test_examples("device")
     assert calm is not None

@@ -156,7 +156,7 @@ def test_it_serves_by_the_rule_that_is_replayed_and_verified(
     assert verify_record(made).passed
     checks = check_bundle(made, bundle)
     checks += check_adapter(made, bundle, done.adapter)
-    checks += check_data(made, bundle, model.base, done.adapter, examples)
+    checks += check_data(made, bundle, model.base, done.adapter, examples).checks
     assert [check.detail for check in checks if not check.passed] == []
 
     seed = made.candidate.seed

@@ -226,8 +226,8 @@ def test_an_exit_has_to_hold_with_the_early_adapter_that_is_made_again(
     center, failed = early.bundle.prior.center(), []
     for shift in (-50.0, 50.0):
         monkeypatch.setattr(
-            "fedcert.verification.choice._early_vector",
-            lambda *_arguments, by=shift: center + by,
+            "fedcert.verification.choice._early_vectors",
+            lambda *_arguments, by=shift: [center + by],
         )
         failed += [each.name for each in report().failures]
     assert "early exit" in failed

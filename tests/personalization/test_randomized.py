@@ -42,7 +42,7 @@ def test_with_a_server_the_seed_draws_the_number(
     )
     checks = [*verify_record(made).checks, *check_bundle(made, bundle)]
     checks += check_adapter(made, bundle, done.adapter)
-    checks += check_data(made, bundle, model.base, done.adapter, examples)
+    checks += check_data(made, bundle, model.base, done.adapter, examples).checks
     assert [check.detail for check in checks if not check.passed] == []
     assert authority.countersign(made).certificate == made.digest
 

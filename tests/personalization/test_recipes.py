@@ -75,7 +75,7 @@ def test_a_certificate_of_each_kind_verifies(
     assert verify_record(certificate).passed
     checks = check_bundle(certificate, bundle)
     checks += check_adapter(certificate, bundle, result.adapter)
-    checks += check_data(certificate, bundle, model.base, result.adapter, examples)
+    checks += check_data(certificate, bundle, model.base, result.adapter, examples).checks
     assert [check.detail for check in checks if not check.passed] == []
     made_again = {"default", "mixed_union", "weighted_union", "union"}.isdisjoint({name})
     assert any(check.name == "choice" for check in checks) == made_again
@@ -120,7 +120,7 @@ def test_a_client_whose_labels_are_mostly_one_gets_a_constant(
     assert certificate.bound == binomial_upper_bound(4, 48, 0.05 / 4)
     checks = check_bundle(certificate, bundle)
     checks += check_adapter(certificate, bundle, result.adapter)
-    checks += check_data(certificate, bundle, model.base, result.adapter, examples)
+    checks += check_data(certificate, bundle, model.base, result.adapter, examples).checks
     assert all(check.passed for check in checks)
     # The draw of that number, handed out as if it were the constant.
     draw = bundle.prior.sample(certificate.candidate.seed, start=1, count=1)[0]
@@ -155,7 +155,7 @@ def test_a_posterior_that_peeked_is_caught_with_the_data(
     peeked = choose(recipe, bundle.prior, scorer, ordered.take(order), seed=seed)
     forged = issued(bundle, model, examples, honest.certificate, peeked.vector, tmp_path)
     assert verify_record(forged).passed  # the record alone cannot tell
-    checks = check_data(forged, bundle, model.base, tmp_path / "forged", examples)
+    checks = check_data(forged, bundle, model.base, tmp_path / "forged", examples).checks
     assert [check.name for check in checks if not check.passed] == ["choice"]
 
 
@@ -181,5 +181,5 @@ def test_a_first_stage_that_was_made_up_is_caught_with_the_data(
         if forged.bound < honest.certificate.bound:
             break
     assert forged.bound < honest.certificate.bound
-    checks = check_data(forged, bundle, model.base, folder / "forged", examples)
+    checks = check_data(forged, bundle, model.base, folder / "forged", examples).checks
     assert [check.name for check in checks if not check.passed] == ["choice"]

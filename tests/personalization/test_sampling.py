@@ -57,7 +57,7 @@ def make(bundle: Bundle, model: AdaptedModel, tmp_path: Path) -> Any:
 def _failed(
     certificate: Certificate, bundle: Bundle, vit: Family, adapter: Path, examples: Examples
 ) -> list[str]:
-    checks = check_data(certificate, bundle, vit.base, adapter, examples)
+    checks = check_data(certificate, bundle, vit.base, adapter, examples).checks
     return [check.name for check in checks if not check.passed]
 
 

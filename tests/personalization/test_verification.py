@@ -46,7 +46,9 @@ def test_a_true_certificate_verifies(served: Served) -> None:
         *verify_record(served.certificate).checks,
         *check_bundle(served.certificate, bundle),
         *check_adapter(served.certificate, bundle, adapter),
-        *check_data(served.certificate, bundle, served.model.base, adapter, served.examples),
+        *check_data(
+            served.certificate, bundle, served.model.base, adapter, served.examples
+        ).checks,
     ]
     assert _failed(checks) == set()
     names = {check.name for check in checks}
@@ -74,7 +76,7 @@ def test_a_bundle_that_knows_the_base_model_by_its_weights_still_serves(
         *verify_record(result.certificate).checks,
         *check_bundle(result.certificate, bundle),
         *check_adapter(result.certificate, bundle, result.adapter),
-        *check_data(result.certificate, bundle, base, result.adapter, served.examples),
+        *check_data(result.certificate, bundle, base, result.adapter, served.examples).checks,
     ]
     assert _failed(checks) == set()
     assert result.certificate.digests.base_model == weights
@@ -90,7 +92,7 @@ def test_it_verifies_from_files_alone(served: Served, vit: Family, tmp_path: Pat
     listed = shuffled(served.examples, 5)
     assert _failed(check_bundle(certificate, bundle)) == set()
     assert _failed(check_adapter(certificate, bundle, adapter)) == set()
-    assert _failed(check_data(certificate, bundle, base, adapter, listed)) == set()
+    assert _failed(check_data(certificate, bundle, base, adapter, listed).checks) == set()
 
 
 def _candidate(certificate: Certificate, **changes: Any) -> Certificate:
@@ -233,7 +235,7 @@ def test_a_folder_that_names_another_base_model_is_found(
     model = json.loads((served.result.adapter / "classifier.json").read_text())["base_model"]
     folder = _described(served, tmp_path / "a", base_model=model | {"digest": "0" * 64})
     base, examples = served.model.base, served.examples
-    checks = check_data(served.certificate, served.bundle, base, folder, examples)
+    checks = check_data(served.certificate, served.bundle, base, folder, examples).checks
     assert _failed(checks) == {"adapter's base model"}
 
 
@@ -303,10 +305,12 @@ def test_a_missing_adapter_is_an_error(served: Served, tmp_path: Path) -> None:
         check_adapter(served.certificate, served.bundle, tmp_path)
 
 
-def _check_data(served: Served, examples: Examples, certificate: Certificate) -> list[Check]:
+def _check_data(
+    served: Served, examples: Examples, certificate: Certificate
+) -> tuple[Check, ...]:
     return check_data(
         certificate, served.bundle, served.model.base, served.result.adapter, examples
-    )
+    ).checks
 
 
 @pytest.mark.parametrize(
@@ -349,5 +353,5 @@ def test_errors_are_counted_with_the_folder_that_is_shown(
     worse = _export(served, tmp_path, -served.certificate.adapter_vector)
     checks = check_data(
         served.certificate, served.bundle, served.model.base, worse, served.examples
-    )
+    ).checks
     assert _failed(checks) == {"error count"}

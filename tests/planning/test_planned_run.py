@@ -134,7 +134,7 @@ def test_certificates_have_the_plans_recipe_and_verify(
             [
                 *check_bundle(certificate, bundle),
                 *check_adapter(certificate, bundle, folder / "adapter"),
-                *check_data(certificate, bundle, base, folder / "adapter", examples),
+                *check_data(certificate, bundle, base, folder / "adapter", examples).checks,
             ]
         )
         assert report.passed, report.failures

@@ -185,7 +185,7 @@ def test_a_certificate_end_to_end(source: Path, tmp_path: Path) -> None:
     checks = [
         *check_bundle(certificate, bundle),
         *check_adapter(certificate, bundle, result.adapter),
-        *check_data(certificate, bundle, device, result.adapter, support),
+        *check_data(certificate, bundle, device, result.adapter, support).checks,
     ]
     assert all(check.passed for check in checks), checks
     other = load_base_model(str(with_label_phrases(source, LABELS, ONE)), num_labels=2)

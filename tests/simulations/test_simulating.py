@@ -153,7 +153,7 @@ def test_every_certificate_verifies_against_bundle_adapter_and_data(
         [
             *check_bundle(certificate, bundle),
             *check_adapter(certificate, bundle, folder / "adapter"),
-            *check_data(certificate, bundle, base, folder / "adapter", examples),
+            *check_data(certificate, bundle, base, folder / "adapter", examples).checks,
         ]
     )
     assert report.passed, report.failures

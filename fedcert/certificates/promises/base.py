@@ -179,6 +179,8 @@ class Promise(ABC, Generic[OutcomeType]):
     outcome: ClassVar[type[Outcome]]
     public: ClassVar[bool] = False
     """Whether bundle and adapter alone show that it was counted right."""
+    takes_server: ClassVar[bool] = False
+    """Whether it means nothing where no server says who is certified."""
 
     share: float
 

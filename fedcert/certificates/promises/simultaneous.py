@@ -42,6 +42,7 @@ class SimultaneousPromise(Promise[SimultaneousOutcome]):
 
     kind: ClassVar[str] = "simultaneous"
     outcome: ClassVar[type[Outcome]] = SimultaneousOutcome
+    takes_server: ClassVar[bool] = True
 
     share: float = 0.0
     clients: int

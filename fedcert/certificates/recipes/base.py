@@ -138,7 +138,7 @@ class Recipe(Terms):
         """Return the hypotheses' risks from the candidates', by default the same."""
         return risks
 
-    def check_repeated(self, choice: Choice, session: Session) -> Chosen | None:
+    def check_repeated(self, choice: Choice, session: Session) -> tuple[Chosen, ...]:
         """Check a choice of candidates against the examples that it was made on.
 
         A candidate that was chosen on the very examples that certify it was paid for with
@@ -153,9 +153,9 @@ class Recipe(Terms):
 
         Returns
         -------
-        Chosen or None
-            A near-equal candidate that is chosen here, where no candidate but one is paid
-            for: it has to earn the bound as well.
+        tuple of Chosen
+            Near-equal candidates that another rounding chooses, where no candidate but one is
+            paid for: all of them have to earn the bound as well.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class Recipe(Terms):
         """
         n = session.n
         if self.pays_for_choosing(n):
-            return None
+            return ()
         if self.selects_from_counts() and self._chooses_the_lowest():
             span, tolerance = self.choosing(n), self.margin_tolerance
             return check_lowest(session, span, choice.index, tolerance)
@@ -173,7 +173,7 @@ class Recipe(Terms):
             raise CertificateError(
                 f"the recipe chooses {again.index} from these examples, not {choice.index}"
             )
-        return None
+        return ()
 
     def selects_from_counts(self) -> bool:
         """Return whether counts are all that it chooses by: `choose` is not its own."""

@@ -109,11 +109,11 @@ class HybridRecipe(SplitRecipe):
         """True: the weights follow from it."""
         return True
 
-    def check_repeated(self, choice: Choice, session: Session) -> Chosen | None:
+    def check_repeated(self, choice: Choice, session: Session) -> tuple[Chosen, ...]:
         """Check the first stage, up to rounding: all candidates are paid for by it."""
         span = self.choosing(session.n)
         check_first_stage(session, span, choice.index, _stage_of(choice), self.margin_tolerance)
-        return None
+        return ()
 
     def weight(self, choice: Choice | None = None) -> int:
         """Return the weight that the chosen candidate got from the first stage."""

@@ -12,8 +12,8 @@ the tolerance. What is a recipe's choice under some such rounding passes; nothin
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from fedcert.certificates.counts import lowest
 from fedcert.certificates.recipes.parts import FirstStage, Span
 from fedcert.certificates.recipes.session import Chosen, Session
 from fedcert.errors import CertificateError
@@ -21,12 +21,16 @@ from fedcert.errors import CertificateError
 __all__ = ["check_first_stage", "check_lowest"]
 
 
-def check_lowest(session: Session, span: Span, index: int, tolerance: float) -> Chosen | None:
+def check_lowest(
+    session: Session, span: Span, index: int, tolerance: float
+) -> tuple[Chosen, ...]:
     """Check that a candidate has the lowest (errors, loss) on some examples, up to rounding.
 
     Near-equal candidates can be many where losses are small. Whoever may take any of them could
     look for the one that does best on the certifying examples, a search that nobody pays for.
-    So the one that has the lowest here has to earn the bound as well.
+    So all of them have to earn the bound. Which they are follows from the choosing examples
+    alone; if the certified one is worse than its bound, so is the worst of them, whose bound is
+    no higher, and that one is a single adapter, which certifying examples did not choose.
 
     Parameters
     ----------
@@ -41,31 +45,31 @@ def check_lowest(session: Session, span: Span, index: int, tolerance: float) -> 
 
     Returns
     -------
-    Chosen or None
-        The one that has the lowest here, if it is another one.
+    tuple of Chosen
+        The others that may have the lowest under some rounding; none where this candidate has
+        the lowest here.
 
     Raises
     ------
     CertificateError
         If another candidate has fewer errors, or as many and a lower loss.
     """
-    here = session.at(tolerance).best(span)
-    if here.index == index:
-        return None
-    loose, tight = session.at(2 * tolerance), session.at(0.0)
-    rival, own = loose.best(span), session.candidate(index)
-    if rival.index == index:
-        return here
-    most, rival_loss = _total(loose, rival.vector, span)
-    fewest, own_loss = _total(tight, own.vector, span)
-    if fewest < most:
-        return here
-    if fewest == most and own_loss <= rival_loss + 2 * tolerance * span.size:
-        return here
+    if session.at(tolerance).best(span).index == index:
+        return ()
+    loose, tight = (session.at(level).count(span, span) for level in (2 * tolerance, 0.0))
+    rival = int(lowest(loose.choosing, loose.losses)[0])
+    [most], [fewest], [losses] = loose.choosing, tight.choosing, tight.losses
+    level = losses <= losses[rival] + 2 * tolerance * span.size
+    near = (fewest < most[rival]) | ((fewest == most[rival]) & level)
+    if near[index]:
+        return tuple(
+            session.candidate(int(other)) for other in np.flatnonzero(near) if other != index
+        )
     raise CertificateError(
-        f"candidate {index} has {fewest} errors or more on the {span.size} choosing examples, "
-        f"at a loss of {own_loss / span.size:.4f}; candidate {rival.index} has {most} or "
-        f"fewer, at {rival_loss / span.size:.4f}: the recipe chooses that one"
+        f"candidate {index} has {fewest[index]} errors or more on the {span.size} choosing "
+        f"examples, at a loss of {losses[index] / span.size:.4f}; candidate {rival} has "
+        f"{most[rival]} or fewer, at {losses[rival] / span.size:.4f}: the recipe chooses that "
+        "one"
     )
 
 
@@ -107,11 +111,6 @@ def check_first_stage(
             f"{_between(low[level], high[level])} candidates have at most {level} errors on "
             f"the {span.size} choosing examples; the certificate says {said[level]}"
         )
-
-
-def _total(session: Session, vector: npt.NDArray[np.float64], span: Span) -> tuple[int, float]:
-    wrong, losses = session.score(vector[None], span)
-    return int(wrong.sum()), float(losses.sum())
 
 
 def _between(low: int, high: int) -> str:

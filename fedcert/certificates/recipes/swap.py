@@ -94,7 +94,7 @@ class SwapRecipe(SplitRecipe):
             index=np.where(part == 0, first, self.candidates + second),
         )
 
-    def check_repeated(self, choice: Choice, session: Session) -> Chosen | None:
+    def check_repeated(self, choice: Choice, session: Session) -> tuple[Chosen, ...]:
         """Check that the part chose this candidate; which part's it is was paid for."""
         first = self._by_first(choice)
         span = self.choosing(session.n) if first else self.certifying(session.n)

@@ -230,8 +230,12 @@ class Terms(ABC):
         )
 
     def unwitnessed(self) -> Self:
-        """Return the recipe for a seed that no server issued: such a seed may be chosen."""
-        return replace(self, randomized=False)
+        """Return the recipe for a seed that no server issued.
+
+        Such a seed may be chosen, and nobody counts who has one.
+        """
+        promises = tuple(each for each in self.promises if not each.takes_server)
+        return replace(self, randomized=False, promises=promises)
 
     def lowest_bound(self, n: int) -> float:
         """Return a value that no bound from n examples is below, reached or approached."""
