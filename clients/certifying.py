@@ -50,6 +50,7 @@ def commit(message: Message, node: Node) -> RecordDict:
         key=node.signing_key(),
         state=node.state(),
         duplicates_are_real=node.duplicates_are_real,
+        repeats_are_new=node.repeats_are_new,
         labels=node.task_of(bundle).label_set if bundle.takes_labels else None,
         unlabeled=_unlabeled(node, bundle, len(examples)),
     )

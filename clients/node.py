@@ -70,6 +70,9 @@ class Node:
     duplicates_are_real : bool
         Whether inputs that occur more than once in its support set were drawn more than once:
         its owner's statement, or that of the scenario which draws them.
+    repeats_are_new : bool
+        Whether inputs of its support set that are spent already came up again in a fresh
+        sample: its owner's statement.
     device : str
         Where it computes; by default where the run's settings say.
     training : Training or None
@@ -90,6 +93,7 @@ class Node:
     adapter_path: Path | None = None
     demand: PrivacyDemand | None = None
     duplicates_are_real: bool = False
+    repeats_are_new: bool = False
     device: str = AUTO
     training: Training | None = None
     bases: Path | None = None
@@ -303,6 +307,7 @@ def node_of(context: Context, settings: RunSettings, output: Path) -> Node:
         demand=demand,
         duplicates_are_real=flag_of(config, "duplicates-are-real")
         or scenario.duplicates_are_real,
+        repeats_are_new=flag_of(config, "repeats-are-new"),
         device=check_device(str(config.get("device") or settings.device)),
         bases=(own or output) / "warm-start",
         plans=plans_of(config, role) or client in scenario.planning_clients,

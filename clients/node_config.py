@@ -29,7 +29,8 @@ _KEYS = (
     *("client-id", "role", "data-path", "input-column", "label-column"),
     *("output", "key-path", "state-path", "base-model", "adapter-path"),
     *("privacy-epsilon", "privacy-delta", "privacy-clip", "privacy-budget"),
-    *("duplicates-are-real", "labels-path", "unlabeled-path", "device", "plans"),
+    *("duplicates-are-real", "repeats-are-new", "labels-path", "unlabeled-path"),
+    *("device", "plans"),
 )
 # Alike enough to be meant: a letter too many, or an underscore for a dash.
 _ALIKE = 0.85

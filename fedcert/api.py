@@ -93,6 +93,7 @@ def personalize(
     key: Ed25519PrivateKey | str | Path,
     base_model: str | None = None,
     duplicates_are_real: bool = False,
+    repeats_are_new: bool = False,
     labels: Sequence[str] | None = None,
     device: str = "auto",
     unlabeled: Examples | str | Path | None = None,
@@ -120,6 +121,8 @@ def personalize(
         Folder or hub id of the base model; by default the one that the bundle names.
     duplicates_are_real : bool (default: False)
         Your statement that inputs which occur more than once were drawn more than once.
+    repeats_are_new : bool (default: False)
+        Your statement that inputs which are spent already came up again in a fresh sample.
     labels : Sequence[str], optional
         Your own labels, where the bundle leaves them to you: all that can occur, by index.
     device : str (default: "auto")
@@ -174,5 +177,6 @@ def personalize(
         folder=Path(output),
         state=None if state is None else DeviceState(Path(state)),
         duplicates_are_real=duplicates_are_real,
+        repeats_are_new=repeats_are_new,
         unlabeled=unlabeled,
     )

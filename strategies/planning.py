@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from logging import WARNING
 from typing import Any
-
-from flwr.common.logger import log
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.arrays import FloatArray
@@ -154,14 +151,8 @@ class Planning:
             That of the bundle before, which holds if nobody answered: it, too, was made
             without a look at a new client's example. Without it the table stays.
         """
-        draft, plan = self._begun(), self.plan()
-        if plan is None and instead is not None:
-            log(WARNING, "\tno client planned: the plan of the bundle before stays")
-            plan = instead
-        if plan is None:
-            log(WARNING, "\tno client planned: the recipe table of the settings stays")
-            return draft
-        return draft.with_plan(plan)
+        draft, plan = self._begun(), self.plan() or instead
+        return draft if plan is None else draft.with_plan(plan)
 
     def _begun(self) -> Bundle:
         assert self._draft is not None  # planning follows a fit

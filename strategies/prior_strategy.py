@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from logging import INFO, WARNING
+from logging import INFO
 from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -302,9 +302,10 @@ class PriorStrategy(Strategy):
         try:
             bundle = self.source.fit()
         except NoPriorError as error:
-            log(WARNING, "\t%s", error)
             self._no_prior, latest = str(error), self._latest
-            return None if latest is None or latest.outdated else latest.bundle
+            serves = latest is not None and not latest.outdated
+            self._events.note(f"WARNING: {error}{'; the bundle before serves' * serves}")
+            return latest.bundle if latest is not None and serves else None
         if bundle is None or self.source.planning is None:
             return bundle
         self.source.planning.begin(bundle)
@@ -316,6 +317,8 @@ class PriorStrategy(Strategy):
     def _planned(self) -> Bundle:
         assert self.source.planning is not None
         instead = self._latest.plan if self._latest is not None else None
+        if instead is not None and self.source.planning.plan() is None:
+            self._events.note("WARNING: no client planned: the plan of the bundle before stays")
         return self.source.planning.planned(instead=instead)
 
     def _publish(self, bundle: Bundle) -> ArrayRecord:

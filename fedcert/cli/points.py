@@ -118,6 +118,7 @@ def points(
         state=DeviceState(state or state_of(file)),
         duplicates_are_real=duplicates_are_real,
         repeats_are_new=repeats_are_new,
+        on_point=lambda name: None if as_json else say(f"personalizing at {name}"),
     )
     bases = {model.base.digest: model.base for model in models}
     rows = []

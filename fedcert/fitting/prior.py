@@ -32,8 +32,6 @@ __all__ = [
     "fit_prior",
 ]
 
-_NO_PRIVACY = "no formal privacy: prior and directions were fitted to plain uploads"
-
 _Rows = npt.NDArray[np.int64]
 
 

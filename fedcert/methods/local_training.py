@@ -93,13 +93,13 @@ class PersonalTraining:
     settings : FinetuneSettings
         How it trains.
     proximal_mu : float (default: 0)
-        Weight of the squared distance from the federation's adapter in the loss.
+        Weight of half the squared distance from the federation's adapter in the loss.
     keep : float (default: 0)
         Share of the federation's adapter in the result, the rest being the trained one. It
         is fixed before any example is seen, so a certificate stays valid; more of it forgets
         less of what the federation knows.
     head_only : bool (default: False)
-        Train the head alone, as in FedRep.
+        Train the head alone, as in FedRep, and as upstream clients do whose settings say so.
     """
 
     settings: FinetuneSettings = field(default_factory=FinetuneSettings)
@@ -159,7 +159,8 @@ class PersonalTraining:
         numpy.ndarray
             Float64, shape ``(d,)``: the mean of start and trained adapter, weighted by `keep`.
         """
-        part = head_part(model.space) if self.head_only else slice(None)
+        alone = self.head_only or self.settings.head_only
+        part = head_part(model.space) if alone else slice(None)
         trained = train_from(
             start, model, examples, seed=seed, settings=self.settings,
             proximal_mu=self.proximal_mu, part=part,

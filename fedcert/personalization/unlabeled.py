@@ -8,10 +8,10 @@ from fedcert.bundles import Bundle
 from fedcert.certificates import Unlabeled
 from fedcert.data.examples import Examples
 from fedcert.errors import BundleError, DataError, RefusalError
-from fedcert.protocol.uses import UNLABELED, one_use_again
+from fedcert.protocol.uses import REPEATS_ARE_NEW, UNLABELED, one_use_again
 from fedcert.search.learning import reads_inputs
 
-__all__ = ["check_unlabeled", "in_common", "overlap", "takes_unlabeled", "without_server"]
+__all__ = ["check_unlabeled", "overlap", "takes_unlabeled", "without_server"]
 
 
 def takes_unlabeled(bundle: Bundle, size: int) -> bool:
@@ -34,13 +34,11 @@ def without_server(unlabeled: Examples | None, bundle: str) -> Unlabeled | None:
     return Unlabeled(count=len(unlabeled), salt=bundle, digest=unlabeled.inputs_digest(bundle))
 
 
-def in_common(examples: Examples, unlabeled: Examples) -> int:
-    """Return how many examples have an input that is among those without labels."""
-    return overlap(examples, unlabeled)[0]
-
-
 def overlap(examples: Examples, unlabeled: Examples) -> tuple[int, bool]:
-    """Return `in_common`, and whether these must be the very same observations."""
+    """Return how many examples have an input that is among those without labels.
+
+    And whether these must be the very same observations.
+    """
     known = _known(unlabeled)
     uses = [
         UNLABELED if digest in known and readable else None
@@ -108,7 +106,7 @@ def check_unlabeled(
             "making it: go back to how they were drawn, and take the rows that were labeled "
             "(these, and none that only read alike) out of the inputs without labels, never "
             "out of the support set. If frequent "
-            "inputs were just drawn again, keep them all and state it with --repeats-are-new"
+            f"inputs were just drawn again, keep them all and state it with {REPEATS_ARE_NEW}"
         )
     return count
 

@@ -265,21 +265,28 @@ class History:
     def _certificate(self, body: object, entry: Entry) -> None:
         kinds = _ATTEMPT | {"certificate": Digest}
         client, root, number, certificate = members_of(body, "body", kinds).values()
-        attempt = self.attempts[root]
+        attempt = self._attempt_of(root, client, number)
         if attempt.certificate is not None:
             raise ProtocolError("a second certificate from one seed")
-        if (attempt.commitment.client, attempt.number) != (client, number):
-            raise ProtocolError("the seed was another client's or another attempt's")
         attempt.certificate = certificate
         attempt.position = entry.position
 
     def _aborted(self, body: object, _entry: Entry) -> None:
         kinds = _ATTEMPT | {"reason": str}
-        _client, root, _number, reason = members_of(body, "body", kinds).values()
-        attempt = self.attempts[root]
+        client, root, number, reason = members_of(body, "body", kinds).values()
+        attempt = self._attempt_of(root, client, number)
         if attempt.certificate is not None:
             raise ProtocolError("the attempt has a certificate")
+        if attempt.aborted is not None:
+            raise ProtocolError("the attempt was aborted before")
         attempt.aborted = reason
+
+    def _attempt_of(self, root: str, client: str, number: int) -> Attempt:
+        """Return an attempt by the root of its commitment, if the rest fits it."""
+        attempt = self.attempts[root]
+        if (attempt.commitment.client, attempt.number) != (client, number):
+            raise ProtocolError("the seed was another client's or another attempt's")
+        return attempt
 
     def _closed(self, body: object, _entry: Entry) -> None:
         kinds = {"bundle": Digest, "nonce": Digest}

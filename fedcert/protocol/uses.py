@@ -13,6 +13,7 @@ from fedcert.data.examples import Examples
 
 __all__ = [
     "CERTIFICATE",
+    "REPEATS_ARE_NEW",
     "TRAINING",
     "UNLABELED",
     "Use",
@@ -26,6 +27,9 @@ __all__ = [
 
 CERTIFICATE = "a certificate"
 """What a commitment spends its examples on."""
+
+REPEATS_ARE_NEW = "--repeats-are-new, or repeats-are-new=true in a node's configuration"
+"""How one states that spent inputs came up again, in a message."""
 
 Use = tuple[str, str]
 """Purpose and claim."""
@@ -130,7 +134,7 @@ def spent_words(uses: Uses) -> str:
         f"{_listed(uses)}. A certificate needs examples that nothing else has depended on (a "
         "new label does not make a new example), or, for a retry, exactly the same examples "
         "and recipe; collect fresh ones. If these are fresh, drawn at random, and frequent "
-        "inputs just came up again, keep every one and state it with --repeats-are-new: "
+        f"inputs just came up again, keep every one and state it with {REPEATS_ARE_NEW}: "
         "without them the rest would be no sample of your distribution, and the certificate "
         "false more often than it says"
     )

@@ -57,8 +57,7 @@ class BatchedScorer(Scorer):
         errors are counted with the exported adapter in the model's own precision anyway.
     compile_stacked : bool (default: False)
         Compile the attention that candidates share with `torch.compile`. The first call then
-        takes many seconds; where it fails, the model runs as usual, and
-        ``model.compile_note`` says why.
+        takes many seconds; where it fails, the model runs as usual, and a warning says why.
 
     Attributes
     ----------

@@ -231,7 +231,8 @@ class TestHybrid(WeightSuite):
         selection = recipe.select(counts_of([[0, 10]], [[1, 0]], 20, 20))
         assert selection.index is not None
         assert selection.index.tolist() == [0]
-        stage = recipe.first_stage(np.array([0, 10]), 40, 0)
+        counts = counts_of([[0, 10]], [[1, 0]], 20, 20)
+        stage = recipe.choice(counts, selection).first_stage
         assert stage == FirstStage(errors=0, profile=(1, *[0] * 9, 1, *[0] * 10))
         bound = recipe.bound(1, 20, Choice(index=0, first_stage=stage))
         assert selection.bounds.tolist() == [bound]
@@ -242,7 +243,8 @@ class TestHybrid(WeightSuite):
         outcome = replay(self.few, table, 32)
         assert outcome.index is not None
         errors = table.wrong[:, self.few.choosing(32).as_slice()].sum(axis=1)
-        stage = self.few.first_stage(errors, 32, outcome.index)
+        profile = np.bincount(errors, minlength=self.few.choosing(32).size + 1)
+        stage = FirstStage(errors=int(errors[outcome.index]), profile=tuple(profile.tolist()))
         choice = Choice(index=outcome.index, first_stage=stage)
         self.few.check_choice(choice, 32)
         assert self.few.bound(int(outcome.errors), outcome.trials, choice) == outcome.bound

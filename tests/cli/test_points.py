@@ -55,7 +55,8 @@ def test_from_bundles_to_a_policy_that_is_verified_and_runs(files: Files, run: R
     shown = run("points", *files.points, "-o", out)
     assert (shown.code, shown.err) == (0, ""), shown.err
     assert "all 2 bounds hold at once" in shown.out
-    lines = shown.out.splitlines()
+    begun, lines = shown.out.splitlines()[:2], shown.out.splitlines()[2:]
+    assert begun == ["personalizing at shallow", "personalizing at deep"]
     assert [line.split()[:2] for line in lines[:3]] == [
         ["point", "layers"],
         ["shallow", "1"],

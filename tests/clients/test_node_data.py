@@ -202,6 +202,13 @@ def test_a_node_states_that_its_duplicates_are_real(
         _node(settings, config | {"duplicate-are-real": True})
 
 
+def test_a_node_states_that_inputs_came_up_again(
+    settings: RunSettings, config: dict[str, Any]
+) -> None:
+    assert not _node(settings, config).repeats_are_new
+    assert _node(settings, config | {"repeats-are-new": "true"}).repeats_are_new
+
+
 # Mistakes
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fedcert import methods
+from fedcert.adapters import FinetuneSettings
 from fedcert.arrays import FloatArray
 from fedcert.certificates import (
     binomial_upper_bound,
@@ -324,6 +325,13 @@ def test_keep_interpolates_between_global_and_personal(
     examples = client_of(5, N)
     personal, everyone = method.learn(examples), method.prior.center()
     assert np.abs(personal - everyone).max() > 0.01
+    # What upstream clients leave alone, new ones do.
+    settings = FinetuneSettings(steps=20, head_only=True)
+    head = replace(product, personal=PersonalTraining(settings=settings))
+    trained = replace(method, method=head).learn(examples)
+    below = slice(0, upstream.model.space.layer_numbers)
+    np.testing.assert_array_equal(trained[below], everyone[below])
+    assert np.abs(trained - everyone).max() > 0.01
     quarter = replace(product, personal=PersonalTraining(keep=0.25))
     between = replace(method, method=quarter).learn(examples)
     np.testing.assert_allclose(between, 0.25 * everyone + 0.75 * personal)

@@ -75,7 +75,8 @@ def test_the_table_names_every_key_of_a_node() -> None:
     assert keys - {"partition-id"} == {
         *("client-id", "role", "data-path", "input-column", "label-column"),
         *("output", "key-path", "state-path", "base-model", "adapter-path"),
-        *("duplicates-are-real", "labels-path", "unlabeled-path", "device", "plans"),
+        *("duplicates-are-real", "repeats-are-new", "labels-path", "unlabeled-path"),
+        *("device", "plans"),
     }
     for key in keys - {"partition-id"}:
         assert f"`{key}`" in PAGE

@@ -26,7 +26,7 @@ from fedcert.errors import (
 )
 from fedcert.methods import FedP2EFT
 from fedcert.personalization import candidate_seed, personalize
-from fedcert.personalization.unlabeled import in_common
+from fedcert.personalization.unlabeled import overlap
 from fedcert.priors import PointPrior
 from fedcert.protocol.commitment import Commitment, Opening
 from fedcert.protocol.device import DeviceState
@@ -394,18 +394,18 @@ def test_an_example_is_recognized_however_it_is_written() -> None:
     texts = np.array(["Freeze  my card", "pay", "pay"], dtype=object)
     examples = Examples(texts, np.array([0, 1, 1]))
     same = Examples(np.array(["freeze my CARD", "other"], dtype=object), np.full(2, -1))
-    assert in_common(examples, same) == 1
+    assert overlap(examples, same)[0] == 1
     twice = Examples(np.array(["Pay"], dtype=object), np.full(1, -1))
-    assert in_common(examples, twice) == 2
+    assert overlap(examples, twice)[0] == 2
     # Another system may write an accent as a letter of its own: that is the same text.
     one, two = (unicodedata.normalize(form, "un café") for form in ("NFC", "NFD"))
     assert one != two
     accents = Examples(np.array([one, "pay"], dtype=object), np.array([0, 1]))
-    assert in_common(accents, Examples(np.array([two], dtype=object), np.full(1, -1))) == 1
+    assert overlap(accents, Examples(np.array([two], dtype=object), np.full(1, -1)))[0] == 1
     # What cannot be read says nothing, and certifies nothing.
     raw = np.array([b"x", None, None], dtype=object)
     unread = Examples(texts, np.array([-1, 1, 1]), raw)
-    assert in_common(unread, same) == 0
+    assert overlap(unread, same)[0] == 0
 
 
 def test_the_rule_gets_them_in_one_order(

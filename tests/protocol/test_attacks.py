@@ -430,6 +430,24 @@ def test_a_server_that_issues_a_second_seed_is_found_out(
         History.of(read_log(log.path, server.public_key))
 
 
+def test_an_abortion_of_another_attempt_is_found_out(
+    server: SeedAuthority, device: DeviceState, tmp_path: Path
+) -> None:
+    made = commit(device, draw(30))
+    server.issue(made)
+    server.abort(made.root, "lost")
+    entries = read_log(_log(tmp_path), server.public_key)
+    assert History.of(entries).attempts_of("alice")[0].aborted == "lost"
+    for name, change in (("other", {"client": "bob"}), ("second", {})):
+        log = ServerLog(tmp_path / name / "log.jsonl", SERVER)
+        with log.writing():
+            for entry in entries[:-1] if change else entries:
+                log.append(entry.kind, dict(entry.body))
+            log.append("aborted", dict(entries[-1].body) | change)
+        with pytest.raises(ProtocolError, match=r"was aborted before|another client's"):
+            History.of(read_log(log.path, server.public_key))
+
+
 # Spent examples
 
 

@@ -30,6 +30,7 @@ from fedcert.strategies import run as opening
 from fedcert.strategies.latest import LatestBundle
 from fedcert.strategies.prior_strategy import PriorStrategy
 from fedcert.strategies.serving import serve
+from fedcert.strategies.sources import NoPriorError
 from fedcert.verification import check_bundle
 
 NEWCOMERS = CLIENTS[UPSTREAM:]
@@ -54,6 +55,19 @@ def _run(
 ) -> tuple[Federation, PriorStrategy]:
     federation = _federation(folder, clients, **changes)
     return federation, federation.serve().strategy
+
+
+def _told(federation: Federation) -> tuple[PriorStrategy, list[str]]:
+    """Serve, and return what was told beside the progress."""
+    told: list[str] = []
+
+    class Notes(Viewer):
+        def on_note(self, text: str) -> None:
+            told.append(text)
+
+    events = Events(Notes())
+    settings, output = federation.settings, federation.output
+    return serve(federation.grid, settings, output=output, events=events).strategy, told
 
 
 def _bundle(strategy: PriorStrategy) -> Bundle:
@@ -293,11 +307,29 @@ def test_a_plan_outlives_the_absence_of_those_who_made_it(tmp_path: Path) -> Non
     _, before = _run(tmp_path / "run", [*CLIENTS[:12], NEWCOMERS[0]], **_planned())
     there = [c for c in CLIENTS[:UPSTREAM] if c not in before.planners]
     changes = _planned(server__refit_after=1)
-    federation, after = _run(tmp_path / "run", [*there, NEWCOMERS[1]], **changes)
+    federation = _federation(tmp_path / "run", [*there, NEWCOMERS[1]], **changes)
+    after, told = _told(federation)
     assert federation.clients.count()[PLAN] == 0
     assert _bundle(after).version == 2
     assert _bundle(after).plan == _bundle(before).plan
     assert _bundle(after).recipes == _bundle(before).recipes
+    assert "WARNING: no client planned: the plan of the bundle before stays" in told
+
+
+def test_a_fit_that_fails_says_that_the_bundle_before_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    _, before = _run(output, [*EARLY, NEWCOMERS[0]])
+
+    def fit(*_: Any, **__: Any) -> None:
+        raise NoPriorError("nothing is left of the budget")
+
+    monkeypatch.setattr("fedcert.strategies.sources.PooledSource.fit", fit)
+    clients = [*CLIENTS[:UPSTREAM], NEWCOMERS[0]]
+    after, told = _told(_federation(output, clients, server__refit_after=1))
+    assert _bundle(after).digest == _bundle(before).digest
+    assert "WARNING: nothing is left of the budget; the bundle before serves" in told
 
 
 def test_a_federated_prior_is_fitted_again_only_when_clients_join(

@@ -79,25 +79,6 @@ class HybridRecipe(SplitRecipe):
         total = sum(unit * number for unit, number in zip(units, profile, strict=True))
         return tuple(unit * WEIGHT_DENOMINATOR // total for unit in units)
 
-    def first_stage(self, errors: npt.NDArray[np.integer], n: int, index: int) -> FirstStage:
-        """Return what a certificate must carry so that the weight can be computed again.
-
-        Parameters
-        ----------
-        errors : numpy.ndarray
-            Errors of all candidates on the choosing examples, shape (M,).
-        n : int
-            Size of the support set.
-        index : int
-            The chosen candidate.
-
-        Returns
-        -------
-        FirstStage
-            The chosen candidate's errors, and how many candidates have how many.
-        """
-        return _stage(errors, self.choosing(n).size, index)
-
     def choice(self, counts: Counts, selection: Selection) -> Choice:
         """Return the choice with its first stage, from which its weight follows."""
         index = super().choice(counts, selection).index
