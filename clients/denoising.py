@@ -22,7 +22,7 @@ from fedcert.messages import REPLY, QuestionRequest
 from fedcert.messages.flower import arrays_of, content, payload_of
 from fedcert.named_arrays import under
 from fedcert.priors import DiffusionPrior, LatentSpace
-from fedcert.priors.denoiser import Denoiser
+from fedcert.priors.denoiser import Denoiser, add_noise, velocity
 from fedcert.protocol.uses import TRAINING
 from fedcert.randomness import small_seed
 
@@ -152,10 +152,8 @@ def _loss(
         network.copies, count, len(clean), generator=generator, dtype=torch.float64
     )
     alpha_bar = alphas_cumprod[steps][..., None]
-    noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
-    truth = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
-    predicted: torch.Tensor = network(noisy, steps)
-    return (predicted - truth).square().mean()
+    predicted: torch.Tensor = network(add_noise(clean, noise, alpha_bar), steps)
+    return (predicted - velocity(clean, noise, alpha_bar)).square().mean()
 
 
 _ANSWERS: dict[str, Callable[[Any, Any, FloatArray, str], Arrays]] = {

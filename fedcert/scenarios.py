@@ -15,11 +15,16 @@ from numbers import Integral, Real
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.errors import SettingsError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedcert.models.base import BaseModel
 
 __all__ = [
     "Scenario",
@@ -110,6 +115,40 @@ class Scenario(ABC):
         on_step : callable
             Called with a few words about what is being done, when it takes time.
         """
+
+    def load_base(
+        self,
+        folder: Path | None = None,
+        *,
+        device: torch.device | None = None,
+        on_step: Callable[[str], None] = lambda _: None,
+    ) -> BaseModel:
+        """Load the base model, for this scenario's labels in their order.
+
+        Parameters
+        ----------
+        folder : Path, optional
+            Where it is, if it is another one than `base_model` makes: after a warm start, say.
+        device : torch.device, optional
+            Where its weights go; by default they stay on the CPU.
+        on_step : callable
+            As in `base_model`.
+
+        Returns
+        -------
+        BaseModel
+            The model.
+
+        Raises
+        ------
+        ModelError
+            If it does not fit the labels.
+        """
+        from fedcert.models.base import load_base_model  # reading data takes no torch
+
+        found = folder or self.base_model(on_step=on_step)
+        count = len(self.labels)
+        return load_base_model(str(found), num_labels=count, labels=self.labels, device=device)
 
     @abstractmethod
     def training_examples(self, client: str) -> Examples:

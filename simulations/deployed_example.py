@@ -14,7 +14,7 @@ from fedcert.atomic import write_atomically
 from fedcert.data.examples import Examples
 from fedcert.deployment.nodes import NodeSetup
 from fedcert.errors import SettingsError
-from fedcert.models import load_base_model, with_task_head
+from fedcert.models import with_task_head
 from fedcert.pool import Pool
 from fedcert.randomness import small_seed
 from fedcert.scenarios import load_scenario
@@ -164,7 +164,7 @@ def grow_pool(
         The pool with an adapter of every client.
     """
     task = load_scenario(settings.scenario.name, settings.scenario.options)
-    base = load_base_model(str(task.base_model()), num_labels=len(task.labels))
+    base = task.load_base()
     space = settings.space_of(base)
     pool, model = Pool(folder, space), Task(base, space, task.inputs).model()
     waiting = [client for client in clients if client not in pool]

@@ -14,7 +14,6 @@ from fedcert.adapters.shared_layers import head_size
 from fedcert.adapters.task import Task
 from fedcert.data.examples import Examples
 from fedcert.errors import FedcertError
-from fedcert.models.base import load_base_model
 from fedcert.randomness import keyed_generator, small_seed
 from fedcert.scenarios import Scenario
 from fedcert.search import BatchedScorer
@@ -50,7 +49,7 @@ def tuned(settings: RunSettings, scenario: Scenario) -> RunSettings:
     training = settings.training
     if not training.tuned:
         return settings
-    base = load_base_model(str(scenario.base_model()), num_labels=len(scenario.labels))
+    base = scenario.load_base()
     head_only = training.parts != "all" and head_size(base) > 0
     budgets = settings.client
     cache = PrefixCache(budgets.cache_mib, disk_mib=budgets.cache_disk_mib)

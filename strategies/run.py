@@ -20,7 +20,7 @@ from fedcert.devices import describe_device, resolve_device
 from fedcert.errors import PoolError, SettingsError
 from fedcert.fitting import FittedPrior, fit_prior
 from fedcert.methods import AveragingMethod, DefaultAdapter
-from fedcert.models.base import BaseModel, load_base_model
+from fedcert.models.base import BaseModel
 from fedcert.planning import Posterior
 from fedcert.pool import Pool
 from fedcert.priors import Prior
@@ -73,15 +73,11 @@ class Run:
                 "fedcert.strategies.warm_up.warm_up first, or set it to 0"
             )
         self._settings, self._events, self.scenario = settings, events, scenario
-        labels, self._device = scenario.labels, resolve_device(settings.device)
+        self._device = resolve_device(settings.device)
         events.record("device", device=describe_device(self._device))
-        folder = warmed.folder if warmed else scenario.base_model(on_step=events.note)
         self._barred = warmed.clients if warmed else frozenset[str]()
-        self.base = load_base_model(
-            str(folder),
-            num_labels=len(labels),
-            labels=labels,
-            device=self._device,
+        self.base = scenario.load_base(
+            warmed.folder if warmed else None, device=self._device, on_step=events.note
         )
         scenario.inputs.bound_to(self.base)  # what does not fit costs no client any work
         self._pool, self.space = _pool_of(

@@ -7,7 +7,6 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fedcert.devices import resolve_device
-from fedcert.models.base import load_base_model
 from fedcert.runs.events import Events
 from fedcert.scenarios import load_scenario
 from fedcert.settings import RunSettings
@@ -50,13 +49,8 @@ def warm_up(
     """
     events = events or Events()
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
-    labels = scenario.labels
-    base = load_base_model(
-        str(scenario.base_model(on_step=events.note)),
-        num_labels=len(labels),
-        labels=labels,
-        device=resolve_device(settings.device),
-    )
+    place = resolve_device(settings.device)
+    base = scenario.load_base(device=place, on_step=events.note)
     registration = Registration.of(settings, scenario)
     registration.wait(grid, events, pooled=0, must_fit=True)
     planning = settings.planning

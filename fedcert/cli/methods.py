@@ -59,13 +59,10 @@ def _bytes(settings: Any) -> dict[str, dict[str, Any]]:
     from fedcert.errors import FedcertError
     from fedcert.methods import METHODS
     from fedcert.methods.traffic import traffic_of
-    from fedcert.models.base import load_base_model
     from fedcert.scenarios import load_scenario
 
     scenario = load_scenario(settings.scenario.name, settings.scenario.options)
-    labels = scenario.labels
-    folder = str(scenario.base_model())
-    base = load_base_model(folder, num_labels=len(labels), labels=labels)
+    base = scenario.load_base()
     space = settings.space_of(base)
     found: dict[str, dict[str, Any]] = {}
     for kind in METHODS:

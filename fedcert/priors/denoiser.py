@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-__all__ = ["Denoiser", "NoiseSchedule"]
+__all__ = ["Denoiser", "NoiseSchedule", "add_noise", "velocity"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,46 @@ class NoiseSchedule:
         """Fraction of the variance that is signal after each step, shape ``(steps,)``."""
         betas = np.linspace(self.beta_start, self.beta_end, self.steps, dtype=np.float64)
         return np.asarray(np.cumprod(1 - betas), dtype=np.float64)
+
+
+def add_noise(
+    clean: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor
+) -> torch.Tensor:
+    """Return sqrt(a) x + sqrt(1 - a) e (Ho et al., arXiv 2006.11239, equation 4).
+
+    Parameters
+    ----------
+    clean, noise : torch.Tensor
+        x and e, of one shape.
+    alphas_cumprod : torch.Tensor
+        a, the share of the variance that is signal, of a shape that broadcasts to it.
+
+    Returns
+    -------
+    torch.Tensor
+        Of the same shape.
+    """
+    return alphas_cumprod.sqrt() * clean + (1 - alphas_cumprod).sqrt() * noise
+
+
+def velocity(
+    clean: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor
+) -> torch.Tensor:
+    """Return v = sqrt(a) e - sqrt(1 - a) x, which a denoiser predicts.
+
+    It is that of Salimans and Ho (arXiv 2202.00512, section 4).
+
+    Parameters
+    ----------
+    clean, noise, alphas_cumprod : torch.Tensor
+        As in `add_noise`.
+
+    Returns
+    -------
+    torch.Tensor
+        Of the same shape.
+    """
+    return alphas_cumprod.sqrt() * noise - (1 - alphas_cumprod).sqrt() * clean
 
 
 class Denoiser(nn.Module):

@@ -16,7 +16,7 @@ from fedcert.devices import takes_float64
 from fedcert.errors import PriorError
 from fedcert.priors.base import Prior, check_pool
 from fedcert.priors.components import independent_directions
-from fedcert.priors.denoiser import Denoiser, NoiseSchedule
+from fedcert.priors.denoiser import Denoiser, NoiseSchedule, add_noise, velocity
 from fedcert.priors.dpm_solver import solve
 from fedcert.priors.latent import LatentSpace
 from fedcert.randomness import keyed_generator, small_seed
@@ -327,9 +327,8 @@ class _Training:
         steps = torch.randint(len(self.alphas_cumprod), shape, generator=self.generator)
         noise = torch.randn(clean.shape, generator=self.generator).to(clean.device)
         alpha_bar = self.alphas_cumprod[steps][..., None].to(clean.device)
-        noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
-        truth = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
-        return noisy, steps.to(clean.device), truth
+        noisy = add_noise(clean, noise, alpha_bar)
+        return noisy, steps.to(clean.device), velocity(clean, noise, alpha_bar)
 
     def _update(self, optimizer: torch.optim.Optimizer) -> None:
         copies, count, _ = self.kept.shape
