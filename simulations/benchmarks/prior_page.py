@@ -8,6 +8,7 @@ from typing import Any
 from fedcert.reports.figures import best_of_m
 from fedcert.reports.formats import decimal_up
 from fedcert.simulations.benchmarks.pages import by_scenario, left_out, machine_line
+from fedcert.simulations.benchmarks.prior_measures import NEW, SEED
 
 __all__ = ["prior_figures", "prior_page"]
 
@@ -142,7 +143,9 @@ def _sections(record: dict[str, Any]) -> list[tuple[str, str, list[dict[str, Any
             "other; longer adapters are shortened to the clipping norm before noise is added. "
             "The first row is the pool without noise. Here and below risks are those of the "
             "best of M, ± one standard error over new clients, and certificates those of a "
-            "split of n labels into halves.",
+            f"split of n labels into halves, of one federation (seed {SEED}) with {NEW} new "
+            "clients. Certificates have no standard error here: rows whose risks are within "
+            "two of theirs are not told apart by a few hundredths of a certificate.",
             record.get("privacy", []),
         ),
         (

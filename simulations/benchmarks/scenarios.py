@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from fedcert.errors import SettingsError
+from fedcert.reports.formats import decimal_up
 from fedcert.runs.machine import describe_machine, versions
 from fedcert.runs.progress import ProgressBars
 from fedcert.scenarios import load_scenario
@@ -99,12 +100,25 @@ def documents(record: dict[str, Any]) -> dict[str, str]:
     return {_PAGE: between_markers(page_of(_PAGE), "bench-scenarios", section)}
 
 
+def _seeds(rows: list[dict[str, Any]]) -> str:
+    seeds = sorted({row["seed"] for row in rows})
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
+def _left(rows: list[dict[str, Any]]) -> str:
+    """Say which scenarios nobody has measured yet at their default size."""
+    there = {row["scenario"] for row in rows}
+    left = [f"`{name}`" for name in NAMES if name not in there]
+    return f" Not measured at this size: {', '.join(left)}." if left else ""
+
+
 def _section(rows: list[dict[str, Any]]) -> str:
     machine = rows[-1]["machine"]
     table = [
         f"| `{r['scenario']}` | {r['upstream_clients']} | {r['certified_clients']} | {r['n']} "
         f"| {r['candidates']:,} "
-        f"| {r['mean_certificate']:.3f} | {r['mean_test_error']:.3f} | {r['chance']:.3f} "
+        f"| {decimal_up(r['mean_certificate'])} | {r['mean_test_error']:.3f} "
+        f"| {r['chance']:.3f} "
         f"| {_best_of(r)} "
         f"| {r['seconds']:.0f} | {r['peak_rss_mib']} |"
         for r in rows
@@ -116,9 +130,9 @@ def _section(rows: list[dict[str, Any]]) -> str:
     ]
     return "\n".join(
         [
-            f"Default size, M candidates, Ray on {machine['cores']} "
-            f"cores ({machine['cpu']}). The certificate and the test error are means over the "
-            "new clients. *Best of 1,000* is the risk, on test examples, of the best of 1,000 "
+            f"Default size, M candidates, {_seeds(rows)}, Ray on {machine['cores']} "
+            f"cores ({machine['cpu']}).{_left(rows)} The certificate and the test error are "
+            "means over the new clients. *Best of 1,000* is the risk, on test examples, of the best of 1,000 "
             "candidates of each prior; *MiB* is the peak of all processes together.",
             "",
             "| scenario | upstream clients | new clients | n | M | certificate | test error "
