@@ -132,8 +132,9 @@ def _section(rows: list[dict[str, Any]]) -> str:
         [
             f"Default size, M candidates, {_seeds(rows)}, Ray on {machine['cores']} "
             f"cores ({machine['cpu']}).{_left(rows)} The certificate and the test error are "
-            "means over the new clients. *Best of 1,000* is the risk, on test examples, of the best of 1,000 "
-            "candidates of each prior; *MiB* is the peak of all processes together.",
+            "means over the new clients. *Best of 1,000* is the risk, on test examples, of the "
+            "best of 1,000 candidates of each prior; *MiB* is the peak of all processes "
+            "together.",
             "",
             "| scenario | upstream clients | new clients | n | M | certificate | test error "
             "| chance | best of 1,000: diffusion | Gaussian | jitter | pool | seconds | MiB |",
