@@ -48,7 +48,8 @@ _WORDS = (
     "*certificate*: a bound on a client's error that holds but for delta = 0.05; the lower the "
     "better. *n*: the labeled examples of a new client, all that a recipe may spend.",
     "*planned*, *the plan*: the recipe that some upstream clients, which train nothing, "
-    "measured to be best at that n ([planning.md](planning.md)). It is fixed before a new "
+    "measured to be best at that n ([planning.md](planning.md)), and at an n below the "
+    "smallest of theirs that for the smallest: n = 8, launched. It is fixed before a new "
     "client comes, so nobody chose it by the figures below.",
     f"*default*: the prior's center, one adapter for all; nothing is chosen, and all n certify "
     f"([theory.md]({_THEORY}default-nothing-is-chosen)).",

@@ -10,6 +10,7 @@ from fedcert.certificates import binomial_upper_bound
 from fedcert.reports.curves import Curve, draw_curves
 from fedcert.reports.formats import decimal_up, plural
 from fedcert.reports.svg import PALETTE, WIDE
+from fedcert.settings import RunSettings
 from fedcert.simulations.benchmarks.launched_costs_page import costs
 from fedcert.simulations.benchmarks.pages import (
     TARGETS,
@@ -21,6 +22,8 @@ from fedcert.simulations.benchmarks.pages import (
 )
 
 __all__ = ["launched_figures", "launched_page"]
+
+_LEAST = RunSettings().planning_sizes()[0]
 
 _KEYS = (
     "error", "worst_decile_error", "certificate", "nonvacuous", "up_bytes", "down_bytes",
@@ -43,7 +46,8 @@ def launched_page(record: dict[str, Any]) -> str:
         "examples (`personal.choose = 0.5`). The exception is *prior, planned*, and on "
         "`named-intents` *prior*, whose settings plan by default: a quarter of their upstream "
         "clients trains no adapter, and chooses a recipe for each n instead, with the share of "
-        "the examples that it learns from. [benchmarks.md](benchmarks.md) tunes each method "
+        f"the examples that it learns from. They plan for n = {_LEAST} and more; with fewer "
+        f"labels the recipe for {_LEAST} is followed. [benchmarks.md](benchmarks.md) tunes each method "
         "alike, without messages. On `named-intents`, where an adapter has no head, methods "
         "that fine-tune have `personal.tuned_head=true`: two finalists share delta, which "
         f"costs {_halved(8)} where 8 examples certify and none is wrong, and {_halved(64)} "
