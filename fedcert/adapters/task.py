@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from fedcert.adapters.forward import AdaptedModel
+from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.adapters.prefix_cache import PrefixCache
 from fedcert.adapters.space import AdapterSpace
+from fedcert.arrays import FloatArray
 from fedcert.data.examples import Examples
 from fedcert.data.inputs import InputSpec
 from fedcert.errors import AdapterError
@@ -79,6 +84,25 @@ class Task:
     def encode(self, examples: Examples) -> dict[str, torch.Tensor]:
         """Turn the inputs of examples into keyword arguments of the model's ``forward``."""
         return self.inputs.encode(examples.inputs)
+
+    @contextmanager
+    def exported(self, vector: FloatArray) -> Iterator[Path]:
+        """Export an adapter for as long as the context lasts.
+
+        Parameters
+        ----------
+        vector : numpy.ndarray
+            The adapter, shape ``(d,)``, or as `AdapterSpace.holding` says.
+
+        Yields
+        ------
+        Path
+            Its folder.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path, base = Path(folder), self.base
+            write_peft_adapter(self.space, vector, path, base_name=base.name, base=base)
+            yield path
 
     def with_labels(
         self,

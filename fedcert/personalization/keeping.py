@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from fedcert.adapters.classifier_file import read_classifier
-from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.adapters.task import Task
 from fedcert.arrays import FloatArray
 from fedcert.certificates import Answers, Choice, Early, Evidence, Outcome, Recipe, Span
@@ -137,15 +135,8 @@ class ExportedEvidence(Evidence):
         """Return another model's answers on the same certifying examples."""
         center = self._prior.center()
         vector = np.zeros_like(center) if rival == "base" else center
-        with tempfile.TemporaryDirectory() as folder:
-            write_peft_adapter(
-                self._task.space,
-                vector,
-                Path(folder),
-                base_name=self._task.base.name,
-                base=self._task.base,
-            )
-            return self._answers(Path(folder), self._certifying)
+        with self._task.exported(vector) as folder:
+            return self._answers(folder, self._certifying)
 
     def _answers(self, adapter: Path, examples: Examples) -> Answers:
         return answers_of(self._task, adapter, examples)
@@ -239,13 +230,11 @@ def kept_of(
     tuple of Outcome
         One for each promise.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path, base = Path(folder), task.base
-        write_peft_adapter(task.space, vector, path, base_name=base.name, base=base)
+    with task.exported(vector) as folder:
         evidence = ExportedEvidence(
             task,
             prior,
-            path,
+            folder,
             ordered,
             span=recipe.certifies_on(choice, len(ordered)),
             recipe=recipe,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from fedcert.adapters.constants import constant_adapters
-from fedcert.adapters.peft_format import write_peft_adapter
 from fedcert.adapters.task import Task
 from fedcert.arrays import FloatArray
 from fedcert.certificates import (
@@ -102,7 +100,7 @@ def _earned_by(
 ) -> Check:
     """Check that all that another rounding chooses earns what the certified adapter does."""
     for vector in made:
-        with _exported(again.task, vector) as folder:
+        with again.task.exported(vector) as folder:
             if less := _earns_less(again, folder, early):
                 return Check(
                     "choice",
@@ -149,7 +147,7 @@ def early_again(
         return
     made = _early_vectors(early, examples, unlabeled)
     with ExitStack() as stack:
-        folders = [stack.enter_context(_exported(early.task, vector)) for vector in made]
+        folders = [stack.enter_context(early.task.exported(vector)) for vector in made]
         again: list[EarlyPoints] = [MadeAgain(points, early.task, each) for each in folders]
         yield again if made and early.certificate.recipe.refines else [points, *again]
 
@@ -254,14 +252,6 @@ def _made_again(again: Recount, unlabeled: Examples | None) -> FloatArray:
 
 def _distance(again: Recount, made: FloatArray) -> float:
     return float(np.max(np.abs(made - again.certificate.adapter_vector)))
-
-
-@contextmanager
-def _exported(task: Task, vector: FloatArray) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        write_peft_adapter(task.space, vector, path, base_name=task.base.name, base=task.base)
-        yield path
 
 
 def _earns_less(again: Recount, adapter: Path, early: EarlyPoints) -> str | None:

@@ -47,9 +47,9 @@ def launched_page(record: dict[str, Any]) -> str:
         "`named-intents` *prior*, whose settings plan by default: a quarter of their upstream "
         "clients trains no adapter, and chooses a recipe for each n instead, with the share of "
         f"the examples that it learns from. They plan for n = {_LEAST} and more; with fewer "
-        f"labels the recipe for {_LEAST} is followed. [benchmarks.md](benchmarks.md) tunes each method "
-        "alike, without messages. On `named-intents`, where an adapter has no head, methods "
-        "that fine-tune have `personal.tuned_head=true`: two finalists share delta, which "
+        f"labels the recipe for {_LEAST} is followed. [benchmarks.md](benchmarks.md) tunes "
+        "each method alike, without messages. On `named-intents`, where an adapter has no "
+        "head, methods that fine-tune have `personal.tuned_head=true`: two finalists share delta, which "
         f"costs {_halved(8)} where 8 examples certify and none is wrong, and {_halved(64)} "
         "where 64 do. Means over new clients, and over seeds.",
         "",
