@@ -49,7 +49,8 @@ def launched_page(record: dict[str, Any]) -> str:
         f"the examples that it learns from. They plan for n = {_LEAST} and more; with fewer "
         f"labels the recipe for {_LEAST} is followed. [benchmarks.md](benchmarks.md) tunes "
         "each method alike, without messages. On `named-intents`, where an adapter has no "
-        "head, methods that fine-tune have `personal.tuned_head=true`: two finalists share delta, which "
+        "head, methods that fine-tune have `personal.tuned_head=true`: two finalists share "
+        "delta, which "
         f"costs {_halved(8)} where 8 examples certify and none is wrong, and {_halved(64)} "
         "where 64 do. Means over new clients, and over seeds.",
         "",
