@@ -157,7 +157,7 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any])
     every, shared = set.union(*seeds.values()), set.intersection(*seeds.values())
     cases = {case["scenario"]: case for case in record.get("cases", [])}
     case = cases.get(scenario, {})
-    lines = [f"## `{scenario}`", "", *_settings(case)]
+    lines = [f"## `{scenario}`", "", *_settings(case, rows[0]["n"])]
     upstream = case.get("options", {}).get("upstream")
     if shared:
         lines += _tables([row for row in rows if row["seed"] in shared], upstream)
@@ -175,13 +175,16 @@ def _scenario(scenario: str, rows: list[dict[str, Any]], record: dict[str, Any])
     return lines
 
 
-def _settings(case: dict[str, Any]) -> list[str]:
+def _settings(case: dict[str, Any], n: int) -> list[str]:
     """Say what differs from the defaults, as one would set it: a paragraph."""
     if not case:
         return []
     options = {f"scenario.options.{key}": each for key, each in case["options"].items()}
     nets = {f"averaging.options.{key}": each for key, each in case["nets"].items()}
-    common = ", ".join(f"`{key}={each}`" for key, each in (options | case["settings"]).items())
+    sizes = {"certificate.support_size": n, "evaluation.baselines": "false"}
+    common = ", ".join(
+        f"`{key}={each}`" for key, each in (options | sizes | case["settings"]).items()
+    )
     said = ", ".join(f"`{key}={each}`" for key, each in nets.items())
     return [
         f"Settings that are not the defaults: {common}; seeds also in `scenario.options.seed`. "
