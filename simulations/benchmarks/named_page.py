@@ -10,9 +10,10 @@ import numpy as np
 from fedcert.reports.formats import decimal_up
 from fedcert.simulations.benchmarks.pages import left_out, machine_line, standard_error
 
-__all__ = ["Row", "means_of", "named_page"]
+__all__ = ["Row", "head_start", "means_of", "named_page"]
 
 _PLANNED, _REGRESSION = "planned", "embeddings + logistic regression"
+_FROM_NAMES = "head from names"
 _FROM_DEFAULT = "head from names of the default"
 # Mean certificates that were asked for beforehand, by scenario, setting and n.
 _GOALS = {
@@ -45,7 +46,7 @@ def named_page(record: dict[str, Any]) -> str:
         parts += [_numbers(record, scenario, setting, seeds), ""]
         parts += [_planned_recipes(record, rows), ""]
         parts += [*_table(means), "", *_goals(means, scenario, setting), ""]
-        parts += [*_worth_of_the_prior(means), ""]
+        parts += [*_worth_of_the_prior(means, rows), ""]
     parts += _steel(record)
     return "\n".join(parts).rstrip() + "\n"
 
@@ -258,11 +259,49 @@ def _learner(means: dict[tuple[str, int], Row], n: int) -> Row:
     return min(learners or [means["default", n]], key=lambda row: float(row["error"]))
 
 
-def _worth_of_the_prior(means: dict[tuple[str, int], Row]) -> Iterator[str]:
+def head_start(rows: Sequence[Row], n: int) -> dict[str, tuple[float, float]]:
+    """Return what a head gains by starting at the default adapter, not at the names alone.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Of one scenario and setting.
+    n : int
+        Labels of a client.
+
+    Returns
+    -------
+    dict
+        By the share of the examples that both learn from, the difference of mean certificates
+        and its standard error over seeds; only shares that both have on all seeds, and two
+        seeds or more.
+    """
+    found: dict[str, dict[int, dict[str, Row]]] = {}
+    for row in rows:
+        kind, _, share = row["method"].rpartition(" ")
+        if row["n"] == n and kind in {_FROM_DEFAULT, _FROM_NAMES}:
+            found.setdefault(share, {}).setdefault(row["seed"], {})[kind] = row
+    gains = {}
+    for share, by_seed in sorted(found.items()):
+        pairs = [each for each in by_seed.values() if len(each) == 2]
+        same = [e for e in pairs if len({row["clients"] for row in e.values()}) == 1]
+        if len(same) == len(by_seed) > 1:
+            apart = [
+                each[_FROM_DEFAULT]["certificate"] - each[_FROM_NAMES]["certificate"]
+                for each in same
+            ]
+            gains[share] = float(np.mean(apart)), standard_error(apart)
+    return gains
+
+
+def _worth_of_the_prior(
+    means: dict[tuple[str, int], Row], rows: Sequence[Row]
+) -> Iterator[str]:
     """Say what the federation adds to names, and a search of the prior to its center."""
     yield (
         "What the prior adds, as differences of mean certificates on the same clients (below 0 "
-        "it helps):"
+        "it helps); *heads*: one that starts at the default against one that starts at the "
+        "names, where both learn from the same share, ± the standard error over seeds:"
     )
     yield ""
     for n in sorted({n for _, n in means}):
@@ -279,15 +318,10 @@ def _worth_of_the_prior(means: dict[tuple[str, int], Row]) -> Iterator[str]:
                 )
             elif method.startswith("union") or method == "posterior mean":
                 said.append(f"{method} against the default {row['above_default']:+.3f}")
-            elif method.startswith(_FROM_DEFAULT):
-                share = method.removeprefix(_FROM_DEFAULT)
-                alone = means.get((f"head from names{share}", n))
-                if alone is not None and alone["clients"] == row["clients"]:
-                    said.append(
-                        f"a head that starts at the default against one that starts at the "
-                        f"names, both at the share{share}, "
-                        f"{row['certificate'] - alone['certificate']:+.3f}"
-                    )
+        said += [
+            f"heads at {share} {gain:+.3f} ± {error:.3f}"
+            for share, (gain, error) in head_start(rows, n).items()
+        ]
         if said:
             yield f"* n = {n}: {'; '.join(said)}."
 

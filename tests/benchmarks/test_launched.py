@@ -62,13 +62,13 @@ def test_the_page_counts_labels_for_each_target() -> None:
         ]
         return {"method": "a", "seed": seed, "bounds": [bounds[-1], 0.14], "by_n": by_n}
 
-    one = row(0, 0.3001, 0.2, 0.12)
-    # Bounds are rounded up. 0.2 may be 0.21 as well: the standard error over clients is 0.01.
+    one = row(0, 0.3001, 0.2, 0.13)
+    # Bounds are rounded up. 0.2 may be 0.21: two standard errors over clients are 0.01.
     assert (
-        launched_page._curve([one]) == "| a | 0.301 | 0.200 | 0.120 ± 0.010 | 32 to 64 | > 64 |"
+        launched_page._curve([one]) == "| a | 0.301 | 0.200 | 0.130 ± 0.005 | 32 to 64 | > 64 |"
     )
     two = [one, row(1, 0.32, 0.2, 0.1)]
-    assert launched_page._curve(two).endswith("| 32 | 64 or more |")
+    assert launched_page._curve(two).endswith("| 32 | 64 to > 64 |")
     *_, last, _ = launched_page._by_n([two])
     # Nothing that the adapters learned from is counted: no labels reach a target.
     assert last == "| *limit of n = 64's adapters* | 0.050 | 0.050 | 0.050 | - | - |"

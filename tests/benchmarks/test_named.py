@@ -232,3 +232,21 @@ def test_a_part_keeps_what_else_was_measured() -> None:
     }  # fmt: skip
     assert len(again["training"]) == len(again["plans"]) == 2
     assert named._beside({}, first) == first
+
+
+def test_heads_are_compared_at_one_share() -> None:
+    def row(kind: str, share: float, seed: int, certificate: float) -> dict[str, Any]:
+        return {
+            "method": f"head from names{kind} {share:g}", "n": 80, "seed": seed, "clients": 4,
+            "certificate": certificate,
+        }  # fmt: skip
+
+    rows = [row("", 0.5, seed, 0.2 + seed / 10) for seed in range(3)]
+    rows += [row(" of the default", 0.5, seed, 0.18 + seed / 10) for seed in range(3)]
+    # At another share one of them has not all seeds.
+    rows += [row("", 0.25, seed, 0.2) for seed in range(3)]
+    rows += [row(" of the default", 0.25, 0, 0.1)]
+    assert named_page_module.head_start(rows, 80) == {
+        "0.5": (pytest.approx(-0.02), pytest.approx(0.0, abs=1e-9))
+    }
+    assert named_page_module.head_start(rows, 16) == {}
