@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = ["documents", "main"]
 
 NAMES = ("digits", "intents", "named-intents", "politeness", "topics")
 _PAGE = "scenarios.md"
+_BEFORE = "before December 2026"  # rows had no date then
 PRIORS = ("diffusion", "gaussian", "jitter", "pool")
 
 
@@ -91,6 +93,7 @@ def _row(name: str) -> dict[str, Any] | None:
         "peak_rss_mib": run.summary["peak_rss_mib"],
         "machine": describe_machine(),
         "versions": versions(),
+        "date": datetime.now(UTC).date().isoformat(),
     }
 
 
@@ -113,14 +116,14 @@ def _left(rows: list[dict[str, Any]]) -> str:
 
 
 def _section(rows: list[dict[str, Any]]) -> str:
-    machine = rows[-1]["machine"]
     table = [
         f"| `{r['scenario']}` | {r['upstream_clients']} | {r['certified_clients']} | {r['n']} "
         f"| {r['candidates']:,} "
         f"| {decimal_up(r['mean_certificate'])} | {r['mean_test_error']:.3f} "
         f"| {r['chance']:.3f} "
         f"| {_best_of(r)} "
-        f"| {r['seconds']:.0f} | {r['peak_rss_mib']} |"
+        f"| {r['seconds']:.0f} | {r['peak_rss_mib']} | {r['machine']['cpu']} "
+        f"| {r.get('date', _BEFORE)} |"
         for r in rows
     ]
     failed = [
@@ -130,15 +133,17 @@ def _section(rows: list[dict[str, Any]]) -> str:
     ]
     return "\n".join(
         [
-            f"Default size, M candidates, {_seeds(rows)}, Ray on {machine['cores']} "
-            f"cores ({machine['cpu']}).{_left(rows)} The certificate and the test error are "
+            f"Default size, M candidates, {_seeds(rows)}, Ray on "
+            f"{rows[-1]['machine']['cores']} cores.{_left(rows)} Rows of different dates are "
+            "of different code, and do not compare. The certificate and the test error are "
             "means over the new clients. *Best of 1,000* is the risk, on test examples, of the "
             "best of 1,000 candidates of each prior; *MiB* is the peak of all processes "
             "together.",
             "",
             "| scenario | upstream clients | new clients | n | M | certificate | test error "
-            "| chance | best of 1,000: diffusion | Gaussian | jitter | pool | seconds | MiB |",
-            "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+            "| chance | best of 1,000: diffusion | Gaussian | jitter | pool | seconds | MiB "
+            "| processor | date |",
+            f"{'|---' * 16}|",
             *table,
             *(["", *failed] if failed else []),
         ]
