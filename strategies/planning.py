@@ -134,9 +134,14 @@ class Planning:
             PlanReply.from_object(payload).replays, replayed, self._sizes
         )
 
+    @property
+    def answered(self) -> bool:
+        """Whether any client planned."""
+        return bool(self._replays)
+
     def plan(self) -> Plan | None:
         """Return the plan, or None if nobody answered."""
-        if not self._replays:
+        if not self.answered:
             return None
         # In an order of their own: that of the answers differs from run to run.
         replays = [self._replays[client] for client in sorted(self._replays)]

@@ -317,7 +317,7 @@ class PriorStrategy(Strategy):
     def _planned(self) -> Bundle:
         assert self.source.planning is not None
         instead = self._latest.plan if self._latest is not None else None
-        if instead is not None and self.source.planning.plan() is None:
+        if instead is not None and not self.source.planning.answered:
             self._events.note("WARNING: no client planned: the plan of the bundle before stays")
         return self.source.planning.planned(instead=instead)
 

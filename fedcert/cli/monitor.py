@@ -112,7 +112,6 @@ def monitor(
             f"this certificate does not hold to begin with: {report.reasons}"
         )
     examples = _read(
-        data,
         partial(
             read_labeled,
             data,
@@ -175,7 +174,7 @@ def monitor(
     raise typer.Exit(1 if watch.alarmed else 0)
 
 
-def _read(data: Path, read: Callable[..., Examples], *, outside_counts: bool) -> Examples:
+def _read(read: Callable[..., Examples], *, outside_counts: bool) -> Examples:
     """Read spot checks; what looks like a mistake of the file is refused with a way in.
 
     Files that are left out for the errors in them would leave a sample of the others.

@@ -98,16 +98,16 @@ class InputSpec(ABC):
         try:
             return Examples(self.normalize(raw), classes)
         except DataError as error:
+            # None of the examples, if it can be had: whether a threshold is chosen by this one
+            # is then no matter of which example certifies, or of their order in a file.
+            fill = self.stand_in()
             rows = range(len(raw) if np.ndim(raw) and len(raw) == len(classes) else 0)
             good = np.array([self._can_read(raw[row : row + 1]) for row in rows], dtype=bool)
-            nothing = not len(good) or (self.stand_in() is None and not good.any())
+            nothing = not len(good) or (fill is None and not good.any())
             if nothing or (strict and 2 * good.sum() <= len(good)):
                 raise _of_format(error, int(len(good) - good.sum()), len(good)) from error
         # One by one: what can be read alone may not look like the others.
         alone = [self.normalize(raw[row : row + 1]) for row in np.flatnonzero(good)]
-        # None of the examples, if it can be had: whether a threshold is chosen by this one is
-        # then no matter of which example certifies, or of their order in a file.
-        fill = self.stand_in()
         known = [alone[0] if fill is None else fill, *alone]
         inputs = np.concatenate(known)[np.where(good, np.cumsum(good), 0)]
         forms = np.empty(len(raw), dtype=object)

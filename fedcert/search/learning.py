@@ -25,7 +25,6 @@ from fedcert.threads import torch_threads
 
 __all__ = [
     "finetuned",
-    "finetuned_along",
     "has_linear_head",
     "learned",
     "local_head",
@@ -43,13 +42,14 @@ _MODE_RATE = 0.3
 def finetuned(
     scorer: Scorer,
     examples: Examples,
-    center: FloatArray,
+    start: FloatArray,
     *,
     steps: int,
     learning_rate: float,
     pull: float,
+    axes: FloatArray | None = None,
 ) -> FloatArray:
-    """Train an adapter from the center on examples; from one label alone nothing is learned.
+    """Train an adapter from a start on examples; from one label alone nothing is learned.
 
     Parameters
     ----------
@@ -57,52 +57,17 @@ def finetuned(
         Its model is trained on.
     examples : Examples
         The choosing examples; none that certifies may be among them.
-    center : numpy.ndarray
+    start : numpy.ndarray
         Where training begins, shape ``(d,)``.
     steps : int
         Steps of Adam, on all examples each.
     learning_rate : float
         Falls linearly to zero.
     pull : float
-        Factor of half the squared distance to the center in the loss.
-
-    Returns
-    -------
-    numpy.ndarray
-        Float64, shape ``(d,)``.
-
-    Raises
-    ------
-    CertificateError
-        If the scorer has no model that could be trained.
-    """
-    return finetuned_along(
-        scorer, examples, center, None, steps=steps, learning_rate=learning_rate, pull=pull
-    )
-
-
-def finetuned_along(
-    scorer: Scorer,
-    examples: Examples,
-    start: FloatArray,
-    axes: FloatArray | None,
-    *,
-    steps: int,
-    learning_rate: float,
-    pull: float,
-) -> FloatArray:
-    """Train how far to go from an adapter along each axis, as `finetuned` along coordinates.
-
-    Parameters
-    ----------
-    scorer, examples
-        As in `finetuned`.
-    start : numpy.ndarray
-        Where training begins, shape ``(d,)``.
-    axes : numpy.ndarray or None
-        What one step along each axis adds, shape ``(k, d)``; None for those of the coordinates.
-    steps, learning_rate, pull
-        As in `finetuned`, of the steps along the axes.
+        Factor of half the squared distance to the start in the loss, in steps along the axes.
+    axes : numpy.ndarray, optional
+        What one step along each axis adds, shape ``(k, d)``: training finds how far to go
+        along each. By default they are those of the coordinates.
 
     Returns
     -------
@@ -172,11 +137,11 @@ def posterior_mode(
     CertificateError
         If the scorer has no model that could be trained.
     """
-    return finetuned_along(
+    return finetuned(
         scorer,
         examples,
         prior.center(),
-        prior.axes(),
+        axes=prior.axes(),
         steps=steps,
         learning_rate=_MODE_RATE,
         # The loss is a mean over examples, and the prior counts as one of them.

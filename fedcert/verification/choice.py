@@ -42,6 +42,7 @@ was tuned on the certifying examples could lie within this distance too. Beyond
 from the same examples; and since a tuned one can have another risk and as many errors, whether
 it was tuned is left open.
 """
+_MOST_NAMED = 5
 
 
 def check_choice(
@@ -150,9 +151,6 @@ def early_again(
         folders = [stack.enter_context(early.task.exported(vector)) for vector in made]
         again: list[EarlyPoints] = [MadeAgain(points, early.task, each) for each in folders]
         yield again if made and early.certificate.recipe.refines else [points, *again]
-
-
-_MOST_NAMED = 5
 
 
 class MadeAgain(EarlyPoints):

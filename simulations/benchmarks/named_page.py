@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fedcert.reports.formats import decimal_up
+from fedcert.simulations.benchmarks.choosing_figures import mean_of
 from fedcert.simulations.benchmarks.pages import left_out, machine_line, standard_error
 
 __all__ = ["Row", "head_start", "means_of", "named_page"]
@@ -148,23 +149,18 @@ def means_of(rows: Sequence[Row]) -> dict[tuple[str, int], Row]:
             "n": n,
             "clients": int(weights.sum()),
             "violations": sum(row["violations"] for row in group),
-            "se": _error(
-                [row | {"certificate_se": row["se"]} for row in group], "certificate", weights
-            ),
-            "above_planned_se": _error(group, "above_planned", weights),
+            "se": _larger_se(group, "certificate", "se"),
+            "above_planned_se": _larger_se(group, "above_planned", "above_planned_se"),
         }
     return found
 
 
-def _error(group: Sequence[Row], key: str, weights: Any) -> float:
+def _larger_se(group: Sequence[Row], key: str, se: str) -> float:
     """Return the larger standard error of a mean, over clients and over seeds.
 
     Clients of a seed share a prior and a plan, so that those over clients may be too small.
     """
-    errors = np.array([row[f"{key}_se"] or 0.0 for row in group])
-    over_clients = float(np.sqrt((weights**2 * errors**2).sum()) / weights.sum())
-    by_seed = [row[key] for row in group]
-    return max(over_clients, standard_error(by_seed) if len(by_seed) > 1 else 0.0)
+    return mean_of([(row[key], row[se] or 0.0, row["clients"]) for row in group]).se or 0.0
 
 
 def _table(means: dict[tuple[str, int], Row]) -> Iterator[str]:

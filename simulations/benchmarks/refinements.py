@@ -22,7 +22,7 @@ from fedcert.data.examples import Examples
 from fedcert.errors import SettingsError
 from fedcert.planning import MODE_STEPS
 from fedcert.priors.latent import LatentSpace
-from fedcert.search.learning import finetuned, finetuned_along, posterior_mode, tuned_head
+from fedcert.search.learning import finetuned, posterior_mode, tuned_head
 from fedcert.search.session import SupportSession
 from fedcert.simulations.benchmarks.federations import remembered
 from fedcert.simulations.benchmarks.named import CELLS
@@ -169,18 +169,27 @@ def _adapters(client: Client, choosing: Examples) -> Iterator[tuple[str, FloatAr
     mean, center, latent = _mean(client, choosing), site.prior.center(), site.prior.latent
     yield MEAN, mean
     yield "posterior mode", posterior_mode(scorer, choosing, site.prior, steps=MODE_STEPS)
-    tuning = {"learning_rate": settings.learning_rate, "pull": settings.weight_decay}
-    yield "finetune", finetuned(scorer, choosing, center, steps=settings.steps, **tuning)
+    yield (
+        "finetune",
+        finetuned(
+            scorer,
+            choosing,
+            center,
+            steps=settings.steps,
+            learning_rate=settings.learning_rate,
+            pull=settings.weight_decay,
+        ),
+    )
     yield "tuned head", tuned_head(scorer, choosing, center)
     for name, way in _WAYS.items():
         start = mean if way.from_mean else center
         yield (
             name,
-            finetuned_along(
+            finetuned(
                 scorer,
                 choosing,
                 start,
-                axes(latent, way.along),
+                axes=axes(latent, way.along),
                 steps=settings.steps,
                 learning_rate=way.rate,
                 pull=way.pull,
