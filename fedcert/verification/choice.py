@@ -70,6 +70,8 @@ def check_choice(
         if not recipe.refines:
             others = recipe.check_repeated(choice, _session(again, unlabeled))
             found = "the recipe makes this choice from these examples"
+            if recipe.has_first_stage:
+                return Check("choice", True, found), _with_less_weight(others, again)
             if others:
                 found += f", or, where arithmetic rounds otherwise, {_numbered(others)}"
             return _earned_by([other.vector for other in others], again, early, found), None
@@ -88,6 +90,24 @@ def check_choice(
         "the kind of machine that made it",
     )
     return _earned_by([made], again, early, found), left
+
+
+def _with_less_weight(others: Sequence[Chosen], again: Recount) -> Unchecked | None:
+    """Say what bound the weight that follows here gives, where it is less than the stated."""
+    if not others:
+        return None
+    certificate, [here] = again.certificate, others
+    trials = len(again.certifying)
+    bound = certificate.recipe.bound(certificate.errors, trials, here.choice)
+    if bound <= certificate.bound:
+        return None
+    return Unchecked(
+        "first stage",
+        "whether the candidates' errors on the choosing examples are as its machine counted "
+        "them, or as the bound likes them best among all that rounding explains: from those "
+        f"counted here the bound is {bound:.6f}, and not {certificate.bound:.6f}",
+        "the kind of machine that made it",
+    )
 
 
 def _numbered(others: Sequence[Chosen]) -> str:
@@ -195,7 +215,7 @@ def _early_vectors(
         own.recipe.check_choice(own.choice, len(examples))
         if not own.recipe.refines:
             others = own.recipe.check_repeated(own.choice, _session(again, given))
-            return [other.vector for other in others]
+            return [other.vector for other in others if other.index != own.choice.index]
         made = _made_again(again, given)
     except CertificateError:
         return []

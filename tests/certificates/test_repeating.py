@@ -18,6 +18,7 @@ from fedcert.certificates import (
     UnionRecipe,
     WeightedUnionRecipe,
 )
+from fedcert.certificates.bounds import WEIGHT_DENOMINATOR
 from fedcert.errors import CertificateError
 
 TOLERANCE = 1e-4
@@ -149,6 +150,25 @@ def test_a_first_stage_may_differ_by_what_rounding_explains() -> None:
         assert _may_choose(recipe, choice, session)
     choice = Choice(index=0, first_stage=FirstStage(errors=0, profile=(1, 0, 1, 0, 0, 1)))
     assert not _may_choose(recipe, choice, session)
+
+
+def test_a_first_stage_that_rounding_favors_is_returned_with_the_weight_it_has_here() -> None:
+    """Taking for each candidate what favors it, weights add up to more than one."""
+    recipe = HybridRecipe(**TERMS)
+    session = _session((1, 0, 1.5e-4))  # right here, an error elsewhere
+    stages = [
+        FirstStage(errors=0, profile=(2, 0, 0, 0, 0, 1)),
+        FirstStage(errors=0, profile=(1, 1, 0, 0, 0, 1)),
+        FirstStage(errors=1, profile=(1, 1, 0, 0, 0, 1)),
+    ]
+    chosen = [Choice(index=0, first_stage=stage) for stage in stages[:2]]
+    assert sum(recipe.weight(each) for each in reversed(chosen)) > WEIGHT_DENOMINATOR
+    assert recipe.check_repeated(chosen[0], session) == ()
+    [here] = recipe.check_repeated(chosen[1], session)
+    assert here.choice == chosen[0]
+    assert recipe.weight(here.choice) < recipe.weight(chosen[1])
+    # Nobody gains by the weight that rounding takes from a candidate.
+    assert recipe.check_repeated(Choice(index=1, first_stage=stages[2]), session) == ()
 
 
 def test_a_rule_of_ones_own_is_made_again() -> None:

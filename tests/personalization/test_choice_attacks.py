@@ -197,6 +197,30 @@ def test_a_first_stage_that_was_made_up(
     assert open_ends(blind) >= {"first stage", "data"}
 
 
+def test_a_first_stage_that_has_the_rounding_it_likes_best(
+    vit: Family, model: AdaptedModel, tmp_path: Path
+) -> None:
+    # Here it is the tolerance that is large; a bound gains next to nothing by a small one.
+    recipe = replace(HYBRID, margin_tolerance=0.05, beta=0.5, choose_fraction=0.25)
+    client = Client(vit, model, recipe, tmp_path)
+    honest = client.verify(client.certificate)
+    assert failed(honest) == []
+    assert "first stage" not in open_ends(honest)
+    index, choosing = client.certificate.candidate.index, recipe.choosing(N)
+    fewest, most = (
+        client.session().at(level).count(choosing, choosing).choosing[0]
+        for level in (0.0, 2 * recipe.margin_tolerance)
+    )
+    most[index] = fewest[index]
+    liked = FirstStage.of(most, choosing.size, index)
+    forged = client.forge(client.certificate.adapter_vector, first_stage=liked)
+    assert forged.bound < client.certificate.bound
+    report = client.verify(forged)
+    assert failed(report) == []
+    [left] = [item for item in report.unchecked if item.name == "first stage"]
+    assert f"{client.certificate.bound:.6f}, and not {forged.bound:.6f}" in left.detail
+
+
 @pytest.mark.parametrize(
     "refinement",
     ["posterior_mean", "posterior_mode", "finetune", "local_head", "tuned_head"],

@@ -154,8 +154,8 @@ class Recipe(Terms):
         Returns
         -------
         tuple of Chosen
-            Near-equal candidates that another rounding chooses, where no candidate but one is
-            paid for: all of them have to earn the bound as well.
+            What another rounding chooses, where that is not paid for. Near-equal candidates: all
+            of them have to earn the bound as well. Or the same one with less weight.
 
         Raises
         ------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from functools import lru_cache
 from typing import ClassVar
@@ -83,7 +83,7 @@ class HybridRecipe(SplitRecipe):
         """Return the choice with its first stage, from which its weight follows."""
         index = super().choice(counts, selection).index
         [errors] = counts.choosing
-        return Choice(index=index, first_stage=_stage(errors, counts.chosen_on, index))
+        return Choice(index=index, first_stage=FirstStage.of(errors, counts.chosen_on, index))
 
     @property
     def has_first_stage(self) -> bool:
@@ -91,10 +91,16 @@ class HybridRecipe(SplitRecipe):
         return True
 
     def check_repeated(self, choice: Choice, session: Session) -> tuple[Chosen, ...]:
-        """Check the first stage, up to rounding: all candidates are paid for by it."""
-        span = self.choosing(session.n)
-        check_first_stage(session, span, choice.index, _stage_of(choice), self.margin_tolerance)
-        return ()
+        """Check the first stage, up to rounding: all candidates are paid for by it.
+
+        Where the arithmetic here gives the candidate less weight, it is returned with that.
+        """
+        span, tolerance = self.choosing(session.n), self.margin_tolerance
+        stage = check_first_stage(session, span, choice.index, _stage_of(choice), tolerance)
+        here = replace(choice, first_stage=stage)
+        if self.weight(here) >= self.weight(choice):
+            return ()
+        return (replace(session.candidate(choice.index), choice=here),)
 
     def weight(self, choice: Choice | None = None) -> int:
         """Return the weight that the chosen candidate got from the first stage."""
@@ -160,11 +166,6 @@ class HybridRecipe(SplitRecipe):
             f"every candidate is paid for with a share of delta by its weight, by exact "
             f"inversion of the binomial tail."
         )
-
-
-def _stage(errors: npt.NDArray[np.integer], chosen_on: int, index: int) -> FirstStage:
-    profile = np.bincount(errors, minlength=chosen_on + 1)
-    return FirstStage(errors=int(errors[index]), profile=tuple(profile.tolist()))
 
 
 def _stage_of(choice: Choice | None) -> FirstStage:

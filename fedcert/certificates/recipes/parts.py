@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from fedcert.errors import CertificateError
 
 __all__ = [
@@ -63,6 +66,12 @@ class FirstStage:
 
     errors: int
     profile: tuple[int, ...]
+
+    @classmethod
+    def of(cls, errors: npt.NDArray[np.integer], chosen_on: int, index: int) -> FirstStage:
+        """Return what all candidates' errors on `chosen_on` examples say about one of them."""
+        profile = np.bincount(errors, minlength=chosen_on + 1)
+        return cls(errors=int(errors[index]), profile=tuple(profile.tolist()))
 
 
 @dataclass(frozen=True, kw_only=True)

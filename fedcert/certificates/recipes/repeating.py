@@ -75,11 +75,12 @@ def check_lowest(
 
 def check_first_stage(
     session: Session, span: Span, index: int, stage: FirstStage, tolerance: float
-) -> None:
+) -> FirstStage:
     """Check how many errors all candidates are said to have on the choosing examples.
 
     Every candidate is paid for by the weight that follows, so which of them was taken on the
-    certifying examples needs no check.
+    certifying examples needs no check. Only together are the weights of one rounding no more
+    than one; whoever takes for each candidate the rounding that favors it has more.
 
     Parameters
     ----------
@@ -88,13 +89,19 @@ def check_first_stage(
     stage : FirstStage
         What a certificate says.
 
+    Returns
+    -------
+    FirstStage
+        What it is by the arithmetic here.
+
     Raises
     ------
     CertificateError
         If the examples say otherwise.
     """
-    fewest, most = (
-        session.at(level).count(span, span).choosing[0] for level in (0.0, 2 * tolerance)
+    fewest, here, most = (
+        session.at(level).count(span, span).choosing[0]
+        for level in (0.0, tolerance, 2 * tolerance)
     )
     if not fewest[index] <= stage.errors <= most[index]:
         raise CertificateError(
@@ -111,6 +118,7 @@ def check_first_stage(
             f"{_between(low[level], high[level])} candidates have at most {level} errors on "
             f"the {span.size} choosing examples; the certificate says {said[level]}"
         )
+    return FirstStage.of(here, span.size, index)
 
 
 def _between(low: int, high: int) -> str:
