@@ -154,8 +154,8 @@ class Recipe(Terms):
         Returns
         -------
         tuple of Chosen
-            What another rounding chooses, where that is not paid for. Near-equal candidates: all
-            of them have to earn the bound as well. Or the same one with less weight.
+            What another rounding chooses, where that is not paid for: near-equal candidates,
+            all of which have to earn the bound as well, or the same one with less weight.
 
         Raises
         ------

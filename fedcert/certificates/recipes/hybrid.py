@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from fedcert.certificates.bounds import WEIGHT_DENOMINATOR, binomial_upper_bound, budget_of
 from fedcert.certificates.counts import Counts, Selection

@@ -69,7 +69,22 @@ class FirstStage:
 
     @classmethod
     def of(cls, errors: npt.NDArray[np.integer], chosen_on: int, index: int) -> FirstStage:
-        """Return what all candidates' errors on `chosen_on` examples say about one of them."""
+        """Return what the candidates' errors say about one of them.
+
+        Parameters
+        ----------
+        errors : numpy.ndarray
+            Of each candidate, integers of shape ``(M,)``.
+        chosen_on : int
+            n1.
+        index : int
+            Which candidate.
+
+        Returns
+        -------
+        FirstStage
+            Its errors, and the profile of all.
+        """
         profile = np.bincount(errors, minlength=chosen_on + 1)
         return cls(errors=int(errors[index]), profile=tuple(profile.tolist()))
 
