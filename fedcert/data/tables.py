@@ -301,6 +301,11 @@ def _npz(source: str, columns: list[str]) -> Columns:
     except DataError:
         raise
     except Exception as error:  # NumPy raises many types on a damaged archive
+        if "allow_pickle" in str(error):
+            raise DataError(
+                f"{source}: an array of Python objects, which only a pickle holds; give "
+                "numpy.savez arrays of numbers and of strings"
+            ) from None
         raise DataError(f"{source}: not a readable NPZ file ({error})") from error
     for name, array in values.items():
         if array.ndim == 0:

@@ -185,8 +185,14 @@ def test_a_bad_file_is_refused(
         ({"input": np.ones((2, 3)), "label": [0, 1]}, "an image has 3 values"),
         ({"input": np.ones(2), "label": [0, 1]}, "an image has 1 values"),
         ({"input": np.array(3.0), "label": [0, 1]}, "'input' is one value"),
-        ({"input": np.array([{}, 3], dtype=object), "label": [0, 1]}, "not a readable NPZ"),
-        ({"input": PIXELS, "label": np.array([{}, 1], dtype=object)}, "not a readable NPZ"),
+        (
+            {"input": np.array([{}, 3], dtype=object), "label": [0, 1]},
+            "array of Python objects",
+        ),
+        (
+            {"input": PIXELS, "label": np.array([{}, 1], dtype=object)},
+            "array of Python objects",
+        ),
     ],
 )
 def test_a_bad_archive_is_refused(tmp_path: Path, arrays: dict[str, Any], text: str) -> None:
@@ -201,7 +207,7 @@ def test_a_pickle_is_never_run(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))
 
     path = _npz(tmp_path, input=PIXELS, label=np.array([Trap(), Trap()], dtype=object))
-    with pytest.raises(DataError, match=r"not a readable NPZ file .*allow_pickle"):
+    with pytest.raises(DataError, match="array of Python objects"):
         _read(path)
     assert not (tmp_path / "ran").exists()
 
