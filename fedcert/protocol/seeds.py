@@ -13,7 +13,7 @@ from fedcert.protocol.commitment import Commitment
 from fedcert.randomness import derive_seed
 from fedcert.records.signing import public_hex
 
-__all__ = ["SeedGrant", "hash_of_nonce", "recipe_for_attempt", "seed_of"]
+__all__ = ["SeedGrant", "check_answers", "hash_of_nonce", "recipe_for_attempt", "seed_of"]
 
 
 def seed_of(*, client: str, attempt: int, bundle: str, root: str, nonce: str) -> str:
@@ -111,26 +111,44 @@ class SeedGrant(IssuedSeed):
         ProtocolError
             If the seed is for another commitment, or forged.
         """
-        if self.receipt.commitment != commitment.root:
-            raise ProtocolError(
-                f"this seed was issued for another commitment ({self.receipt.commitment[:12]} "
-                f"instead of {commitment.root[:12]})"
-            )
-        for name in ("client", "public_key", "bundle", "support_size"):
-            if getattr(self, name) != getattr(commitment, name):
-                raise ProtocolError(f"this seed was issued for another {name}")
-        if self.labels != _labels_of(commitment):
-            raise ProtocolError("this seed was issued for other labels")
-        if self.unlabeled != commitment.unlabeled:
-            raise ProtocolError("this seed was issued for other inputs without labels")
-        if self.recipe != recipe_for_attempt(commitment.recipe, self.receipt.attempt):
-            raise ProtocolError("this seed was issued for another recipe")
+        check_answers(self, commitment)
         if problem := self.problem():
             raise ProtocolError(f"the seed is forged or damaged: {problem}")
         if server is not None and self.receipt.server != server.lower():
             raise ProtocolError(
                 f"the seed is from the server {self.receipt.server}, not from {server}"
             )
+
+
+def check_answers(issued: IssuedSeed, commitment: Commitment) -> None:
+    """Make sure that a seed was issued for all that a commitment says.
+
+    Parameters
+    ----------
+    issued : IssuedSeed
+        As the server sent it, or as a certificate has it.
+    commitment : Commitment
+        One's own, or the log's.
+
+    Raises
+    ------
+    ProtocolError
+        If it was issued for something else.
+    """
+    if issued.receipt.commitment != commitment.root:
+        raise ProtocolError(
+            f"this seed was issued for another commitment ({issued.receipt.commitment[:12]} "
+            f"instead of {commitment.root[:12]})"
+        )
+    for name in ("client", "public_key", "bundle", "support_size"):
+        if getattr(issued, name) != getattr(commitment, name):
+            raise ProtocolError(f"this seed was issued for another {name}")
+    if issued.labels != _labels_of(commitment):
+        raise ProtocolError("this seed was issued for other labels")
+    if issued.unlabeled != commitment.unlabeled:
+        raise ProtocolError("this seed was issued for other inputs without labels")
+    if issued.recipe != recipe_for_attempt(commitment.recipe, issued.receipt.attempt):
+        raise ProtocolError("this seed was issued for another recipe")
 
 
 def _labels_of(commitment: Commitment) -> str | None:

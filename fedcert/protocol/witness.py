@@ -13,6 +13,7 @@ from fedcert.errors import ProtocolError
 from fedcert.protocol.commitment import Opening
 from fedcert.protocol.history import Attempt, History
 from fedcert.protocol.log import Entry
+from fedcert.protocol.seeds import check_answers
 from fedcert.records import Digest, SignatureText, Signed
 from fedcert.records.signing import public_hex
 
@@ -157,6 +158,7 @@ def check_opening(certificate: Certificate, opening: Opening, examples: Examples
     if receipt is None or opening.commitment.root != receipt.commitment:
         return Check("opening", False, "it opens another commitment than the certificate's")
     try:
+        check_answers(certificate.grant, opening.commitment)
         opening.check(examples)
     except ProtocolError as error:
         return Check("opening", False, str(error))
@@ -198,6 +200,8 @@ def check_log(
     attempt = history.attempts.get(receipt.commitment) if receipt is not None else None
     if attempt is None or attempt.certificate != certificate.digest:
         return [*checks, Check("logged", False, "the log does not hold this certificate")]
+    if problem := _unlike(certificate, attempt):
+        return [*checks, Check("logged", False, f"the log holds another attempt: {problem}")]
     others = [a for a in history.attempts_of(certificate.client) if a is not attempt]
     checks.append(
         Check(
@@ -212,11 +216,32 @@ def check_log(
     if witness is not None:
         there = witness.position < len(entries)
         same = there and entries[witness.position].digest == witness.entry
-        detail = (
-            "the log still holds the entry that was countersigned"
-            if same
-            else f"the log was rewritten or cut short: entry {witness.position} is not the one "
-            "that was countersigned"
-        )
+        if same and witness.position == attempt.position:
+            detail = "the log still holds the entry that was countersigned"
+        elif same:
+            same, detail = False, f"entry {witness.position} is not that of this certificate"
+        else:
+            detail = (
+                f"the log was rewritten or cut short: entry {witness.position} is not the one "
+                "that was countersigned"
+            )
         checks.append(Check("log entry", same, detail))
     return checks
+
+
+def _unlike(certificate: Certificate, attempt: Attempt) -> str | None:
+    """Say in what a certificate is not its logged attempt's, or return None.
+
+    A server can sign seeds that its log has nothing of, each as a first attempt, and then log
+    the digest of the certificate that it likes at an attempt which is by the rules.
+    """
+    grant = certificate.grant
+    if grant.receipt.attempt != attempt.number:
+        return f"number {attempt.number}, and the certificate says {grant.receipt.attempt}"
+    if grant.seed != attempt.seed:
+        return f"its seed is {attempt.seed[:12]}, and the certificate's is {grant.seed[:12]}"
+    try:
+        check_answers(grant, attempt.commitment)
+    except ProtocolError as error:
+        return str(error)
+    return None

@@ -24,6 +24,7 @@ from fedcert.protocol.history import History
 from fedcert.protocol.log import Entry, ServerLog, read_log
 from fedcert.protocol.seeds import SeedGrant
 from fedcert.protocol.witness import (
+    Countersignature,
     check_log,
     check_opening,
     check_server,
@@ -428,6 +429,55 @@ def test_a_server_that_issues_a_second_seed_is_found_out(
         log.append("seed", body | {"attempt": 2, "relation": "retry", "seed": "ee" * 32})
     with pytest.raises(ProtocolError, match="a second seed for one commitment"):
         History.of(read_log(log.path, server.public_key))
+
+
+@pytest.mark.parametrize("what", ["number", "seed", "bundle", "size"])
+def test_a_seed_that_was_issued_beside_the_log_is_found_out(
+    what: str, server: SeedAuthority, device: DeviceState
+) -> None:
+    """A server signs any seed as a first attempt, and logs the certificate at another one."""
+    server.publish(OTHER_BUNDLE, RECIPES)
+    made = commit(device, draw(30))
+    server.issue(made)
+    if what == "number":
+        made = commit(device, draw(30), retry=True)
+        server.issue(made)
+    logged = server.history.attempts[made.root]
+    beside = replace(
+        SeedGrant.make(made, attempt=1, nonce="00" * 32, key=SERVER),
+        seed="ab" * 32 if what == "seed" else logged.seed,
+        bundle=OTHER_BUNDLE if what == "bundle" else made.bundle,
+        support_size=29 if what == "size" else made.support_size,
+    ).signed(SERVER)
+    forged = certify(beside, errors=1)
+    server._write("certificate", {**server._outcome(logged), "certificate": forged.digest})
+    logged = server.history.attempts[made.root]
+    entries = server._log.entries
+    assert logged.position is not None
+    witness = replace(
+        Countersignature.make(logged, entries[logged.position], SERVER),
+        attempt=1,
+        seed=beside.seed,
+    ).signed(SERVER)
+    server.close(BUNDLE)
+    # Every signature is genuine, and the log keeps to the rules.
+    assert verify_record(forged).passed
+    assert check_witness(forged, witness).passed
+    History.of(entries)
+    checks = check_log(forged, entries, witness)
+    assert [check.name for check in checks if not check.passed] == ["logged"]
+
+
+def test_a_countersignature_for_another_entry_is_found_out(
+    server: SeedAuthority, device: DeviceState
+) -> None:
+    grant = server.issue(commit(device, draw(30)))
+    made = certify(grant, errors=1)
+    witness = server.countersign(made)
+    assert all(check.passed for check in check_log(made, server._log.entries, witness))
+    first = replace(witness, position=0, entry=server._log.entries[0].digest).signed(SERVER)
+    checks = check_log(made, server._log.entries, first)
+    assert [check.name for check in checks if not check.passed] == ["log entry"]
 
 
 def test_an_abortion_of_another_attempt_is_found_out(
