@@ -141,7 +141,8 @@ def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> li
 def _description(certificate: Certificate, bundle: Bundle, adapter: Path) -> list[Check]:
     """Check what a folder says of itself, which whoever predicts with it goes by.
 
-    Folders from before say nothing, and one that was exported for any labels names none.
+    Folders from before say nothing, and one that was exported for any labels names none. Where
+    texts stand for the labels they have to be there: without them bare names would be embedded.
     """
     about, head = read_classifier(adapter), read_head(adapter)
     named = [] if about is None else [(CLASSIFIER_FILE, about.names)]
@@ -153,7 +154,7 @@ def _description(certificate: Certificate, bundle: Bundle, adapter: Path) -> lis
         listed = ", ".join(dict(named)[wrong[0]])
         certified = ", ".join(certificate.labels)
         detail = f"{wrong[0]} has the labels {listed}, the certificate {certified}"
-    elif about is not None and about.texts not in {None, certificate.label_texts}:
+    elif about is not None and about.texts != certificate.label_texts:
         wrong = [CLASSIFIER_FILE]
         detail = f"{CLASSIFIER_FILE} describes the labels otherwise than the certificate"
     checks = [Check("adapter labels", not wrong, detail)] if named else []

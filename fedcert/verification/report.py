@@ -260,11 +260,16 @@ def _about_the_base(bundle: Bundle | None, adapter: Path | None) -> Iterator[Unc
             f"{CLASSIFIER_FILE}",
             "an adapter folder of this version of fedcert",
         )
+    said = []
     if head is not None and head.scale is not None:
+        said.append(f"the scale in {HEAD_FILE} ({head.scale:g}) is the base model's")
+    if head is not None and head.label_embeddings is not None:
+        said.append(f"the label embeddings in {HEAD_FILE} are those that it gives the labels")
+    if said:
         yield Unchecked(
             "head",
-            f"that the scale in {HEAD_FILE} ({head.scale:g}) is the base model's: a predictor "
-            "of one's own that reads it gives other labels under another one",
+            f"that {', and that '.join(said)}: a predictor of one's own that reads other ones "
+            "gives other labels",
             "--base-model, with --data",
         )
     if about is not None and about.base_digest != bundle.base_digest:

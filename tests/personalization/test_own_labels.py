@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from tiny_models import make_family
 
 from fedcert import load_classifier
@@ -188,3 +190,26 @@ def test_examples_of_an_unnamed_label_count_as_errors(client: Client) -> None:
     certificate = client.personalize(None).certificate
     assert certificate.errors >= 1
     assert client.failed(certificate) == []
+
+
+def test_a_folder_whose_labels_lost_their_texts_is_caught(client: Client) -> None:
+    """Without them bare names would be embedded, which is another predictor."""
+    descriptions = {NAMES[0]: "bad0 bad1 bad2 bad3", NAMES[2]: "good5"}
+    made = client.personalize(None, client.task(descriptions=descriptions))
+    honest = client.verify(made.certificate, data=False)
+    assert honest.passed
+    [left] = [item for item in honest.unchecked if item.name == "head"]
+    assert "the label embeddings in head.safetensors" in left.detail
+    about = made.adapter / "classifier.json"
+    stripped = json.loads(about.read_text())
+    stripped["labels"] = stripped["labels"]["names"]
+    about.write_text(json.dumps(stripped))
+    head = made.adapter / "head.safetensors"
+    with safe_open(head, "np") as file:
+        metadata = file.metadata()
+    tensors = load_file(head)
+    del tensors["label_embeddings"]
+    save_file(tensors, head, metadata=metadata)
+    assert client.failed(made.certificate) == ["adapter labels"]
+    report = client.verify(made.certificate, data=False)
+    assert "describes the labels otherwise" in report.failures[0].detail
