@@ -46,8 +46,9 @@ class RiskWatch(Record):
         Number of the example at which the wealth first reached 1/alpha (default: None).
     outcomes : str or None
         The last outcomes in their order, ``0`` right and ``1`` wrong: all of them, unless the
-        watch began before they were kept. None, and absent from the JSON form, if there are
-        none (default: None).
+        watch began before they were kept. ``r`` and ``w`` say the same of an example after
+        which nobody looked. None, and absent from the JSON form, if there are none (default:
+        None).
     """
 
     what = "watch"
@@ -96,7 +97,7 @@ class RiskWatch(Record):
         """Whether the claim was ever untenable; an alarm does not go away."""
         return self.alarm_at is not None
 
-    def updated(self, wrong: Iterable[bool]) -> RiskWatch:
+    def updated(self, wrong: Iterable[bool], *, in_order: bool = True) -> RiskWatch:
         """Take predictions in the order in which their examples came.
 
         Parameters
@@ -104,38 +105,67 @@ class RiskWatch(Record):
         wrong : iterable of bool
             Whether each prediction was wrong. Examples must be labeled regardless of the
             prediction, and count once.
+        in_order : bool (default: True)
+            Whether the examples came in this very order, so that each is a look. Otherwise all
+            of them together are one: in an order that they did not come in, what is wagered
+            part of the way is no game that is fair, and whoever ends such a batch by its
+            outcomes finds false alarms and false bounds in it.
+
+        Returns
+        -------
+        RiskWatch
+            The state after all of them.
         """
-        state, kept = self, []
-        for is_wrong in wrong:
-            kept.append("1" if is_wrong else "0")
-            state = replace(state, errors=state.errors + int(is_wrong), trials=state.trials + 1)
-            first = state.untenable and not state.alarmed
+        said = ["1" if each else "0" for each in wrong]
+        if not in_order:
+            said[:-1] = ["w" if mark == "1" else "r" for mark in said[:-1]]
+        return self._played("".join(said))
+
+    def again(self) -> RiskWatch:
+        """Return the state that the kept outcomes give from the beginning on."""
+        start = RiskWatch(bound=self.bound, alpha=self.alpha)
+        return start._played(self.outcomes or "")
+
+    def _played(self, marks: str) -> RiskWatch:
+        state = self
+        for mark in marks:
+            is_wrong, looked = mark in "1w", mark in "01"
             state = replace(
                 state,
-                peak=max(state.peak, state.log_wealth),
-                alarm_at=state.trials if first else state.alarm_at,
+                errors=state.errors + is_wrong,
+                trials=state.trials + 1,
+                outcomes=None,
             )
-        return replace(state, outcomes=(self.outcomes or "") + "".join(kept) or None)
+            if looked:
+                first = state.untenable and not state.alarmed
+                state = replace(
+                    state,
+                    peak=max(state.peak, state.log_wealth),
+                    alarm_at=state.trials if first else state.alarm_at,
+                )
+        return replace(state, outcomes=(self.outcomes or "") + marks or None)
 
     def counts(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return errors and trials at every time of which they are known, the first included.
+        """Return errors and trials at every look of which they are known, the first included.
 
         Returns
         -------
         tuple of numpy.ndarray
-            Int, shape (T + 1,) for T outcomes.
+            Int, shape (T + 1,) for T looks.
         """
-        wrong = np.array([mark == "1" for mark in self.outcomes or ""], dtype=np.int64)
+        marks = self.outcomes or ""
+        wrong = np.array([mark in "1w" for mark in marks], dtype=np.int64)
+        looks = np.array([True, *(mark in "01" for mark in marks)])
         errors = self.errors - wrong.sum() + np.concatenate([[0], np.cumsum(wrong)])
         trials = self.trials - len(wrong) + np.arange(len(wrong) + 1)
-        return errors.astype(np.int64), trials.astype(np.int64)
+        return errors.astype(np.int64)[looks], trials.astype(np.int64)[looks]
 
     def _kept(self) -> tuple[int, int]:
         """Return errors and trials of the outcomes."""
         marks = self.outcomes or ""
-        if set(marks) - {"0", "1"}:
-            raise SettingsError("the outcomes of a watch are written as 0 and 1")
-        return marks.count("1"), len(marks)
+        if set(marks) - set("01rw"):
+            raise SettingsError("the outcomes of a watch are written as 0 and 1, or r and w")
+        return marks.count("1") + marks.count("w"), len(marks)
 
 
 def _rates(bound: float) -> npt.NDArray[np.float64]:

@@ -67,7 +67,8 @@ def living_bound(certificate: Certificate, watch: RiskWatch) -> float:
     certificate : Certificate
         Its counts are the start.
     watch : RiskWatch
-        Where the outcomes are known in their order, every one of them is a look.
+        Where the outcomes are known, and which of them somebody looked after, all of these are
+        looks.
 
     Returns
     -------
@@ -169,9 +170,8 @@ def _counted_again(certificate: Certificate, watch: RiskWatch) -> Check:
     """Play the outcomes again, if they are all there."""
     kept = watch.outcomes or ""
     before = watch.trials - len(kept)
-    again = RiskWatch(bound=certificate.bound, alpha=watch.alpha)
     if before == 0:
-        again = again.updated(mark == "1" for mark in kept)
+        again = replace(watch, bound=certificate.bound).again()
     else:  # it began before outcomes were kept: of the first ones nothing but counts is known
         again = replace(watch, bound=certificate.bound)
     same = replace(again, peak=watch.peak) == watch and not _hides_an_alarm(watch)

@@ -73,8 +73,8 @@ def monitor(
         bool,
         typer.Option(
             "--in-order",
-            help="The rows came one after the other as they stand. Without it they are counted "
-            "in a drawn order, as it does not matter then how a file is sorted.",
+            help="The rows came one after the other as they stand, so that each is a look. "
+            "Without it all of them together are one, however the file is sorted.",
         ),
     ] = False,
     key: Key = None,

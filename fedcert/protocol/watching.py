@@ -20,7 +20,6 @@ from fedcert.data.examples import Examples
 from fedcert.errors import DataError, ProtocolError, RefusalError
 from fedcert.protocol.spent import SpentLedger
 from fedcert.protocol.uses import Uses, found_again, one_use_again
-from fedcert.randomness import keyed_generator
 
 __all__ = ["Watched", "watch_examples", "watch_so_far"]
 
@@ -68,10 +67,11 @@ def watch_examples(
 ) -> Watched:
     """Count new observations against a certificate's claim.
 
-    Every count is a look, and the lowest bound of all looks is taken: of a file that is sorted
-    by label, or by anything else that says how hard a row is, the first rows would be no sample
-    of what the certificate speaks about. So the new rows of a call are counted in an order that
-    is drawn.
+    The lowest bound of all looks is taken, and an alarm at any of them is one. Of a file that
+    is sorted by label, or by anything else that says how hard a row is, the first rows are no
+    sample of what the certificate speaks about; nor are they in an order that is drawn, of a
+    file that ends where its outcomes said that it should. So a call is one look, at all of its
+    new rows together.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def watch_examples(
         input that something else is spent on is refused, and without ids one that occurs twice:
         nobody can tell whether it came up again, or a row was given again.
     in_order : bool (default: False)
-        The user's statement that the examples came one after the other as they stand: they are
-        counted so, by which drift is noticed sooner.
+        The user's statement that the examples came one after the other as they stand: each of
+        them is a look then, by which drift is noticed sooner.
 
     Returns
     -------
@@ -120,10 +120,6 @@ def watch_examples(
             f"looking means nothing: go on with --alpha {watch.alpha:g}"
         )
     rows = _new_rows(ledger, name, ids, len(examples))
-    if not in_order:
-        # Under the ledger's secret: who sorts a file cannot know it.
-        drawn = ledger.keyed("order of spot checks", certificate.digest, str(watch.trials))
-        rows = keyed_generator("watch", drawn).permutation(rows)
     chosen = examples.take(rows)
     [unnamed] = ledger.known_rows(name, [_UNNAMED])
     uses, spent = ledger.uses(chosen), ledger.inputs()
@@ -137,7 +133,7 @@ def watch_examples(
         if ids is None or unnamed:
             _refuse_what_occurs_again(uses, chosen, ids_help=not unnamed)
     if len(rows):
-        watch = watch.updated(bool(wrong) for wrong in count_wrong(chosen))
+        watch = watch.updated(map(bool, count_wrong(chosen)), in_order=in_order)
         counted = [_UNNAMED] if ids is None else [ids[row] for row in rows]
         ledger.mark_with_state(
             chosen,

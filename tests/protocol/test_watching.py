@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from fedcert.certificates import Certificate
+from fedcert.certificates.living import start_of
 from fedcert.certificates.monitoring import RiskWatch
 from fedcert.certificates.spot_checks import (
     SpotChecks,
@@ -230,14 +231,37 @@ def test_a_watch_of_distinct_inputs_is_left_behind(
 def test_a_sorted_file_gains_nothing(certificate: Certificate, tmp_path: Path) -> None:
     stream = _stream(0.5, 0.0, seed=1)
     by_label = stream.take(np.argsort(stream.labels, kind="stable"))
-    drawn = _watch(certificate, by_label, SpentLedger(tmp_path / "drawn")).watch
-    assert "10" in str(drawn.outcomes)
-    assert drawn.errors == _wrong(stream).sum()
+    plain = _watch(certificate, by_label, SpentLedger(tmp_path / "plain")).watch
+    assert plain.errors == _wrong(stream).sum()
     # The user's word that rows came so; here it is not true, and a bound comes of it.
     stated = _watch(certificate, by_label, SpentLedger(tmp_path / "stated"), in_order=True)
     once = RiskWatch(bound=certificate.bound, alpha=ALPHA).updated(_wrong(by_label).tolist())
     assert stated.watch == once
-    assert living_bound(certificate, once) < 0.15 < living_bound(certificate, drawn)
+    assert living_bound(certificate, once) < 0.15 < living_bound(certificate, plain)
+
+
+def test_a_call_is_one_look_whatever_its_order(certificate: Certificate) -> None:
+    """In an order of one's own, part of the way there is an alarm, and a bound as well."""
+    start = RiskWatch(bound=certificate.bound, alpha=ALPHA)
+    wrong = [True] * 30 + [False] * 200
+    for batch in (wrong, wrong[::-1]):
+        watch = start.updated(batch, in_order=False)
+        assert not watch.alarmed
+        assert [each.tolist() for each in watch.counts()] == [[0, 30], [0, 230]]
+        assert watch.again() == watch
+        errors, trials = (np.array([each]) for each in (30, 230))
+        now = float(start_of(certificate).bounds(errors, trials).min())
+        assert living_bound(certificate, watch) == min(now, start_of(certificate).bound)
+        record = record_spot_checks(certificate, watch, key=ALICE)
+        assert all(check.passed for check in check_spot_checks(certificate, record))
+    assert start.updated(wrong).alarmed
+    assert living_bound(certificate, start.updated(wrong[::-1])) < living_bound(
+        certificate, watch
+    )
+    # An end is a look, and what follows goes on from there.
+    later = watch.updated([True] * 160, in_order=False).updated([False], in_order=False)
+    assert later.alarm_at == 390
+    assert later.again() == later
 
 
 def test_what_a_record_without_order_leaves_open(
