@@ -44,6 +44,7 @@ FIRST_ASSUMPTIONS = (
 )
 """The words of the first version: certificates that carry them verify as before."""
 
+_SIZE = "How many examples there are was fixed beforehand, without regard to their labels."
 _WORD = (
     "To anybody who does not have the examples, the examples, their labels, and the count of "
     "errors are the signer's word"
@@ -157,6 +158,13 @@ def _assumptions(certificate: Certificate) -> tuple[str, ...]:
     return (*before, f"{_WORD}{own}.", *after, *words)
 
 
+def _assumptions_with_size(certificate: Certificate) -> tuple[str, ...]:
+    # Constant predictors, and a center that is wrong on one class, err by the labels alone:
+    # whoever labels until they do not has found an n at which the bound is false.
+    sample, *others = _assumptions(certificate)
+    return (sample, _SIZE, *others)
+
+
 def _also_the_signers_word(recipe: Recipe, n: int, *, beside: bool) -> str:
     """Say what else only the examples can show; see `fedcert.verification`."""
     if recipe.refines:
@@ -219,6 +227,7 @@ class Template:
 
 
 TEMPLATES = (
+    Template(4, _statement, _assumptions_with_size),
     Template(3, _statement, _assumptions),
     Template(2, _second_statement, _assumptions),
     Template(1, _statement, _first_assumptions),

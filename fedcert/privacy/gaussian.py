@@ -45,11 +45,18 @@ def mu_of(epsilon: float, delta: float) -> float:
     Raises
     ------
     SettingsError
-        If epsilon is not above 0, or delta not between 0 and 1.
+        If epsilon is not above 0, or delta not between 0 and 1, or if they are so small that
+        float64 does not tell which noise keeps them.
     """
     _check(epsilon, delta)
     root = _root(lambda mu: delta_of(mu, epsilon) - delta, _SMALLEST_MU, _LARGEST_MU)
-    return root * (1 - _SAFETY)
+    mu = root * (1 - _SAFETY)
+    if delta_of(mu, epsilon) > delta:
+        raise SettingsError(
+            f"epsilon = {epsilon:g} with delta = {delta:g} is too small a promise to compute "
+            "the noise for; raise one of them"
+        )
+    return mu
 
 
 def epsilon_of(mu: float, delta: float) -> float:

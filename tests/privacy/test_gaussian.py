@@ -81,3 +81,11 @@ def test_an_attacker_cannot_beat_delta() -> None:
 def test_impossible_promises_are_refused(epsilon: float, delta: float) -> None:
     with pytest.raises(SettingsError, match="must"):
         mu_of(epsilon, delta)
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(1e-9, 1e-12), (1e-8, 1e-9)])
+def test_promises_that_are_too_small_to_compute_are_refused(
+    epsilon: float, delta: float
+) -> None:
+    with pytest.raises(SettingsError, match="too small a promise"):
+        mu_of(epsilon, delta)
