@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -213,9 +214,10 @@ def _bound_again(certificate: Certificate, record: SpotChecks) -> Check:
 def _statement(certificate: Certificate, watch: RiskWatch, bound: float) -> str:
     """Say what the bound is now, and whether the claim is still tenable."""
     delta, claim = start_of(certificate).delta, f"{certificate.bound:.6f}"
+    half, alpha = (f"{Decimal(str(level)):f}" for level in (delta / 2, watch.alpha))
     tested = (
         f"A test of its own, which raises a false alarm with probability at most "
-        f"{watch.alpha:g}, ever, asks whether every prediction, given all before it, is wrong "
+        f"{alpha}, ever, asks whether every prediction, given all before it, is wrong "
         f"with probability at most {claim}, the bound of the certificate."
     )
     if watch.alarmed:
@@ -231,7 +233,7 @@ def _statement(certificate: Certificate, watch: RiskWatch, bound: float) -> str:
         f"time is false. It rests on {certificate.errors} errors on the "
         f"{certificate.certified_on} certifying examples and {watch.errors} on {watch.trials} "
         f"spot checks. It is a statement beside the certificate's, with a delta of its own: "
-        f"{delta / 2:g} for a bound from the certifying examples alone and {delta / 2:g} for "
+        f"{half} for a bound from the certifying examples alone and {half} for "
         f"all looks after it. It takes for granted what the certificate does, and that the "
         f"spot checks are drawn independently from the same distribution, labeled regardless "
         f"of the prediction, and counted once each. {tested} So far it gave none."

@@ -74,7 +74,8 @@ def check_choice(
                 return Check("choice", True, found), _with_less_weight(others, again)
             if others:
                 found += f", or, where arithmetic rounds otherwise, {_numbered(others)}"
-            return _earned_by([other.vector for other in others], again, early, found), None
+            vectors = [other.vector for other in others]
+            return _earned_by(vectors, again, early, found), _between(others)
         made = _made_again(again, unlabeled)
     except CertificateError as error:
         return Check("choice", False, str(error)), None
@@ -106,6 +107,19 @@ def _with_less_weight(others: Sequence[Chosen], again: Recount) -> Unchecked | N
         "whether the candidates' errors on the choosing examples are as its machine counted "
         "them, or as the bound likes them best among all that rounding explains: from those "
         f"counted here the bound is {bound:.6f}, and not {certificate.bound:.6f}",
+        "the kind of machine that made it",
+    )
+
+
+def _between(others: Sequence[Chosen]) -> Unchecked | None:
+    """Say what remains where the certified candidate is not the one that is chosen here."""
+    if not others:
+        return None
+    return Unchecked(
+        "choice",
+        f"whether its machine chose this candidate, or its signer chose it before "
+        f"{_numbered(others)} for what it does on the certifying examples: all of them earn "
+        "the bound, but whoever could go by either has a false one up to twice as often",
         "the kind of machine that made it",
     )
 

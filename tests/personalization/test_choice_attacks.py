@@ -143,23 +143,31 @@ def test_a_split_that_chose_on_its_certifying_examples(
 
 
 def who_can_pick(
-    vit: Family, model: AdaptedModel, recipe: Recipe, folder: Path
+    vit: Family, model: AdaptedModel, recipe: Recipe, folder: Path, *, lower: bool = True
 ) -> tuple[Client, int]:
-    """Return a client with a near-equal choice that certifies a lower bound, and which."""
+    """Return a client with a near-equal choice that certifies a lower bound, and which.
+
+    Otherwise with one whose bound no other choice has above it.
+    """
     for number in range(20):
         client = Client(vit, model, recipe, folder / str(number), name=f"c{number}")
         session = client.session()
         drawn = client.bundle.prior.sample(client.seed, count=CANDIDATES)
+
+        def bound(index: int, client: Client = client, drawn: FloatArray = drawn) -> float:
+            return client.forge(drawn[index], index=index).bound
+
         for index in range(CANDIDATES):
             try:
-                equal = bool(recipe.check_repeated(Choice(index=index), session))
+                others = recipe.check_repeated(Choice(index=index), session)
             except CertificateError:
                 continue
-            if equal and client.forge(drawn[index], index=index).bound < (
-                client.certificate.bound
-            ):
+            own = bound(index)
+            if others and lower and own < client.certificate.bound:
                 return client, index
-    raise AssertionError("nobody's near-equal candidates certify less than the chosen one")
+            if others and not lower and all(bound(each.index) <= own for each in others):
+                return client, index
+    raise AssertionError("nobody has a near-equal candidate of that kind")
 
 
 def test_a_near_equal_candidate_that_was_picked_on_the_certifying_examples(
@@ -174,6 +182,19 @@ def test_a_near_equal_candidate_that_was_picked_on_the_certifying_examples(
     report = client.verify(client.forge(drawn[index], index=index))
     assert failed(report) == ["choice"]
     assert "picked or tuned on the certifying examples" in report.failures[0].detail
+
+
+def test_a_near_equal_candidate_that_earns_what_the_others_do_is_left_open(
+    vit: Family, model: AdaptedModel, tmp_path: Path
+) -> None:
+    recipe = replace(SPLIT, margin_tolerance=0.05)
+    client, index = who_can_pick(vit, model, recipe, tmp_path, lower=False)
+    drawn = client.bundle.prior.sample(client.seed, count=CANDIDATES)
+    report = client.verify(client.forge(drawn[index], index=index))
+    assert failed(report) == []
+    [left] = [item for item in report.unchecked if item.name == "choice"]
+    assert "up to twice as often" in left.detail
+    assert "choice" not in open_ends(client.verify(client.certificate))
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])

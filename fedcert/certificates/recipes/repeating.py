@@ -30,7 +30,9 @@ def check_lowest(
     look for the one that does best on the certifying examples, a search that nobody pays for.
     So all of them have to earn the bound. Which they are follows from the choosing examples
     alone; if the certified one is worse than its bound, so is the worst of them, whose bound is
-    no higher, and that one is a single adapter, which certifying examples did not choose.
+    no higher, and that one is a single adapter, which certifying examples did not choose. So a
+    false one passes with probability at most delta; whoever may also certify the one that wins
+    here, which nothing more is asked of, has two such chances, at most 2 delta together.
 
     Parameters
     ----------
