@@ -2,9 +2,10 @@
 
 Lee et al., "FedL2P: Federated Learning to Personalize" (NeurIPS 2023). Its gradient of what
 comes after training is exact here, through a short loop of gradient descent that is unrolled;
-the paper approximates it by the implicit function theorem. Rates are relative to one that is a
-setting, in place of a free rate for each part, and models without batch normalization have no
-second net.
+the paper approximates it by the implicit function theorem. As in the paper each step of the net
+follows a training from few examples that are drawn anew: here from about as many as new clients
+have. Rates are relative to one that is a setting, in place of a free rate for each part, and
+models without batch normalization have no second net.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class FedL2P(ConditionedMethod):
         Steps of gradient descent, upstream and of a new client.
     descent_rate : float (default: 0.3)
         Their learning rate, which the net multiplies for each part.
+    descent_examples : int (default: 16)
+        How many examples an upstream client draws for each step of the net, to descend on.
     """
 
     kind: ClassVar[str] = "fedl2p"
@@ -60,13 +63,14 @@ class FedL2P(ConditionedMethod):
 
     descent_steps: int = 10
     descent_rate: float = 0.3
+    descent_examples: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.descent_steps < 1 or self.descent_rate <= 0:
+        if min(self.descent_steps, self.descent_examples) < 1 or self.descent_rate <= 0:
             raise SettingsError(
-                "setting 'averaging.options': fedl2p needs descent_steps of at least 1, and a "
-                "positive descent_rate"
+                "setting 'averaging.options': fedl2p needs descent_steps and descent_examples "
+                "of at least 1, and a positive descent_rate"
             )
 
     def first_net(self, space: AdapterSpace, *, seed: int) -> State:
@@ -89,18 +93,18 @@ class FedL2P(ConditionedMethod):
         *,
         seed: int,
     ) -> tuple[State, Mapping[str, float]]:
-        """Lower the loss on held-out examples after training on the others."""
-        examples = examples.usable
-        order = keyed_generator("held out", seed).permutation(len(examples))
+        """Lower the loss on held-out examples after training on some of the others."""
+        examples, draw = examples.usable, keyed_generator("held out", seed)
+        order = draw.permutation(len(examples))
         held = max(1, round(_HELD_OUT * len(examples)))
-        known, unknown = _rows(model, examples, order[held:]), _rows(
-            model, examples, order[:held]
-        )  # fmt: skip
+        unknown, known = (_rows(model, examples, part) for part in (order[:held], order[held:]))
 
         def loss_of(weights: Mapping[str, torch.Tensor], unrolled: bool) -> torch.Tensor:
             rates = self._rates(model.space, weights, condition).to(model.device)
+            drawn = torch.from_numpy(draw.permutation(len(known[1]))[: self.descent_examples])
+            few = known[0].take(drawn), known[1][drawn.to(model.device)]
             vector = descended(
-                model, *known, center, rates, steps=self.descent_steps, unrolled=unrolled
+                model, *few, center, rates, steps=self.descent_steps, unrolled=unrolled
             )
             return cross_entropy(model.logits(unknown[0], vector)[0], unknown[1])
 
