@@ -52,8 +52,8 @@ class Claim:
             f"With probability at least {confidence(self.delta)} over the draw of the {self.n} "
             f"examples, the classifier's probability of a wrong label on a fresh example is at "
             f"most {self.bound:.6f}: it was wrong on {self.errors} of {self.n}. The examples "
-            f"are an i.i.d. sample of what the classifier will meet, all of them count, and "
-            f"{chosen}."
+            f"are an i.i.d. sample of what the classifier will meet, of a size that was fixed "
+            f"without regard to their labels; all of them count, and {chosen}."
         )
 
 

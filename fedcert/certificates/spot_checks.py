@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -148,14 +148,15 @@ def left_open(record: SpotChecks) -> Iterator[Unchecked]:
     Yields
     ------
     Unchecked
-        That outcomes are the signer's word; that an alarm may have been left out, where the
-        order of the first ones was not kept.
+        That outcomes and looks are the signer's word; that an alarm may have been left out,
+        where the order of the first ones was not kept.
     """
     yield Unchecked(
         "spot checks",
         "whether these were all spot checks since the certificate, drawn independently, "
-        "labeled regardless of the prediction, and counted right: their outcomes are the "
-        "signer's word",
+        "labeled regardless of the prediction, and counted right, and whether somebody looked "
+        "after those that are marked as looks and after no other: outcomes, their order, and "
+        "their marks are the signer's word",
         None,
     )
     if before := record.watch.trials - len(record.watch.outcomes or ""):
@@ -199,7 +200,8 @@ def _bound_again(certificate: Certificate, record: SpotChecks) -> Check:
     if record.bound != bound:
         detail = f"the spot checks give {bound:.6f}, but the record says {record.bound!r}"
         return Check("living bound", False, detail)
-    if record.statement != _statement(certificate, record.watch, bound):
+    worded = (_statement(certificate, record.watch, bound, written=w) for w in _WRITTEN)
+    if record.statement not in worded:
         detail = "its statement does not say what the numbers say"
         return Check("living bound", False, detail)
     if record.watch.alarmed:
@@ -211,10 +213,28 @@ def _bound_again(certificate: Certificate, record: SpotChecks) -> Check:
     return Check("living bound", True, f"the bound is {bound:.6f} now")
 
 
-def _statement(certificate: Certificate, watch: RiskWatch, bound: float) -> str:
+def _in_full(level: float) -> str:
+    return f"{Decimal(str(level)):f}"
+
+
+def _in_short(level: float) -> str:
+    return f"{level:g}"
+
+
+# How a statement writes delta and alpha; the second is that of records from before.
+_WRITTEN = (_in_full, _in_short)
+
+
+def _statement(
+    certificate: Certificate,
+    watch: RiskWatch,
+    bound: float,
+    *,
+    written: Callable[[float], str] = _in_full,
+) -> str:
     """Say what the bound is now, and whether the claim is still tenable."""
     delta, claim = start_of(certificate).delta, f"{certificate.bound:.6f}"
-    half, alpha = (f"{Decimal(str(level)):f}" for level in (delta / 2, watch.alpha))
+    half, alpha = written(delta / 2), written(watch.alpha)
     tested = (
         f"A test of its own, which raises a false alarm with probability at most "
         f"{alpha}, ever, asks whether every prediction, given all before it, is wrong "

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["monitor"]
 
 _RESTARTED = (
-    "this watch begins anew: the one before counted each input once, so that its alarms, and "
-    "their absence, said little about inputs that come up often"
+    "this watch begins anew: the one before counted each input once, or looked after every row "
+    "of a file, and could be wrong more often than it said. If it gave an alarm, get a new "
+    "certificate all the same"
 )
 
 

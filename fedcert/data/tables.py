@@ -301,7 +301,7 @@ def _npz(source: str, columns: list[str]) -> Columns:
     except DataError:
         raise
     except Exception as error:  # NumPy raises many types on a damaged archive
-        if "allow_pickle" in str(error):
+        if "Object arrays" in str(error):  # other words say that it is no archive
             raise DataError(
                 f"{source}: an array of Python objects, which only a pickle holds; give "
                 "numpy.savez arrays of numbers and of strings"

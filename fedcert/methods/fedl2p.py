@@ -98,11 +98,14 @@ class FedL2P(ConditionedMethod):
         order = draw.permutation(len(examples))
         held = max(1, round(_HELD_OUT * len(examples)))
         unknown, known = (_rows(model, examples, part) for part in (order[:held], order[held:]))
+        # The losses before and after are those of one draw: others would differ by themselves.
+        draws = [draw.permutation(len(order) - held) for _ in range(self.net_steps)]
+        drawn = iter([*draws, draws[0]])
 
         def loss_of(weights: Mapping[str, torch.Tensor], unrolled: bool) -> torch.Tensor:
             rates = self._rates(model.space, weights, condition).to(model.device)
-            drawn = torch.from_numpy(draw.permutation(len(known[1]))[: self.descent_examples])
-            few = known[0].take(drawn), known[1][drawn.to(model.device)]
+            rows = torch.from_numpy(next(drawn)[: self.descent_examples])
+            few = known[0].take(rows), known[1][rows.to(model.device)]
             vector = descended(
                 model, *few, center, rates, steps=self.descent_steps, unrolled=unrolled
             )

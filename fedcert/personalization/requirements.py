@@ -75,8 +75,9 @@ def recipe_for(bundle: Bundle, examples: Examples, names: Sequence[str]) -> Reci
     if len(np.unique(examples.usable.labels)) < 2 and not bundle.takes_labels:
         # Not which one: a node's server gets these words.
         raise DataError(
-            f"all {size} support examples have the same label; label a random sample of "
-            "what the model will meet, in which every class can occur"
+            f"all {size} support examples have the same label, from which nothing is learned; "
+            "fix a larger number, and label a fresh random sample of that size of what the "
+            "model will meet"
         )
     recipe = bundle.recipes.recipe_for(size)
     check_size(names, recipe, size)

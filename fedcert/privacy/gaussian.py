@@ -27,6 +27,9 @@ __all__ = ["composed", "delta_of", "epsilon_of", "mu_of"]
 _SMALLEST_MU, _LARGEST_MU = 1e-8, 1e4
 # Moves a root to its safe side; the search itself is accurate to 1e-13.
 _SAFETY = 1e-9
+# The smaller mu is, the fewer digits are known of the difference of two probabilities that
+# nearly agree: the safe side of mu has this much more, over mu.
+_ROUNDING = 1e-12
 
 
 def delta_of(mu: float, epsilon: float) -> float:
@@ -49,13 +52,17 @@ def mu_of(epsilon: float, delta: float) -> float:
         float64 does not tell which noise keeps them.
     """
     _check(epsilon, delta)
-    root = _root(lambda mu: delta_of(mu, epsilon) - delta, _SMALLEST_MU, _LARGEST_MU)
-    mu = root * (1 - _SAFETY)
+    small = SettingsError(
+        f"epsilon = {epsilon:g} with delta = {delta:g} is too small a promise to compute the "
+        "noise for; raise one of them"
+    )
+    try:
+        root = _root(lambda mu: delta_of(mu, epsilon) - delta, _SMALLEST_MU, _LARGEST_MU)
+    except RuntimeError:  # where all is rounding the search does not converge
+        raise small from None
+    mu = root * (1 - _SAFETY - _ROUNDING / root)
     if delta_of(mu, epsilon) > delta:
-        raise SettingsError(
-            f"epsilon = {epsilon:g} with delta = {delta:g} is too small a promise to compute "
-            "the noise for; raise one of them"
-        )
+        raise small
     return mu
 
 

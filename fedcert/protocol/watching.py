@@ -26,6 +26,9 @@ __all__ = ["Watched", "watch_examples", "watch_so_far"]
 
 # Stands among the ids of observations for those that were counted without one.
 _UNNAMED = ""
+# Ends of the names of states from before: of watches that counted each input once, and of those
+# that looked after every row of a call, in an order that was drawn.
+_OLDER = ("", ", by observation")
 _LEAVE_OUT = (
     "Leave out exactly the rows that were used, row by row, and no other row for its input: "
     "the rest would be no sample of what the certificate speaks about"
@@ -45,7 +48,8 @@ class Watched:
     seen : int
         Observations that had been counted before, by their ids.
     restarted : bool
-        Whether an older watch was left behind, which counted each input once.
+        Whether an older watch was left behind, which counted each input once, or took every
+        row for a look.
     """
 
     watch: RiskWatch
@@ -143,7 +147,8 @@ def watch_examples(
             after=kept,
             rows=counted,
         )
-    restarted = before is None and ledger.state(purpose) is not None
+    left = (ledger.state(f"{purpose}{suffix}") is not None for suffix in _OLDER)
+    restarted = before is None and any(left)
     return Watched(watch, len(rows), len(examples) - len(rows), restarted)
 
 
@@ -156,7 +161,7 @@ def watch_so_far(certificate: Certificate, *, ledger: SpentLedger) -> RiskWatch 
 def _names(certificate: Certificate) -> tuple[str, str]:
     """Return what the examples of a watch are spent on, and the name of its state."""
     purpose = f"monitoring {certificate.digest[:16]}"
-    return purpose, f"{purpose}, by observation"
+    return purpose, f"{purpose}, by look"
 
 
 def _new_rows(

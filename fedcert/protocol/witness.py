@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcert.certificates import Certificate, Check
 from fedcert.data.examples import Examples
-from fedcert.errors import ProtocolError
+from fedcert.errors import CertificateError, ProtocolError
 from fedcert.protocol.commitment import Opening
 from fedcert.protocol.history import Attempt, History
 from fedcert.protocol.log import Entry
@@ -160,7 +160,7 @@ def check_opening(certificate: Certificate, opening: Opening, examples: Examples
     try:
         check_answers(certificate.grant, opening.commitment)
         opening.check(examples)
-    except ProtocolError as error:
+    except (CertificateError, ProtocolError) as error:  # the first of an attempt that is none
         return Check("opening", False, str(error))
     if opening.unlabeled != certificate.unlabeled:
         detail = "the commitment was to other inputs without labels than the certificate's"
@@ -242,6 +242,6 @@ def _unlike(certificate: Certificate, attempt: Attempt) -> str | None:
         return f"its seed is {attempt.seed[:12]}, and the certificate's is {grant.seed[:12]}"
     try:
         check_answers(grant, attempt.commitment)
-    except ProtocolError as error:
+    except (CertificateError, ProtocolError) as error:
         return str(error)
     return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
 
 from fedcert.adapters.finetune import FinetuneSettings
 from fedcert.errors import SettingsError
@@ -10,6 +12,13 @@ from fedcert.methods import FederatedSettings, Method, PersonalTraining
 from fedcert.settings.sections import AveragingSettings, PersonalSettings
 
 __all__ = ["method_from"]
+
+# What a field of a method takes, by its annotation: in words, and the types.
+_SIMPLE = {
+    "int": ("a whole number", "int"),
+    "float": ("a number", "float", "int"),
+    "bool": ("true or false", "bool"),
+}
 
 
 def method_from(
@@ -40,6 +49,7 @@ def method_from(
     SettingsError
         If the method does not take its options.
     """
+    _check_types(cls, averaging.options)
     try:
         return cls(
             federated=_federated(cls, training, averaging),
@@ -51,6 +61,18 @@ def method_from(
         raise SettingsError(
             f"setting 'averaging.options': the method {cls.kind} does not take them: {error}"
         ) from None
+
+
+def _check_types(cls: type[Method], options: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` for an option that is no number, say, or no whole one."""
+    named = {each.name: getattr(each.type, "__name__", each.type) for each in fields(cls)}
+    for name, value in options.items():
+        wanted, given = named.get(name), type(value).__name__
+        if wanted in _SIMPLE and given not in _SIMPLE[wanted][1:]:
+            raise SettingsError(
+                f"setting 'averaging.options.{name}': the method {cls.kind} takes "
+                f"{_SIMPLE[wanted][0]} here, not {value!r}"
+            )
 
 
 def _federated(

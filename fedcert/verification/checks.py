@@ -141,15 +141,18 @@ def check_adapter(certificate: Certificate, bundle: Bundle, adapter: Path) -> li
 def _description(certificate: Certificate, bundle: Bundle, adapter: Path) -> list[Check]:
     """Check what a folder says of itself, which whoever predicts with it goes by.
 
-    Folders from before say nothing, and one that was exported for any labels names none. Where
-    texts stand for the labels they have to be there: without them bare names would be embedded.
+    Folders from before say nothing, and an adapter whose labels follow from the bundle may name
+    none. Where texts stand for labels of the client's own they have to be there: without them
+    bare names would be embedded.
     """
     about, head = read_classifier(adapter), read_head(adapter)
     named = [] if about is None else [(CLASSIFIER_FILE, about.names)]
     if head is not None:
         named.append((HEAD_FILE, head.names or ()))
     wrong = [file for file, names in named if names and names != certificate.labels]
-    detail = "the adapter folder has the certified labels, in their order"
+    has = any(names for _, names in named)
+    detail = f"the adapter folder {'has the certified labels' if has else 'names no label'}"
+    detail += ", in their order" * has
     if wrong:
         listed = ", ".join(dict(named)[wrong[0]])
         certified = ", ".join(certificate.labels)

@@ -94,19 +94,23 @@ def check_choice(
 
 
 def _with_less_weight(others: Sequence[Chosen], again: Recount) -> Unchecked | None:
-    """Say what bound the weight that follows here gives, where it is less than the stated."""
+    """Say what the weight that follows here gives, where that is less than what is stated."""
     if not others:
         return None
     certificate, [here] = again.certificate, others
     trials = len(again.certifying)
     bound = certificate.recipe.bound(certificate.errors, trials, here.choice)
-    if bound <= certificate.bound:
+    if bound > certificate.bound:
+        less = f"the bound is {bound:.6f}, and not {certificate.bound:.6f}"
+    elif certificate.recipe.promises:
+        less = "its promises have less of delta than they were computed with"
+    else:
         return None
     return Unchecked(
         "first stage",
         "whether the candidates' errors on the choosing examples are as its machine counted "
         "them, or as the bound likes them best among all that rounding explains: from those "
-        f"counted here the bound is {bound:.6f}, and not {certificate.bound:.6f}",
+        f"counted here {less}",
         "the kind of machine that made it",
     )
 

@@ -11,6 +11,7 @@ from fedcert.certificates import (
     Check,
     ExitPromise,
     Sample,
+    Unchecked,
     VerificationReport,
 )
 from fedcert.data.examples import Examples
@@ -93,23 +94,25 @@ def check_data(
         detail += f"; the certificate says {certificate.errors} on {certificate.certified_on}"
     checks.append(Check("error count", right, detail))
     checks.append(_sample(certificate, examples, recount.certifying))
+    opened: list[Unchecked] = []
     if certificate.recipe.promises:
-        checks.append(_promises(recount, adapter, early))
+        check, opened = _promises(recount, adapter, early)
+        checks.append(check)
     named = None if certificate.unlabeled is None else unlabeled
     repeats = certificate.unlabeled is None or unlabeled is not None
     repeats &= not certificate.recipe.pays_for_choosing(len(examples))
-    left = None
     with early_again(certificate, early, examples, unlabeled) as again:
         if repeats:
             check, left = check_choice(recount, unlabeled=named, early=again[0])
             checks.append(check)
+            opened += [] if left is None else [left]
         made = [point for point in again if isinstance(point, MadeAgain)]
         found = (promises_less(recount, adapter, each, exits_alone=True) for each in made)
         less = next(filter(None, found), None)
         if made:
             detail = less or "with its adapter made again the exit earns its bounds as well"
             checks.append(Check("early exit", less is None, detail))
-    return VerificationReport(tuple(checks), () if left is None else (left,))
+    return VerificationReport(tuple(checks), tuple(opened))
 
 
 def _unlabeled(certificate: Certificate, examples: Examples, unlabeled: Examples) -> Check:
@@ -132,23 +135,29 @@ def _unlabeled(certificate: Certificate, examples: Examples, unlabeled: Examples
     return Check("unlabeled inputs", True, f"these are the inputs without labels; {found}")
 
 
-def _promises(recount: Recount, adapter: Path, early: CertifiedPoint | None) -> Check:
+def _promises(
+    recount: Recount, adapter: Path, early: CertifiedPoint | None
+) -> tuple[Check, list[Unchecked]]:
     """Count again what the recipe promises."""
     client, promises = recount.certificate.client, recount.certificate.recipe.promises
     points = CertifiedPoints([] if early is None else [early], client=client)
-    evidence = recount.evidence(adapter, points)
+    evidence, opened = recount.evidence(adapter, points), list[str | None]()
     try:
         for promise, outcome, ground in recount.promised():
             if early is None and isinstance(promise, ExitPromise):
                 continue
-            promise.recount(outcome, evidence, ground)
+            opened.append(promise.recount(outcome, evidence, ground))
     except CertificateError as error:
-        return Check("promised counts", False, str(error))
+        return Check("promised counts", False, str(error)), []
     except ValueError:
-        return Check("promised counts", False, "the record does not hold what is promised")
+        return Check("promised counts", False, "the record does not hold what is promised"), []
     left = early is None and any(isinstance(each, ExitPromise) for each in promises)
     which = "every promise, but for the early exit" if left else "every promise"
-    return Check("promised counts", True, f"the examples give the counts of {which}")
+    kind = "the kind of machine that made it"
+    return (
+        Check("promised counts", True, f"the examples give the counts of {which}"),
+        [Unchecked("threshold", each, kind) for each in opened if each is not None],
+    )
 
 
 def _support(certificate: Certificate, examples: Examples) -> Check:

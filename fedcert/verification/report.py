@@ -188,7 +188,7 @@ def _early(
     left = (
         replace(item, name=f"early {item.name}", detail=f"at {early.name!r}, {item.detail}")
         for item in found.unchecked
-        if item.name in {"unlabeled", "refinement"}
+        if item.name in {"unlabeled", "refinement", "choice", "first stage", "threshold"}
     )
     return VerificationReport((check,), tuple(left))
 

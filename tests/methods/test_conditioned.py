@@ -131,7 +131,7 @@ def test_the_gradient_through_training_is_exact(
 
 
 def test_rates_lower_the_loss_on_examples_that_were_held_out(bert: Family) -> None:
-    # Every step descends on all that is not held out: on others each time, losses would differ.
+    # All that are not held out: ten steps on a few each say little about one client.
     method = FedL2P(
         federated=FEDERATED,
         personal=PERSONAL,

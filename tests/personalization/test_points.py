@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from fedcert.certificates import (
 )
 from fedcert.certificates.promises import rounded_down
 from fedcert.certificates.promises.points import PointsOutcome
-from fedcert.certificates.verification import VerificationReport
+from fedcert.certificates.verification import Check, Unchecked, VerificationReport
 from fedcert.data import Examples, TextInputs
 from fedcert.errors import BundleError, RefusalError
 from fedcert.models import load_base_model, with_label_names
@@ -43,7 +44,7 @@ from fedcert.priors import GaussianPrior
 from fedcert.protocol.device import DeviceState
 from fedcert.randomness import keyed_generator
 from fedcert.records.signing import key_from_seed
-from fedcert.verification import verify
+from fedcert.verification import report, verify
 
 KEY, NAMES = key_from_seed(bytes(32)), ("bad0 bad1", "good3")
 DEPTHS = {"shallow": 1, "deep": 0}
@@ -335,3 +336,22 @@ def test_an_adapter_that_the_certifying_examples_may_have_chosen_is_not_taken(
     )
     exits, _ = made["deep"].certificate.promises or ()
     assert exits.to_object() == {"kind": "exit"}
+
+
+def test_what_an_early_points_own_verification_leaves_open_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the later certificate's verification says as well is not told twice."""
+    names = ("choice", "first stage", "refinement", "threshold", "unlabeled", "public-key")
+    left = tuple(Unchecked(name, "whether", None) for name in names)
+    found = VerificationReport((Check("data", True, ""),), left)
+    monkeypatch.setattr(report, "verify", lambda *_, **__: found)
+    point = SimpleNamespace(
+        certificate=SimpleNamespace(unlabeled=None),
+        bundle=None,
+        adapter=None,
+        base=None,
+        name="a",
+    )
+    told = report._early(cast(CertifiedPoint, point), cast(Examples, None), None).unchecked
+    assert [item.name for item in told] == [f"early {name}" for name in names[:-1]]

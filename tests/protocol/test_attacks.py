@@ -213,6 +213,9 @@ def test_an_opening_shows_a_third_party_which_examples_were_committed(
     other = device.opening(retried.root)
     assert other is not None
     assert not check_opening(certificate, other, examples).passed
+    assert certificate.protocol is not None
+    none = replace(certificate, protocol=replace(certificate.protocol, attempt=0))
+    assert not check_opening(none, opening, examples).passed
 
 
 def test_reordering_examples_after_the_commitment_changes_nothing(

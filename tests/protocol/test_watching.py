@@ -216,13 +216,16 @@ def test_two_that_count_at_once_do_not_undo_each_other(
     assert (found.counted, found.watch.trials) == (30, 60)
 
 
-def test_a_watch_of_distinct_inputs_is_left_behind(
-    certificate: Certificate, tmp_path: Path
+@pytest.mark.parametrize("suffix", ["", ", by observation"], ids=["inputs", "every row"])
+def test_a_watch_that_counted_otherwise_is_left_behind(
+    certificate: Certificate, suffix: str, tmp_path: Path
 ) -> None:
+    """It counted each input once, or looked after every row, in an order that was drawn."""
     ledger = SpentLedger(tmp_path)
     older = f"monitoring {certificate.digest[:16]}"
     kept = RiskWatch(bound=certificate.bound, alpha=ALPHA).updated([True] * 9)
-    ledger.mark_with_state(draw(2, seed=5), older, name=older, state=kept.to_object())
+    name, state = f"{older}{suffix}", kept.to_object()
+    ledger.mark_with_state(draw(2, seed=5), older, name=name, state=state)
     found = _watch(certificate, draw(3, seed=6), ledger)
     assert (found.restarted, found.watch.trials) == (True, 3)
     assert not _watch(certificate, draw(3, seed=7), ledger).restarted
@@ -269,7 +272,8 @@ def test_what_a_record_without_order_leaves_open(
 ) -> None:
     watch = _watch(certificate, _stream(0.1, 0.0, seed=1), SpentLedger(tmp_path)).watch
     known = record_spot_checks(certificate, watch, key=ALICE)
-    assert [each.name for each in left_open(known)] == ["spot checks"]
+    [spot_checks] = left_open(known)
+    assert "outcomes, their order, and their marks are the signer's word" in spot_checks.detail
     lost = record_spot_checks(certificate, replace(watch, outcomes=None), key=ALICE)
     [_, order] = left_open(lost)
     assert "an alarm among the first 120 spot checks" in order.detail
@@ -294,6 +298,15 @@ def test_the_signed_record_is_computed_again(certificate: Certificate, tmp_path:
         assert not all(c.passed for c in check_spot_checks(certificate, each.signed(ALICE)))
     assert not check_spot_checks(certificate, forged[0])[0].passed
     assert not check_spot_checks(certificate, record.signed(MALLORY))[0].passed
+
+
+def test_words_of_before_are_understood(certificate: Certificate) -> None:
+    """They wrote a level as briefly as it can be, and rounded."""
+    watch = RiskWatch(bound=certificate.bound, alpha=1e-5).updated([False] * 20)
+    record = record_spot_checks(certificate, watch, key=ALICE)
+    assert "at most 0.00001, ever" in record.statement
+    earlier = replace(record, statement=record.statement.replace("0.00001", "1e-05"))
+    assert all(c.passed for c in check_spot_checks(certificate, earlier.signed(ALICE)))
 
 
 def test_an_alarm_withdraws_the_bound(certificate: Certificate, tmp_path: Path) -> None:

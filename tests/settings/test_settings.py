@@ -396,3 +396,21 @@ def test_a_recommended_plan_goes_with_every_method(scenario: str, method: str) -
     settings = RunSettings.from_mapping({"scenario": {"name": scenario}, "method": method})
     assert settings.certificate.recipe == "planned"
     assert settings.planned == (method == "prior")
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value", "wanted"),
+    [
+        ("fedl2p", "descent_examples", 16.5, "takes a whole number here, not 16.5"),
+        ("fedp2eft", "net_rounds", True, "takes a whole number here, not True"),
+        ("fedp2eft", "plain", 1, "takes true or false here, not 1"),
+        ("fedp2eft", "budget", "half", "takes a number here, not 'half'"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(
+    method: str, option: str, value: object, wanted: str
+) -> None:
+    flat = {"method": method, f"averaging.options.{option}": value}
+    with pytest.raises(SettingsError, match=f"'averaging.options.{option}': .* {wanted}"):
+        RunSettings.from_flat(flat).method_of()
+    RunSettings.from_flat({"method": method, "averaging.options.net_rate": 1}).method_of()

@@ -299,7 +299,7 @@ class Promise(ABC, Generic[OutcomeType]):
         """
         return self.count(evidence, self.choose(evidence, ground), ground)
 
-    def recount(self, outcome: OutcomeType, evidence: Evidence, ground: Ground) -> None:
+    def recount(self, outcome: OutcomeType, evidence: Evidence, ground: Ground) -> str | None:
         """Check an outcome against the examples.
 
         Parameters
@@ -311,6 +311,11 @@ class Promise(ABC, Generic[OutcomeType]):
         ground : Ground
             What it stands on.
 
+        Returns
+        -------
+        str or None
+            What the examples leave open; None if nothing.
+
         Raises
         ------
         CertificateError
@@ -321,6 +326,7 @@ class Promise(ABC, Generic[OutcomeType]):
             raise CertificateError(
                 f"the examples give {found.row()}; the certificate says {outcome.row()}"
             )
+        return None
 
     def again(self, outcome: OutcomeType, evidence: Evidence, ground: Ground) -> OutcomeType:
         """Return what another adapter gives, by what its own answers choose.

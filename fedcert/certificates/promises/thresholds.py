@@ -24,6 +24,8 @@ _HIGHEST = 1e6
 # How far a threshold may lie from the one that another machine chooses, which then has to
 # promise as much.
 _NEAR = 1e-3
+# How far apart the same arithmetic puts the same threshold on two machines.
+_SAME = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ class ThresholdPromise(Promise[OutcomeType]):
                 f"the threshold {threshold} is none of those that are paid for"
             )
 
-    def recount(self, outcome: OutcomeType, evidence: Evidence, ground: Ground) -> None:
+    def recount(self, outcome: OutcomeType, evidence: Evidence, ground: Ground) -> str | None:
         """Check an outcome against the examples, at the threshold that it names.
 
         Where the choosing examples choose one, it must be that up to rounding, and promise no
@@ -87,6 +89,12 @@ class ThresholdPromise(Promise[OutcomeType]):
         ground : Ground
             What it stands on.
 
+        Returns
+        -------
+        str or None
+            Whether another threshold was chosen than is chosen here, if it lies so far off that
+            the rounding of single logits hardly explains it; None otherwise.
+
         Raises
         ------
         CertificateError
@@ -94,7 +102,7 @@ class ThresholdPromise(Promise[OutcomeType]):
         """
         said = outcome.chosen()
         if said is None:
-            return
+            return None
         chosen = self.choose(evidence, ground)
         if chosen is not None and abs(chosen - said) > _NEAR:
             raise CertificateError(
@@ -107,13 +115,21 @@ class ThresholdPromise(Promise[OutcomeType]):
                 f"the examples give {found.row()}; the certificate says {outcome.row()}"
             )
         if chosen is None or chosen == said:
-            return
+            return None
         own = self.count(evidence, chosen, ground)
         if not outcome.earned_by(own):
             raise CertificateError(
                 f"the choosing examples choose the threshold {chosen:.4f}, which gives less "
                 f"than {said:.4f}: {own.row()}"
             )
+        if abs(chosen - said) <= _SAME:
+            return None
+        return (
+            f"whether its machine chose the threshold {said:.5f} of the promise {self.kind!r}, "
+            f"or its signer chose it before {chosen:.5f} for what it does on the certifying "
+            "examples: both earn what is promised, but whoever could go by either has a false "
+            "promise up to twice as often"
+        )
 
 
 def best_threshold(expected: Mapping[float, float], goal: float) -> float | None:
