@@ -213,13 +213,14 @@ def _say_what_holds(record: Certificate, watch: RiskWatch, bound: float) -> None
 
 
 def _refuse_another_watch(signed: Path, record: Certificate, ledger: SpentLedger) -> None:
-    """Refuse to write over spot checks that this ledger does not know: an alarm, perhaps."""
+    """Refuse to write over spot checks that this ledger does not know, or over an alarm."""
     from fedcert.certificates.spot_checks import SpotChecks
-    from fedcert.protocol.watching import watch_so_far
+    from fedcert.protocol.watching import watch_left_behind, watch_so_far
 
     if not signed.is_file():
         return
-    before, known = SpotChecks.read(signed), watch_so_far(record, ledger=ledger)
+    before, current = SpotChecks.read(signed), watch_so_far(record, ledger=ledger)
+    known = current or watch_left_behind(record, ledger=ledger)
     outcomes = (known and known.outcomes) or ""
     if before.certificate == record.digest and not outcomes.startswith(
         before.watch.outcomes or ""
@@ -228,6 +229,11 @@ def _refuse_another_watch(signed: Path, record: Certificate, ledger: SpentLedger
             f"{signed} has {before.watch.trials} spot checks of this certificate, which the "
             "state folder does not know: a watch that began anew would leave them out. Name "
             "the state folder that counted them (--state, or its --key)"
+        )
+    if before.certificate == record.digest and before.watch.alarmed and current is None:
+        raise ProtocolError(
+            f"{signed} has an ALARM of a watch that would begin anew now; an alarm does not go "
+            "away: get a new certificate"
         )
 
 

@@ -21,14 +21,14 @@ from fedcert.errors import DataError, ProtocolError, RefusalError
 from fedcert.protocol.spent import SpentLedger
 from fedcert.protocol.uses import Uses, found_again, one_use_again
 
-__all__ = ["Watched", "watch_examples", "watch_so_far"]
+__all__ = ["Watched", "watch_examples", "watch_left_behind", "watch_so_far"]
 
 
 # Stands among the ids of observations for those that were counted without one.
 _UNNAMED = ""
-# Ends of the names of states from before: of watches that counted each input once, and of those
-# that looked after every row of a call, in an order that was drawn.
-_OLDER = ("", ", by observation")
+# Ends of the names of states from before, the latest first: of watches that looked after every
+# row of a call, in an order that was drawn, and of those that counted each input once.
+_OLDER = (", by observation", "")
 _LEAVE_OUT = (
     "Leave out exactly the rows that were used, row by row, and no other row for its input: "
     "the rest would be no sample of what the certificate speaks about"
@@ -147,8 +147,7 @@ def watch_examples(
             after=kept,
             rows=counted,
         )
-    left = (ledger.state(f"{purpose}{suffix}") is not None for suffix in _OLDER)
-    restarted = before is None and any(left)
+    restarted = before is None and watch_left_behind(certificate, ledger=ledger) is not None
     return Watched(watch, len(rows), len(examples) - len(rows), restarted)
 
 
@@ -156,6 +155,15 @@ def watch_so_far(certificate: Certificate, *, ledger: SpentLedger) -> RiskWatch 
     """Return the state of a certificate's watch, or None if nothing was counted."""
     kept = ledger.state(_names(certificate)[1])
     return None if kept is None else RiskWatch.from_object(kept)
+
+
+def watch_left_behind(certificate: Certificate, *, ledger: SpentLedger) -> RiskWatch | None:
+    """Return the state of an older watch, which counted otherwise, or None if there is none."""
+    purpose, _ = _names(certificate)
+    for suffix in _OLDER:
+        if (kept := ledger.state(f"{purpose}{suffix}")) is not None:
+            return RiskWatch.from_object(kept)
+    return None
 
 
 def _names(certificate: Certificate) -> tuple[str, str]:

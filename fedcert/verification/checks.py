@@ -150,9 +150,9 @@ def _description(certificate: Certificate, bundle: Bundle, adapter: Path) -> lis
     if head is not None:
         named.append((HEAD_FILE, head.names or ()))
     wrong = [file for file, names in named if names and names != certificate.labels]
-    has = any(names for _, names in named)
-    detail = f"the adapter folder {'has the certified labels' if has else 'names no label'}"
-    detail += ", in their order" * has
+    detail = "the adapter folder has the certified labels, in their order"
+    if not any(names for _, names in named):
+        detail = "the adapter folder names no label"
     if wrong:
         listed = ", ".join(dict(named)[wrong[0]])
         certified = ", ".join(certificate.labels)

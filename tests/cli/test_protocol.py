@@ -16,6 +16,7 @@ from fedcert.bundles import Bundle
 from fedcert.cache import state_folder
 from fedcert.certificates import Certificate, GainPromise, RecipeTable
 from fedcert.data import Examples
+from fedcert.protocol import watching
 from fedcert.scenarios import load_scenario
 
 
@@ -503,6 +504,29 @@ def test_a_watch_that_began_anew_does_not_write_over_an_alarm(
     shown = watched.mistake(calm, "--state", parties.folder / "elsewhere.state")
     _mistake(shown, "has 60 spot checks of this certificate, which the state folder does not")
     assert signed.read_bytes() == kept
+
+
+@pytest.mark.parametrize("alarmed", [False, True], ids=["calm", "alarmed"])
+def test_a_watch_of_earlier_code_begins_anew_unless_it_gave_an_alarm(
+    watched: Any, parties: Parties, alarmed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = load_scenario("tiny_scenario:Tiny", {}).test_examples("device")
+    assert calm is not None
+    purpose = f"monitoring {Certificate.read(parties.certificate).digest[:16]}"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(watching, "_names", lambda _: (purpose, f"{purpose}, by observation"))
+        assert watched(_drifted(60) if alarmed else calm.take(slice(60)))[0] == alarmed
+    signed = parties.certificate.parent / "spot-checks.json"
+    kept, later = signed.read_bytes(), calm.take(slice(60, 90))
+    if alarmed:
+        shown = watched.mistake(later, "--rows-are-new")
+        _mistake(shown, "has an ALARM of a watch that would begin anew now")
+        assert signed.read_bytes() == kept
+        return
+    code, found = watched(later, "--rows-are-new")
+    assert (code, found["trials"], found["restarted"]) == (0, 30, True)
+    code, found = watched(calm.take(slice(90, 100)), "--rows-are-new")
+    assert (code, found["trials"], found["restarted"]) == (0, 40, False)
 
 
 def test_the_level_of_a_watch_is_fixed_at_its_start(
